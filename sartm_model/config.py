@@ -1,0 +1,240 @@
+"""Every setting of model and training: one tree of frozen dataclasses.
+
+A YAML file and `key=value` overrides are laid over the defaults; a key that does not exist, or a
+value of the wrong type, is an error that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sartm_model.errors import SartmError
+
+SIZES = ('nano', 'tiny', 'small', 'base_plus', 'large')
+PREDICTIONS = ('mean', 'mask', 'auxiliary')
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the network is; stored in every checkpoint.
+
+    Attributes:
+        size: of the encoder; `nano` is ours, the others are SAM2's.
+        modalities: names of the two inputs, RGB first.
+        lora_rank: r of eq. 6-7.
+        prediction: the mean of the heads' probabilities, or one head's.
+    """
+
+    size: str = 'nano'
+    modalities: tuple[str, str] = ('rgb', 'thermal')
+    lora_rank: int = 16
+    prediction: str = 'mean'
+
+    def __post_init__(self) -> None:
+        _one_of('model.size', self.size, SIZES)
+        _one_of('model.prediction', self.prediction, PREDICTIONS)
+        if self.lora_rank < 1:
+            raise SartmError(f'model.lora_rank is {self.lora_rank}; expected 1 or more')
+        # A dot would split the name of an adapter's weights.
+        if len(set(self.modalities)) != 2 or any(
+            not name.isidentifier() for name in self.modalities
+        ):
+            raise SartmError(
+                f'model.modalities is {list(self.modalities)}; expected two different names'
+            )
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One data set to draw training frames from.
+
+    Attributes:
+        dataset: mfnet, pst900, fmb or synthetic.
+        root: its folder; empty for synthetic.
+        split: which of its splits.
+        weight: how often it is drawn, relative to the other sources.
+        length: scenes of a synthetic split; ignored by data on disk.
+    """
+
+    dataset: str = 'synthetic'
+    root: str = ''
+    split: str = 'train'
+    weight: float = 1.0
+    length: int = 2000
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on and how it is augmented.
+
+    Attributes:
+        train: the sources, mixed by weight.
+        val: the source that is measured after every `trainer.val_every` steps.
+        crop_height, crop_width: size of a training crop, pixels.
+        scale_min, scale_max: range of the random resize before the crop.
+        batch_size: pairs a step.
+        workers: processes that read and augment.
+        drop_modality: probability that a pair loses one modality, either with equal chance.
+    """
+
+    train: list[SourceConfig] = field(default_factory=lambda: [SourceConfig()])
+    val: SourceConfig = field(default_factory=lambda: SourceConfig(split='val', length=40))
+    crop_height: int = 256
+    crop_width: int = 320
+    scale_min: float = 0.5
+    scale_max: float = 2.0
+    batch_size: int = 8
+    workers: int = 2
+    drop_modality: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise SartmError('data.train is empty; name at least one source')
+        _positive('data.batch_size', self.batch_size)
+        _positive('data.crop_height', self.crop_height)
+        _positive('data.crop_width', self.crop_width)
+        if not 0 < self.scale_min <= self.scale_max:
+            raise SartmError(
+                f'data.scale_min and data.scale_max are {self.scale_min} and {self.scale_max}; '
+                f'expected 0 < scale_min <= scale_max'
+            )
+        if not 0 <= self.drop_modality <= 1:
+            raise SartmError(
+                f'data.drop_modality is {self.drop_modality}; expected a probability, 0 to 1'
+            )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of eq. 15 and the OHEM threshold of eq. 11.
+
+    Attributes:
+        auxiliary: lambda 1, the weight of head 2's loss.
+        ohem_probability: a pixel is hard while its class has less than this probability.
+        ohem_min_fraction: at least this part of the labelled pixels is kept.
+    """
+
+    auxiliary: float = 0.4
+    ohem_probability: float = 0.7
+    ohem_min_fraction: float = 1 / 16
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and polynomial decay.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: for parameters of two and more dimensions.
+        warmup_fraction: part of the steps over which the rate climbs from a tenth to the peak.
+        power: of the polynomial decay.
+        clip_norm: largest norm of the gradient.
+    """
+
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.02
+    power: float = 0.9
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        sam2_weights: SAM2's official .pt to start from; empty for random weights.
+        resume: a SARTM checkpoint to start from instead; empty for none.
+        label_space: mfnet, pst900 or fmb; must be that of every source.
+        steps: optimiser steps.
+        val_every: steps between two measurements on `data.val`.
+        ema_decay: of the averaged weights, which are what is measured and saved; 0 for none.
+        precision: of Lightning's trainer: 32-true, bf16-mixed, 16-mixed.
+        device: auto, cpu or cuda.
+        seed: of weights, sampling and augmentation.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    sam2_weights: str = ''
+    resume: str = ''
+    label_space: str = 'mfnet'
+    steps: int = 10000
+    val_every: int = 500
+    ema_decay: float = 0.999
+    precision: str = '32-true'
+    device: str = 'auto'
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        from sartm_model.labels import LABEL_SPACES
+
+        _one_of('label_space', self.label_space, tuple(LABEL_SPACES))
+        _positive('steps', self.steps)
+        _positive('val_every', self.val_every)
+        if self.sam2_weights and self.resume:
+            raise SartmError('sam2_weights and resume are both set; a run starts from one of them')
+
+
+def load_train_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a training configuration.
+
+    Args:
+        path: a YAML file with any part of the tree.
+        overrides: `key=value` with dotted keys, laid over the file, e.g. `optim.lr=1e-3`.
+
+    Raises:
+        SartmError: the file cannot be read, or a key or value does not fit the tree.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    for item in overrides:
+        if '=' not in item:
+            raise SartmError(f'override {item!r} is not of the form key=value')
+    try:
+        tree = OmegaConf.merge(
+            OmegaConf.structured(TrainConfig),
+            OmegaConf.load(path),
+            OmegaConf.from_dotlist(list(overrides)),
+        )
+        return OmegaConf.to_object(tree)  # type: ignore[return-value]
+    except FileNotFoundError:
+        raise SartmError(f'no configuration file {path}; config/train/ has some') from None
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise SartmError(f'configuration {path}: {_first_line(error)}') from error
+
+
+def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
+    """Read what `dataclasses.asdict` wrote. Raises SartmError on a key or value that is not ours."""
+    try:
+        values = dict(values)
+        values['modalities'] = tuple(values['modalities'])
+        return ModelConfig(**values)
+    except (KeyError, TypeError) as error:
+        raise SartmError(f'not a model configuration: {error}') from error
+
+
+def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
+    """The configuration as plain values."""
+    return asdict(config)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _one_of(key: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise SartmError(f'{key} is {value!r}; expected one of {", ".join(choices)}')
+
+
+def _positive(key: str, value: int) -> None:
+    if value < 1:
+        raise SartmError(f'{key} is {value}; expected 1 or more')

@@ -1,0 +1,327 @@
+"""The camera, the canvas and the sensors of the procedural scenes in `synthetic`.
+
+A thing is drawn once, by a `Pen`, into three aligned images: reflected light, temperature and
+class. Lengths are metres in the camera's frame (x right, y up from the road, z ahead), colours are
+RGB 0-255, and temperatures are grey levels of a white-hot 8-bit thermal camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+NEAR_M = 0.6
+"""Nothing is projected from nearer than this: the division by the depth would explode."""
+
+SUBPIXEL_BITS = 3
+TILE = 512
+GROUND_TILE_M = 24.0
+"""The ground texture repeats after this many metres."""
+
+Color = tuple[float, float, float] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera that looks along the road, without roll.
+
+    Attributes:
+        height, width: of its images, in pixels.
+        focal: focal length in pixels.
+        horizon: row of the horizon.
+        mount_m: height above the road.
+        curvature: of the road, in 1/m; the road's centre is at x = curvature z^2 / 2.
+        offset_m: of the camera from the road's centre, positive to the right.
+    """
+
+    height: int
+    width: int
+    focal: float
+    horizon: float
+    mount_m: float
+    curvature: float
+    offset_m: float
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Pixels (column, row) `[..., 2]` of points (x, y, z) `[..., 3]` in metres."""
+        scale = self.focal / np.maximum(points[..., 2], NEAR_M)
+        return np.stack(
+            (
+                self.width / 2 + scale * points[..., 0],
+                self.horizon + scale * (self.mount_m - points[..., 1]),
+            ),
+            axis=-1,
+        )
+
+    def lateral(self, along: np.ndarray | float, across: np.ndarray | float) -> np.ndarray | float:
+        """x of what stands `across` metres right of the road's centre, `along` metres ahead."""
+        return across - self.offset_m + 0.5 * self.curvature * np.square(along)
+
+
+class Canvas:
+    """The images being drawn, all `[H, W]`.
+
+    Attributes:
+        rgb: uint8 `[H, W, 3]`.
+        thermal: uint8.
+        labels: uint8 class ids.
+        leaves: uint8, 255 where there is foliage (which gets its texture at the end).
+        glow: float32 `[H / 4, W / 4, 3]`, light that is to spread around lamps.
+    """
+
+    def __init__(self, camera: Camera) -> None:
+        size = (camera.height, camera.width)
+        self.camera = camera
+        self.rgb = np.zeros((*size, 3), np.uint8)
+        self.thermal = np.zeros(size, np.uint8)
+        self.labels = np.zeros(size, np.uint8)
+        self.leaves = np.zeros(size, np.uint8)
+        self.glow = np.zeros((-(-size[0] // 4), -(-size[1] // 4), 3), np.float32)
+
+    def fill(
+        self,
+        polygons: np.ndarray | list[np.ndarray],
+        color: Color | None,
+        temperature: float | None,
+        label: int | None,
+    ) -> None:
+        """Fill pixel polygons; None leaves that image as it is."""
+        shapes = [np.round(p * (1 << SUBPIXEL_BITS)).astype(np.int32) for p in polygons]
+        if color is not None:
+            rgb = tuple(float(c) for c in np.clip(color, 0, 255))
+            cv2.fillPoly(self.rgb, shapes, rgb, cv2.LINE_AA, SUBPIXEL_BITS)
+        if temperature is not None:
+            level = float(np.clip(temperature, 0, 255))
+            cv2.fillPoly(self.thermal, shapes, (level,), cv2.LINE_AA, SUBPIXEL_BITS)
+        if label is not None:
+            cv2.fillPoly(self.labels, shapes, (label,), cv2.LINE_8, SUBPIXEL_BITS)
+
+    def shine(self, pixel: np.ndarray, radius: float, color: Color) -> None:
+        """Add a lamp of `radius` pixels at `pixel` (column, row) to the glow."""
+        center = (int(pixel[0] / 4), int(pixel[1] / 4))
+        value = tuple(float(c) for c in np.asarray(color))
+        cv2.circle(self.glow, center, max(1, round(radius / 4)), value, -1)
+
+
+class Pen:
+    """Draws one thing at its place, lit and heated as it is.
+
+    `contrast` is the fraction of the thing's difference from its surroundings that is left: near
+    0, the thing cannot be told from what is behind it in that modality.
+    """
+
+    def __init__(
+        self,
+        canvas: Canvas,
+        position: tuple[float, float],
+        *,
+        yaw: float = 0.0,
+        light: np.ndarray | None = None,
+        rgb_contrast: float = 1.0,
+        thermal_contrast: float = 1.0,
+        extent: tuple[float, float] = (1.0, 1.0),
+        label: int = 0,
+    ) -> None:
+        self.canvas = canvas
+        self.x, self.z = position
+        self.cos, self.sin = float(np.cos(yaw)), float(np.sin(yaw))
+        self.light = np.ones(3) if light is None else light
+        self.rgb_contrast = rgb_contrast
+        self.thermal_contrast = thermal_contrast
+        self.label = label
+        self.scale = canvas.camera.focal / max(self.z, NEAR_M)
+        """Pixels a metre, at the thing's place."""
+        if min(rgb_contrast, thermal_contrast) < 1:
+            self.surround_rgb, self.surround_thermal = self._surroundings(*extent)
+
+    def _surroundings(self, width_m: float, height_m: float) -> tuple[np.ndarray, float]:
+        """Mean colour and temperature of what is behind the thing."""
+        corners = np.array([[-width_m / 2, height_m, 0.0], [width_m / 2, 0.0, 0.0]])
+        (left, top), (right, bottom) = self.pixels(corners)
+        rows, columns = self.canvas.labels.shape
+        top, bottom = (int(np.clip(v, 0, rows - 1)) for v in (top, bottom))
+        left, right = (int(np.clip(v, 0, columns - 1)) for v in (left, right))
+        window = np.s_[top : bottom + 1, left : right + 1]
+        rgb = cv2.mean(self.canvas.rgb[window])[:3]
+        return np.array(rgb), cv2.mean(self.canvas.thermal[window])[0]
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        """Pixels `[..., 2]` of points `[..., 3]` given in the thing's own frame."""
+        x, y, z = points[..., 0], points[..., 1], points[..., 2]
+        placed = np.stack(
+            (self.x + self.cos * x + self.sin * z, y, self.z - self.sin * x + self.cos * z), -1
+        )
+        return self.canvas.camera.project(placed)
+
+    def tones(
+        self, albedo: Color | float, temperature: float, emissive: bool = False
+    ) -> tuple[np.ndarray, float]:
+        """The grey levels that a surface shows in both images."""
+        color = np.asarray(albedo, float) * (1.0 if emissive else self.light)
+        if self.rgb_contrast < 1:
+            color = self.surround_rgb + self.rgb_contrast * (color - self.surround_rgb)
+        if self.thermal_contrast < 1:
+            difference = temperature - self.surround_thermal
+            temperature = self.surround_thermal + self.thermal_contrast * difference
+        return color, temperature
+
+    def fill(
+        self, points: np.ndarray, albedo: Color | float, temperature: float, *, hull: bool = False
+    ) -> None:
+        """Fill the polygon `[N, 3]` (or its hull in the image) in the thing's own frame."""
+        polygon = self.pixels(points)
+        if hull:
+            polygon = cv2.convexHull(polygon.astype(np.float32))[:, 0]
+        self.canvas.fill([polygon], *self.tones(albedo, temperature), self.label)
+
+    def outline(self, points: np.ndarray) -> None:
+        """Give the hull of `[N, 3]` the thing's class, as annotators do, without drawing it."""
+        hull = cv2.convexHull(self.pixels(points).astype(np.float32))[:, 0]
+        self.canvas.fill([hull], None, None, self.label)
+
+    def line(
+        self, points: np.ndarray, width_m: float, albedo: Color | float, temperature: float,
+        *, closed: bool = False,
+    ) -> None:
+        """Draw a polyline `[N, 3]` of a given thickness."""
+        shape = [np.round(self.pixels(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)]
+        thickness = max(1, round(width_m * self.scale))
+        color, level = self.tones(albedo, temperature)
+        rgb = tuple(float(c) for c in np.clip(color, 0, 255))
+        how = (closed, rgb, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.polylines(self.canvas.rgb, shape, *how)
+        how = (closed, (float(np.clip(level, 0, 255)),), thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.polylines(self.canvas.thermal, shape, *how)
+        how = (closed, (self.label,), thickness, cv2.LINE_8, SUBPIXEL_BITS)
+        cv2.polylines(self.canvas.labels, shape, *how)
+
+    def lamp(self, point: tuple[float, float, float], radius_m: float, color: Color) -> None:
+        """Draw a lit lamp and the glow around it; one that is not to be seen is switched off."""
+        if self.rgb_contrast < 1:
+            return
+        pixel = self.pixels(np.asarray(point, float))
+        radius = max(0.7, radius_m * self.scale)
+        ring = pixel + radius * CIRCLE
+        self.canvas.fill([ring], np.minimum(255, np.asarray(color) * 1.3), None, None)
+        self.canvas.shine(pixel, 1.5 * radius, color)
+
+
+ANGLES = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+CIRCLE = np.stack((np.cos(ANGLES), np.sin(ANGLES)), -1)
+
+
+def _octaves(rng: np.random.Generator, cells: list[int]) -> np.ndarray:
+    """Periodic noise float32 `[TILE, TILE]` of zero mean, unit deviation: octaves of 1/`cells`."""
+    total = np.zeros((TILE, TILE), np.float32)
+    for cell in cells:
+        grid = rng.standard_normal((TILE // cell, TILE // cell)).astype(np.float32)
+        padded = np.pad(grid, 2, mode='wrap')
+        size = (TILE // cell + 4) * cell
+        whole = cv2.resize(padded, (size, size), interpolation=cv2.INTER_CUBIC)
+        total += whole[2 * cell : 2 * cell + TILE, 2 * cell : 2 * cell + TILE] * np.sqrt(cell)
+    return (total - total.mean()) / total.std()
+
+
+@lru_cache(maxsize=1)
+def textures() -> dict[str, np.ndarray]:
+    """The textures every scene takes its pieces from, made once a process (about 0.1 s).
+
+    Returns:
+        noise: int16 `[1024, 1024, 3]`, white, deviation 64.
+        soft, leaf: uint8 `[TILE, TILE]` around 128, of low and of middle frequency.
+        ground: uint8 `[TILE, TILE, 4]`: asphalt, paving, patches of shade, wear; around 128.
+    """
+    rng = np.random.default_rng(20240611)
+
+    def levels(values: np.ndarray, deviation: float) -> np.ndarray:
+        return np.clip(128 + deviation * values, 0, 255).astype(np.uint8)
+
+    asphalt = _octaves(rng, [1, 2, 32])
+    joints = np.zeros((TILE, TILE), np.float32)
+    joints[::16] = -2.5
+    for row in range(0, TILE, 16):
+        joints[row : row + 16, (row // 16 % 2) * 8 :: 16] = -2.5
+    blocks = np.kron(rng.standard_normal((TILE // 16, TILE // 16)), np.ones((16, 16)))
+    paving = 0.4 * asphalt + joints + 0.6 * blocks
+    shade = np.tanh(3 * (_octaves(rng, [64, 32]) - 0.3))
+    wear = _octaves(rng, [128, 64])
+    ground = [levels(asphalt, 12), levels(paving, 22), levels(shade, 100), levels(wear, 30)]
+    return {
+        'noise': (64 * rng.standard_normal((1024, 1024, 3))).astype(np.int16),
+        'soft': levels(_octaves(rng, [64, 32, 16, 8]), 30),
+        'leaf': levels(_octaves(rng, [32, 16, 8, 4]), 45),
+        'ground': np.ascontiguousarray(np.stack(ground, -1)),
+    }
+
+
+def tile(texture: np.ndarray, height: int, width: int, origin: tuple[int, int]) -> np.ndarray:
+    """A `[height, width]` piece of a periodic texture that starts at `origin` (row, column)."""
+    rows, columns = texture.shape[:2]
+    top, left = origin[0] % rows, origin[1] % columns
+    down, right = -(-(top + height) // rows), -(-(left + width) // columns)
+    if (down, right) != (1, 1):
+        texture = np.tile(texture, (down, right) + (1,) * (texture.ndim - 2))
+    return texture[top : top + height, left : left + width]
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """What the two cameras do to a scene; one draw of it serves a whole sequence.
+
+    Attributes:
+        tint: white balance, one factor a channel.
+        black: level of the RGB camera's black.
+        rgb_noise, thermal_noise: deviation of the noise, in grey levels.
+        rgb_blur, thermal_blur: deviation of the point spread, in pixels of a 640-wide image.
+        motion_px: length of the RGB's horizontal motion blur, for a 640-wide image.
+        gain, offset: of the thermal camera, about the level 70.
+        drift: amplitude of the thermal camera's slow spatial drift, in grey levels.
+    """
+
+    tint: np.ndarray
+    black: float
+    rgb_noise: float
+    thermal_noise: float
+    rgb_blur: float
+    thermal_blur: float
+    motion_px: float
+    gain: float
+    offset: float
+    drift: float
+
+    def expose(self, canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """RGB uint8 `[H, W, 3]` and thermal uint8 `[H, W]` as the cameras deliver them.
+
+        `rng` gives the noise of this one frame.
+        """
+        bank = textures()
+        height, width = canvas.labels.shape
+        size, scale = (width, height), width / 640
+        rgb = canvas.rgb
+        if self.rgb_blur * scale > 0.3:
+            rgb = cv2.GaussianBlur(rgb, (0, 0), self.rgb_blur * scale)
+        if self.motion_px * scale >= 2:
+            rgb = cv2.blur(rgb, (round(self.motion_px * scale), 1))
+        spread = max(1.0, 3 * scale)
+        halo = cv2.GaussianBlur(canvas.glow, (0, 0), spread)
+        halo += 0.5 * cv2.GaussianBlur(canvas.glow, (0, 0), 3 * spread)
+        light = cv2.resize(halo, size, interpolation=cv2.INTER_LINEAR)
+        grain = tile(bank['noise'], height, width, tuple(rng.integers(0, 1024, 2)))
+        light = cv2.scaleAdd(grain.astype(np.float32), self.rgb_noise / 64, light)
+        light += rgb
+        light *= self.tint.astype(np.float32)
+        light += self.black
+        exposed = cv2.convertScaleAbs(np.maximum(light, 0, out=light))
+
+        thermal = cv2.GaussianBlur(canvas.thermal, (0, 0), max(0.4, self.thermal_blur * scale))
+        grain = tile(bank['noise'], height, width, tuple(rng.integers(0, 1024, 2)))
+        heat = grain[..., 0].astype(np.float32) * (self.thermal_noise / 64)
+        heat += rng.standard_normal(width).astype(np.float32) * (0.4 * self.thermal_noise)
+        soft = cv2.resize(bank['soft'][::16, ::16], size, interpolation=cv2.INTER_LINEAR)
+        heat = cv2.addWeighted(heat, 1, soft, self.drift / 64, -2 * self.drift, dtype=cv2.CV_32F)
+        level = 70 + self.offset - 70 * self.gain
+        heat = cv2.addWeighted(heat, 1, thermal, self.gain, level, dtype=cv2.CV_32F)
+        return exposed, cv2.convertScaleAbs(np.maximum(heat, 0, out=heat))

@@ -1,0 +1,54 @@
+"""Write files and folders whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sartm_model.errors import SartmError
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write `content` (text as UTF-8) to `path`, replacing what was there in one step.
+
+    The bytes go to a hidden neighbour first, so that a reader never sees a part of them and an
+    interrupted run leaves the old file. Missing parent folders are made.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(data)
+        os.chmod(aside, 0o666 & ~_umask())
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder of the name of `path`, aside, that becomes `path` when the block ends without error.
+
+    Raises SartmError where `path` exists: nothing is ever overwritten.
+    """
+    if path.exists():
+        raise SartmError(f'{path} exists already; remove it or choose another name')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
+    try:
+        yield aside / path.name
+        os.rename(aside / path.name, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,155 @@
+"""Label spaces: what the ids in a label image mean and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sartm_model.errors import SartmError
+
+IGNORE_ID = 255
+"""The id of a pixel that carries no class: excluded from losses and metrics, 'unknown' on a topic."""
+
+MAX_CLASSES = 255
+"""Ids are uint8 and 255 is taken, so a label space holds at most this many classes."""
+
+UNKNOWN_COLOR = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes of a data set; a class's id is its place in `classes`.
+
+    Id 0 is the background (or 'unlabeled') class: it is predicted and scored like any other, and
+    it is what `miou_foreground` leaves out and what an overlay leaves transparent.
+
+    Attributes:
+        name: short name, e.g. 'mfnet'.
+        classes: class names, at most 255.
+        colors: one (red, green, blue) triple of 0-255 a class.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.classes) <= MAX_CLASSES:
+            raise SartmError(
+                f'label space {self.name!r} has {len(self.classes)} classes; 1 to {MAX_CLASSES} '
+                f'are possible, because an id is one byte and {IGNORE_ID} means unknown'
+            )
+        if len(set(self.classes)) != len(self.classes):
+            raise SartmError(f'label space {self.name!r} names a class twice: {self.classes}')
+        if len(self.colors) != len(self.classes):
+            raise SartmError(
+                f'label space {self.name!r} has {len(self.classes)} classes but '
+                f'{len(self.colors)} colours; give each class one'
+            )
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def palette(self) -> np.ndarray:
+        """The colour of each possible id as uint8 `[256, 3]`; ids without a class are white."""
+        palette = np.full((256, 3), UNKNOWN_COLOR, dtype=np.uint8)
+        palette[: len(self)] = np.asarray(self.colors, dtype=np.uint8)
+        return palette
+
+    def to_dict(self) -> dict[str, Any]:
+        """The label space as plain lists and strings; `from_dict` is its inverse."""
+        return {
+            'name': self.name,
+            'classes': list(self.classes),
+            'colors': [list(color) for color in self.colors],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LabelSpace:
+        """Read what `to_dict` wrote. Raises SartmError where a part is missing or malformed."""
+        try:
+            return cls(
+                name=str(values['name']),
+                classes=tuple(str(name) for name in values['classes']),
+                colors=tuple((int(r), int(g), int(b)) for r, g, b in values['colors']),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise SartmError(
+                f'not a label space ({error!r}); expected name, classes and one [r, g, b] a class'
+            ) from error
+
+
+MFNET = LabelSpace(
+    name='mfnet',
+    classes=(
+        'unlabeled',
+        'car',
+        'person',
+        'bike',
+        'curve',
+        'car_stop',
+        'guardrail',
+        'color_cone',
+        'bump',
+    ),
+    colors=(
+        (0, 0, 0),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+        (0, 0, 192),
+        (128, 128, 0),
+        (64, 64, 128),
+        (192, 128, 128),
+        (192, 64, 0),
+    ),
+)
+
+PST900 = LabelSpace(
+    name='pst900',
+    classes=('background', 'fire_extinguisher', 'backpack', 'hand_drill', 'survivor'),
+    colors=((0, 0, 0), (220, 30, 30), (40, 170, 60), (50, 110, 240), (240, 180, 40)),
+)
+
+FMB = LabelSpace(
+    name='fmb',
+    classes=(
+        'background',
+        'road',
+        'sidewalk',
+        'building',
+        'traffic_light',
+        'traffic_sign',
+        'vegetation',
+        'sky',
+        'person',
+        'car',
+        'truck',
+        'bus',
+        'motorcycle',
+        'bicycle',
+        'pole',
+    ),
+    colors=(
+        (0, 0, 0),
+        (128, 64, 128),
+        (244, 35, 232),
+        (70, 70, 70),
+        (250, 170, 30),
+        (220, 220, 0),
+        (107, 142, 35),
+        (70, 130, 180),
+        (220, 20, 60),
+        (0, 0, 142),
+        (0, 0, 70),
+        (0, 60, 100),
+        (0, 0, 230),
+        (119, 11, 32),
+        (153, 153, 153),
+    ),
+)
+
+LABEL_SPACES = {space.name: space for space in (MFNET, PST900, FMB)}

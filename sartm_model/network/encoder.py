@@ -1,0 +1,139 @@
+"""The shared image encoder: SAM2's Hiera and FPN with a LoRA adapter a modality (eq. 1-8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.backbones.hieradet import Hiera
+from torch import Tensor, nn
+
+from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+from sam2.modeling.position_encoding import PositionEmbeddingSine
+
+from sartm_model.config import ModelConfig
+from sartm_model.network.lora import Route, add_adapters, use_merged
+
+SAM2_CONFIGS = {
+    'tiny': 'sam2.1/sam2.1_hiera_t.yaml',
+    'small': 'sam2.1/sam2.1_hiera_s.yaml',
+    'base_plus': 'sam2.1/sam2.1_hiera_b+.yaml',
+    'large': 'sam2.1/sam2.1_hiera_l.yaml',
+}
+"""SAM2's own description of each size; SAM2.0's differs in the memory only, which we do not use."""
+
+STRIDE = 32
+"""Height and width of the network's input are multiples of this: Hiera's coarsest stride."""
+
+
+class Pyramid(NamedTuple):
+    """The three maps a modality leaves the encoder with; C is 256 (128 for nano).
+
+    Attributes:
+        sfm: semantic feature map `[B, C, H/16, W/16]`.
+        ifp: intermediate feature map `[B, C/4, H/8, W/8]`.
+        ffp: fine feature map `[B, C/8, H/4, W/4]`.
+    """
+
+    sfm: Tensor
+    ifp: Tensor
+    ffp: Tensor
+
+
+class Encoder(nn.Module):
+    """Encodes every modality in one pass with shared weights and per-modality adapters.
+
+    Args:
+        config: size, modalities and LoRA rank.
+        merged: build the inference form, where the adapters are part of the weights.
+    """
+
+    def __init__(self, config: ModelConfig, *, merged: bool) -> None:
+        super().__init__()
+        self.modalities = tuple(config.modalities)
+        self.route = Route(self.modalities)
+        image_encoder = build_image_encoder(config.size)
+        self.trunk: Hiera = image_encoder.trunk
+        self.laterals: nn.ModuleList = image_encoder.neck.convs  # coarsest first
+        self.channels: int = image_encoder.neck.d_model
+        # In SAM2 these two belong to the mask decoder, which runs them on the encoder's maps.
+        self.conv_s0 = nn.Conv2d(self.channels, self.channels // 8, kernel_size=1)
+        self.conv_s1 = nn.Conv2d(self.channels, self.channels // 4, kernel_size=1)
+        if merged:
+            use_merged(self.trunk, self.modalities, self.route)
+        else:
+            add_adapters(self.trunk, self.modalities, config.lora_rank, self.route)
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Pyramid]:
+        """Encode the modalities given.
+
+        Args:
+            images: modality name -> `[B, 3, H, W]`, normalised, H and W multiples of 32. Any
+                non-empty part of the configured modalities will do.
+
+        Returns:
+            A `Pyramid` for each modality given.
+        """
+        present = tuple(name for name in self.modalities if name in images)
+        self.route.modalities = present
+        batch = torch.cat([images[name] for name in present])  # [M * B, 3, H, W]
+        levels = self._pyramid(self.trunk(batch))
+        chunks = [level.chunk(len(present)) for level in levels]
+        return {name: Pyramid(*(chunk[i] for chunk in chunks)) for i, name in enumerate(present)}
+
+    def _pyramid(self, stages: list[Tensor]) -> Pyramid:
+        """Eq. 8: 1x1 laterals, top-down by nearest neighbour into stride 16 only.
+
+        SAM2's neck computes the same; its forward adds a position encoding a level that we do not
+        need and turns half precision into float32.
+        """
+        at_4, at_8, at_16, at_32 = stages  # [M * B, C_i, H / s, W / s]
+        coarsest, coarse, middle, fine = self.laterals
+        sfm = coarse(at_16) + F.interpolate(coarsest(at_32), scale_factor=2.0, mode='nearest')
+        return Pyramid(sfm, self.conv_s1(middle(at_8)), self.conv_s0(fine(at_4)))
+
+
+def build_image_encoder(size: str) -> ImageEncoder:
+    """SAM2's image encoder of a size, with random weights; `nano` is our own small Hiera."""
+    if size == 'nano':
+        return _nano_image_encoder()
+    from hydra.utils import instantiate
+
+    return instantiate(sam2_config(size).model.image_encoder)
+
+
+def sam2_config(size: str) -> Any:
+    """SAM2's published configuration of a size, as an OmegaConf tree."""
+    from omegaconf import OmegaConf
+
+    with resources.as_file(resources.files('sam2') / 'configs' / SAM2_CONFIGS[size]) as path:
+        return OmegaConf.load(path)
+
+
+def _nano_image_encoder() -> ImageEncoder:
+    """A Hiera small enough to train and run on a CPU.
+
+    The windows of 10 and 5 tokens tile the stride-16 and stride-32 maps of a 480x640 image without
+    padding (30x40 and 15x20); SAM2's 14 and 7, made for 1024x1024, would pad almost half.
+    """
+    trunk = Hiera(
+        embed_dim=24,
+        num_heads=1,
+        stages=(1, 2, 4, 1),
+        window_spec=(8, 4, 10, 5),
+        global_att_blocks=(6,),
+        window_pos_embed_bkg_spatial_size=(7, 7),
+    )
+    nn.init.trunc_normal_(trunk.pos_embed, std=0.02)
+    nn.init.trunc_normal_(trunk.pos_embed_window, std=0.02)
+    neck = FpnNeck(
+        position_encoding=PositionEmbeddingSine(num_pos_feats=128, warmup_cache=False),
+        d_model=128,
+        backbone_channel_list=trunk.channel_list,
+        fpn_top_down_levels=[2, 3],
+        fpn_interp_model='nearest',
+    )
+    return ImageEncoder(trunk=trunk, neck=neck, scalp=1)

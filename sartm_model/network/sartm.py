@@ -1,0 +1,148 @@
+"""SARTM: two modalities in, two heads' logits out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sartm_model.config import ModelConfig
+from sartm_model.errors import SartmError
+from sartm_model.network.auxiliary import AuxiliaryHead
+from sartm_model.network.decoder import ClassMaskDecoder
+from sartm_model.network.encoder import STRIDE, Encoder, Pyramid
+from sartm_model.network.fusion import CrossModalFusion
+
+
+class SartmOutput(NamedTuple):
+    """What a forward pass gives; K classes, H x W the size of the input.
+
+    Attributes:
+        mask_logits: head 1, the mask decoder, `[B, K, H, W]`.
+        auxiliary_logits: head 2, the FPN head, `[B, K, H, W]`.
+        fused: the fused maps of the input padded to a multiple of 32.
+    """
+
+    mask_logits: Tensor
+    auxiliary_logits: Tensor
+    fused: Pyramid
+
+
+class Sartm(nn.Module):
+    """The network of the paper, for two modalities named by the configuration.
+
+    The second modality is called thermal throughout, after the paper; nothing in here depends on
+    what it is.
+
+    Args:
+        config: size, modalities, LoRA rank, prediction.
+        num_classes: K.
+        merged: build the inference form, whose adapters are part of the encoder's weights. Its
+            weights come from `lora.merge_state`.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int, *, merged: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.merged = merged
+        self.encoder = Encoder(config, merged=merged)
+        channels = self.encoder.channels
+        widths = Pyramid(channels, channels // 4, channels // 8)
+        self.fusions = nn.ModuleList(
+            CrossModalFusion(width, heads) for width, heads in zip(widths, (4, 2, 1), strict=True)
+        )
+        self.absent = nn.ParameterList(
+            torch.randn(len(config.modalities), width) * 0.02 for width in widths
+        )
+        mlp_dim = 256 if config.size == 'nano' else 2048
+        self.mask_decoder = ClassMaskDecoder(channels, num_classes, mlp_dim)
+        self.auxiliary_head = AuxiliaryHead(channels, num_classes)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """Freeze what the paper keeps from SAM2; its adapters stay trainable.
+
+        `nano` has no SAM2 weights to keep, so all of it is trained.
+        """
+        from_sam2 = nn.ModuleList([self.encoder, self.mask_decoder.masks.transformer])
+        keep = self.config.size != 'nano'
+        for name, parameter in from_sam2.named_parameters():
+            parameter.requires_grad_(not keep or 'lora_' in name)
+        # SAM2 predicts each mask's quality beside the mask; nothing here is trained on it.
+        self.mask_decoder.masks.iou_prediction_head.requires_grad_(False)
+
+    def forward(
+        self, rgb: Tensor | None, thermal: Tensor | None, absent: Tensor | None = None
+    ) -> SartmOutput:
+        """Segment a batch of aligned pairs.
+
+        Args:
+            rgb: normalised `[B, 3, H, W]`, any H and W; None where there is no RGB image.
+            thermal: normalised `[B, 1, H, W]` or `[B, 3, H, W]`, likewise.
+            absent: bool `[B, 2]`, true where a modality that was given is to count as absent
+                (modality dropout in training).
+
+        Raises:
+            SartmError: both are None, or their sizes differ.
+        """
+        images = dict(zip(self.config.modalities, (rgb, thermal), strict=True))
+        given = {name: _three_channels(x) for name, x in images.items() if x is not None}
+        if not given:
+            raise SartmError('no image: the network needs at least one modality')
+        sizes = {tuple(x.shape[-2:]) for x in given.values()}
+        if len(sizes) > 1:
+            raise SartmError(f'the modalities differ in size: {sorted(sizes)}; expected one size')
+        size = sizes.pop()
+        pyramids = self.encoder({name: _pad(x) for name, x in given.items()})
+        fused = Pyramid(*(self._fuse(level, pyramids, absent) for level in range(3)))
+        return SartmOutput(
+            mask_logits=_to_size(self.mask_decoder(fused), size),
+            auxiliary_logits=_to_size(self.auxiliary_head(fused), size),
+            fused=fused,
+        )
+
+    def _fuse(self, level: int, pyramids: dict[str, Pyramid], absent: Tensor | None) -> Tensor:
+        """The fused map of a level; a learned vector stands in for an absent modality's map."""
+        some_map = next(iter(pyramids.values()))[level]
+        maps = []
+        for index, name in enumerate(self.config.modalities):
+            stand_in = self.absent[level][index][None, :, None, None]
+            if name not in pyramids:
+                maps.append(stand_in.to(some_map.dtype).expand_as(some_map))
+            elif absent is None:
+                maps.append(pyramids[name][level])
+            else:
+                gone = absent[:, index, None, None, None]
+                maps.append(torch.where(gone, stand_in, pyramids[name][level]))
+        return self.fusions[level](*maps)
+
+    def probabilities(self, output: SartmOutput) -> Tensor:
+        """Class probabilities `[B, K, H, W]`: the mean of the heads' or one head's, as configured.
+
+        Computed in float32.
+        """
+        heads = {
+            'mean': (output.mask_logits, output.auxiliary_logits),
+            'mask': (output.mask_logits,),
+            'auxiliary': (output.auxiliary_logits,),
+        }[self.config.prediction]
+        return sum(logits.float().softmax(dim=1) for logits in heads) / len(heads)
+
+
+def _three_channels(x: Tensor) -> Tensor:
+    return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
+
+
+def _pad(x: Tensor) -> Tensor:
+    """Pad bottom and right with zeros, the mean of a normalised image, to multiples of 32."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))
+
+
+def _to_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear x4 to the padded input, then the padding cut off."""
+    full = F.interpolate(logits, scale_factor=4.0, mode='bilinear', align_corners=False)
+    return full[..., : size[0], : size[1]]
