@@ -22,6 +22,7 @@ from rosbags.typesys import Stores, get_typestore
 from sartm_model.datasets.base import Frame
 from sartm_model.errors import SartmError
 from sartm_model.files import new_folder
+from sartm_ros.images import stamp_ns
 from sartm_ros.matcher import Pair, PairMatcher
 
 RGB_TOPIC = '/camera/color/image_raw'
@@ -130,13 +131,13 @@ def write_bag(
             if frame.rgb is None or frame.thermal is None:
                 absent = 'RGB' if frame.rgb is None else 'thermal'
                 raise SartmError(f'frame {frame.name} has no {absent} image; a bag needs both')
-            stamp_ns = START_NS + round((count - 1) * rgb_period)
-            write(_message(RGB_TOPIC, frame.rgb, stamp_ns, RGB_FRAME))
+            time_ns = START_NS + round((count - 1) * rgb_period)
+            write(_message(RGB_TOPIC, frame.rgb, time_ns, RGB_FRAME))
             if frame.labels is not None:
-                write(_message(LABELS_TOPIC, frame.labels, stamp_ns, RGB_FRAME))
+                write(_message(LABELS_TOPIC, frame.labels, time_ns, RGB_FRAME))
             while thermal_count * thermal_period < count * rgb_period:
-                stamp_ns = START_NS + delay_ns + round(thermal_count * thermal_period)
-                write(_message(THERMAL_TOPIC, frame.thermal, stamp_ns, THERMAL_FRAME))
+                time_ns = START_NS + delay_ns + round(thermal_count * thermal_period)
+                write(_message(THERMAL_TOPIC, frame.thermal, time_ns, THERMAL_FRAME))
                 thermal_count += 1
         if not count:
             raise SartmError(f'no frames to write to {out}')
@@ -222,11 +223,11 @@ def read_pairs(
         now_ns = raw.time_ns
         if raw.topic == rgb_topic:
             index += 1
-            yield from finished(matcher.add_rgb(stamp_ns(message), (index, message), now_ns))
+            yield from finished(matcher.add_rgb(stamp_ns(message.header), (index, message), now_ns))
         elif raw.topic == thermal_topic:
-            yield from finished(matcher.add_thermal(stamp_ns(message), message, now_ns))
+            yield from finished(matcher.add_thermal(stamp_ns(message.header), message, now_ns))
         else:
-            labels[stamp_ns(message)] = message
+            labels[stamp_ns(message.header)] = message
     while matcher.deadline_ns is not None:  # nothing more comes: let those that wait run out
         now_ns = max(now_ns, matcher.deadline_ns)
         yield from finished(matcher.poll(now_ns))
@@ -242,12 +243,6 @@ def decode(message: RawMessage) -> Any:
         ) from error
 
 
-def stamp_ns(message: Any) -> int:
-    """The header stamp of a message in nanoseconds."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * _NS + int(stamp.nanosec)
-
-
 def _period_ns(name: str, rate_hz: float) -> Fraction:
     if not (math.isfinite(rate_hz) and rate_hz > 0):
         raise SartmError(f'the {name} is {rate_hz} Hz; expected more than 0')
@@ -255,12 +250,12 @@ def _period_ns(name: str, rate_hz: float) -> Fraction:
     return Fraction(_NS) / Fraction(str(rate_hz))
 
 
-def _message(topic: str, image: np.ndarray, stamp_ns: int, frame_id: str) -> RawMessage:
+def _message(topic: str, image: np.ndarray, time_ns: int, frame_id: str) -> RawMessage:
     little_endian = np.ascontiguousarray(image.astype(image.dtype.newbyteorder('<'), copy=False))
     encoding = 'rgb8' if image.ndim == 3 else 'mono16' if image.itemsize == 2 else 'mono8'
     height, width = image.shape[:2]
     message = _Image(
-        header=_Header(stamp=_Time(sec=stamp_ns // _NS, nanosec=stamp_ns % _NS), frame_id=frame_id),
+        header=_Header(stamp=_Time(sec=time_ns // _NS, nanosec=time_ns % _NS), frame_id=frame_id),
         height=height,
         width=width,
         encoding=encoding,
@@ -269,7 +264,7 @@ def _message(topic: str, image: np.ndarray, stamp_ns: int, frame_id: str) -> Raw
         data=little_endian.reshape(-1).view(np.uint8),
     )
     data = bytes(_TYPES.serialize_cdr(message, IMAGE_TYPE))
-    return RawMessage(topic, IMAGE_TYPE, stamp_ns, data)
+    return RawMessage(topic, IMAGE_TYPE, time_ns, data)
 
 
 class _Write:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sartm_model.files import write_file
 from sartm_model.labels import LabelSpace
 
 MARGIN = 16  # pixels around the sheet and under its title
@@ -117,15 +115,15 @@ def false_color(thermal: np.ndarray) -> np.ndarray:
     return cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
-def save_png(image: Image.Image, path: Path) -> None:
-    """Write one picture."""
+def png_bytes(image: Image.Image) -> bytes:
+    """The picture as the content of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, 'PNG')
-    write_file(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def save_animation(images: Iterable[Image.Image], path: Path, period_s: float) -> None:
-    """Write pictures of one size as an endless animated WebP, one every `period_s` seconds."""
+def webp_bytes(images: Iterable[Image.Image], period_s: float) -> bytes:
+    """Pictures of one size as an endless animated WebP, one every `period_s` seconds."""
     first, *rest = images
     buffer = io.BytesIO()
     first.save(
@@ -138,7 +136,7 @@ def save_animation(images: Iterable[Image.Image], path: Path, period_s: float) -
         quality=75,
         method=2,
     )
-    write_file(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:

@@ -18,6 +18,7 @@ NEAR_M = 0.6
 
 SUBPIXEL_BITS = 3
 TILE = 512
+NOISE_TILE = 1024
 GROUND_TILE_M = 24.0
 """The ground texture repeats after this many metres."""
 
@@ -48,17 +49,19 @@ class Camera:
     def project(self, points: np.ndarray) -> np.ndarray:
         """Pixels (column, row) `[..., 2]` of points (x, y, z) `[..., 3]` in metres."""
         scale = self.focal / np.maximum(points[..., 2], NEAR_M)
-        return np.stack(
-            (
-                self.width / 2 + scale * points[..., 0],
-                self.horizon + scale * (self.mount_m - points[..., 1]),
-            ),
-            axis=-1,
-        )
+        pixels = np.empty((*points.shape[:-1], 2))
+        pixels[..., 0] = self.width / 2 + scale * points[..., 0]
+        pixels[..., 1] = self.horizon + scale * (self.mount_m - points[..., 1])
+        return pixels
 
     def lateral(self, along: np.ndarray | float, across: np.ndarray | float) -> np.ndarray | float:
         """x of what stands `across` metres right of the road's centre, `along` metres ahead."""
         return across - self.offset_m + 0.5 * self.curvature * np.square(along)
+
+
+def levels(values: Color | tuple[float, ...]) -> tuple[float, ...]:
+    """Grey levels within 0 to 255."""
+    return tuple(min(255.0, max(0.0, float(value))) for value in values)
 
 
 class Canvas:
@@ -91,11 +94,12 @@ class Canvas:
         """Fill pixel polygons; None leaves that image as it is."""
         shapes = [np.round(p * (1 << SUBPIXEL_BITS)).astype(np.int32) for p in polygons]
         if color is not None:
-            rgb = tuple(float(c) for c in np.clip(color, 0, 255))
-            cv2.fillPoly(self.rgb, shapes, rgb, cv2.LINE_AA, SUBPIXEL_BITS)
+            cv2.fillPoly(self.rgb, shapes, levels(color), cv2.LINE_AA, SUBPIXEL_BITS)
+            if not label:
+                cv2.fillPoly(self.leaves, shapes, (0,), cv2.LINE_8, SUBPIXEL_BITS)
         if temperature is not None:
-            level = float(np.clip(temperature, 0, 255))
-            cv2.fillPoly(self.thermal, shapes, (level,), cv2.LINE_AA, SUBPIXEL_BITS)
+            level = levels((temperature,))
+            cv2.fillPoly(self.thermal, shapes, level, cv2.LINE_AA, SUBPIXEL_BITS)
         if label is not None:
             cv2.fillPoly(self.labels, shapes, (label,), cv2.LINE_8, SUBPIXEL_BITS)
 
@@ -139,11 +143,11 @@ class Pen:
 
     def _surroundings(self, width_m: float, height_m: float) -> tuple[np.ndarray, float]:
         """Mean colour and temperature of what is behind the thing."""
-        corners = np.array([[-width_m / 2, height_m, 0.0], [width_m / 2, 0.0, 0.0]])
-        (left, top), (right, bottom) = self.pixels(corners)
+        column, foot = self.pixels(np.zeros(3))
+        half = 0.5 * width_m * self.scale
         rows, columns = self.canvas.labels.shape
-        top, bottom = (int(np.clip(v, 0, rows - 1)) for v in (top, bottom))
-        left, right = (int(np.clip(v, 0, columns - 1)) for v in (left, right))
+        top, bottom = np.clip((foot - height_m * self.scale, foot), 0, rows - 1).astype(int)
+        left, right = np.clip((column - half, column + half), 0, columns - 1).astype(int)
         window = np.s_[top : bottom + 1, left : right + 1]
         rgb = cv2.mean(self.canvas.rgb[window])[:3]
         return np.array(rgb), cv2.mean(self.canvas.thermal[window])[0]
@@ -151,9 +155,10 @@ class Pen:
     def pixels(self, points: np.ndarray) -> np.ndarray:
         """Pixels `[..., 2]` of points `[..., 3]` given in the thing's own frame."""
         x, y, z = points[..., 0], points[..., 1], points[..., 2]
-        placed = np.stack(
-            (self.x + self.cos * x + self.sin * z, y, self.z - self.sin * x + self.cos * z), -1
-        )
+        placed = np.empty(points.shape)
+        placed[..., 0] = self.x + self.cos * x + self.sin * z
+        placed[..., 1] = y
+        placed[..., 2] = self.z - self.sin * x + self.cos * z
         return self.canvas.camera.project(placed)
 
     def tones(
@@ -190,10 +195,9 @@ class Pen:
         shape = [np.round(self.pixels(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)]
         thickness = max(1, round(width_m * self.scale))
         color, level = self.tones(albedo, temperature)
-        rgb = tuple(float(c) for c in np.clip(color, 0, 255))
-        how = (closed, rgb, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+        how = (closed, levels(color), thickness, cv2.LINE_AA, SUBPIXEL_BITS)
         cv2.polylines(self.canvas.rgb, shape, *how)
-        how = (closed, (float(np.clip(level, 0, 255)),), thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+        how = (closed, levels((level,)), thickness, cv2.LINE_AA, SUBPIXEL_BITS)
         cv2.polylines(self.canvas.thermal, shape, *how)
         how = (closed, (self.label,), thickness, cv2.LINE_8, SUBPIXEL_BITS)
         cv2.polylines(self.canvas.labels, shape, *how)
@@ -230,13 +234,14 @@ def textures() -> dict[str, np.ndarray]:
     """The textures every scene takes its pieces from, made once a process (about 0.1 s).
 
     Returns:
-        noise: int16 `[1024, 1024, 3]`, white, deviation 64.
-        soft, leaf: uint8 `[TILE, TILE]` around 128, of low and of middle frequency.
-        ground: uint8 `[TILE, TILE, 4]`: asphalt, paving, patches of shade, wear; around 128.
+        noise, grain: int16 `[1024, 1024, 3]` and `[1024, 1024]`, white, deviation 64.
+        soft: uint8 `[TILE, TILE]` around 128, of low frequency.
+        leaf: uint8 `[3 TILE, 3 TILE]` around 128, of middle frequency.
+        asphalt, paved: uint8 `[TILE, TILE, 2]`, around 128: grain, and patches of shade.
     """
     rng = np.random.default_rng(20240611)
 
-    def levels(values: np.ndarray, deviation: float) -> np.ndarray:
+    def texture(values: np.ndarray, deviation: float) -> np.ndarray:
         return np.clip(128 + deviation * values, 0, 255).astype(np.uint8)
 
     asphalt = _octaves(rng, [1, 2, 32])
@@ -247,13 +252,16 @@ def textures() -> dict[str, np.ndarray]:
     blocks = np.kron(rng.standard_normal((TILE // 16, TILE // 16)), np.ones((16, 16)))
     paving = 0.4 * asphalt + joints + 0.6 * blocks
     shade = np.tanh(3 * (_octaves(rng, [64, 32]) - 0.3))
-    wear = _octaves(rng, [128, 64])
-    ground = [levels(asphalt, 12), levels(paving, 22), levels(shade, 100), levels(wear, 30)]
+    ground = {
+        name: cv2.merge([texture(grain, deviation), texture(shade, 100)])
+        for name, grain, deviation in (('asphalt', asphalt, 12), ('paved', paving, 22))
+    }
     return {
-        'noise': (64 * rng.standard_normal((1024, 1024, 3))).astype(np.int16),
-        'soft': levels(_octaves(rng, [64, 32, 16, 8]), 30),
-        'leaf': levels(_octaves(rng, [32, 16, 8, 4]), 45),
-        'ground': np.ascontiguousarray(np.stack(ground, -1)),
+        'noise': (64 * rng.standard_normal((NOISE_TILE, NOISE_TILE, 3))).astype(np.int16),
+        'grain': (64 * rng.standard_normal((NOISE_TILE, NOISE_TILE))).astype(np.int16),
+        'soft': texture(_octaves(rng, [64, 32, 16, 8]), 30),
+        'leaf': np.tile(texture(_octaves(rng, [32, 16, 8, 4]), 45), (3, 3)),
+        **ground,
     }
 
 
@@ -300,7 +308,8 @@ class Sensor:
         bank = textures()
         height, width = canvas.labels.shape
         size, scale = (width, height), width / 640
-        rgb = canvas.rgb
+        ramp = np.arange(256)[:, None] * self.tint
+        rgb = cv2.LUT(canvas.rgb, np.clip(ramp, 0, 255).astype(np.uint8)[None])
         if self.rgb_blur * scale > 0.3:
             rgb = cv2.GaussianBlur(rgb, (0, 0), self.rgb_blur * scale)
         if self.motion_px * scale >= 2:
@@ -308,20 +317,23 @@ class Sensor:
         spread = max(1.0, 3 * scale)
         halo = cv2.GaussianBlur(canvas.glow, (0, 0), spread)
         halo += 0.5 * cv2.GaussianBlur(canvas.glow, (0, 0), 3 * spread)
-        light = cv2.resize(halo, size, interpolation=cv2.INTER_LINEAR)
-        grain = tile(bank['noise'], height, width, tuple(rng.integers(0, 1024, 2)))
-        light = cv2.scaleAdd(grain.astype(np.float32), self.rgb_noise / 64, light)
-        light += rgb
-        light *= self.tint.astype(np.float32)
-        light += self.black
-        exposed = cv2.convertScaleAbs(np.maximum(light, 0, out=light))
+        light = cv2.convertScaleAbs(halo * self.tint.astype(np.float32))
+        rgb = cv2.add(rgb, cv2.resize(light, size, interpolation=cv2.INTER_LINEAR))
+        grain = _piece(bank['noise'], height, width, rng)
+        rgb = cv2.addWeighted(rgb, 1, grain, self.rgb_noise / 64, self.black, dtype=cv2.CV_8U)
 
         thermal = cv2.GaussianBlur(canvas.thermal, (0, 0), max(0.4, self.thermal_blur * scale))
-        grain = tile(bank['noise'], height, width, tuple(rng.integers(0, 1024, 2)))
-        heat = grain[..., 0].astype(np.float32) * (self.thermal_noise / 64)
-        heat += rng.standard_normal(width).astype(np.float32) * (0.4 * self.thermal_noise)
-        soft = cv2.resize(bank['soft'][::16, ::16], size, interpolation=cv2.INTER_LINEAR)
-        heat = cv2.addWeighted(heat, 1, soft, self.drift / 64, -2 * self.drift, dtype=cv2.CV_32F)
+        soft = bank['soft'][::16, ::16].astype(np.float32)
         level = 70 + self.offset - 70 * self.gain
-        heat = cv2.addWeighted(heat, 1, thermal, self.gain, level, dtype=cv2.CV_32F)
-        return exposed, cv2.convertScaleAbs(np.maximum(heat, 0, out=heat))
+        heat = cv2.resize((soft / 64 - 2) * self.drift + level, size)
+        heat += rng.standard_normal(width).astype(np.float32) * (0.4 * self.thermal_noise)
+        heat = cv2.addWeighted(heat, 1, thermal, self.gain, 0, dtype=cv2.CV_32F)
+        grain = _piece(bank['grain'], height, width, rng)
+        noise = self.thermal_noise / 64
+        return rgb, cv2.addWeighted(heat, 1, grain, noise, 0, dtype=cv2.CV_8U)
+
+
+def _piece(noise: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A piece of a noise texture, at random; where it can be, one that needs no copy."""
+    room = (max(1, NOISE_TILE - height), max(1, NOISE_TILE - width))
+    return tile(noise, height, width, (int(rng.integers(room[0])), int(rng.integers(room[1]))))

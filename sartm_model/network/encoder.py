@@ -9,28 +9,21 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import Hiera
-from torch import Tensor, nn
-
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
+from torch import Tensor, nn
 
 from sartm_model.config import ModelConfig
 from sartm_model.network.lora import Route, add_adapters, use_merged
 
-SAM2_CONFIGS = {
-    'tiny': 'sam2.1/sam2.1_hiera_t.yaml',
-    'small': 'sam2.1/sam2.1_hiera_s.yaml',
-    'base_plus': 'sam2.1/sam2.1_hiera_b+.yaml',
-    'large': 'sam2.1/sam2.1_hiera_l.yaml',
-}
-"""SAM2's own description of each size; SAM2.0's differs in the memory only, which we do not use."""
+_SAM2_SIZES = {'tiny': 't', 'small': 's', 'base_plus': 'b+', 'large': 'l'}
 
 STRIDE = 32
 """Height and width of the network's input are multiples of this: Hiera's coarsest stride."""
 
 
 class Pyramid(NamedTuple):
-    """The three maps a modality leaves the encoder with; C is 256 (128 for nano).
+    """The three maps a modality leaves the encoder with; C is 256 (96 for nano).
 
     Attributes:
         sfm: semantic feature map `[B, C, H/16, W/16]`.
@@ -105,11 +98,12 @@ def build_image_encoder(size: str) -> ImageEncoder:
     return instantiate(sam2_config(size).model.image_encoder)
 
 
-def sam2_config(size: str) -> Any:
-    """SAM2's published configuration of a size, as an OmegaConf tree."""
+def sam2_config(size: str, version: str = 'sam2.1') -> Any:
+    """SAM2's published configuration of a size as an OmegaConf tree; version 'sam2' or 'sam2.1'."""
     from omegaconf import OmegaConf
 
-    with resources.as_file(resources.files('sam2') / 'configs' / SAM2_CONFIGS[size]) as path:
+    name = f'{version}_hiera_{_SAM2_SIZES[size]}.yaml'
+    with resources.as_file(resources.files('sam2') / 'configs' / version / name) as path:
         return OmegaConf.load(path)
 
 
@@ -130,8 +124,8 @@ def _nano_image_encoder() -> ImageEncoder:
     nn.init.trunc_normal_(trunk.pos_embed, std=0.02)
     nn.init.trunc_normal_(trunk.pos_embed_window, std=0.02)
     neck = FpnNeck(
-        position_encoding=PositionEmbeddingSine(num_pos_feats=128, warmup_cache=False),
-        d_model=128,
+        position_encoding=PositionEmbeddingSine(num_pos_feats=96, warmup_cache=False),
+        d_model=96,
         backbone_channel_list=trunk.channel_list,
         fpn_top_down_levels=[2, 3],
         fpn_interp_model='nearest',

@@ -1,0 +1,59 @@
+# make setup | demo | test | lint. Everything is installed in .venv of this folder.
+#
+# Where a ROS 2 environment is sourced, its rclpy is used; elsewhere ROS comes as wheels.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SEQUENCE ?=
+export SAM2_BUILD_CUDA := 0
+
+ifneq ($(AMENT_PREFIX_PATH),)
+SOURCED_ROS := $(shell $(PYTHON) -c 'import rclpy; print("yes")' 2>/dev/null)
+endif
+
+ifeq ($(SOURCED_ROS),yes)
+VENV_FLAGS := --system-site-packages
+# The cv_bridge of Humble and of Jazzy is compiled against NumPy 1 and crashes beside NumPy 2.
+NUMPY := 'numpy<2'
+ROS_WHEELS :=
+else
+VENV_FLAGS :=
+NUMPY := numpy
+ROS_WHEELS := -r requirements/ros.txt
+endif
+
+.PHONY: setup demo test lint format clean
+
+setup: $(READY)
+
+$(READY): setup.py $(wildcard requirements/*.txt)
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) \
+	  else f"Python {v[0]}.{v[1]} found; 3.10 to 3.12 is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+	$(PIP) install --upgrade pip 'setuptools>=61,<80' wheel
+	$(PIP) install torch==2.13.0 $(NUMPY)
+	$(PIP) install --no-build-isolation --no-deps sam2==1.1.0
+	$(PIP) install $(NUMPY) -r requirements/model.txt $(ROS_WHEELS) -r requirements/test.txt
+	$(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m sartm_ros.demo --out demo_output $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build install log demo_output *.egg-info

@@ -1,0 +1,224 @@
+"""The `sartm` command: what can be typed. What is then done is in `sartm_model.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from sartm_model import commands
+from sartm_model.errors import SartmError
+
+USER_ERROR = 2
+INTERRUPTED = 130  # what a shell reports of a process that Ctrl-C ended
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, like all errors here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (the process's own where left out) and return its exit status.
+
+    0 is success, 2 bad input, which one line on stderr describes, 130 Ctrl-C.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SartmError as error:
+        message = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        message = f'{error.filename}: {error.strerror}'
+    else:
+        return 0
+    print(f'sartm {args.verb}: error: {" ".join(message.split())}', file=sys.stderr)
+    return USER_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog='sartm',
+        description='RGB-thermal semantic segmentation: predict, evaluate, train, bags.',
+    )
+    verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
+    _add_predict(verbs)
+    _add_evaluate(verbs)
+    _add_train(verbs)
+    _add_info(verbs)
+    _add_make_bag(verbs)
+    _add_replay(verbs)
+    return parser
+
+
+def _add(
+    verbs: argparse._SubParsersAction,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    text: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    """A verb whose help opens with `text` (its first sentence in the list of verbs)."""
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=text.split('.')[0],
+        description=text,
+        epilog='examples:\n' + '\n'.join(f'  {line}' for line in examples.splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _add_model(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        '--checkpoint',
+        metavar='F',
+        default='demo',
+        help="a .safetensors checkpoint, or 'demo' for the shipped one (default: %(default)s)",
+    )
+    verb.add_argument(
+        '--device',
+        default='auto',
+        help="'cpu', 'cuda' or 'cuda:N' (default: %(default)s, the GPU where there is one)",
+    )
+    verb.add_argument(
+        '--precision',
+        choices=('auto', 'fp32', 'fp16', 'bf16'),
+        default='auto',
+        help='of the network (default: %(default)s, fp16 on a GPU and fp32 on a CPU)',
+    )
+
+
+def _add_predict(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'predict',
+        commands.predict,
+        'Segment images. Writes STEM_labels.png (class ids) and STEM_overlay.png at the size of\n'
+        'the RGB image, or of the thermal image where there is no RGB. In folders, files of the\n'
+        'same stem belong together. One of --rgb and --thermal may be left out.',
+        'sartm predict --rgb night/rgb --thermal night/thermal --out labels\n'
+        'sartm predict --checkpoint my.safetensors --thermal hall.png --out labels',
+    )
+    verb.add_argument('--rgb', metavar='P', type=Path, help='an RGB image or a folder of them')
+    verb.add_argument('--thermal', metavar='P', type=Path, help='a thermal image, or a folder')
+    verb.add_argument('--out', metavar='DIR', type=Path, required=True, help='where to write')
+    _add_model(verb)
+
+
+def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'evaluate',
+        commands.evaluate,
+        'Measure a checkpoint on a data set. Gives mean and per-class IoU in percent as JSON, by\n'
+        'day and by night too where the names of the frames tell.',
+        'sartm evaluate --dataset synthetic --split test\n'
+        'sartm evaluate --checkpoint my.safetensors --dataset mfnet --root MFNet --split val\n'
+        '               --modality thermal --json val.json',
+    )
+    verb.add_argument('--dataset', choices=('mfnet', 'pst900', 'fmb', 'synthetic'), required=True)
+    verb.add_argument('--root', metavar='DIR', type=Path, help="the data set's folder")
+    verb.add_argument(
+        '--split', metavar='NAME', required=True, help='train, val or test (MFNet: NAME.txt)'
+    )
+    verb.add_argument(
+        '--modality',
+        choices=('both', 'rgb', 'thermal'),
+        default='both',
+        help='what the network gets to see (default: %(default)s)',
+    )
+    _add_json(verb)
+    _add_model(verb)
+
+
+def _add_train(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'train',
+        commands.train,
+        'Train a network. Every setting of the configuration can be overridden as key=value;\n'
+        'an unknown key is an error.',
+        'sartm train --config config/train/demo.yaml --out runs/demo\n'
+        'sartm train --config config/train/demo.yaml --out runs/long train.epochs=100',
+    )
+    verb.add_argument('--config', metavar='FILE', type=Path, required=True, help='a YAML file')
+    verb.add_argument('--out', metavar='DIR', type=Path, required=True, help="the run's folder")
+    verb.add_argument('overrides', metavar='key=value', nargs='*', help='override a setting')
+
+
+def _add_info(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'info',
+        commands.info,
+        'Describe a checkpoint as JSON. Configuration, labels, numbers of parameters and the\n'
+        'model card.',
+        'sartm info demo\nsartm info runs/long/best.safetensors',
+    )
+    verb.add_argument('checkpoint', metavar='F', help="a .safetensors checkpoint, or 'demo'")
+
+
+def _add_make_bag(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'make-bag',
+        commands.make_bag,
+        'Make a rosbag2 bag of images. They are taken in the order of their names, one a period.\n'
+        'No ROS is needed.',
+        'sartm make-bag --rgb night/rgb --thermal night/thermal --out night_bag\n'
+        'sartm make-bag --rgb rgb --thermal thermal --labels labels --out bag --rate 30\n'
+        '               --thermal-rate 9 --storage sqlite3',
+    )
+    verb.add_argument('--rgb', metavar='DIR', type=Path, required=True, help='RGB images')
+    verb.add_argument('--thermal', metavar='DIR', type=Path, required=True, help='thermal images')
+    verb.add_argument('--out', metavar='BAG', type=Path, required=True, help='a new folder')
+    verb.add_argument(
+        '--labels', metavar='DIR', type=Path, help='true ids, for the topic /ground_truth/labels'
+    )
+    verb.add_argument(
+        '--rate', metavar='HZ', type=float, default=10.0, help='RGB rate (default: %(default)s)'
+    )
+    verb.add_argument(
+        '--thermal-rate', metavar='HZ', type=float, help='thermal rate (default: that of RGB)'
+    )
+    verb.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+
+
+def _add_replay(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'replay',
+        commands.replay,
+        "Run a checkpoint over every pair of a bag, offline. Pairs are made as by the node's\n"
+        'default settings. The truth comes from --labels, file by file in the order of the RGB\n'
+        "images, or from the bag's topic /ground_truth/labels. No ROS is needed.",
+        'sartm replay night_bag\n'
+        'sartm replay night_bag --checkpoint my.safetensors --json night.json --report night',
+    )
+    verb.add_argument('bag', metavar='BAG', type=Path, help='rosbag2 folder, .mcap or .db3 file')
+    verb.add_argument('--labels', metavar='DIR', type=Path, help='true ids, one a RGB image')
+    verb.add_argument('--report', metavar='DIR', type=Path, help='write an HTML page and a table')
+    verb.add_argument('--rgb-topic', metavar='TOPIC', help="default: the node's default topic")
+    verb.add_argument('--thermal-topic', metavar='TOPIC', help='likewise')
+    _add_json(verb)
+    _add_model(verb)
+
+
+def _add_json(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        '--json', metavar='FILE', type=Path, help='write the JSON here instead of to the output'
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""What the verbs of the `sartm` command do; each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sartm_model.errors import SartmError
+from sartm_model.files import write_file
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sartm_model.datasets.base import Frame
+    from sartm_model.predictor import Predictor
+
+
+def predict(args: Namespace) -> None:
+    """Write labels and overlay of each image."""
+    if args.rgb is None and args.thermal is None:
+        raise SartmError('neither --rgb nor --thermal is given; give at least one of them')
+    from tqdm import tqdm
+
+    from sartm_model.datasets.folder import FolderPairs
+
+    frames = FolderPairs(args.rgb, args.thermal)
+    predictor = _predictor(args)
+    for frame in tqdm(frames, total=len(frames), unit='frame', disable=None):
+        prediction = predictor.predict(frame.rgb, frame.thermal, overlay=True)
+        assert prediction.overlay is not None
+        labels, overlay = _png(prediction.labels), _png(prediction.overlay)
+        write_file(args.out / f'{frame.name}_labels.png', labels)
+        write_file(args.out / f'{frame.name}_overlay.png', overlay)
+
+
+def evaluate(args: Namespace) -> None:
+    """Give the metrics of a checkpoint on a split."""
+    from tqdm import tqdm
+
+    from sartm_model.datasets import open_dataset
+    from sartm_model.evaluation.evaluate import evaluate as measure
+
+    dataset = open_dataset(args.dataset, args.root, args.split)
+    predictor = _predictor(args)
+    if predictor.label_space.classes != dataset.label_space.classes:
+        raise SartmError(
+            f'checkpoint {args.checkpoint} knows the classes of {predictor.label_space.name!r}, '
+            f'but {args.dataset} has those of {dataset.label_space.name!r}'
+        )
+    with tqdm(total=len(dataset), unit='frame', disable=None) as bar:
+
+        def labels_of(frame: Frame) -> np.ndarray:
+            rgb = None if args.modality == 'thermal' else frame.rgb
+            thermal = None if args.modality == 'rgb' else frame.thermal
+            bar.update()
+            return predictor.predict(rgb, thermal).labels
+
+        result = measure(labels_of, dataset)
+    _give(result, args.json)
+
+
+def train(args: Namespace) -> None:
+    """Train a network."""
+    from sartm_model.training.run import train as run_training
+
+    run_training(args.config, args.out, args.overrides)
+
+
+def info(args: Namespace) -> None:
+    """Describe a checkpoint."""
+    from sartm_model.checkpoint import describe
+
+    _give(describe(args.checkpoint), None)
+
+
+def make_bag(args: Namespace) -> None:
+    """Make a bag of images."""
+    from tqdm import tqdm
+
+    from sartm_model.datasets.folder import FolderPairs
+    from sartm_model.labels import MAX_CLASSES, LabelSpace
+    from sartm_ros.bag import write_bag
+
+    # A bag holds ids whatever they mean, so every id is allowed.
+    any_ids = LabelSpace('ids', tuple(map(str, range(MAX_CLASSES))), ((0, 0, 0),) * MAX_CLASSES)
+    frames = FolderPairs(args.rgb, args.thermal, args.labels, label_space=any_ids)
+    counts = write_bag(
+        tqdm(frames, total=len(frames), unit='frame', disable=None),
+        args.out,
+        rate_hz=args.rate,
+        thermal_rate_hz=args.thermal_rate,
+        storage=args.storage,
+    )
+    for topic, count in counts.items():
+        print(f'{count:6d}  {topic}')
+
+
+def replay(args: Namespace) -> None:
+    """Run a checkpoint over a bag."""
+    from sartm_ros.bag import RGB_TOPIC, THERMAL_TOPIC
+    from sartm_ros.replay import replay as run_over_bag
+
+    result = run_over_bag(
+        args.bag,
+        _predictor(args),
+        labels=args.labels,
+        report=args.report,
+        rgb_topic=args.rgb_topic or RGB_TOPIC,
+        thermal_topic=args.thermal_topic or THERMAL_TOPIC,
+    )
+    _give({'checkpoint': str(args.checkpoint), **result}, args.json)
+
+
+def _predictor(args: Namespace) -> Predictor:
+    from sartm_model.predictor import Predictor
+
+    return Predictor(args.checkpoint, device=args.device, precision=args.precision)
+
+
+def _png(image: np.ndarray) -> bytes:
+    """Encode ids `[H, W]` or RGB `[H, W, 3]`, uint8."""
+    import cv2
+
+    done, encoded = cv2.imencode('.png', image[..., ::-1] if image.ndim == 3 else image)
+    if not done:
+        raise SartmError(f'an image of {image.shape} cannot be written as PNG')
+    return encoded.tobytes()
+
+
+def _give(result: dict[str, Any], path: Path | None) -> None:
+    """Print the result, or write it to the file that was asked for and print its figures."""
+    text = to_json(result)
+    if path is None:
+        print(text)
+        return
+    write_file(path, text + '\n')
+    for name, value in result.items():
+        if isinstance(value, (int, float, str)):
+            print(f'{name}: {value:.2f}' if isinstance(value, float) else f'{name}: {value}')
+    print(f'written to {path}')
+
+
+def to_json(value: Any, indent: int = 0) -> str:
+    """`value` as JSON with an entry a line, lists of plain numbers and words on one line."""
+    inner, outer = '  ' * (indent + 1), '  ' * indent
+    if isinstance(value, dict) and value:
+        lines = [f'{inner}{json.dumps(str(k))}: {to_json(v, indent + 1)}' for k, v in value.items()]
+        return '{\n' + ',\n'.join(lines) + f'\n{outer}}}'
+    if isinstance(value, (list, tuple)) and any(isinstance(v, (dict, list, tuple)) for v in value):
+        lines = [f'{inner}{to_json(v, indent + 1)}' for v in value]
+        return '[\n' + ',\n'.join(lines) + f'\n{outer}]'
+    return json.dumps(value)

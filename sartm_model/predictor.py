@@ -1,0 +1,198 @@
+"""Runs a checkpoint on numpy images: one upload, all pixel work on the device, one download."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sartm_model import checkpoint as checkpoints
+from sartm_model.errors import SartmError
+from sartm_model.network import Sartm
+from sartm_model.preprocess import (
+    ThermalRange,
+    normalise_rgb,
+    normalise_thermal,
+    resize_thermal,
+    scale_thermal,
+)
+
+PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is known of one pair; H x W is the RGB image's size.
+
+    Attributes:
+        labels: uint8 `[H, W]` of class ids.
+        confidence: uint8 `[H, W]`, the predicted class's probability times 255; None if not asked.
+        overlay: uint8 RGB `[H, W, 3]`, the image with class colours laid over; None if not asked.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray | None = None
+    overlay: np.ndarray | None = None
+
+
+class Predictor:
+    """A network ready to run.
+
+    Args:
+        checkpoint: a SARTM `.safetensors` file, or 'demo' for the shipped one.
+        device: 'auto' (CUDA where there is a GPU), 'cpu', 'cuda' or 'cuda:1'.
+        precision: 'auto' (fp16 on CUDA, fp32 on the CPU), 'fp16', 'bf16' or 'fp32'.
+        thermal_range: how thermal counts are scaled; may be set anew between two calls.
+
+    Raises:
+        SartmError: the checkpoint, the device or the precision cannot be used.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path = 'demo',
+        *,
+        device: str = 'auto',
+        precision: str = 'auto',
+        thermal_range: ThermalRange | None = None,
+    ) -> None:
+        self.device = _device(device)
+        self.precision = _precision(precision, self.device)
+        self.thermal_range = thermal_range or ThermalRange()
+        loaded = checkpoints.load(checkpoint)
+        self.label_space = loaded.label_space
+        self._dtype = PRECISIONS[self.precision]
+        self._model = _in_precision(checkpoints.build(loaded), self._dtype).to(self.device)
+        palette = torch.from_numpy(self.label_space.palette())
+        self._palette = palette.to(self.device, torch.float32)
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        rgb: np.ndarray | None,
+        thermal: np.ndarray | None,
+        *,
+        confidence: bool = False,
+        overlay: bool = False,
+        overlay_opacity: float = 0.5,
+    ) -> Prediction:
+        """Segment one pair.
+
+        Args:
+            rgb: uint8 `[H, W, 3]`; a reversed view of a BGR image is taken as it is. None where
+                there is no RGB: thermal then sets the size.
+            thermal: uint8 or uint16 `[h, w]` of the same field of view; None where there is none.
+            confidence: also give the confidence.
+            overlay: also give the overlay; over the thermal image where there is no RGB.
+            overlay_opacity: 0 (image only) to 1 (colours only).
+
+        Raises:
+            SartmError: an image of another shape or type, or none at all.
+        """
+        _check_images(rgb, thermal)
+        colour = None if rgb is None else _upload(rgb, self.device)
+        counts = None if thermal is None else _upload(thermal, self.device)
+        rgb_input = thermal_input = backdrop = None
+        if colour is not None:
+            rgb_input = normalise_rgb(colour[None]).to(self._dtype)  # [1, 3, H, W]
+            backdrop = colour
+        if counts is not None:
+            scaled = scale_thermal(counts, self.thermal_range)
+            size = tuple((scaled if colour is None else colour).shape[:2])
+            thermal_input = resize_thermal(normalise_thermal(scaled[None]), size).to(self._dtype)
+            if colour is None:
+                backdrop = (scaled.clamp(0, 1) * 255)[..., None]
+        output = self._model(rgb_input, thermal_input)
+        probability, labels = self._model.probabilities(output)[0].max(dim=0)  # [H, W] each
+        planes = [labels.to(torch.uint8)[..., None]]
+        if confidence:
+            planes.append((probability * 255).round().to(torch.uint8)[..., None])
+        if overlay:
+            planes.append(self._blend(backdrop, labels, overlay_opacity))
+        return _download(planes, confidence)
+
+    def _blend(self, backdrop: Tensor, labels: Tensor, opacity: float) -> Tensor:
+        """Class colours over the image, uint8 `[H, W, 3]`; id 0 leaves the image as it is."""
+        weight = (labels != 0)[..., None] * opacity
+        return torch.lerp(backdrop.float(), self._palette[labels], weight).round().to(torch.uint8)
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Run once on a blank pair, so that the first real one meets allocated memory."""
+        rgb = np.zeros((height, width, 3), np.uint8)
+        self.predict(rgb, rgb[..., 0], confidence=True, overlay=True)
+
+
+def _device(name: str) -> torch.device:
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ('cpu', 'cuda'):
+        raise SartmError(f'device {name!r}; expected auto, cpu, cuda or cuda:N')
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise SartmError(
+            f'device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; '
+            f'use cpu, or install a CUDA build of torch'
+        )
+    return device
+
+
+def _precision(name: str, device: torch.device) -> str:
+    if name == 'auto':
+        return 'fp16' if device.type == 'cuda' else 'fp32'
+    if name not in PRECISIONS:
+        raise SartmError(f'precision {name!r}; expected auto, fp16, bf16 or fp32')
+    return name
+
+
+def _in_precision(model: Sartm, dtype: torch.dtype) -> Sartm:
+    model.to(dtype)
+    # Coordinates times random frequencies: half precision would blur the finer positions.
+    model.mask_decoder.position.float()
+    return model
+
+
+def _check_images(rgb: np.ndarray | None, thermal: np.ndarray | None) -> None:
+    if rgb is None and thermal is None:
+        raise SartmError('no image: give an RGB image, a thermal image or both')
+    if rgb is not None and (rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3):
+        raise SartmError(f'RGB image is {rgb.dtype} {rgb.shape}; expected uint8 (H, W, 3)')
+    if thermal is not None and (thermal.dtype not in (np.uint8, np.uint16) or thermal.ndim != 2):
+        raise SartmError(
+            f'thermal image is {thermal.dtype} {thermal.shape}; expected uint8 or uint16 (h, w)'
+        )
+    for name, image in (('RGB', rgb), ('thermal', thermal)):
+        if image is not None and image.size == 0:
+            raise SartmError(f'{name} image is empty: {image.shape}')
+
+
+def _upload(image: np.ndarray, device: torch.device) -> Tensor:
+    """A view of the array's memory, moved to the device in one transfer."""
+    reversed_axes = [axis for axis, stride in enumerate(image.strides) if stride < 0]
+    # torch has no negative strides: undo a reversal here, redo it on the device.
+    forward = np.flip(image, reversed_axes) if reversed_axes else image
+    with warnings.catch_warnings():
+        # torch warns of read-only memory, such as a message's bytes; nothing here writes to it.
+        warnings.filterwarnings('ignore', message='The given NumPy array is not writable')
+        tensor = torch.from_numpy(forward)
+    tensor = tensor.to(device)
+    return tensor.flip(reversed_axes) if reversed_axes else tensor
+
+
+def _download(planes: list[Tensor], confidence: bool) -> Prediction:
+    """All results in one transfer; each is a contiguous view of the one buffer."""
+    flat = torch.cat([plane.flatten() for plane in planes]).cpu().numpy()
+    arrays = []
+    start = 0
+    for plane in planes:
+        arrays.append(flat[start : start + plane.numel()].reshape(plane.shape))
+        start += plane.numel()
+    labels = arrays[0][..., 0]
+    overlay = arrays[-1] if arrays[-1].shape[-1] == 3 else None
+    return Prediction(labels, arrays[1][..., 0] if confidence else None, overlay)

@@ -1,0 +1,88 @@
+"""From camera counts to the network's input; the same in training and on the robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sartm_model.errors import SartmError
+
+# Mean and standard deviation of ImageNet's RGB in [0, 1], which SAM2 was trained with.
+RGB_MEAN = (0.485, 0.456, 0.406)
+RGB_STD = (0.229, 0.224, 0.225)
+# One channel stands for three in thermal: the means of the above.
+THERMAL_MEAN = 0.449
+THERMAL_STD = 0.226
+
+_PERCENTILES = (0.01, 0.99)
+# A scene's hottest and coldest places lie outside the percentiles and keep some of their contrast.
+_OVERSHOOT = 1.0
+# A range narrower than this many counts is a flat frame: stretching it would show only noise.
+_MIN_SPAN_8BIT = 8.0
+_MIN_SPAN_16BIT = 64.0
+
+
+@dataclass(frozen=True)
+class ThermalRange:
+    """Which counts of a thermal image are shown to the network as 0 and as 1.
+
+    Attributes:
+        mode: 'percentile' takes the 1st and the 99th percentile of each image; 'fixed' takes
+            `low` and `high`.
+        low: counts that become 0 (mode 'fixed').
+        high: counts that become 1 (mode 'fixed').
+    """
+
+    mode: str = 'percentile'
+    low: float = 0.0
+    high: float = 255.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in ('percentile', 'fixed'):
+            raise SartmError(f'thermal range mode {self.mode!r}; expected percentile or fixed')
+        if self.mode == 'fixed' and not self.low < self.high:
+            raise SartmError(
+                f'thermal range [{self.low}, {self.high}] is empty; expected low < high, in counts'
+            )
+
+
+def normalise_rgb(rgb: Tensor) -> Tensor:
+    """uint8 or float counts `[B, H, W, 3]` -> `[B, 3, H, W]` float32 with ImageNet's statistics."""
+    mean = torch.tensor(RGB_MEAN, device=rgb.device) * 255
+    std = torch.tensor(RGB_STD, device=rgb.device) * 255
+    return ((rgb.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def scale_thermal(thermal: Tensor, range_: ThermalRange) -> Tensor:
+    """Counts -> float32 in [-1, 2], with the range's ends at 0 and 1; shape kept.
+
+    Args:
+        thermal: uint8 or uint16 `[..., H, W]`; one range is taken over all of it.
+        range_: fixed, or percentiles of a sixteenth of the pixels (a grid of every fourth). A
+            frame whose percentiles nearly meet is centred instead of stretched.
+    """
+    counts = thermal.to(torch.int32).float()  # uint16 has few operations of its own
+    if range_.mode == 'fixed':
+        low, high = (torch.tensor(end, device=counts.device) for end in (range_.low, range_.high))
+    else:
+        ends = torch.tensor(_PERCENTILES, device=counts.device)
+        low, high = torch.quantile(counts[..., ::4, ::4].flatten(), ends)
+        min_span = _MIN_SPAN_8BIT if thermal.dtype == torch.uint8 else _MIN_SPAN_16BIT
+        widen = (min_span - (high - low)).clamp_min(0) / 2
+        low, high = low - widen, high + widen
+    return ((counts - low) / (high - low)).clamp(-_OVERSHOOT, 1 + _OVERSHOOT)
+
+
+def normalise_thermal(scaled: Tensor) -> Tensor:
+    """What `scale_thermal` gave, `[B, H, W]` -> `[B, 1, H, W]` with ImageNet's mean statistics."""
+    return ((scaled - THERMAL_MEAN) / THERMAL_STD)[:, None]
+
+
+def resize_thermal(thermal: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring a thermal map `[B, 1, h, w]` to the RGB image's `(H, W)`, bilinear."""
+    if tuple(thermal.shape[-2:]) == size:
+        return thermal
+    return F.interpolate(thermal, size=size, mode='bilinear', align_corners=False)

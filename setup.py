@@ -1,0 +1,50 @@
+"""Package of the ROS 2 node (`sartm_ros`) and of the network behind it (`sartm_model`)."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+package = 'sartm_ros'
+
+setup(
+    name=package,
+    version='0.1.0',
+    description='RGB-thermal semantic segmentation for ROS 2: SARTM on SAM2',
+    license='Apache-2.0',
+    maintainer='SARTM maintainers',
+    maintainer_email='sartm@example.org',
+    packages=find_packages(include=['sartm_ros*', 'sartm_model*']),
+    package_data={'sartm_model': ['checkpoints/*.safetensors']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{package}']),
+        (f'share/{package}', ['package.xml']),
+        (f'share/{package}/launch', glob('launch/*.launch.py')),
+        (f'share/{package}/config', glob('config/*.*')),
+        (f'share/{package}/config/train', glob('config/train/*.yaml')),
+    ],
+    zip_safe=False,
+    python_requires='>=3.10',
+    install_requires=[
+        'setuptools',
+        'numpy>=1.26',
+        'omegaconf>=2.3',
+        'opencv-python-headless>=4.6',
+        'pillow>=9.4',
+        'pyyaml',
+        'rosbags>=0.10',
+        'safetensors>=0.4',
+        'sam2>=1.0',
+        'torch>=2.3',
+        'tqdm',
+    ],
+    extras_require={
+        'train': ['peft>=0.13', 'pytorch-lightning>=2.2'],
+        'test': ['hypothesis', 'mypy', 'pytest', 'ruff'],
+    },
+    entry_points={
+        'console_scripts': [
+            'sartm = sartm_model.cli:main',
+            'sartm_node = sartm_ros.node:main',
+        ],
+    },
+)
