@@ -8,8 +8,6 @@ SAM2's official `.pt` files are read by `load_sam2`.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -18,11 +16,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from sartm_model.config import ModelConfig, model_config_from_dict, to_dict
 from sartm_model.errors import SartmError
+from sartm_model.files import write_file
 from sartm_model.labels import LabelSpace
 from sartm_model.network import Sartm
 from sartm_model.network.encoder import sam2_config
@@ -67,15 +66,7 @@ def save(path: Path, model: Sartm, label_space: LabelSpace, card: Mapping[str, A
         'card': json.dumps(dict(card)),
     }
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, suffix='.part')
-    os.close(handle)
-    try:
-        save_file(state, aside, metadata)
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
+    write_file(path, to_safetensors(state, metadata))
 
 
 def load(checkpoint: str | Path) -> Checkpoint:
@@ -257,8 +248,10 @@ def _open(path: Path) -> Any:
             start = file.read(2)
         # A zip archive (torch.save) or a bare pickle; neither is opened: a pickle can run code.
         if start in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05'):
-            raise SartmError(f'checkpoint {path} is pickled and is not opened; {expected}') from None
-        raise SartmError(f'checkpoint {path} is damaged or foreign ({error}); {expected}') from None
+            fault = 'is pickled and is not opened'
+        else:
+            fault = f'is damaged or foreign ({error})'
+        raise SartmError(f'checkpoint {path} {fault}; {expected}') from None
 
 
 def _read_metadata(

@@ -37,8 +37,6 @@ def predict(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Give the metrics of a checkpoint on a split."""
-    from tqdm import tqdm
-
     from sartm_model.datasets import open_dataset
     from sartm_model.evaluation.evaluate import evaluate as measure
 
@@ -49,16 +47,13 @@ def evaluate(args: Namespace) -> None:
             f'checkpoint {args.checkpoint} knows the classes of {predictor.label_space.name!r}, '
             f'but {args.dataset} has those of {dataset.label_space.name!r}'
         )
-    with tqdm(total=len(dataset), unit='frame', disable=None) as bar:
 
-        def labels_of(frame: Frame) -> np.ndarray:
-            rgb = None if args.modality == 'thermal' else frame.rgb
-            thermal = None if args.modality == 'rgb' else frame.thermal
-            bar.update()
-            return predictor.predict(rgb, thermal).labels
+    def labels_of(frame: Frame) -> np.ndarray:
+        rgb = None if args.modality == 'thermal' else frame.rgb
+        thermal = None if args.modality == 'rgb' else frame.thermal
+        return predictor.predict(rgb, thermal).labels
 
-        result = measure(labels_of, dataset)
-    _give(result, args.json)
+    _give(measure(labels_of, dataset), args.json)
 
 
 def train(args: Namespace) -> None:

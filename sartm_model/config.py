@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sartm_model.errors import SartmError
 
@@ -34,6 +34,8 @@ class ModelConfig:
     prediction: str = 'mean'
 
     def __post_init__(self) -> None:
+        # YAML and JSON know lists only; as a tuple, equal configurations compare equal.
+        object.__setattr__(self, 'modalities', tuple(self.modalities))
         _one_of('model.size', self.size, SIZES)
         _one_of('model.prediction', self.prediction, PREDICTIONS)
         if self.lora_rank < 1:
@@ -56,14 +58,14 @@ class SourceConfig:
         root: its folder; empty for synthetic.
         split: which of its splits.
         weight: how often it is drawn, relative to the other sources.
-        length: scenes of a synthetic split; ignored by data on disk.
+        frames: only so many, from the start of the split; 0 for all.
     """
 
     dataset: str = 'synthetic'
     root: str = ''
     split: str = 'train'
     weight: float = 1.0
-    length: int = 2000
+    frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class DataConfig:
     """
 
     train: list[SourceConfig] = field(default_factory=lambda: [SourceConfig()])
-    val: SourceConfig = field(default_factory=lambda: SourceConfig(split='val', length=40))
+    val: SourceConfig = field(default_factory=lambda: SourceConfig(split='val', frames=40))
     crop_height: int = 256
     crop_width: int = 320
     scale_min: float = 0.5
@@ -199,12 +201,13 @@ def load_train_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         if '=' not in item:
             raise SartmError(f'override {item!r} is not of the form key=value')
     try:
-        tree = OmegaConf.merge(
-            OmegaConf.structured(TrainConfig),
-            OmegaConf.load(path),
-            OmegaConf.from_dotlist(list(overrides)),
-        )
-        return OmegaConf.to_object(tree)  # type: ignore[return-value]
+        tree = OmegaConf.structured(TrainConfig)
+        # Frozen dataclasses become read-only nodes, which could not be merged into.
+        for node in (tree, tree.model, tree.data, tree.data.val, tree.loss, tree.optim):
+            OmegaConf.set_readonly(node, False)
+        dotted = OmegaConf.from_dotlist(list(overrides))
+        merged = OmegaConf.merge(tree, OmegaConf.load(path), dotted)
+        return cast(TrainConfig, OmegaConf.to_object(merged))
     except FileNotFoundError:
         raise SartmError(f'no configuration file {path}; config/train/ has some') from None
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
@@ -212,12 +215,10 @@ def load_train_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
-    """Read what `dataclasses.asdict` wrote. Raises SartmError on a key or value that is not ours."""
+    """Read what `to_dict` wrote. Raises SartmError on a key or a value that does not fit."""
     try:
-        values = dict(values)
-        values['modalities'] = tuple(values['modalities'])
         return ModelConfig(**values)
-    except (KeyError, TypeError) as error:
+    except TypeError as error:
         raise SartmError(f'not a model configuration: {error}') from error
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from sartm_model.errors import SartmError
 
 IGNORE_ID = 255
-"""The id of a pixel that carries no class: excluded from losses and metrics, 'unknown' on a topic."""
+"""The id of a pixel without a class: left out of losses and metrics, 'unknown' on a topic."""
 
 MAX_CLASSES = 255
 """Ids are uint8 and 255 is taken, so a label space holds at most this many classes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,24 +97,24 @@ class Predictor:
         _check_images(rgb, thermal)
         colour = None if rgb is None else _upload(rgb, self.device)
         counts = None if thermal is None else _upload(thermal, self.device)
-        rgb_input = thermal_input = backdrop = None
-        if colour is not None:
-            rgb_input = normalise_rgb(colour[None]).to(self._dtype)  # [1, 3, H, W]
-            backdrop = colour
+        rgb_input = thermal_input = None
         if counts is not None:
             scaled = scale_thermal(counts, self.thermal_range)
-            size = tuple((scaled if colour is None else colour).shape[:2])
-            thermal_input = resize_thermal(normalise_thermal(scaled[None]), size).to(self._dtype)
-            if colour is None:
-                backdrop = (scaled.clamp(0, 1) * 255)[..., None]
+            backdrop = (scaled.clamp(0, 1) * 255)[..., None]
+            thermal_input = normalise_thermal(scaled[None]).to(self._dtype)  # [1, 1, h, w]
+        if colour is not None:
+            backdrop = colour
+            rgb_input = normalise_rgb(colour[None]).to(self._dtype)  # [1, 3, H, W]
+            if thermal_input is not None:
+                thermal_input = resize_thermal(thermal_input, (colour.shape[0], colour.shape[1]))
         output = self._model(rgb_input, thermal_input)
         probability, labels = self._model.probabilities(output)[0].max(dim=0)  # [H, W] each
-        planes = [labels.to(torch.uint8)[..., None]]
+        planes = {'labels': labels.to(torch.uint8)}
         if confidence:
-            planes.append((probability * 255).round().to(torch.uint8)[..., None])
+            planes['confidence'] = (probability * 255).round().to(torch.uint8)
         if overlay:
-            planes.append(self._blend(backdrop, labels, overlay_opacity))
-        return _download(planes, confidence)
+            planes['overlay'] = self._blend(backdrop, labels, overlay_opacity)
+        return _download(planes)
 
     def _blend(self, backdrop: Tensor, labels: Tensor, opacity: float) -> Tensor:
         """Class colours over the image, uint8 `[H, W, 3]`; id 0 leaves the image as it is."""
@@ -129,12 +130,9 @@ class Predictor:
 def _device(name: str) -> torch.device:
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ('cpu', 'cuda'):
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
         raise SartmError(f'device {name!r}; expected auto, cpu, cuda or cuda:N')
+    device = torch.device(name)
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
         raise SartmError(
             f'device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; '
@@ -174,7 +172,7 @@ def _check_images(rgb: np.ndarray | None, thermal: np.ndarray | None) -> None:
 
 def _upload(image: np.ndarray, device: torch.device) -> Tensor:
     """A view of the array's memory, moved to the device in one transfer."""
-    reversed_axes = [axis for axis, stride in enumerate(image.strides) if stride < 0]
+    reversed_axes = tuple(axis for axis, stride in enumerate(image.strides) if stride < 0)
     # torch has no negative strides: undo a reversal here, redo it on the device.
     forward = np.flip(image, reversed_axes) if reversed_axes else image
     with warnings.catch_warnings():
@@ -185,14 +183,12 @@ def _upload(image: np.ndarray, device: torch.device) -> Tensor:
     return tensor.flip(reversed_axes) if reversed_axes else tensor
 
 
-def _download(planes: list[Tensor], confidence: bool) -> Prediction:
+def _download(planes: dict[str, Tensor]) -> Prediction:
     """All results in one transfer; each is a contiguous view of the one buffer."""
-    flat = torch.cat([plane.flatten() for plane in planes]).cpu().numpy()
-    arrays = []
-    start = 0
-    for plane in planes:
-        arrays.append(flat[start : start + plane.numel()].reshape(plane.shape))
-        start += plane.numel()
-    labels = arrays[0][..., 0]
-    overlay = arrays[-1] if arrays[-1].shape[-1] == 3 else None
-    return Prediction(labels, arrays[1][..., 0] if confidence else None, overlay)
+    sizes = [plane.numel() for plane in planes.values()]
+    flat = torch.cat([plane.flatten() for plane in planes.values()]).cpu()
+    parts = (
+        part.view(plane.shape).numpy()
+        for part, plane in zip(flat.split(sizes), planes.values(), strict=True)
+    )
+    return Prediction(**dict(zip(planes, parts, strict=True)))

@@ -125,7 +125,7 @@ def write_bag(
     )
     delay_ns = round(thermal_delay_s * _NS)
     thermal_count = 0
-    with _writer(out, storage) as write:
+    with open_writer(out, storage) as write:
         count = 0
         for count, frame in enumerate(frames, start=1):
             if frame.rgb is None or frame.thermal is None:
@@ -142,13 +142,6 @@ def write_bag(
         if not count:
             raise SartmError(f'no frames to write to {out}')
         return dict(write.counts)
-
-
-def write_messages(messages: Iterable[RawMessage], out: Path, storage: Storage = 'mcap') -> None:
-    """Write messages as they are to the bag `out`, a folder that must not exist yet."""
-    with _writer(out, storage) as write:
-        for message in messages:
-            write(message)
 
 
 def topics(bag: Path) -> dict[str, Topic]:
@@ -267,7 +260,7 @@ def _message(topic: str, image: np.ndarray, time_ns: int, frame_id: str) -> RawM
     return RawMessage(topic, IMAGE_TYPE, time_ns, data)
 
 
-class _Write:
+class Write:
     """Writes messages to an open bag, a connection a topic, and counts them."""
 
     def __init__(self, writer: Writer) -> None:
@@ -285,13 +278,17 @@ class _Write:
 
 
 @contextmanager
-def _writer(out: Path, storage: Storage) -> Iterator[_Write]:
+def open_writer(out: Path, storage: Storage = 'mcap') -> Iterator[Write]:
+    """A function that writes messages to the new bag `out`, which appears when the block ends.
+
+    Raises SartmError where `out` exists.
+    """
     plugin = StoragePlugin[storage.upper()]
     with (
         new_folder(out) as aside,
         Writer(aside, version=BAG_VERSION, storage_plugin=plugin) as writer,
     ):
-        yield _Write(writer)
+        yield Write(writer)
 
 
 @contextmanager

@@ -116,7 +116,7 @@ class Parameters:
     )
     thermal_range: str = _parameter(
         'percentile',
-        "What is cold and hot in the thermal image: percentile (each image's 1st and 99th), or fixed.",
+        "How thermal is scaled: by each image's 1st and 99th percentile, or by fixed counts.",
         name='thermal.range',
         choices=('percentile', 'fixed'),
         run_time=True,
@@ -207,19 +207,17 @@ def _is_device(value: str) -> bool:
     )
 
 
-def changed(
-    current: Parameters, changes: Iterable[tuple[str, Any]], *, configured: bool
-) -> Parameters:
-    """`current` with changes by ROS name; names that are not ours are passed over.
+def changed(current: Parameters, changes: Iterable[tuple[str, Any]]) -> Parameters:
+    """`current`, of a configured node, with changes by ROS name; foreign names are passed over.
 
     Raises:
-        SartmError: a value is not allowed, or not now.
+        SartmError: a value is not allowed, or may not change while the node is configured.
     """
     values = to_dict(current)
     for name, value in changes:
         if name not in _FIELDS:
             continue
-        if configured and not _FIELDS[name].metadata['run_time'] and value != values[name]:
+        if not _FIELDS[name].metadata['run_time'] and value != values[name]:
             raise SartmError(
                 f'parameter {name} is read-only while the node is configured; '
                 'clean the node up first, or set it at the start'

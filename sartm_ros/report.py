@@ -6,16 +6,14 @@ import base64
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sartm_model.files import write_file
 from sartm_model.labels import LabelSpace
 from sartm_ros.sheet import Row, contact_sheet, png_bytes
-
-if TYPE_CHECKING:
-    from sartm_ros.replay import FrameRecord
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c1e; background: #fafaf8;
@@ -35,6 +33,27 @@ METRIC_NAMES = {
     'miou_foreground': 'mIoU without background',
     'pixel_accuracy': 'pixel accuracy',
 }
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """What is kept of each pair: a line of the report's table.
+
+    Attributes:
+        index: place of the RGB message in the bag, from 0.
+        stamp_ns: its header stamp in nanoseconds.
+        skew_ms: thermal stamp minus RGB stamp.
+        predict_ms: duration of the prediction, images in to labels out.
+        shares: percent of the pixels that each class got, in the order of the ids.
+        accuracy: percent of the labelled pixels that are right, or None without ground truth.
+    """
+
+    index: int
+    stamp_ns: int
+    skew_ms: float
+    predict_ms: float
+    shares: tuple[float, ...]
+    accuracy: float | None
 
 
 def write_report(

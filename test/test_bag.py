@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ from sartm_ros.bag import (
     START_NS,
     THERMAL_TOPIC,
     BagPair,
+    RawMessage,
     Topic,
+    open_writer,
     read_pairs,
     read_raw,
     topics,
     write_bag,
-    write_messages,
 )
 from sartm_ros.matcher import PairMatcher
 
@@ -53,6 +55,12 @@ def independently(bag: Path) -> dict[str, list]:
             message = reader.deserialize(data, connection.msgtype)
             found.setdefault(connection.topic, []).append((time_ns, message))
     return found
+
+
+def copy_bag(messages: Iterable[RawMessage], out: Path) -> None:
+    with open_writer(out, 'sqlite3') as write:
+        for message in messages:
+            write(message)
 
 
 def header_ns(message) -> int:
@@ -158,7 +166,7 @@ def test_a_single_storage_file_is_a_bag(tmp_path):
 
 def test_messages_can_be_copied(tmp_path):
     write_bag(make_frames(3), tmp_path / 'bag')
-    write_messages(read_raw(tmp_path / 'bag'), tmp_path / 'copy', 'sqlite3')
+    copy_bag(read_raw(tmp_path / 'bag'), tmp_path / 'copy')
     assert list(read_raw(tmp_path / 'copy')) == list(read_raw(tmp_path / 'bag'))
 
 
@@ -248,9 +256,9 @@ def test_a_topic_of_another_type(tmp_path):
 def test_a_damaged_message(tmp_path):
     write_bag(make_frames(2), tmp_path / 'whole')
     damaged = [
-        type(raw)(raw.topic, raw.type, raw.time_ns, raw.data[:40])
+        RawMessage(raw.topic, raw.type, raw.time_ns, raw.data[:40])
         for raw in read_raw(tmp_path / 'whole')
     ]
-    write_messages(damaged, tmp_path / 'bag')
+    copy_bag(damaged, tmp_path / 'bag')
     with pytest.raises(SartmError, match=RGB_TOPIC):
         list(read_pairs(tmp_path / 'bag', matcher()))

@@ -1,8 +1,8 @@
 """Head 1: SAM2's mask decoder with one token a class on the fused maps (eq. 9).
 
-    z, t = TwoWayTransformer(SFM, class tokens)
-    U = GELU(Deconv(GELU(LN(Deconv(z) + IFP))) + FFP)
-    logit_k = <MLP_k(t_k), U>
+z, t = TwoWayTransformer(SFM, class tokens)
+U = GELU(Deconv(GELU(LN(Deconv(z) + IFP))) + FFP)
+logit_k = <MLP_k(t_k), U>
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ between two passes would freeze the other adapter, and the first pass would leav
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -96,8 +97,11 @@ def add_adapters(trunk: Hiera, modalities: Sequence[str], rank: int, route: Rout
     config = LoraConfig(
         r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=r'blocks\.\d+\.attn\.qkv\.[qv]'
     )
-    for name in modalities:
-        inject_adapter_in_model(config, trunk, adapter_name=name)
+    with warnings.catch_warnings():
+        # peft warns of a second adapter on the same layers, which is what is wanted.
+        warnings.filterwarnings('ignore', message='Already found a `peft_config` attribute')
+        for name in modalities:
+            inject_adapter_in_model(config, trunk, adapter_name=name)
 
 
 def use_merged(trunk: Hiera, modalities: Sequence[str], route: Route) -> None:

@@ -50,7 +50,7 @@ class Sartm(nn.Module):
         self.merged = merged
         self.encoder = Encoder(config, merged=merged)
         channels = self.encoder.channels
-        widths = Pyramid(channels, channels // 4, channels // 8)
+        widths = (channels, channels // 4, channels // 8)  # of a pyramid's levels
         self.fusions = nn.ModuleList(
             CrossModalFusion(width, heads) for width, heads in zip(widths, (4, 2, 1), strict=True)
         )
@@ -92,7 +92,7 @@ class Sartm(nn.Module):
         given = {name: _three_channels(x) for name, x in images.items() if x is not None}
         if not given:
             raise SartmError('no image: the network needs at least one modality')
-        sizes = {tuple(x.shape[-2:]) for x in given.values()}
+        sizes = {(x.shape[-2], x.shape[-1]) for x in given.values()}
         if len(sizes) > 1:
             raise SartmError(f'the modalities differ in size: {sorted(sizes)}; expected one size')
         size = sizes.pop()
@@ -129,7 +129,7 @@ class Sartm(nn.Module):
             'mask': (output.mask_logits,),
             'auxiliary': (output.auxiliary_logits,),
         }[self.config.prediction]
-        return sum(logits.float().softmax(dim=1) for logits in heads) / len(heads)
+        return torch.stack([logits.float().softmax(dim=1) for logits in heads]).mean(dim=0)
 
 
 def _three_channels(x: Tensor) -> Tensor:

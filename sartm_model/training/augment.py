@@ -41,7 +41,9 @@ def augment(frame: Frame, config: DataConfig, rng: np.random.Generator) -> Sampl
 
     The thermal range is taken from the whole frame, as on the robot, before anything is cut off.
     """
-    assert frame.rgb is not None and frame.thermal is not None and frame.labels is not None
+    assert frame.rgb is not None
+    assert frame.thermal is not None
+    assert frame.labels is not None
     counts = torch.from_numpy(np.ascontiguousarray(frame.thermal))
     thermal = scale_thermal(counts, ThermalRange()).numpy()
     rgb, thermal, labels = _crop(frame.rgb, thermal, frame.labels, config, rng)

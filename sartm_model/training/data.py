@@ -19,7 +19,7 @@ from sartm_model.training.augment import Sample, augment
 def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
     """Open one source and hold it against the run's label space."""
     root = Path(source.root).expanduser() if source.root else None
-    dataset = open_dataset(source.dataset, root, source.split, length=source.length)
+    dataset = open_dataset(source.dataset, root, source.split)
     if dataset.label_space.classes != label_space.classes:
         raise SartmError(
             f'{source.dataset} has the classes of {dataset.label_space.name}, but the run is set '
@@ -27,6 +27,8 @@ def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
         )
     if len(dataset) == 0:
         raise SartmError(f'{source.dataset} {source.root} {source.split} holds no frame')
+    if source.frames:
+        dataset.names = dataset.names[: source.frames]
     return dataset
 
 

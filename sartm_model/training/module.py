@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -55,7 +55,7 @@ class SartmTraining(pl.LightningModule):
 
     def averaged(self) -> Sartm:
         """A copy of the model with the averaged weights, in evaluation mode."""
-        return copy.deepcopy(self.ema.module).eval()
+        return cast(Sartm, copy.deepcopy(self.ema.module).eval())
 
     def configure_optimizers(self) -> Any:
         """AdamW, no decay on 1-D parameters; linear warm-up from a tenth, then polynomial decay."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -13,6 +13,7 @@ import yaml
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from sartm_model import checkpoint as checkpoints
 from sartm_model.config import TrainConfig, load_train_config, to_dict
@@ -59,7 +60,7 @@ def train(config_path: Path, out: Path, overrides: Sequence[str] = ()) -> Path:
     trainer = pl.Trainer(
         accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[config.device],
         devices=1,
-        precision=config.precision,
+        precision=cast(Any, config.precision),
         max_steps=config.steps,
         gradient_clip_val=config.optim.clip_norm,
         logger=CSVLogger(out, name='', version=''),
@@ -121,7 +122,7 @@ class _SaveAndMeasure(Callback):
         miou = evaluate(predict, self.val)['miou']
         module.log('val_miou', miou)
         # A line of its own, which a redirected log keeps and a progress bar overwrites.
-        trainer.progress_bar_callback.print(f'step {step}: val mIoU {miou:.1f} %')
+        tqdm.write(f'step {step}: val mIoU {miou:.1f} %')
         if miou > self.best:
             self.best = miou
             checkpoints.save(

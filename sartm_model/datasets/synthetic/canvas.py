@@ -1,4 +1,4 @@
-"""The camera, the canvas and the sensors of the procedural scenes in `synthetic`.
+"""The camera, the canvas and the pen of the procedural scenes.
 
 A thing is drawn once, by a `Pen`, into three aligned images: reflected light, temperature and
 class. Lengths are metres in the camera's frame (x right, y up from the road, z ahead), colours are
@@ -8,7 +8,6 @@ RGB 0-255, and temperatures are grey levels of a white-hot 8-bit thermal camera.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -17,10 +16,6 @@ NEAR_M = 0.6
 """Nothing is projected from nearer than this: the division by the depth would explode."""
 
 SUBPIXEL_BITS = 3
-TILE = 512
-NOISE_TILE = 1024
-GROUND_TILE_M = 24.0
-"""The ground texture repeats after this many metres."""
 
 Color = tuple[float, float, float] | np.ndarray
 
@@ -95,8 +90,6 @@ class Canvas:
         shapes = [np.round(p * (1 << SUBPIXEL_BITS)).astype(np.int32) for p in polygons]
         if color is not None:
             cv2.fillPoly(self.rgb, shapes, levels(color), cv2.LINE_AA, SUBPIXEL_BITS)
-            if not label:
-                cv2.fillPoly(self.leaves, shapes, (0,), cv2.LINE_8, SUBPIXEL_BITS)
         if temperature is not None:
             level = levels((temperature,))
             cv2.fillPoly(self.thermal, shapes, level, cv2.LINE_AA, SUBPIXEL_BITS)
@@ -106,8 +99,10 @@ class Canvas:
     def shine(self, pixel: np.ndarray, radius: float, color: Color) -> None:
         """Add a lamp of `radius` pixels at `pixel` (column, row) to the glow."""
         center = (int(pixel[0] / 4), int(pixel[1] / 4))
-        value = tuple(float(c) for c in np.asarray(color))
-        cv2.circle(self.glow, center, max(1, round(radius / 4)), value, -1)
+        drawn = max(1, round(radius / 4))
+        area = min(1.0, np.pi * (radius / 4) ** 2 / (1 + 4 * drawn**2))  # of what is drawn
+        value = tuple(float(c) for c in area * np.asarray(color, float))
+        cv2.circle(self.glow, center, drawn, value, -1)
 
 
 class Pen:
@@ -188,8 +183,13 @@ class Pen:
         self.canvas.fill([hull], None, None, self.label)
 
     def line(
-        self, points: np.ndarray, width_m: float, albedo: Color | float, temperature: float,
-        *, closed: bool = False,
+        self,
+        points: np.ndarray,
+        width_m: float,
+        albedo: Color | float,
+        temperature: float,
+        *,
+        closed: bool = False,
     ) -> None:
         """Draw a polyline `[N, 3]` of a given thickness."""
         shape = [np.round(self.pixels(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)]
@@ -215,125 +215,3 @@ class Pen:
 
 ANGLES = np.linspace(0, 2 * np.pi, 12, endpoint=False)
 CIRCLE = np.stack((np.cos(ANGLES), np.sin(ANGLES)), -1)
-
-
-def _octaves(rng: np.random.Generator, cells: list[int]) -> np.ndarray:
-    """Periodic noise float32 `[TILE, TILE]` of zero mean, unit deviation: octaves of 1/`cells`."""
-    total = np.zeros((TILE, TILE), np.float32)
-    for cell in cells:
-        grid = rng.standard_normal((TILE // cell, TILE // cell)).astype(np.float32)
-        padded = np.pad(grid, 2, mode='wrap')
-        size = (TILE // cell + 4) * cell
-        whole = cv2.resize(padded, (size, size), interpolation=cv2.INTER_CUBIC)
-        total += whole[2 * cell : 2 * cell + TILE, 2 * cell : 2 * cell + TILE] * np.sqrt(cell)
-    return (total - total.mean()) / total.std()
-
-
-@lru_cache(maxsize=1)
-def textures() -> dict[str, np.ndarray]:
-    """The textures every scene takes its pieces from, made once a process (about 0.1 s).
-
-    Returns:
-        noise, grain: int16 `[1024, 1024, 3]` and `[1024, 1024]`, white, deviation 64.
-        soft: uint8 `[TILE, TILE]` around 128, of low frequency.
-        leaf: uint8 `[3 TILE, 3 TILE]` around 128, of middle frequency.
-        asphalt, paved: uint8 `[TILE, TILE, 2]`, around 128: grain, and patches of shade.
-    """
-    rng = np.random.default_rng(20240611)
-
-    def texture(values: np.ndarray, deviation: float) -> np.ndarray:
-        return np.clip(128 + deviation * values, 0, 255).astype(np.uint8)
-
-    asphalt = _octaves(rng, [1, 2, 32])
-    joints = np.zeros((TILE, TILE), np.float32)
-    joints[::16] = -2.5
-    for row in range(0, TILE, 16):
-        joints[row : row + 16, (row // 16 % 2) * 8 :: 16] = -2.5
-    blocks = np.kron(rng.standard_normal((TILE // 16, TILE // 16)), np.ones((16, 16)))
-    paving = 0.4 * asphalt + joints + 0.6 * blocks
-    shade = np.tanh(3 * (_octaves(rng, [64, 32]) - 0.3))
-    ground = {
-        name: cv2.merge([texture(grain, deviation), texture(shade, 100)])
-        for name, grain, deviation in (('asphalt', asphalt, 12), ('paved', paving, 22))
-    }
-    return {
-        'noise': (64 * rng.standard_normal((NOISE_TILE, NOISE_TILE, 3))).astype(np.int16),
-        'grain': (64 * rng.standard_normal((NOISE_TILE, NOISE_TILE))).astype(np.int16),
-        'soft': texture(_octaves(rng, [64, 32, 16, 8]), 30),
-        'leaf': np.tile(texture(_octaves(rng, [32, 16, 8, 4]), 45), (3, 3)),
-        **ground,
-    }
-
-
-def tile(texture: np.ndarray, height: int, width: int, origin: tuple[int, int]) -> np.ndarray:
-    """A `[height, width]` piece of a periodic texture that starts at `origin` (row, column)."""
-    rows, columns = texture.shape[:2]
-    top, left = origin[0] % rows, origin[1] % columns
-    down, right = -(-(top + height) // rows), -(-(left + width) // columns)
-    if (down, right) != (1, 1):
-        texture = np.tile(texture, (down, right) + (1,) * (texture.ndim - 2))
-    return texture[top : top + height, left : left + width]
-
-
-@dataclass(frozen=True)
-class Sensor:
-    """What the two cameras do to a scene; one draw of it serves a whole sequence.
-
-    Attributes:
-        tint: white balance, one factor a channel.
-        black: level of the RGB camera's black.
-        rgb_noise, thermal_noise: deviation of the noise, in grey levels.
-        rgb_blur, thermal_blur: deviation of the point spread, in pixels of a 640-wide image.
-        motion_px: length of the RGB's horizontal motion blur, for a 640-wide image.
-        gain, offset: of the thermal camera, about the level 70.
-        drift: amplitude of the thermal camera's slow spatial drift, in grey levels.
-    """
-
-    tint: np.ndarray
-    black: float
-    rgb_noise: float
-    thermal_noise: float
-    rgb_blur: float
-    thermal_blur: float
-    motion_px: float
-    gain: float
-    offset: float
-    drift: float
-
-    def expose(self, canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """RGB uint8 `[H, W, 3]` and thermal uint8 `[H, W]` as the cameras deliver them.
-
-        `rng` gives the noise of this one frame.
-        """
-        bank = textures()
-        height, width = canvas.labels.shape
-        size, scale = (width, height), width / 640
-        ramp = np.arange(256)[:, None] * self.tint
-        rgb = cv2.LUT(canvas.rgb, np.clip(ramp, 0, 255).astype(np.uint8)[None])
-        if self.rgb_blur * scale > 0.3:
-            rgb = cv2.GaussianBlur(rgb, (0, 0), self.rgb_blur * scale)
-        if self.motion_px * scale >= 2:
-            rgb = cv2.blur(rgb, (round(self.motion_px * scale), 1))
-        spread = max(1.0, 3 * scale)
-        halo = cv2.GaussianBlur(canvas.glow, (0, 0), spread)
-        halo += 0.5 * cv2.GaussianBlur(canvas.glow, (0, 0), 3 * spread)
-        light = cv2.convertScaleAbs(halo * self.tint.astype(np.float32))
-        rgb = cv2.add(rgb, cv2.resize(light, size, interpolation=cv2.INTER_LINEAR))
-        grain = _piece(bank['noise'], height, width, rng)
-        rgb = cv2.addWeighted(rgb, 1, grain, self.rgb_noise / 64, self.black, dtype=cv2.CV_8U)
-
-        thermal = cv2.GaussianBlur(canvas.thermal, (0, 0), max(0.4, self.thermal_blur * scale))
-        soft = bank['soft'][::16, ::16].astype(np.float32)
-        level = 70 + self.offset - 70 * self.gain
-        heat = cv2.resize((soft / 64 - 2) * self.drift + level, size)
-        heat += rng.standard_normal(width).astype(np.float32) * (0.4 * self.thermal_noise)
-        heat = cv2.addWeighted(heat, 1, thermal, self.gain, 0, dtype=cv2.CV_32F)
-        grain = _piece(bank['grain'], height, width, rng)
-        noise = self.thermal_noise / 64
-        return rgb, cv2.addWeighted(heat, 1, grain, noise, 0, dtype=cv2.CV_8U)
-
-
-def _piece(noise: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A piece of a noise texture, at random; where it can be, one that needs no copy."""
-    room = (max(1, NOISE_TILE - height), max(1, NOISE_TILE - width))
-    return tile(noise, height, width, (int(rng.integers(room[0])), int(rng.integers(room[1]))))

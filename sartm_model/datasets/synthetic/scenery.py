@@ -1,6 +1,6 @@
-"""Scenery of the procedural scenes of `synthetic`: what is on the ground and beside the road.
+"""Scenery of the procedural scenes: what is on the ground and beside the road.
 
-As in `synthetic_things`, a function draws a style at random and returns a function that draws it.
+As in `things`, a function draws a style at random and returns a function that draws it.
 The first two, `band` and `bump`, have classes of their own (`curve` and `bump`); the rest is
 'unlabeled', and is there so that not everything that stands out is an object.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sartm_model.datasets.synthetic_canvas import CIRCLE, Pen
-from sartm_model.datasets.synthetic_things import Draw, points, upright
+from sartm_model.datasets.synthetic.canvas import CIRCLE, Pen
+from sartm_model.datasets.synthetic.things import Draw, points, upright
 
 
 def edge_path(
@@ -26,7 +26,7 @@ def edge_path(
         arc = np.column_stack(
             (across + side * radius * (1 - np.cos(angle)), stop + radius * np.sin(angle))
         )
-        path = np.concatenate((path, arc, arc[-1:] + (side * 20, 0.0)))
+        path = np.concatenate((path, arc, np.add(arc[-1:], (side * 20, 0.0))))
     return path
 
 
@@ -88,11 +88,15 @@ def marking(rng: np.random.Generator, kind: str, road: float) -> Draw:
     def draw(pen: Pen, _: float) -> None:
         if kind == 'crossing':
             for x in np.arange(-road, road, 0.9) - pen.x:
-                pen.fill(points((x, 0, 0), (x + 0.45, 0, 0), (x + 0.45, 0, 3), (x, 0, 3)), tone, heat)
+                pen.fill(
+                    points((x, 0, 0), (x + 0.45, 0, 0), (x + 0.45, 0, 3), (x, 0, 3)), tone, heat
+                )
         elif kind == 'dashes':
             for z in np.arange(0, 40, 6.0):
                 if pen.z + z > 1:
-                    stroke = points((-0.07, 0, z), (0.07, 0, z), (0.07, 0, z + 3), (-0.07, 0, z + 3))
+                    stroke = points(
+                        (-0.07, 0, z), (0.07, 0, z), (0.07, 0, z + 3), (-0.07, 0, z + 3)
+                    )
                     pen.fill(stroke, tone, heat)
         elif kind == 'arrow':
             head = [(-0.12, 0), (0.12, 0), (0.12 + turn, 2), (0.5 + turn, 2), (turn, 3.4),
@@ -115,7 +119,7 @@ def facade(rng: np.random.Generator, length: float, inward: float, *, night: boo
     window_heat = heat + rng.choice([-6.0, 8.0, 14.0])
     glow = np.array([255, rng.uniform(215, 255), rng.uniform(140, 235)])
     columns, rows = int(length / 3.2), int(tall / 3.3)
-    lit = rng.random((rows, columns)) < (rng.uniform(0, 0.35) if night else 0.0)
+    lit = rng.random((rows, columns)) < (rng.uniform(0, 0.5) if night else 0.0)
     far = -inward * 12.0
 
     def draw(pen: Pen, _: float) -> None:
@@ -123,8 +127,11 @@ def facade(rng: np.random.Generator, length: float, inward: float, *, night: boo
         if near >= -0.5:
             return
         end = points((0, 0, near), (0, tall, near), (far, tall, near), (far, 0, near))
+        front = points((0, 0, near), (0, tall, near), (0, tall, 0), (0, 0, 0))
+        hidden = [pen.pixels(part).astype(np.int32) for part in (end, front)]
+        cv2.fillPoly(pen.canvas.leaves, hidden, 0)
         pen.fill(end, 0.8 * tone, heat - 3)
-        pen.fill(points((0, 0, near), (0, tall, near), (0, tall, 0), (0, 0, 0)), tone, heat)
+        pen.fill(front, tone, heat)
         z0 = -length + 1.0 + 3.2 * np.arange(columns)[None, :]
         y0 = 1.0 + 3.3 * np.arange(rows)[:, None]
         z0, y0 = np.broadcast_to(z0, lit.shape), np.broadcast_to(y0, lit.shape)
@@ -136,9 +143,9 @@ def facade(rng: np.random.Generator, length: float, inward: float, *, night: boo
         if len(dark):
             pen.canvas.fill(list(dark), *pen.tones(0.45 * tone, window_heat), 0)
         if len(bright):
-            pen.canvas.fill(list(bright), *pen.tones(0.85 * glow, window_heat + 8, True), 0)
+            pen.canvas.fill(list(bright), *pen.tones(glow, window_heat + 8, True), 0)
             for pane in bright[:: max(1, len(bright) // 6)]:
-                pen.canvas.shine(pane.mean(0), 0.4 * pen.scale, 0.25 * glow)
+                pen.canvas.shine(pane.mean(0), 0.5 * pen.scale, 0.35 * glow)
 
     return draw
 
@@ -156,7 +163,7 @@ def tree(rng: np.random.Generator, *, night: bool) -> Draw:
                  (70, 60, 50), heat + 6)  # fmt: skip
         shapes = [pen.pixels(upright(c + r * CIRCLE)) for c, r in zip(crown, radii, strict=True)]
         pen.canvas.fill(shapes[:1], *pen.tones(green, heat), 0)
-        for place, shape in enumerate(shapes):
+        for place, shape in enumerate(shapes[1:]):
             shade = 0.8 + 0.07 * place
             pen.canvas.fill([shape], *pen.tones(shade * green, heat - 2 + 0.7 * place), 0)
         cv2.fillPoly(pen.canvas.leaves, [s.astype(np.int32) for s in shapes], 255)

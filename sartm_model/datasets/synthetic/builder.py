@@ -1,19 +1,14 @@
-"""Which things stand where in a procedural scene of `synthetic`, and under what light.
-
-Places are along and across the road in metres: `along` from where the camera starts, `across`
-from the road's centre, positive to the right.
-"""
+"""Draws procedural scenes at random: which things stand where, and how well they show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from sartm_model.datasets import synthetic_scenery as scenery
-from sartm_model.datasets import synthetic_things as things
-from sartm_model.datasets.synthetic_canvas import Camera, Sensor
+from sartm_model.datasets.synthetic import scenery, things, vehicles
+from sartm_model.datasets.synthetic.scene import Scene, Thing
+from sartm_model.datasets.synthetic.sensor import Sensor
 from sartm_model.labels import MFNET
 
 NIGHT_CONTRAST = {
@@ -30,82 +25,6 @@ NIGHT_CONTRAST = {
 DAY_CONTRAST = (0.7, 0.22, 0.08)
 HIDDEN_CONTRAST = 0.05
 """What is left, of a thing that is not to be seen in a modality, of its contrast there."""
-
-
-@dataclass(frozen=True)
-class Thing:
-    """One thing in a scene.
-
-    Attributes:
-        draw: draws it.
-        label: class id; 0 for scenery.
-        along, across, yaw: where it is at time 0 and how it is turned.
-        velocity: m/s along and across.
-        rgb_contrast, thermal_contrast: see `Pen`.
-        extent: its width and height in metres.
-        flat: painted on the ground, so it takes the ground's light and texture.
-        fill_light: the least light on it at night (a passer-by under a lamp).
-    """
-
-    draw: things.Draw
-    label: int
-    along: float
-    across: float
-    yaw: float = 0.0
-    velocity: tuple[float, float] = (0.0, 0.0)
-    rgb_contrast: float = 1.0
-    thermal_contrast: float = 1.0
-    extent: tuple[float, float] = (1.0, 1.0)
-    flat: bool = False
-    fill_light: float = 0.0
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Everything that stays the same in a sequence; `lamps` is `[N, 4]`: along, across, height
-    and strength of each street lamp."""
-
-    night: bool
-    focal: float
-    horizon: float
-    mount_m: float
-    curvature: float
-    offset_m: float
-    speed: float
-    road_half_m: float
-    ambient: float
-    head: float
-    tint: np.ndarray
-    texture_origin: tuple[int, int]
-    paved: bool
-    sensor: Sensor
-    lamps: np.ndarray
-    things: list[Thing] = field(default_factory=list)
-
-    def camera(self, height: int, width: int, time_s: float) -> Camera:
-        """The camera for an image size; it sways a little while it drives."""
-        sway = self.speed * 0.0008 * np.sin(5.1 * time_s)
-        return Camera(
-            height, width,
-            focal=self.focal * max(width, height * 4 / 3),
-            horizon=(self.horizon + sway) * height,
-            mount_m=self.mount_m,
-            curvature=self.curvature,
-            offset_m=self.offset_m,
-        )  # fmt: skip
-
-    def light(self, x: np.ndarray | float, z: np.ndarray | float, travelled: float) -> np.ndarray:
-        """How much light falls at (x, z) metres from the camera: 1 is full daylight."""
-        total = np.zeros(np.broadcast(x, z).shape) + self.ambient
-        if self.head:
-            cone = np.square(x / (2.0 + 0.22 * z))
-            total = total + self.head * np.exp(-z / 22.0 - cone)
-        for along, across, tall, strength in self.lamps:
-            ahead = along - travelled
-            center = across - self.offset_m + 0.5 * self.curvature * ahead**2
-            squared = np.square(x - center) + np.square(z - ahead)
-            total = total + strength / (1 + squared / (1.2 * tall) ** 2) ** 1.5
-        return total
 
 
 def _sensor(rng: np.random.Generator, night: bool) -> Sensor:
@@ -152,13 +71,13 @@ class _Builder:
 
     def add(
         self, name: str, draw: things.Draw, along: float, across: float,
-        contrast: tuple[float, float] | None = None, **more: object,
+        contrast: tuple[float, float] | None = None, **more: Any,
     ) -> None:  # fmt: skip
         rgb, thermal = contrast or self.contrast(name)
         light = float(self.rng.uniform(0.18, 0.6)) if rgb == 1 else 0.0
         self.things.append(
             Thing(draw, MFNET.classes.index(name), along, across, rgb_contrast=rgb,
-                  thermal_contrast=thermal, fill_light=light, **more)  # type: ignore[arg-type]
+                  thermal_contrast=thermal, fill_light=light, **more)
         )  # fmt: skip
 
     def verge(self) -> tuple[float, float]:
@@ -170,7 +89,7 @@ class _Builder:
         rng = self.rng
         for _ in range(self.count(0.65, 4)):
             running = rng.random() < 0.45
-            draw = things.car(rng, night=self.night, running=running)
+            draw = vehicles.car(rng, night=self.night, running=running)
             extent = (2.6, 1.5)
             if running:
                 side = rng.choice([-1.0, 1.0])
@@ -205,7 +124,7 @@ class _Builder:
             along, contrast = self.along(7, 35), self.contrast('bike')
             turn = side * rng.uniform(0.6, 1.5)
             for place in range(int(rng.integers(2, 10))):
-                self.add('bike', things.bicycle(rng, night=self.night),
+                self.add('bike', vehicles.bicycle(rng, night=self.night),
                          along + 0.6 * place, across + rng.normal(0, 0.1), contrast,
                          yaw=turn + rng.normal(0, 0.12), extent=(1.6, 1.0))  # fmt: skip
         for _ in range(self.count(0.3, 2)):  # ridden, or left somewhere
@@ -217,7 +136,7 @@ class _Builder:
             speed = rng.uniform(1.5, 4) if ridden else 0.0
             motion = {'velocity': (speed * np.cos(yaw), speed * np.sin(yaw))}
             lamp = self.night and ridden and rng.random() < 0.4
-            self.add('bike', things.bicycle(rng, night=self.night, lamp=lamp), along, across,
+            self.add('bike', vehicles.bicycle(rng, night=self.night, lamp=lamp), along, across,
                      yaw=yaw, extent=(1.6, 1.0), **motion)  # fmt: skip
             if ridden:
                 self.add('person', things.person(rng, night=self.night, riding=True),
@@ -311,12 +230,11 @@ def build(rng: np.random.Generator, night: bool, duration_s: float) -> Scene:
         rng.uniform(0.1, 0.55, count) if night else np.zeros(count),
     ))  # fmt: skip
     builder = _Builder(rng, night, travel, road)
-    adders: list[Callable[[], None]] = [
-        builder.add_cars, builder.add_people, builder.add_bicycles, builder.add_barriers,
-        builder.add_markings,
-    ]  # fmt: skip
-    for adder in adders:
-        adder()
+    builder.add_cars()
+    builder.add_people()
+    builder.add_bicycles()
+    builder.add_barriers()
+    builder.add_markings()
     builder.add_scenery(lamps)
     return Scene(
         night=night,

@@ -1,0 +1,69 @@
+"""MFNet (Ha et al., IROS 2017): 1569 RGB-thermal frames of 480x640 by day and by night."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sartm_model.datasets.folder import FrameFiles, PairedFiles, several
+from sartm_model.datasets.images import read_rgbt
+from sartm_model.errors import SartmError
+from sartm_model.labels import MFNET
+
+
+class MFNet(PairedFiles):
+    """The frames that `<root>/<split>.txt` names, a stem a line.
+
+    Two layouts are read: the official one, `images/<stem>.png` RGBA with thermal in alpha, and
+    `rgb/ thermal/` with a file each; both with `labels/<stem>.png`. A stem ends in D for day or N
+    for night.
+
+    Raises:
+        SartmError: no such split; a line that is no stem, or one twice; a file is missing.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        self._in_alpha = (root / 'images').is_dir()
+        if not self._in_alpha and not (root / 'rgb').is_dir():
+            raise SartmError(
+                f'{root} is not MFNet: it has neither images/ (RGBA) nor rgb/ and thermal/'
+            )
+        folders = ('images', 'images') if self._in_alpha else ('rgb', 'thermal')
+        files = {
+            stem: FrameFiles(*(root / folder / f'{stem}.png' for folder in (*folders, 'labels')))
+            for stem in _read_split(root, split)
+        }
+        needed = [path for f in files.values() for path in (f.rgb, f.thermal, f.labels) if path]
+        missing = [path for path in dict.fromkeys(needed) if not path.is_file()]
+        if missing:
+            raise SartmError(f'{split}.txt of {root} names frames without {several(missing)}')
+        super().__init__(files, MFNET, aligned=True)
+
+    def _read_images(self, files: FrameFiles) -> tuple[np.ndarray | None, np.ndarray | None]:
+        if self._in_alpha and files.rgb:
+            return read_rgbt(files.rgb)
+        return super()._read_images(files)
+
+
+def _read_split(root: Path, split: str) -> list[str]:
+    """The stems in a split's list, in its order."""
+    path = root / f'{split}.txt'
+    try:
+        lines = path.read_text(encoding='utf-8').split()
+    except FileNotFoundError:
+        there = sorted(p.stem for p in root.glob('*.txt'))
+        raise SartmError(
+            f'{path} does not exist; the splits here are: {", ".join(there) or "none"}'
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SartmError(f'{path} cannot be read as a list of stems: {error}') from error
+    stems = [line.removesuffix('.png') for line in lines]
+    wrong = [stem for stem in stems if Path(stem).name != stem]
+    if wrong or not stems:
+        what = f'has {several(wrong)}' if wrong else 'is empty'
+        raise SartmError(f'{path} {what}; expected a stem such as 00001D a line')
+    if len(set(stems)) != len(stems):
+        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+        raise SartmError(f'{path} names {several(twice)} more than once; expected each frame once')
+    return stems

@@ -1,0 +1,19 @@
+"""PST900 (Shivakumar et al., ICRA 2020): 894 RGB-thermal frames of 720x1280 in tunnels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sartm_model.datasets.folder import FolderPairs, split_folder
+from sartm_model.labels import PST900
+
+
+class Pst900(FolderPairs):
+    """`<root>/{train,test}/{rgb,thermal,labels}`, thermal 8- or 16-bit.
+
+    Raises SartmError where a folder or a file is missing.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        base = split_folder(root, split, 'PST900')
+        super().__init__(base / 'rgb', base / 'thermal', base / 'labels', PST900, aligned=True)

@@ -1,0 +1,73 @@
+"""The textures of the procedural scenes: ground, foliage and noise."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+TILE = 512
+NOISE_TILE = 1024
+NOISE_DEVIATION = 32.0
+GROUND_TILE_M = 24.0
+"""The ground texture repeats after this many metres."""
+
+
+def _octaves(rng: np.random.Generator, cells: list[int]) -> np.ndarray:
+    """Periodic noise float32 `[TILE, TILE]` of zero mean, unit deviation: octaves of 1/`cells`."""
+    total = np.zeros((TILE, TILE), np.float32)
+    for cell in cells:
+        grid = rng.standard_normal((TILE // cell, TILE // cell)).astype(np.float32)
+        padded = np.pad(grid, 2, mode='wrap')
+        size = (TILE // cell + 4) * cell
+        whole = cv2.resize(padded, (size, size), interpolation=cv2.INTER_CUBIC)
+        total += whole[2 * cell : 2 * cell + TILE, 2 * cell : 2 * cell + TILE] * np.sqrt(cell)
+    return (total - total.mean()) / total.std()
+
+
+@lru_cache(maxsize=1)
+def textures() -> dict[str, np.ndarray]:
+    """The textures every scene takes its pieces from, made once a process (about 0.1 s).
+
+    Returns:
+        noise: uint8 `[1024, 1024, 3]`, white, around 128 with deviation 32.
+        grain: float32 `[1024, 1024]`, white, deviation 1.
+        soft: uint8 `[TILE, TILE]` around 128, of low frequency.
+        leaf: uint8 `[3 TILE, 3 TILE]` around 128, of middle frequency.
+        asphalt, paved: uint8 `[TILE, TILE, 2]`, around 128: grain, and patches of shade.
+    """
+    rng = np.random.default_rng(20240611)
+
+    def texture(values: np.ndarray, deviation: float) -> np.ndarray:
+        return np.clip(128 + deviation * values, 0, 255).astype(np.uint8)
+
+    asphalt = _octaves(rng, [1, 2, 32])
+    joints = np.zeros((TILE, TILE), np.float32)
+    joints[::16] = -2.5
+    for row in range(0, TILE, 16):
+        joints[row : row + 16, (row // 16 % 2) * 8 :: 16] = -2.5
+    blocks = np.kron(rng.standard_normal((TILE // 16, TILE // 16)), np.ones((16, 16)))
+    paving = 0.4 * asphalt + joints + 0.6 * blocks
+    shade = np.tanh(3 * (_octaves(rng, [64, 32]) - 0.3))
+    ground = {
+        name: cv2.merge([texture(grain, deviation), texture(shade, 100)])
+        for name, grain, deviation in (('asphalt', asphalt, 12), ('paved', paving, 22))
+    }
+    return {
+        'noise': texture(rng.standard_normal((NOISE_TILE, NOISE_TILE, 3)), NOISE_DEVIATION),
+        'grain': rng.standard_normal((NOISE_TILE, NOISE_TILE), np.float32),
+        'soft': texture(_octaves(rng, [64, 32, 16, 8]), 30),
+        'leaf': np.tile(texture(_octaves(rng, [32, 16, 8, 4]), 45), (3, 3)),
+        **ground,
+    }
+
+
+def tile(texture: np.ndarray, height: int, width: int, origin: tuple[int, int]) -> np.ndarray:
+    """A `[height, width]` piece of a periodic texture that starts at `origin` (row, column)."""
+    rows, columns = texture.shape[:2]
+    top, left = origin[0] % rows, origin[1] % columns
+    down, right = -(-(top + height) // rows), -(-(left + width) // columns)
+    if (down, right) != (1, 1):
+        texture = np.tile(texture, (down, right) + (1,) * (texture.ndim - 2))
+    return texture[top : top + height, left : left + width]

@@ -1,0 +1,405 @@
+"""The lifecycle node `sartm`: two image topics in, labels out. Wiring only.
+
+Messages arrive in the executor's thread, which never waits for the network: see `pipeline`.
+torch is imported when the node is configured.
+
+The process ends with 0 after SIGINT or SIGTERM; with 2, after one line that says why, where
+`autostart` meets settings or a checkpoint that cannot be used; with 1 after any other failed start.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+import traceback
+from functools import partial
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from sartm_model.errors import SartmError
+from sartm_model.labels import IGNORE_ID
+from sartm_ros import parameters as ros_parameters
+from sartm_ros import qos
+from sartm_ros.health import OK, TOPICS, Health, Report, to_message
+from sartm_ros.images import from_numpy
+from sartm_ros.parameters import Parameters
+from sartm_ros.pipeline import Pipeline, make_matcher
+
+REPORT_PERIOD_S = 1.0
+LOG_PERIOD_S = 5.0
+"""A fault that repeats is logged this often; the counters count every one."""
+
+OUTPUTS = {'labels': 'mono8', 'confidence': 'mono8', 'overlay': 'rgb8'}
+"""Encodings of the image topics."""
+
+
+class SartmNode(LifecycleNode):
+    """Publishes `~/labels`, `~/overlay`, `~/confidence`, `~/label_info` and `/diagnostics`.
+
+    Raises:
+        SartmError: a parameter given at the start has the wrong type or is out of range.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__('sartm', **kwargs)
+        ros_parameters.declare(self)
+        self._settings = Parameters()
+        self._health = Health()
+        self._predictor: Any = None  # set while configured
+        self._pipeline: Pipeline | None = None  # set while active
+        self._outputs: dict[str, Any] = {}
+        self._inputs: list[Any] = []
+        self._report_timer: Any = None
+        self._deadline_timer: Any = None
+        self._armed_ns: int | None = None
+        self._logged_s: dict[str, float] = {}
+        self._error: Exception | None = None
+        # Waiting and reporting go by the wall, also where stamps are a bag's.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+
+    # Lifecycle ------------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the parameters, load and warm up the network, create the publishers."""
+        try:
+            self._settings = ros_parameters.read(self)
+            self._topics()
+            make_matcher(self._settings)
+            self._health = Health()
+            self._predictor = self._load()
+            self._create_outputs()
+        except Exception as error:
+            self._release()
+            return self._refuse('configured', error)
+        self._report_timer = self.create_timer(REPORT_PERIOD_S, self._report, clock=self._steady)
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and start the inference thread. An inactive node costs no bandwidth."""
+        super().on_activate(state)
+        try:
+            self._publish_label_info()
+            self._pipeline = Pipeline(
+                self._predictor,
+                self._settings,
+                self._health,
+                wanted=lambda name: self._outputs[name].get_subscription_count() > 0,
+                publish=self._publish,
+                warn=self._warn_now_and_then,
+            )
+            self._armed_ns = None
+            self._deadline_timer = self.create_timer(1.0, self._on_deadline, clock=self._steady)
+            self._deadline_timer.cancel()
+            self._health.restart_clocks()
+            for which, topic in self._topics().items():
+                self._inputs.append(self._subscribe(which, topic))
+        except Exception as error:
+            self._stop()
+            super().on_deactivate(state)
+            return self._refuse('activated', error)
+        self.get_logger().info(f'active: {" + ".join(self._topics().values())}')
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening; the pair being worked on is still published."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give back the network and the publishers."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and give everything back, from any state."""
+        self._release()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back, so that the node can be configured anew."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def autostart(self) -> int:
+        """Configure and activate, if so set; returns the exit status, 0 where all is well."""
+        if not self.get_parameter('autostart').value:
+            return 0
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                return 2 if isinstance(self._error, SartmError) else 1
+        return 0
+
+    def close(self) -> None:
+        """Stop the thread and say what was done; the node may be destroyed afterwards."""
+        self._release()
+        counts = self._health.counts({})
+        if counts['pairs_in']:
+            text = ', '.join(f'{name} {count}' for name, count in counts.items())
+            self.get_logger().info(f'done: {text}')
+
+    def _refuse(self, what: str, error: Exception) -> TransitionCallbackReturn:
+        """Say why a transition fails; a fault of the program shows where it came from."""
+        self._error = error
+        if isinstance(error, SartmError):
+            self.get_logger().error(f'cannot be {what}: {error}')
+            return TransitionCallbackReturn.FAILURE
+        text = ''.join(traceback.format_exception(error))
+        self.get_logger().error(f'cannot be {what}:\n{text}')
+        return TransitionCallbackReturn.ERROR
+
+    def _stop(self) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        if self._deadline_timer is not None:
+            self.destroy_timer(self._deadline_timer)
+            self._deadline_timer = None
+        if self._pipeline is not None:
+            self._pipeline.stop()
+            self._pipeline = None
+
+    def _release(self) -> None:
+        self._stop()
+        if self._report_timer is not None:
+            self.destroy_timer(self._report_timer)
+            self._report_timer = None
+        for publisher in self._outputs.values():
+            self.destroy_lifecycle_publisher(publisher)
+        self._outputs = {}
+        self._predictor = None
+
+    def _load(self) -> Any:
+        from sartm_model.predictor import Predictor
+
+        settings = self._settings
+        begun_s = time.monotonic()
+        predictor = Predictor(
+            settings.checkpoint,
+            device=settings.device,
+            precision=settings.precision,
+            thermal_range=_thermal_range(settings),
+        )
+        if settings.warm_up_height and settings.warm_up_width:
+            predictor.warm_up(settings.warm_up_height, settings.warm_up_width)
+        self.get_logger().info(
+            f'configured in {time.monotonic() - begun_s:.1f} s: checkpoint {settings.checkpoint}, '
+            f'{len(predictor.label_space)} classes, {predictor.device} in {predictor.precision}'
+        )
+        return predictor
+
+    # Topics ---------------------------------------------------------------------------------------
+
+    def _topics(self) -> dict[str, str]:
+        """Full names of 'rgb' and 'thermal'. Raises SartmError where one is not a topic's name."""
+        names = dict(
+            zip(TOPICS, (self._settings.rgb_topic, self._settings.thermal_topic), strict=True)
+        )
+        for which, name in names.items():
+            try:
+                names[which] = self.resolve_topic_name(name)
+            except (RuntimeError, ValueError) as error:
+                raise SartmError(
+                    f'parameter {which}_topic is {name!r}; expected a topic name'
+                ) from error
+        return names
+
+    def _create_outputs(self) -> None:
+        for name in OUTPUTS:
+            self._outputs[name] = self._create_output(Image, name, qos.output_qos())
+        self._outputs['label_info'] = self._create_output(String, 'label_info', qos.latched_qos())
+        try:
+            from vision_msgs.msg import LabelInfo
+        except ImportError:
+            return
+        self._outputs['vision_label_info'] = self._create_output(
+            LabelInfo, 'vision_label_info', qos.latched_qos()
+        )
+
+    def _create_output(self, message_type: Any, name: str, profile: Any) -> Any:
+        topic = self.resolve_topic_name(f'~/{name}')
+        events = qos.publisher_events(self, topic, profile, self.get_logger().warning)
+        with qos.checked(topic):
+            return self.create_lifecycle_publisher(
+                message_type,
+                topic,
+                profile,
+                event_callbacks=events,
+                qos_overriding_options=qos.overridable() if name in OUTPUTS else None,
+            )
+
+    def _subscribe(self, which: str, topic: str) -> Any:
+        profile = qos.input_qos()
+        events = qos.subscription_events(self, topic, profile, self.get_logger().warning)
+        with qos.checked(topic):
+            return self.create_subscription(
+                Image,
+                topic,
+                partial(self._on_image, which),
+                profile,
+                event_callbacks=events,
+                qos_overriding_options=qos.overridable(),
+            )
+
+    def _on_image(self, which: str, msg: Image) -> None:
+        if self._pipeline is not None:
+            self._pipeline.add(which, msg)
+            self._arm(self._pipeline.deadline_ns)
+
+    def _on_deadline(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.poll()
+            self._armed_ns = None
+            self._deadline_timer.cancel()
+            self._arm(self._pipeline.deadline_ns)
+
+    def _arm(self, deadline_ns: int | None) -> None:
+        """Set the timer to the monotonic time at which an image has waited long enough."""
+        if deadline_ns == self._armed_ns:
+            return
+        self._armed_ns = deadline_ns
+        if deadline_ns is None:
+            self._deadline_timer.cancel()
+        else:
+            wait_ns = max(deadline_ns - time.monotonic_ns(), 0)
+            self._deadline_timer.timer_period_ns = wait_ns + 1_000_000
+            self._deadline_timer.reset()
+
+    def _publish(self, name: str, image: Any, header: Any) -> None:
+        self._outputs[name].publish(from_numpy(image, OUTPUTS[name], header))
+
+    def _publish_label_info(self) -> None:
+        space = self._predictor.label_space
+        text = json.dumps({**space.to_dict(), 'unknown_id': IGNORE_ID})
+        self._outputs['label_info'].publish(String(data=text))
+        if 'vision_label_info' in self._outputs:
+            from vision_msgs.msg import LabelInfo, VisionClass
+
+            message = LabelInfo()
+            message.header.stamp = self.get_clock().now().to_msg()
+            message.class_map = [
+                VisionClass(class_id=id_, class_name=name) for id_, name in enumerate(space.classes)
+            ]
+            self._outputs['vision_label_info'].publish(message)
+
+    # Reports and settings -------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        topics = self._topics()
+        drops = self._pipeline.drops if self._pipeline else {}
+        report = self._health.report(topics, drops)
+        if self._pipeline is None:
+            report = Report(OK, 'inactive', report.values)
+        else:
+            for which, topic in topics.items():
+                self._warn_if_silent(which, topic)
+        name = f'{self.get_fully_qualified_name()}: inference'
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(to_message(report, name, str(self._predictor.device), stamp))
+
+    def _warn_if_silent(self, which: str, topic: str) -> None:
+        silence_s = self._health.silence_s(which)
+        if silence_s > LOG_PERIOD_S:
+            self._warn_now_and_then(
+                f'silent {which}',
+                f'no {which} images on {topic} for {silence_s:.0f} s, which has '
+                f'{self.count_publishers(topic)} publishers: is the driver running, '
+                f'is {which}_topic right?',
+            )
+
+    def _warn_now_and_then(self, key: str, text: str) -> None:
+        now_s = time.monotonic()
+        if now_s - self._logged_s.get(key, -LOG_PERIOD_S) >= LOG_PERIOD_S:
+            self._logged_s[key] = now_s
+            self.get_logger().warning(text)
+
+    def _on_set_parameters(self, changes: list[Any]) -> SetParametersResult:
+        """All changes of one request take effect together, or none does."""
+        if self._predictor is None:
+            # Not configured: configure will check the values, when all are set.
+            return SetParametersResult(successful=True)
+        try:
+            settings = ros_parameters.changed(
+                self._settings, [(change.name, change.value) for change in changes]
+            )
+        except SartmError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._settings = settings
+        self._predictor.thermal_range = _thermal_range(settings)
+        if self._pipeline is not None:
+            self._pipeline.apply(settings)
+        return SetParametersResult(successful=True)
+
+
+def _thermal_range(settings: Parameters) -> Any:
+    from sartm_model.preprocess import ThermalRange
+
+    return ThermalRange(settings.thermal_range, settings.thermal_low, settings.thermal_high)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; returns the exit status (see the module's text)."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: Any) -> None:
+        # A second signal ends a process that does not come to its end.
+        signal.signal(number, signal.SIG_DFL)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # rclpy has no common class for wrong --ros-args
+        print(f'sartm_node: ROS does not start: {type(error).__name__} {error}', file=sys.stderr)
+        return 2
+    try:
+        node = SartmNode()
+        status = node.autostart()
+        if status == 0:
+            _spin(node, stop)
+        node.close()
+        node.destroy_node()
+        return status
+    except SartmError as error:
+        print(f'sartm_node: {error}', file=sys.stderr)
+        return 2
+    finally:
+        rclpy.try_shutdown()
+
+
+def _spin(node: SartmNode, stop: threading.Event) -> None:
+    """Serve the node in a second thread; the first waits where Python can act on a signal."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+
+    def serve() -> None:
+        while not stop.is_set():
+            try:
+                executor.spin_once()
+            except Exception:
+                node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
+
+    thread = threading.Thread(target=serve, name='executor')
+    thread.start()
+    stop.wait()
+    executor.wake()
+    thread.join()
+    executor.shutdown()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""The real node with its network's arithmetic taken out, to see what the rest of it does.
+
+Everything but `Predictor.predict` is as shipped. In its place, the label of a pixel is the thermal
+count modulo 100; the label of the first pixel is 100, plus 1 where the confidence and plus 2 where
+the overlay was asked for. A thermal count of 255 in the first pixel is an error of the network.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from sartm_model import predictor
+from sartm_ros.node import main
+
+
+def predict(
+    self: Any,
+    rgb: np.ndarray,
+    thermal: np.ndarray,
+    *,
+    confidence: bool,
+    overlay: bool,
+    overlay_opacity: float,
+) -> predictor.Prediction:
+    """See the module's text."""
+    if thermal[0, 0] == 255:
+        raise RuntimeError('out of memory')
+    labels = thermal % 100
+    labels[0, 0] = 100 + confidence + 2 * overlay
+    return predictor.Prediction(
+        labels,
+        thermal if confidence else None,
+        np.full_like(rgb, round(overlay_opacity * 255)) if overlay else None,
+    )
+
+
+predictor.Predictor.predict = predict  # type: ignore[method-assign]
+predictor.Predictor.warm_up = lambda *_: None  # type: ignore[method-assign]
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""Real processes on a ROS domain of their own, for the tests that go over DDS.
+
+Import it after `pytest.importorskip('rclpy')`. Importing sets this process's ROS environment; its
+children inherit it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from sartm_ros.images import from_numpy
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 60.0
+"""For a condition that comes true within seconds, on a machine that does other things too."""
+
+PROBE_NS = 1_000_000
+
+DROPS = ('replaced', 'bad_frame', 'failed', 'stopped')
+MATCHER_DROPS = (
+    *(
+        f'{topic}_{reason}'
+        for topic in ('rgb', 'thermal')
+        for reason in ('no_stamp', 'duplicate', 'out_of_order', 'overflow', 'reset')
+    ),
+    *('rgb_no_partner', 'rgb_timeout', 'rgb_outranked', 'thermal_unused'),
+)
+COUNTS = (
+    *('rgb_received', 'thermal_received', 'pairs_in', 'pairs_out'),
+    *(f'dropped.{reason}' for reason in (*DROPS, *MATCHER_DROPS)),
+)
+
+# Up to 101 the ports of a domain stay clear of those that the system hands out.
+os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(ROOT / 'config' / 'fastdds_images.xml')
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
+    """Wait until `condition()` is true and return it; fail with `what` was waited for."""
+    end_s = time.monotonic() + timeout_s
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < end_s, f'waited {timeout_s:.0f} s in vain for {what}'
+        time.sleep(0.01)
+
+
+def send_until(send: Callable[[], Any], condition: Callable[[], Any], what: str) -> None:
+    """Call `send` again and again until `condition()` is true."""
+    end_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end_s, f'sent in vain for {what}'
+        send()
+        pause_s = time.monotonic() + 0.2
+        while not condition() and time.monotonic() < pause_s:
+            time.sleep(0.01)
+
+
+class Process:
+    """A child process whose output goes to a file."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        environment = dict(os.environ)
+        # The wheels' start-up hook marks the environment of the interpreter it has prepared.
+        environment.pop('_ROS_WHEELS_BOOTSTRAP_COMPLETE', None)
+        environment['PYTHONPATH'] = os.pathsep.join(
+            [str(ROOT), *filter(None, [environment.get('PYTHONPATH')])]
+        )
+        environment['PYTHONUNBUFFERED'] = '1'
+        self._log = log
+        with log.open('wb') as file:
+            self._child = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=ROOT
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has written so far."""
+        return self._log.read_text(errors='replace')
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit status."""
+        return self._child.wait(TIMEOUT_S)
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Send a signal and wait for the end; returns the exit status."""
+        self._child.send_signal(number)
+        return self.wait()
+
+    def wait_for_output(self, text: str) -> None:
+        """Wait until it has written `text`; fails at once if it ends before."""
+
+        def written() -> bool:
+            ended = self._child.poll() is not None
+            if text in self.output:
+                return True
+            assert not ended, f'ended before it wrote {text!r}:\n{self.output}'
+            return False
+
+        wait_until(written, f'{text!r} in the output')
+
+    def end(self) -> None:
+        """Leave nothing running, whatever happened."""
+        if self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+
+
+@contextmanager
+def running_node(
+    tmp_path: Path, parameters: Mapping[str, Any], script: str | None = None
+) -> Iterator[Process]:
+    """The node as a process of its own; `script` in place of its module."""
+    program = [str(Path(__file__).parent / script)] if script else ['-m', 'sartm_ros.node']
+    settings = [f'{name}:={value}' for name, value in parameters.items()]
+    words = [word for setting in settings for word in ('-p', setting)]
+    process = Process([sys.executable, *program, '--ros-args', *words], tmp_path / 'node.log')
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+class Peer:
+    """The other side: publishes camera images and listens, in this process."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node('peer', namespace='/test', context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self.rgb = self.publisher(Image, '/camera/color/image_raw', qos_profile_sensor_data)
+        self.thermal = self.publisher(Image, '/thermal/image_raw', qos_profile_sensor_data)
+        self.labels = self.listen(Image, '/sartm/labels', QoSProfile(depth=500))
+        self.diagnostics = self.listen(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
+        self._probes = 0
+        self._baseline: dict[str, Any] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._spin)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while not self._stopping.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def close(self) -> None:
+        """Shut the executor down before the context, or the process aborts."""
+        self._stopping.set()
+        self._executor.wake()
+        self._thread.join()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def publisher(self, message_type: Any, topic: str, profile: Any) -> Any:
+        """A publisher of this side's node."""
+        return self.node.create_publisher(message_type, topic, profile)
+
+    def listen(self, message_type: Any, topic: str, profile: Any) -> list[Any]:
+        """A list that fills with the messages of a topic."""
+        messages: list[Any] = []
+        self.node.create_subscription(message_type, topic, messages.append, profile)
+        return messages
+
+    def call(self, service_type: Any, name: str, request: Any) -> Any:
+        """Call a service and wait for its answer."""
+        client = self.node.create_client(service_type, name)
+        assert client.wait_for_service(TIMEOUT_S), f'no service {name}'
+        future = client.call_async(request)
+        wait_until(future.done, f'the answer of {name}')
+        self.node.destroy_client(client)
+        return future.result()
+
+    def connect(self) -> None:
+        """Probe until images arrive and labels come back; counts start from there.
+
+        Discovery is over on one side before it is on the other, and what is sent in between is
+        lost. Probes are small and stamped within the first second.
+        """
+        size = np.zeros((32, 32, 3), np.uint8)
+
+        def probe() -> int:
+            self._probes += 1
+            stamp = self._probes * PROBE_NS
+            self.send(image(size, 'rgb8', stamp), image(size[..., 0], 'mono8', stamp))
+            return stamp
+
+        self.labels.clear()
+        send_until(probe, lambda: self.labels, 'labels of a probe')
+        last = probe()
+        wait_until(lambda: stamp_of(self.labels[-1]) == last, 'labels of the last probe')
+        self.labels.clear()
+        self.diagnostics.clear()
+        wait_until(lambda: self.diagnostics, 'diagnostics')
+        self._baseline = self._status()
+
+    def send(self, rgb: Image, thermal: Image) -> None:
+        """Publish a pair."""
+        self.rgb.publish(rgb)
+        self.thermal.publish(thermal)
+
+    def _status(self) -> dict[str, Any]:
+        if not self.diagnostics:
+            return {'message': ''}
+        (status,) = self.diagnostics[-1].status
+        values: dict[str, Any] = {item.key: item.value for item in status.values}
+        counts = {name: int(value) for name, value in values.items() if value.isdecimal()}
+        return (
+            values
+            | counts
+            | {'level': status.level[0], 'message': status.message, 'name': status.name}
+        )
+
+    def status(self) -> dict[str, Any]:
+        """The newest diagnostics: `level`, `message`, the values; counts since `connect`."""
+        status = self._status()
+        for name in COUNTS:
+            status[name] = status.get(name, 0) - self._baseline.get(name, 0)
+        return status
+
+    def wait_for_counts(self, **expected: int) -> dict[str, Any]:
+        """Wait until the diagnostics have these counts since `connect`; `__` stands for a dot."""
+        wanted = {name.replace('__', '.'): value for name, value in expected.items()}
+        assert set(wanted) <= set(COUNTS)
+        wait_until(lambda: wanted.items() <= self.status().items(), f'diagnostics with {wanted}')
+        return self.status()
+
+
+def stamp_of(msg: Any) -> int:
+    """A message's stamp in nanoseconds."""
+    return msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
+
+
+def image(pixels: np.ndarray, encoding: str, stamp_ns: int, frame_id: str = 'camera') -> Image:
+    """A message of uint8 pixels."""
+    header = Header(frame_id=frame_id)
+    header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+    return from_numpy(pixels, encoding, header)

@@ -1,0 +1,331 @@
+"""The `sartm` command: its help, what each verb does, and one line for each bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from untrained import save_untrained
+
+from sartm_model.cli import main
+from sartm_model.labels import MFNET, PST900
+from sartm_model.predictor import Predictor
+
+VERBS = ('predict', 'evaluate', 'train', 'info', 'make-bag', 'replay')
+HEIGHT, WIDTH = 72, 100  # neither is divisible by 32
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory) -> Path:
+    return save_untrained(tmp_path_factory.mktemp('model') / 'nano.safetensors')
+
+
+@pytest.fixture
+def folders(tmp_path) -> Path:
+    """rgb/, thermal/ and labels/ of three frames, and an MFNet split of them."""
+    rng = np.random.default_rng(3)
+    for part in ('rgb', 'thermal', 'labels'):
+        (tmp_path / part).mkdir()
+    names = ['00001D', '00002N', '00003N']
+    for name in names:
+        images = {
+            'rgb': rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8),
+            'thermal': rng.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8),
+            'labels': rng.integers(0, 9, (HEIGHT, WIDTH), dtype=np.uint8),
+        }
+        for part, image in images.items():
+            assert cv2.imwrite(str(tmp_path / part / f'{name}.png'), image)
+    (tmp_path / 'val.txt').write_text('\n'.join(names) + '\n')
+    return tmp_path
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, '-m', 'sartm_model.cli', *arguments],
+        cwd=Path(__file__).resolve().parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def read(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert image is not None, path
+    return image
+
+
+# Help and usage -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('verb', VERBS)
+def test_every_verb_has_help_with_examples(verb):
+    result = command(verb, '--help')
+    assert result.returncode == 0
+    assert not result.stderr
+    assert f'usage: sartm {verb}' in result.stdout
+    assert f'\nexamples:\n  sartm {verb}' in result.stdout
+
+
+def test_help_lists_the_verbs_and_imports_nothing_heavy():
+    listed = command('--help').stdout
+    assert all(f'\n    {verb} ' in listed for verb in VERBS)
+    code = (
+        'import sys, sartm_model.cli as cli\n'
+        'try: cli.main(["predict", "--help"])\n'
+        'except SystemExit: pass\n'
+        'print(sorted({"torch", "numpy", "cv2", "rosbags", "rclpy"} & sys.modules.keys()))'
+    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == '[]', result.stderr
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        ([], 'VERB'),
+        (['paint'], 'paint'),
+        (['predict', '--rgb', 'a.png'], '--out'),
+        (['predict', '--out', 'x'], 'neither --rgb nor --thermal'),
+        (['predict', '--rgb', 'a.png', '--out', 'x', '--precision', 'fp8'], 'fp8'),
+        (['evaluate', '--dataset', 'coco', '--split', 'val'], 'coco'),
+        (['make-bag', '--rgb', 'a', '--thermal', 'b', '--out', 'c', '--rate', 'fast'], 'fast'),
+        (['replay', '/nowhere/bag', '--checkpoint', '/nowhere/f.safetensors'], '/nowhere/'),
+        (['info', '/nowhere/f.safetensors'], '/nowhere/f.safetensors'),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(arguments, expected):
+    result = command(*arguments)
+    assert result.returncode == 2
+    assert not result.stdout
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert 'error: ' in result.stderr
+    assert expected in result.stderr
+
+
+def test_ctrl_c(monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('sartm_model.commands.info', interrupted)
+    assert run('info', 'demo') == 130
+
+
+# Bad input: run in this process, where torch is loaded already ------------------------------------
+
+
+def expect_error(capsys, out: Path | None, *arguments: object) -> str:
+    """Run, demand status 2 and one line, and that `out` was not made. Returns the line."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    printed, line = capsys.readouterr()
+    assert not printed
+    assert len(line.splitlines()) == 1, line
+    assert line.startswith(f'sartm {arguments[0]}: error: ')
+    assert out is None or not out.exists()
+    return line
+
+
+def damaged_checkpoint(kind: str, good: Path, folder: Path) -> Path:
+    path = folder / f'{kind}.safetensors'
+    if kind == 'truncated':
+        path.write_bytes(good.read_bytes()[:5000])
+    elif kind == 'foreign':
+        path.write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(100))
+    elif kind == 'pickled':
+        torch.save({'model': torch.zeros(3)}, path)
+    elif kind == 'empty':
+        path.touch()
+    return path  # 'missing': not made
+
+
+@pytest.mark.parametrize('kind', ['missing', 'truncated', 'foreign', 'pickled', 'empty'])
+@pytest.mark.parametrize('verb', ['predict', 'evaluate', 'info', 'replay'])
+def test_bad_checkpoints(capsys, tmp_path, folders, checkpoint, verb, kind):
+    bad = damaged_checkpoint(kind, checkpoint, tmp_path)
+    out = tmp_path / 'out'
+    arguments: dict[str, list] = {
+        'predict': ['--rgb', folders / 'rgb', '--checkpoint', bad, '--out', out],
+        'evaluate': ['--dataset', 'mfnet', '--root', folders, '--split', 'val', '--json', out]
+        + ['--checkpoint', bad],
+        'info': [bad],
+        'replay': [tmp_path / 'bag', '--checkpoint', bad, '--json', out, '--report', out],
+    }
+    assert str(bad) in expect_error(capsys, out, verb, *arguments[verb])
+
+
+def test_bad_images(capsys, folders, checkpoint):
+    out = folders / 'out'
+    model = ['--checkpoint', checkpoint, '--out', out]
+    rgb, thermal = folders / 'rgb', folders / 'thermal'
+
+    line = expect_error(capsys, out, 'predict', '--rgb', folders / 'no', *model)
+    assert 'no does not exist' in line
+    (thermal / '00003N.png').unlink()
+    assert '00003N' in expect_error(
+        capsys, out, 'predict', '--rgb', rgb, '--thermal', thermal, *model
+    )
+    broken = rgb / '00001D.png'
+    broken.write_bytes(broken.read_bytes()[:200])
+    assert str(broken) in expect_error(capsys, out, 'predict', '--rgb', rgb, *model)
+    (folders / 'empty').mkdir()
+    assert 'empty' in expect_error(capsys, out, 'predict', '--rgb', folders / 'empty', *model)
+
+
+def test_an_output_that_cannot_be_made(capsys, folders, checkpoint):
+    file = folders / 'val.txt'
+    model = ['--checkpoint', checkpoint, '--out', file]
+    assert str(file) in expect_error(capsys, None, 'predict', '--rgb', folders / 'rgb', *model)
+    assert file.read_text().startswith('00001D')
+
+
+def test_data_sets_that_do_not_fit(capsys, tmp_path, folders, checkpoint):
+    base = ['evaluate', '--checkpoint', checkpoint]
+    mfnet = ['--dataset', 'mfnet', '--split']
+    assert 'root' in expect_error(capsys, None, *base, *mfnet, 'val')
+    assert 'holdout' in expect_error(capsys, None, *base, *mfnet, 'holdout', '--root', folders)
+    synthetic = ['--dataset', 'synthetic', '--split', 'holdout']
+    assert 'holdout' in expect_error(capsys, None, *base, *synthetic)
+
+    other = save_untrained(tmp_path / 'pst900.safetensors', PST900)
+    line = expect_error(
+        capsys, None, 'evaluate', '--checkpoint', other, *mfnet, 'val', '--root', folders
+    )
+    assert 'pst900' in line
+    assert 'mfnet' in line
+
+
+def test_bags_that_cannot_be_made_or_replayed(capsys, folders, checkpoint):
+    images = ['--rgb', folders / 'rgb', '--thermal', folders / 'thermal']
+    expect_error(capsys, folders / 'b', 'make-bag', *images, '--out', folders / 'b', '--rate', 0)
+    assert run('make-bag', *images, '--out', folders / 'bag') == 0
+    before = sorted((folders / 'bag').iterdir())
+    assert 'exists' in expect_error(capsys, None, 'make-bag', *images, '--out', folders / 'bag')
+    assert sorted((folders / 'bag').iterdir()) == before
+
+    out = folders / 'report'
+    replay = ['replay', '--checkpoint', checkpoint, '--report', out]
+    assert 'metadata.yaml' in expect_error(capsys, out, *replay, folders / 'rgb')
+    line = expect_error(capsys, out, *replay, folders / 'bag', '--rgb-topic', '/left')
+    assert '/left' in line
+    assert '/camera/color/image_raw' in line
+    (folders / 'labels' / '00003N.png').unlink()
+    line = expect_error(capsys, out, *replay, folders / 'bag', '--labels', folders / 'labels')
+    assert '2 label images' in line
+    assert '3 RGB' in line
+
+
+def test_train_names_an_unknown_key(capsys, tmp_path):
+    config = tmp_path / 'config.yaml'
+    config.write_text('{}\n')
+    out = tmp_path / 'run'
+    line = expect_error(capsys, out, 'train', '--config', config, '--out', out, 'no.such=1')
+    assert 'no' in line
+    assert str(tmp_path / 'none.yaml') in expect_error(
+        capsys, out, 'train', '--config', tmp_path / 'none.yaml', '--out', out
+    )
+
+
+# What the verbs do --------------------------------------------------------------------------------
+
+
+def test_predict_folders(folders, checkpoint):
+    # Thermal at half the size and 16 bit: outputs have the size of RGB all the same.
+    for path in (folders / 'thermal').iterdir():
+        half = cv2.resize(read(path), (WIDTH // 2, HEIGHT // 2)).astype(np.uint16) * 50
+        assert cv2.imwrite(str(path), half)
+    arguments = ['--rgb', folders / 'rgb', '--thermal', folders / 'thermal']
+    assert run('predict', *arguments, '--checkpoint', checkpoint, '--out', folders / 'out') == 0
+    stems = ('00001D', '00002N', '00003N')
+    assert {p.name for p in (folders / 'out').iterdir()} == {
+        f'{stem}_{kind}.png' for stem in stems for kind in ('labels', 'overlay')
+    }
+    predictor = Predictor(checkpoint)
+    for stem in stems:
+        rgb = read(folders / 'rgb' / f'{stem}.png')[..., ::-1]
+        expected = predictor.predict(rgb, read(folders / 'thermal' / f'{stem}.png'), overlay=True)
+        labels = read(folders / 'out' / f'{stem}_labels.png')
+        assert labels.dtype == np.uint8
+        assert labels.shape == (HEIGHT, WIDTH)
+        np.testing.assert_array_equal(labels, expected.labels)
+        overlay = read(folders / 'out' / f'{stem}_overlay.png')[..., ::-1]
+        np.testing.assert_array_equal(overlay, expected.overlay)
+
+
+@pytest.mark.parametrize('modality', ['rgb', 'thermal'])
+def test_predict_one_modality_of_one_file(folders, checkpoint, modality):
+    image = folders / modality / '00002N.png'
+    out = folders / 'out'
+    assert run('predict', f'--{modality}', image, '--checkpoint', checkpoint, '--out', out) == 0
+    given = read(image)
+    rgb, thermal = (given[..., ::-1], None) if modality == 'rgb' else (None, given)
+    expected = Predictor(checkpoint).predict(rgb, thermal).labels
+    np.testing.assert_array_equal(read(out / '00002N_labels.png'), expected)
+    assert read(out / '00002N_overlay.png').shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize('modality', ['both', 'rgb', 'thermal'])
+def test_evaluate(folders, checkpoint, modality):
+    out = folders / 'figures.json'
+    arguments = ['--dataset', 'mfnet', '--root', folders, '--split', 'val', '--json', out]
+    assert run('evaluate', '--checkpoint', checkpoint, *arguments, '--modality', modality) == 0
+    figures = json.loads(out.read_text())
+
+    predictor = Predictor(checkpoint)
+    confusion = np.zeros((9, 9), int)
+    for name in ('00001D', '00002N', '00003N'):
+        rgb = read(folders / 'rgb' / f'{name}.png')[..., ::-1]
+        thermal = read(folders / 'thermal' / f'{name}.png')
+        labels = predictor.predict(
+            None if modality == 'thermal' else rgb, None if modality == 'rgb' else thermal
+        ).labels
+        truth = read(folders / 'labels' / f'{name}.png')
+        for t in range(9):
+            for p in range(9):
+                confusion[t, p] += ((truth == t) & (labels == p)).sum()
+    hit = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - hit
+    assert figures['frames'] == 3
+    assert figures['day']['frames'] == 1
+    assert figures['night']['frames'] == 2
+    assert figures['miou'] == pytest.approx(100 * (hit / union).mean())
+    assert figures['pixel_accuracy'] == pytest.approx(100 * hit.sum() / confusion.sum())
+    assert list(figures['per_class_iou']) == list(MFNET.classes)
+
+
+def test_evaluate_prints_json_where_no_file_is_named(capsys, folders, checkpoint):
+    arguments = ['--dataset', 'mfnet', '--root', folders, '--split', 'val']
+    assert run('evaluate', '--checkpoint', checkpoint, *arguments) == 0
+    assert json.loads(capsys.readouterr().out)['frames'] == 3
+
+
+def test_info(capsys, checkpoint):
+    assert run('info', checkpoint) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described['labels'] == MFNET.to_dict()
+    assert described['parameters']['total'] >= described['parameters']['trainable'] > 100_000
+
+
+def test_make_bag_and_replay(capsys, folders, checkpoint):
+    images = [f'--{part}={folders / part}' for part in ('rgb', 'thermal', 'labels')]
+    bag = folders / 'bag'
+    assert run('make-bag', *images, '--out', bag, '--rate', 20, '--storage', 'sqlite3') == 0
+    assert '3  /ground_truth/labels' in capsys.readouterr().out
+    out = folders / 'replay.json'
+    assert run('replay', bag, '--checkpoint', checkpoint, '--json', out) == 0
+    from_topic = json.loads(out.read_text())
+    assert from_topic['pairs'] == from_topic['frames_with_truth'] == 3
+    capsys.readouterr()
+    assert run('replay', bag, '--checkpoint', checkpoint, '--labels', folders / 'labels') == 0
+    from_folder = json.loads(capsys.readouterr().out)
+    assert from_folder['metrics'] == from_topic['metrics']
