@@ -154,12 +154,13 @@ def damaged_checkpoint(kind: str, good: Path, folder: Path) -> Path:
 def test_bad_checkpoints(capsys, tmp_path, folders, checkpoint, verb, kind):
     bad = damaged_checkpoint(kind, checkpoint, tmp_path)
     out = tmp_path / 'out'
+    model = ['--checkpoint', bad]
+    mfnet = ['--dataset', 'mfnet', '--root', folders, '--split', 'val']
     arguments: dict[str, list] = {
-        'predict': ['--rgb', folders / 'rgb', '--checkpoint', bad, '--out', out],
-        'evaluate': ['--dataset', 'mfnet', '--root', folders, '--split', 'val', '--json', out]
-        + ['--checkpoint', bad],
+        'predict': ['--rgb', folders / 'rgb', *model, '--out', out],
+        'evaluate': [*mfnet, *model, '--json', out],
         'info': [bad],
-        'replay': [tmp_path / 'bag', '--checkpoint', bad, '--json', out, '--report', out],
+        'replay': [tmp_path / 'bag', *model, '--json', out, '--report', out],
     }
     assert str(bad) in expect_error(capsys, out, verb, *arguments[verb])
 

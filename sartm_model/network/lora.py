@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from sam2.modeling.backbones.hieradet import Hiera
@@ -49,11 +50,10 @@ class SplitQkv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[M * N, h, w, d_in]` -> `[M * N, h, w, 3 d_out]`, M the modalities of the route."""
         by_modality = x.reshape(len(self.route.modalities), -1, x.shape[-1])
-        projected = (self._adapt(self.q, by_modality), self.k(by_modality))
-        projected += (self._adapt(self.v, by_modality),)
-        return torch.cat(projected, dim=-1).view(*x.shape[:-1], -1)
+        q, v = self._adapt(self.q, by_modality), self._adapt(self.v, by_modality)
+        return torch.cat((q, self.k(by_modality), v), dim=-1).view(*x.shape[:-1], -1)
 
-    def _adapt(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def _adapt(self, layer: Any, x: Tensor) -> Tensor:
         """A `peft` layer on `[M, N, d_in]`, each modality through its own adapter.
 
         Equal to the layer called with one adapter name a row. That gathers and scatters the whole
@@ -78,7 +78,7 @@ class MergedQkv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[M * N, h, w, d_in]` -> `[M * N, h, w, 3 d_out]`, M the modalities of the route."""
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.route.modalities != self.modalities:
             weight = weight[[self.modalities.index(name) for name in self.route.modalities]]
         by_modality = x.reshape(weight.shape[0], -1, x.shape[-1])
