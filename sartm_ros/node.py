@@ -396,7 +396,7 @@ def _spin(node: SartmNode, stop: threading.Event) -> None:
     thread = threading.Thread(target=serve, name='executor')
     thread.start()
     stop.wait()
-    executor.wake()
+    executor.create_task(lambda: None)  # a mere wake-up does not return from spin_once
     thread.join()
     executor.shutdown()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -25,6 +27,9 @@ except ImportError:  # Humble
         PublisherEventCallbacks,
         SubscriptionEventCallbacks,
     )
+
+
+NAMES_DELAY_S = 1.0
 
 
 def input_qos() -> QoSProfile:
@@ -72,8 +77,7 @@ def subscription_events(
 ) -> SubscriptionEventCallbacks:
     """Warns of each publisher whose offer `qos` does not accept. `topic` is the full name."""
 
-    def on_incompatible(event: Any) -> None:
-        policy = qos_policy_name_from_kind(event.last_policy_kind)
+    def say(policy: str) -> None:
         others = _endpoints(node.get_publishers_info_by_topic(topic))
         warn(
             f'{topic}: this node asks for {_describe(qos)}, which does not go with the offer of '
@@ -81,7 +85,7 @@ def subscription_events(
             f'Set qos_overrides.{topic}.subscription.reliability, or change the publisher'
         )
 
-    return SubscriptionEventCallbacks(incompatible_qos=on_incompatible)
+    return SubscriptionEventCallbacks(incompatible_qos=partial(_say_soon, node, say))
 
 
 def publisher_events(
@@ -89,8 +93,7 @@ def publisher_events(
 ) -> PublisherEventCallbacks:
     """Warns of each subscription that asks for more than `qos` offers. `topic` is the full name."""
 
-    def on_incompatible(event: Any) -> None:
-        policy = qos_policy_name_from_kind(event.last_policy_kind)
+    def say(policy: str) -> None:
         others = _endpoints(node.get_subscriptions_info_by_topic(topic))
         warn(
             f'{topic}: this node offers {_describe(qos)}, which does not go with the request of '
@@ -98,7 +101,18 @@ def publisher_events(
             f'Set qos_overrides.{topic}.publisher.reliability, or change the subscriber'
         )
 
-    return PublisherEventCallbacks(incompatible_qos=on_incompatible)
+    return PublisherEventCallbacks(incompatible_qos=partial(_say_soon, node, say))
+
+
+def _say_soon(node: Any, say: Callable[[str], None], event: Any) -> None:
+    """Call `say` with the policy's name when the names of the other side have come in too."""
+    policy = qos_policy_name_from_kind(event.last_policy_kind)
+
+    def once() -> None:
+        node.destroy_timer(timer)
+        say(policy)
+
+    timer = node.create_timer(NAMES_DELAY_S, once, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
 def _describe(qos: Any) -> str:

@@ -168,6 +168,10 @@ class _Recorder:
             ),
         )
 
+        # The node learns of us in its own time; a report made after we know of it is late enough.
+        seen = self._reports
+        wait_for('the node reports nothing', lambda: self._reports > seen)
+
         progress = tqdm(total=sum(present[t].messages for t in inputs), disable=None)
 
         def note(message: RawMessage, now_s: float) -> None:

@@ -28,7 +28,7 @@ from std_msgs.msg import Header
 from sartm_ros.images import from_numpy
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT_S = 60.0
+TIMEOUT_S = 30.0
 """For a condition that comes true within seconds, on a machine that does other things too."""
 
 PROBE_NS = 1_000_000

@@ -87,7 +87,7 @@ def _start(config: TrainConfig, label_space: LabelSpace) -> Sartm:
                 f'checkpoint {earlier.path} is of {earlier.config}, but the run is set to '
                 f'{config.model}'
             )
-        return checkpoints.build(earlier, merged=False)
+        return checkpoints.build(earlier, merged=False).train()
     model = Sartm(config.model, len(label_space))
     if config.sam2_weights:
         checkpoints.load_sam2(model, Path(config.sam2_weights))

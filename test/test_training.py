@@ -1,0 +1,155 @@
+"""Training: the loss against loops, the samples, and a run from configuration to checkpoint."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from sartm_model import checkpoint as checkpoints
+from sartm_model.config import DataConfig, load_train_config
+from sartm_model.datasets.base import Frame
+from sartm_model.errors import SartmError
+from sartm_model.training.augment import augment
+from sartm_model.training.losses import ohem_cross_entropy
+
+
+def ohem_by_loops(logits, labels, probability, min_fraction):
+    """Eq. 11 a pixel at a time, in float64."""
+    losses = []
+    for b, y, x in np.ndindex(*labels.shape):
+        if labels[b, y, x] != 255:
+            column = logits[b, :, y, x].astype(np.float64)
+            losses.append(np.log(np.exp(column).sum()) - column[labels[b, y, x]])
+    losses.sort(reverse=True)
+    hard = [loss for loss in losses if loss > -math.log(probability)]
+    least = max(1, int(len(losses) * min_fraction))
+    return np.mean(hard if len(hard) >= least else losses[:least])
+
+
+@pytest.mark.parametrize('confidence', [0.5, 20.0])
+def test_ohem_equals_loops(confidence):
+    """With confident logits few pixels are hard, and the floor of N / 16 decides."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (2, 9, 11))
+    logits = rng.normal(size=(2, 4, 9, 11)).astype(np.float32)
+    np.put_along_axis(logits, labels[:, None], confidence, axis=1)
+    labels[rng.random(labels.shape) < 0.2] = 255
+    found = ohem_cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert found.item() == pytest.approx(ohem_by_loops(logits, labels, 0.7, 1 / 16), rel=1e-5)
+
+
+def test_ohem_without_labels_is_zero_and_differentiable():
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = ohem_cross_entropy(logits, torch.full((1, 4, 4), 255))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() == 0
+
+
+def test_ohem_gradient():
+    logits = torch.randn(1, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 3, (1, 3, 3))
+    # Finite differences in float32, which the loss is computed in: hence the wide tolerance.
+    assert torch.autograd.gradcheck(
+        lambda x: ohem_cross_entropy(x, labels), logits, eps=1e-3, atol=2e-3
+    )
+
+
+def gradient_frame() -> Frame:
+    """Every image holds the pixel's column (and the labels its half), so geometry can be read."""
+    columns = np.tile(np.arange(200, dtype=np.uint8), (120, 1))
+    return Frame('x', np.repeat(columns[..., None], 3, 2), columns, (columns >= 100).astype('u1'))
+
+
+def test_augmentation_moves_all_images_alike_and_colour_is_rgbs_alone():
+    config = DataConfig(crop_height=64, crop_width=96, drop_modality=0.5)
+    seen_absent = set()
+    for seed in range(40):
+        sample = augment(gradient_frame(), config, np.random.default_rng(seed))
+        assert sample.rgb.shape == (3, 64, 96)
+        assert sample.thermal.shape == (1, 64, 96)
+        # Thermal is a ramp over the frame, never jittered: its value tells the source column.
+        scaled = sample.thermal[0] * 0.226 + 0.449
+        inside = (sample.labels != 255) & (scaled > 0.02) & (scaled < 0.98)
+        column = scaled * 0.98 * 199 + 0.01 * 199
+        clear = inside & ((column - 99.5).abs() > 3)
+        assert ((column > 99.5) == (sample.labels == 1))[clear].all()
+        # RGB was jittered, but never falls where thermal rises.
+        valid = (sample.labels != 255)[:, :-1] & (sample.labels != 255)[:, 1:]
+        agree = sample.rgb[0].diff(dim=1) * sample.thermal[0].diff(dim=1)
+        assert (agree[valid] >= -1e-4).all()
+        seen_absent.add(tuple(sample.absent.tolist()))
+    assert seen_absent == {(False, False), (True, False), (False, True)}
+
+
+def write_config(tmp_path, **values):
+    path = tmp_path / 'train.yaml'
+    tiny = {
+        'steps': 2,
+        'val_every': 2,
+        'device': 'cpu',
+        'data': {
+            'train': [{'dataset': 'synthetic'}],
+            'val': {'split': 'val', 'frames': 1},
+            'crop_height': 32,
+            'crop_width': 64,
+            'batch_size': 2,
+            'workers': 0,
+        },
+    }
+    path.write_text(yaml.safe_dump({**tiny, **values}))
+    return path
+
+
+def test_a_run_leaves_a_checkpoint_that_learned(tmp_path):
+    from sartm_model.training.run import train
+
+    last = train(write_config(tmp_path), tmp_path / 'out', ['optim.lr=0.01', 'ema_decay=0'])
+    assert last == tmp_path / 'out' / 'last.safetensors'
+    first = load_train_config(tmp_path / 'out' / 'config.yaml')
+    assert first.optim.lr == 0.01
+    loaded = checkpoints.load(last)
+    assert loaded.card['steps'] == 2
+    # LoRA's B starts at zero: anything else was learned.
+    grown = [key for key, value in loaded.state.items() if 'lora_B' in key and value.any()]
+    assert any('rgb' in key for key in grown)
+    assert any('thermal' in key for key in grown)
+    again = train(write_config(tmp_path), tmp_path / 'more', [f'resume={last}'])
+    assert checkpoints.load(again).config == loaded.config
+
+
+@pytest.mark.parametrize(
+    ('values', 'overrides', 'fault'),
+    [
+        ({'stepz': 1}, [], 'stepz'),
+        ({}, ['optim.lr=fast'], 'fast'),
+        ({}, ['optim.lr'], 'key=value'),
+        ({}, ['model.size=huge'], 'expected one of nano'),
+        ({}, ['model.lora_rank=0'], 'lora_rank'),
+        ({}, ['label_space=moon'], 'label_space'),
+        ({}, ['data.drop_modality=2'], 'probability'),
+        ({}, ['sam2_weights=a', 'resume=b'], 'starts from one of them'),
+        ({}, ['label_space=fmb'], 'classes of mfnet'),
+        ({}, ['resume=/nowhere.safetensors'], 'no checkpoint'),
+    ],
+)
+def test_settings_that_cannot_be_used(tmp_path, values, overrides, fault):
+    from sartm_model.training.run import train
+
+    with pytest.raises(SartmError, match=fault):
+        train(write_config(tmp_path, **values), tmp_path / 'out', overrides)
+    assert not list(tmp_path.rglob('*.safetensors'))
+
+
+def test_a_missing_or_broken_configuration_is_named(tmp_path):
+    with pytest.raises(SartmError, match='no configuration file'):
+        load_train_config(tmp_path / 'none.yaml')
+    broken = tmp_path / 'broken.yaml'
+    broken.write_text('steps: [1')
+    with pytest.raises(SartmError, match=r'broken\.yaml'):
+        load_train_config(broken)
