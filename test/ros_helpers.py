@@ -19,12 +19,18 @@ from typing import Any
 
 import numpy as np
 import rclpy
+import torch
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from sartm_model import checkpoint as checkpoints
+from sartm_model.config import ModelConfig
+from sartm_model.labels import MFNET
+from sartm_model.network import Sartm
 from sartm_ros.images import from_numpy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +38,9 @@ TIMEOUT_S = 30.0
 """For a condition that comes true within seconds, on a machine that does other things too."""
 
 PROBE_NS = 1_000_000
+SECOND = 1_000_000_000
+QUICK = 'quick_network_node.py'
+"""The node with an instant network, for `running_node`."""
 
 DROPS = ('replaced', 'bad_frame', 'failed', 'stopped')
 MATCHER_DROPS = (
@@ -256,3 +265,58 @@ def image(pixels: np.ndarray, encoding: str, stamp_ns: int, frame_id: str = 'cam
     header = Header(frame_id=frame_id)
     header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
     return from_numpy(pixels, encoding, header)
+
+
+def scene(index: int, height: int = 480, width: int = 640) -> tuple[np.ndarray, np.ndarray]:
+    """A pair whose every pixel tells its index: (RGB, thermal)."""
+    rgb = np.full((height, width, 3), index % 251, np.uint8)
+    return rgb, np.full((height, width), index % 97, np.uint8)
+
+
+def send_pair(
+    peer: Peer,
+    index: int,
+    *,
+    rate_hz: float = 30,
+    height: int = 480,
+    width: int = 640,
+    thermal_ms: int = 0,
+) -> int:
+    """Publish scene `index`; returns the RGB stamp, one second plus so many intervals."""
+    rgb, thermal = scene(index, height, width)
+    stamp = SECOND + round(index * SECOND / rate_hz)
+    peer.send(
+        image(rgb, 'rgb8', stamp, f'camera_{index}'),
+        image(thermal, 'mono8', stamp + thermal_ms * 1_000_000, 'thermal'),
+    )
+    return stamp
+
+
+def send_at_rate(peer: Peer, count: int, rate_hz: float = 30) -> list[int]:
+    """Publish pairs in step with the clock; returns their RGB stamps."""
+    begun = time.monotonic()
+    stamps = []
+    for index in range(count):
+        stamps.append(send_pair(peer, index, rate_hz=rate_hz, thermal_ms=2))
+        time.sleep(max(0.0, begun + len(stamps) / rate_hz - time.monotonic()))
+    return stamps
+
+
+def parameter(name: str, value: float | str) -> Parameter:
+    """A parameter message."""
+    kinds = {float: 'double', str: 'string', int: 'integer', bool: 'bool'}
+    kind = kinds[type(value)]
+    return Parameter(
+        name=name,
+        value=ParameterValue(
+            type=getattr(ParameterType, f'PARAMETER_{kind.upper()}'), **{f'{kind}_value': value}
+        ),
+    )
+
+
+def random_checkpoint(folder: Path) -> Path:
+    """A real checkpoint, whose weights are random."""
+    path = folder / 'random.safetensors'
+    torch.manual_seed(0)
+    checkpoints.save(path, Sartm(ModelConfig(), len(MFNET)), MFNET, {'about': 'a test'})
+    return path
