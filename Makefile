@@ -1,4 +1,4 @@
-# make setup | demo | test | lint. Everything is installed in .venv of this folder.
+# make setup | demo | test | lint | bench. Everything is installed in .venv of this folder.
 #
 # Where a ROS 2 environment is sourced, its rclpy is used; elsewhere ROS comes as wheels.
 
@@ -25,7 +25,7 @@ NUMPY := numpy
 ROS_WHEELS := -r requirements/ros.txt
 endif
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test lint format bench clean
 
 setup: $(READY)
 
@@ -54,6 +54,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m sartm_model.benchmark
 
 clean:
 	rm -rf $(VENV) build install log demo_output *.egg-info

@@ -29,7 +29,7 @@ setup(
         'numpy>=1.26',
         'omegaconf>=2.3',
         'opencv-python-headless>=4.6',
-        'pillow>=9.4',
+        'pillow>=10.1',
         'pyyaml',
         'rosbags>=0.10',
         'safetensors>=0.4',

@@ -149,7 +149,7 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
         'Train a network. Every setting of the configuration can be overridden as key=value;\n'
         'an unknown key is an error.',
         'sartm train --config config/train/demo.yaml --out runs/demo\n'
-        'sartm train --config config/train/demo.yaml --out runs/long train.epochs=100',
+        'sartm train --config config/train/demo.yaml --out runs/long steps=20000',
     )
     verb.add_argument('--config', metavar='FILE', type=Path, required=True, help='a YAML file')
     verb.add_argument('--out', metavar='DIR', type=Path, required=True, help="the run's folder")
