@@ -95,8 +95,7 @@ class Predictor:
             SartmError: an image of another shape or type, or none at all.
         """
         _check_images(rgb, thermal)
-        colour = None if rgb is None else _upload(rgb, self.device)
-        counts = None if thermal is None else _upload(thermal, self.device)
+        colour, counts = _on_device([rgb, thermal], self.device)
         rgb_input = thermal_input = None
         if counts is not None:
             scaled = scale_thermal(counts, self.thermal_range)
@@ -170,17 +169,42 @@ def _check_images(rgb: np.ndarray | None, thermal: np.ndarray | None) -> None:
             raise SartmError(f'{name} image is empty: {image.shape}')
 
 
-def _upload(image: np.ndarray, device: torch.device) -> Tensor:
-    """A view of the array's memory, moved to the device in one transfer."""
+def _on_device(images: list[np.ndarray | None], device: torch.device) -> list[Tensor | None]:
+    """The images as tensors of the device; on the CPU they share the arrays' memory."""
+    if device.type == 'cpu':
+        return [None if image is None else _view(image) for image in images]
+    return _upload(images, device)
+
+
+def _view(image: np.ndarray) -> Tensor:
     reversed_axes = tuple(axis for axis, stride in enumerate(image.strides) if stride < 0)
-    # torch has no negative strides: undo a reversal here, redo it on the device.
+    # torch has no negative strides: a reversal, such as BGR seen as RGB, is done over in torch.
     forward = np.flip(image, reversed_axes) if reversed_axes else image
     with warnings.catch_warnings():
         # torch warns of read-only memory, such as a message's bytes; nothing here writes to it.
         warnings.filterwarnings('ignore', message='The given NumPy array is not writable')
         tensor = torch.from_numpy(forward)
-    tensor = tensor.to(device)
     return tensor.flip(reversed_axes) if reversed_axes else tensor
+
+
+def _upload(images: list[np.ndarray | None], device: torch.device) -> list[Tensor | None]:
+    """Gather the images in one page-locked buffer and send that in a single transfer."""
+    sizes = [0 if image is None else image.nbytes for image in images]
+    # Sixteen-bit counts are read back as such, so every image begins at a multiple of their size.
+    padded = [size + size % 2 for size in sizes]
+    staging = torch.empty(sum(padded), dtype=torch.uint8, pin_memory=device.type == 'cuda')
+    for image, part in zip(images, staging.split(padded), strict=True):
+        if image is not None:
+            np.copyto(part.numpy()[: image.nbytes].view(image.dtype).reshape(image.shape), image)
+    sent = staging.to(device, non_blocking=True)
+    tensors: list[Tensor | None] = []
+    for image, size, part in zip(images, sizes, sent.split(padded), strict=True):
+        if image is None:
+            tensors.append(None)
+        else:
+            dtype = torch.uint16 if image.dtype == np.uint16 else torch.uint8
+            tensors.append(part[:size].view(dtype).view(image.shape))
+    return tensors
 
 
 def _download(planes: dict[str, Tensor]) -> Prediction:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
+import rclpy
 from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import (
@@ -77,6 +79,13 @@ def test_no_pair_is_lost_at_thirty_hertz(connected):
     assert status['pairs_in'] == 90
     assert not [name for name, count in status.items() if name.startswith('dropped') and count]
     assert float(status['skew_max_ms']) == pytest.approx(2.0)
+
+
+def test_the_profile_gives_images_their_shared_memory(connected):
+    if rclpy.get_rmw_implementation_identifier() != 'rmw_fastrtps_cpp':
+        pytest.skip('the middleware is not Fast DDS')
+    sizes = [path.stat().st_size for path in Path('/dev/shm').glob('fastrtps_*')]
+    assert sum(size >= 16 * 2**20 for size in sizes) >= 2  # one for either process
 
 
 def test_bad_messages_are_counted_and_survived(quick, connected):

@@ -11,7 +11,7 @@ from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
 from sartm_model.network import Sartm
-from sartm_model.predictor import Predictor
+from sartm_model.predictor import Predictor, _upload
 from sartm_model.preprocess import ThermalRange
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no CUDA device')
@@ -117,6 +117,18 @@ def test_bf16_agrees_with_fp32(checkpoint):
     )
     assert (full.labels == half.labels).mean() > 0.9
     assert np.abs(full.confidence.astype(int) - half.confidence).mean() < 4
+
+
+def test_upload_packs_every_kind_of_image_into_one_buffer():
+    """The GPU's path, run on the CPU: odd sizes, 16 bits, a reversed view, an absent image."""
+    rgb, _ = images(3, 5)  # 45 bytes: what follows must still be aligned
+    deep = np.arange(15, dtype=np.uint16).reshape(3, 5) * 4000
+    for given in ([rgb[..., ::-1], deep], [None, deep], [rgb, None]):
+        for image, tensor in zip(given, _upload(given, torch.device('cpu')), strict=True):
+            if image is None:
+                assert tensor is None
+            else:
+                np.testing.assert_array_equal(tensor.numpy(), image)
 
 
 @CUDA

@@ -95,8 +95,8 @@ def _labels_of(predictor: Predictor, *, rgb: bool, thermal: bool) -> Callable[[F
 def _short(result: dict[str, Any]) -> dict[str, Any]:
     """What a card says of an evaluation: means, classes, and the mIoU by day and by night."""
     keys = ('frames', 'miou', 'miou_present', 'pixel_accuracy', 'per_class_iou')
-    by_light = {light: result[light]['miou'] for light in ('day', 'night') if light in result}
-    return {**{key: result[key] for key in keys}, **by_light}
+    short = {key: result[key] for key in keys}
+    return short | {light: result[light]['miou'] for light in ('day', 'night') if light in result}
 
 
 if __name__ == '__main__':
