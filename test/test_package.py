@@ -81,7 +81,7 @@ def test_colcon_builds_a_node_that_runs(tmp_path):
     environment['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{environment["PATH"]}'
     environment.pop('PYTHONPATH', None)
     built = subprocess.run(
-        [colcon, '--log-base', str(workspace / 'log'), 'build', '--packages-select', 'sartm_ros'],
+        [colcon, '--log-base', str(workspace / 'log'), 'build'],
         cwd=workspace,
         env=environment,
         capture_output=True,
