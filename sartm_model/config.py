@@ -117,11 +117,13 @@ class LossConfig:
         auxiliary: lambda 1, the weight of head 2's loss.
         ohem_probability: a pixel is hard while its class has less than this probability.
         ohem_min_fraction: at least this part of the labelled pixels is kept.
+        class_weights: one a class, for rare classes; empty for equal weights.
     """
 
     auxiliary: float = 0.4
     ohem_probability: float = 0.7
     ohem_min_fraction: float = 1 / 16
+    class_weights: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def test_it_is_small_and_carries_its_model_card():
     assert described['model']['size'] == 'nano'
     assert described['labels'] == MFNET.to_dict()
     card = described['card']
-    assert 'sartm train' in card['command']
+    assert 'config/train/demo.yaml' in card['command']
     assert all(data['terms'] for data in card['data'])
     assert card['figures_percent']['generated scenes, test']['frames'] == 100
     json.dumps(described)

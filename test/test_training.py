@@ -17,17 +17,19 @@ from sartm_model.training.augment import augment
 from sartm_model.training.losses import ohem_cross_entropy
 
 
-def ohem_by_loops(logits, labels, probability, min_fraction):
+def ohem_by_loops(logits, labels, probability, min_fraction, weights):
     """Eq. 11 a pixel at a time, in float64."""
     losses = []
     for b, y, x in np.ndindex(*labels.shape):
         if labels[b, y, x] != 255:
             column = logits[b, :, y, x].astype(np.float64)
-            losses.append(np.log(np.exp(column).sum()) - column[labels[b, y, x]])
+            label = labels[b, y, x]
+            losses.append((np.log(np.exp(column).sum()) - column[label], weights[label]))
     losses.sort(reverse=True)
-    hard = [loss for loss in losses if loss > -math.log(probability)]
+    hard = [(loss, weight) for loss, weight in losses if loss > -math.log(probability)]
     least = max(1, int(len(losses) * min_fraction))
-    return np.mean(hard if len(hard) >= least else losses[:least])
+    chosen = hard if len(hard) >= least else losses[:least]
+    return sum(w * loss for loss, w in chosen) / sum(w for _, w in chosen)
 
 
 @pytest.mark.parametrize('confidence', [0.5, 6.0])
@@ -38,9 +40,14 @@ def test_ohem_equals_loops(confidence):
     logits = rng.normal(size=(2, 4, 9, 11)).astype(np.float32)
     np.put_along_axis(logits, labels[:, None], confidence, axis=1)
     labels[rng.random(labels.shape) < 0.2] = 255
-    found = ohem_cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
-    # float32's rounding of logits of 6, over losses of a hundredth.
-    assert found.item() == pytest.approx(ohem_by_loops(logits, labels, 0.7, 1 / 16), rel=1e-4)
+    for weights in (None, torch.tensor([1.0, 2.0, 5.0, 0.5])):
+        found = ohem_cross_entropy(
+            torch.from_numpy(logits), torch.from_numpy(labels), class_weights=weights
+        )
+        by_class = [1.0] * 4 if weights is None else weights.tolist()
+        wanted = ohem_by_loops(logits, labels, 0.7, 1 / 16, by_class)
+        # float32's rounding of logits of 6, over losses of a hundredth.
+        assert found.item() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_ohem_without_labels_is_zero_and_differentiable():
@@ -136,6 +143,7 @@ def test_a_run_leaves_a_checkpoint_that_learned(tmp_path):
         ({}, ['data.drop_modality=2'], 'probability'),
         ({}, ['sam2_weights=a', 'resume=b'], 'starts from one of them'),
         ({}, ['label_space=fmb'], 'classes of mfnet'),
+        ({}, ['loss.class_weights=[1,2]'], 'one a class of mfnet'),
         ({}, ['resume=/nowhere.safetensors'], 'no checkpoint'),
     ],
 )

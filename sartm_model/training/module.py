@@ -30,12 +30,14 @@ class SartmTraining(pl.LightningModule):
         """One batch: OHEM cross-entropy on both heads."""
         output = self.model(batch.rgb, batch.thermal, batch.absent)
         loss = self.config.loss
+        weights = torch.tensor(loss.class_weights, device=self.device)
         mask, auxiliary = (
             ohem_cross_entropy(
                 logits,
                 batch.labels,
                 probability=loss.ohem_probability,
                 min_fraction=loss.ohem_min_fraction,
+                class_weights=weights if loss.class_weights else None,
             )
             for logits in (output.mask_logits, output.auxiliary_logits)
         )

@@ -48,6 +48,11 @@ def train(config_path: Path, out: Path, overrides: Sequence[str] = ()) -> Path:
     (out / 'config.yaml').write_text(yaml.safe_dump(plain, sort_keys=False))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     label_space = LABEL_SPACES[config.label_space]
+    if len(config.loss.class_weights) not in (0, len(label_space)):
+        raise SartmError(
+            f'loss.class_weights has {len(config.loss.class_weights)} values; expected '
+            f'{len(label_space)}, one a class of {label_space.name}, or none'
+        )
     model = _start(config, label_space)
     loader = DataLoader(
         TrainingSamples(config.data, label_space, config.seed),
