@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--height', type=int, default=480, help='pixels (default: %(default)s)')
     parser.add_argument('--width', type=int, default=640, help='pixels (default: %(default)s)')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--iterations', type=int, default=10, help='timed (default: %(default)s)')
+    parser.add_argument('--iterations', type=int, default=5, help='timed (default: %(default)s)')
     args = parser.parse_args(argv)
     for size in args.sizes:
         result = measure(size, args.height, args.width, args.device, args.iterations)

@@ -1,6 +1,6 @@
 """Make a trained checkpoint the shipped one: measure it and write its model card.
 
-    python -m sartm_model.training.ship runs/demo_finish/last.safetensors --mfnet ../shared/data/mfnet
+    python -m sartm_model.training.ship runs/demo_finish/last.safetensors --mfnet MFNET
 
 The weights stay as they are; the card gets the data and their terms, the command and the figures.
 """
