@@ -19,6 +19,7 @@ from untrained import save_untrained
 from sartm_model.datasets.synthetic import render_sequence
 from sartm_model.predictor import Predictor
 from sartm_ros.bag import RGB_TOPIC, START_NS, THERMAL_TOPIC, write_bag
+from sartm_ros.demo import RATE_HZ
 
 pytest.importorskip('rclpy', reason='no rclpy: the node cannot run')
 
@@ -73,7 +74,7 @@ def recorded(bag: Path) -> dict[str, list]:
 
 def frame_of(message) -> int:
     stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-    number, rest = divmod(stamp_ns - START_NS, 10**8)
+    number, rest = divmod(stamp_ns - START_NS, int(1e9 / RATE_HZ))
     assert rest == 0  # the stamp of an RGB message, untouched
     return number
 
