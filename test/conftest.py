@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ import torch
 # The images of the tests are small: a second thread waits for the first more than it helps, and
 # beside the processes that some tests start it waits for them too.
 torch.set_num_threads(1)
+
+# A shell that starts the tests in its background leaves SIGINT ignored, and so would every process
+# that the tests start and end by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')
