@@ -80,6 +80,8 @@ class DataConfig:
         batch_size: pairs a step.
         workers: processes that read and augment.
         drop_modality: probability that a pair loses one modality, either with equal chance.
+        object_crop: probability that a crop is laid on an object instead of anywhere.
+        paste_objects: probability that objects of a second frame are pasted into a sample.
     """
 
     train: list[SourceConfig] = field(default_factory=lambda: [SourceConfig()])
@@ -91,6 +93,8 @@ class DataConfig:
     batch_size: int = 8
     workers: int = 2
     drop_modality: float = 0.2
+    object_crop: float = 0.0
+    paste_objects: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.train:
@@ -103,10 +107,10 @@ class DataConfig:
                 f'data.scale_min and data.scale_max are {self.scale_min} and {self.scale_max}; '
                 f'expected 0 < scale_min <= scale_max'
             )
-        if not 0 <= self.drop_modality <= 1:
-            raise SartmError(
-                f'data.drop_modality is {self.drop_modality}; expected a probability, 0 to 1'
-            )
+        for key in ('drop_modality', 'object_crop', 'paste_objects'):
+            value = getattr(self, key)
+            if not 0 <= value <= 1:
+                raise SartmError(f'data.{key} is {value}; expected a probability, 0 to 1')
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def test_augmentation_moves_all_images_alike_and_colour_is_rgbs_alone():
         sample = augment(gradient_frame(), config, np.random.default_rng(seed))
         assert sample.rgb.shape == (3, 64, 96)
         assert sample.thermal.shape == (1, 64, 96)
-        # Where the crop leaves the frame, black is mixed into its edge: that is left out.
+        # Where the crop leaves the frame the images are mirrored: that is left out.
         labelled = (sample.labels != 255).numpy().astype('u1')
         inner = cv2.erode(
             labelled, np.ones((15, 15)), borderType=cv2.BORDER_CONSTANT, borderValue=0
@@ -100,6 +100,63 @@ def test_augmentation_moves_all_images_alike_and_colour_is_rgbs_alone():
         assert (agree[valid] >= -1e-4).all()
         seen_absent.add(tuple(sample.absent.tolist()))
     assert seen_absent == {(False, False), (True, False), (False, True)}
+
+
+def test_outside_of_the_frame_the_images_are_mirrored_and_the_labels_ignored():
+    config = DataConfig(crop_height=160, crop_width=240, scale_min=0.5, scale_max=0.5)
+    bright = np.full((120, 200), 250, np.uint8)
+    frame = Frame('x', np.repeat(bright[..., None], 3, 2), bright, np.ones_like(bright))
+    sample = augment(frame, config, np.random.default_rng(0))
+    # A frame of 120x200 halved fills 60x100 of the crop.
+    assert (sample.labels == 1).sum() == pytest.approx(60 * 100, rel=0.05)
+    assert (sample.labels == 255).sum() == 160 * 240 - (sample.labels == 1).sum()
+    assert sample.rgb.amax(dim=(1, 2)) == pytest.approx(sample.rgb.amin(dim=(1, 2)), abs=1e-4)
+
+
+def frame_with_a_cone() -> Frame:
+    """All background but for 8x6 pixels of class 7 in a corner, where both images are bright."""
+    labels = np.zeros((240, 320), np.uint8)
+    labels[200:208, 300:306] = 7
+    image = np.where(labels > 0, 220, 40).astype(np.uint8)
+    return Frame('cone', np.repeat(image[..., None], 3, 2), image, labels)
+
+
+def test_an_object_crop_holds_an_object():
+    small = {'crop_height': 32, 'crop_width': 32, 'scale_min': 1.0, 'scale_max': 1.0}
+    rng = np.random.default_rng(0)
+
+    def with_cone(config):
+        return sum(
+            bool((augment(frame_with_a_cone(), config, rng).labels == 7).any()) for _ in range(40)
+        )
+
+    assert with_cone(DataConfig(object_crop=1.0, **small)) == 40
+    assert with_cone(DataConfig(object_crop=0.0, **small)) < 20
+    # A frame without objects has nothing to lay a crop on.
+    bare = Frame(
+        'bare', *(np.zeros(shape, np.uint8) for shape in ((99, 99, 3), (99, 99), (99, 99)))
+    )
+    assert not augment(bare, DataConfig(object_crop=1.0, **small), rng).labels.any()
+
+
+def test_pasted_objects_come_with_both_images_and_their_labels():
+    config = DataConfig(
+        crop_height=64, crop_width=64, scale_min=1.0, scale_max=1.0, object_crop=1.0
+    )
+    ramp = np.tile(np.arange(100, 180, dtype=np.uint8), (240, 4))
+    plain = Frame('x', np.repeat(ramp[..., None], 3, 2), ramp, np.zeros_like(ramp))
+    pasted = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        sample = augment(plain, config, rng, frame_with_a_cone())
+        cone = sample.labels == 7
+        assert set(sample.labels.unique().tolist()) <= {0, 7}
+        if cone.any():
+            pasted += 1
+            # The cone is its frame's warmest part, the top of the thermal range and beyond.
+            assert sample.thermal[0][cone].mean() > sample.thermal[0][~cone].mean() + 0.5
+            assert sample.rgb[0][cone].mean() > sample.rgb[0][~cone].mean()
+    assert 10 <= pasted <= 30  # each class is taken or left with equal chance
 
 
 def write_config(tmp_path, **values):
@@ -148,6 +205,7 @@ def test_a_run_leaves_a_checkpoint_that_learned(tmp_path):
         ({}, ['model.lora_rank=0'], 'lora_rank'),
         ({}, ['label_space=moon'], 'label_space'),
         ({}, ['data.drop_modality=2'], 'probability'),
+        ({}, ['data.paste_objects=-1'], 'paste_objects'),
         ({}, ['sam2_weights=a', 'resume=b'], 'starts from one of them'),
         ({}, ['label_space=fmb'], 'classes of mfnet'),
         ({}, ['loss.class_weights=[1,2]'], 'one a class of mfnet'),

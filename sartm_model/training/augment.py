@@ -36,55 +36,102 @@ class Sample(NamedTuple):
     absent: Tensor
 
 
-def augment(frame: Frame, config: DataConfig, rng: np.random.Generator) -> Sample:
+class _Crop(NamedTuple):
+    """A window of a frame at the crop's size: rgb uint8, thermal float scaled, labels uint8."""
+
+    rgb: np.ndarray
+    thermal: np.ndarray
+    labels: np.ndarray
+
+
+def augment(
+    frame: Frame, config: DataConfig, rng: np.random.Generator, donor: Frame | None = None
+) -> Sample:
     """A random resize, crop and flip of a labelled frame, with colour jitter and blur on its RGB.
 
+    Args:
+        frame: with both images and labels.
+        config: sizes and probabilities.
+        rng: what is drawn comes from it alone.
+        donor: a second frame, some of whose objects are pasted into the sample at the place and
+            size a crop of their own gives them (copy-paste, Ghiasi et al., CVPR 2021).
+    """
+    crop = _crop(frame, config, rng)
+    if donor is not None:
+        crop = _paste(crop, _crop(donor, config, rng), rng)
+    rgb = _jitter(crop.rgb, rng)
+    absent = np.zeros(2, bool)
+    if rng.random() < config.drop_modality:
+        absent[rng.integers(2)] = True
+    return Sample(
+        normalise_rgb(torch.from_numpy(rgb)[None])[0].contiguous(),
+        normalise_thermal(torch.from_numpy(crop.thermal)[None])[0],
+        torch.from_numpy(crop.labels.astype(np.int64)),
+        torch.from_numpy(absent),
+    )
+
+
+def _crop(frame: Frame, config: DataConfig, rng: np.random.Generator) -> _Crop:
+    """Cut a window at random, resize it to the crop and flip it, without the large image between.
+
     The thermal range is taken from the whole frame, as on the robot, before anything is cut off.
+    Outside of the frame the images are mirrored and the labels say so with 255.
     """
     assert frame.rgb is not None
     assert frame.thermal is not None
     assert frame.labels is not None
     counts = torch.from_numpy(np.ascontiguousarray(frame.thermal))
     thermal = scale_thermal(counts, ThermalRange()).numpy()
-    rgb, thermal, labels = _crop(frame.rgb, thermal, frame.labels, config, rng)
-    if rng.random() < 0.5:
-        rgb, thermal, labels = (np.flip(image, axis=1) for image in (rgb, thermal, labels))
-    rgb = _jitter(np.ascontiguousarray(rgb), rng)
-    absent = np.zeros(2, bool)
-    if rng.random() < config.drop_modality:
-        absent[rng.integers(2)] = True
-    return Sample(
-        normalise_rgb(torch.from_numpy(rgb)[None])[0].contiguous(),
-        normalise_thermal(torch.from_numpy(np.ascontiguousarray(thermal))[None])[0],
-        torch.from_numpy(labels.astype(np.int64)),
-        torch.from_numpy(absent),
-    )
-
-
-def _crop(
-    rgb: np.ndarray,
-    thermal: np.ndarray,
-    labels: np.ndarray,
-    config: DataConfig,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut a window at random and resize it to the crop: a resize-crop without the large image."""
-    height, width = labels.shape
     scale = np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max)))
-    window_h, window_w = round(config.crop_height / scale), round(config.crop_width / scale)
-    top = rng.integers(min(0, height - window_h), max(0, height - window_h) + 1)
-    left = rng.integers(min(0, width - window_w), max(0, width - window_w) + 1)
+    window = np.array([config.crop_height, config.crop_width]) / scale
+    top, left = _corner(frame.labels, window, config.object_crop, rng)
     # Crop pixel (u, v) shows frame pixel (left + u / scale, top + v / scale), pixel centres kept.
     inverse = np.array(
         [[1 / scale, 0, left + 0.5 / scale - 0.5], [0, 1 / scale, top + 0.5 / scale - 0.5]]
     )
+    if rng.random() < 0.5:
+        inverse = inverse @ [[-1, 0, config.crop_width - 1], [0, 1, 0], [0, 0, 1]]
     size = (config.crop_width, config.crop_height)
     smooth = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    return (
-        cv2.warpAffine(rgb, inverse, size, flags=smooth),
-        cv2.warpAffine(thermal, inverse, size, flags=smooth),
-        cv2.warpAffine(labels, inverse, size, flags=nearest, borderValue=IGNORE_ID),
+    mirror = cv2.BORDER_REFLECT_101
+    return _Crop(
+        cv2.warpAffine(frame.rgb, inverse, size, flags=smooth, borderMode=mirror),
+        cv2.warpAffine(thermal, inverse, size, flags=smooth, borderMode=mirror),
+        cv2.warpAffine(frame.labels, inverse, size, flags=nearest, borderValue=IGNORE_ID),
+    )
+
+
+def _corner(
+    labels: np.ndarray, window: np.ndarray, object_crop: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Top and left of a window `(height, width)`: anywhere in the frame, or on an object.
+
+    For an object one of the frame's classes is drawn, all alike, then one of the class's pixels:
+    a cone is met as often as a car. Class 0 is the background in every label space here.
+    """
+    room = np.array(labels.shape) - window
+    lowest, highest = np.minimum(0, room), np.maximum(0, room)
+    corner = rng.uniform(lowest, highest)
+    classes = np.unique(labels)
+    classes = classes[(classes != 0) & (classes != IGNORE_ID)]
+    if rng.random() < object_crop and classes.size:
+        places = np.argwhere(labels == rng.choice(classes))
+        place = places[rng.integers(len(places))]
+        corner = (place - rng.uniform(0, window)).clip(lowest, highest)
+    return corner
+
+
+def _paste(crop: _Crop, donor: _Crop, rng: np.random.Generator) -> _Crop:
+    """Lay each object class of the donor's crop over `crop`, or leave it, with equal chance."""
+    there = np.unique(donor.labels)
+    there = there[(there != 0) & (there != IGNORE_ID)]
+    mask = np.isin(donor.labels, there[rng.random(there.size) < 0.5])
+    return _Crop(
+        *(
+            np.where(mask[..., None] if new.ndim == 3 else mask, new, old)
+            for old, new in zip(crop, donor, strict=True)
+        )
     )
 
 

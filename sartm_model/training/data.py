@@ -53,4 +53,8 @@ class TrainingSamples(IterableDataset):
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         while True:
             dataset = self.datasets[rng.choice(len(self.datasets), p=self.probabilities)]
-            yield augment(dataset[int(rng.integers(len(dataset)))], self.config, rng)
+            frame = dataset[int(rng.integers(len(dataset)))]
+            donor = None
+            if rng.random() < self.config.paste_objects:
+                donor = dataset[int(rng.integers(len(dataset)))]
+            yield augment(frame, self.config, rng, donor)
