@@ -38,7 +38,7 @@ setup(
         'tqdm',
     ],
     extras_require={
-        'train': ['peft>=0.13', 'pytorch-lightning>=2.2'],
+        'train': ['peft>=0.13', 'pytorch-lightning>=2.6', 'tensorboard'],
         'test': ['hypothesis', 'mypy', 'pytest', 'ruff'],
     },
     entry_points={

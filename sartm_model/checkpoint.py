@@ -75,11 +75,16 @@ def load(checkpoint: str | Path) -> Checkpoint:
     Raises:
         SartmError: the file is missing, damaged, pickled, or not a checkpoint of SARTM.
     """
-    path = resolve(checkpoint)
+    return load_as(resolve(checkpoint), FORMAT)[0]
+
+
+def load_as(path: Path, format_: str) -> tuple[Checkpoint, dict[str, str]]:
+    """As `load`, of a file that says to be of `format_`; also gives its raw metadata."""
     with _open(path) as file:
-        config, label_space, card = _read_metadata(path, file.metadata() or {})
+        metadata = file.metadata() or {}
+        config, label_space, card = _read_metadata(path, metadata, format_)
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    return Checkpoint(path, config, label_space, card, state)
+    return Checkpoint(path, config, label_space, card, state), metadata
 
 
 def build(checkpoint: Checkpoint, *, merged: bool = True) -> Sartm:
@@ -255,12 +260,12 @@ def _open(path: Path) -> Any:
 
 
 def _read_metadata(
-    path: Path, metadata: Mapping[str, str]
+    path: Path, metadata: Mapping[str, str], format_: str
 ) -> tuple[ModelConfig, LabelSpace, dict[str, Any]]:
-    if metadata.get('format') != FORMAT:
+    if metadata.get('format') != format_:
         raise SartmError(
-            f'checkpoint {path} has format {metadata.get("format")!r}; expected {FORMAT!r}, as '
-            f'sartm train writes it'
+            f'checkpoint {path} has format {metadata.get("format")!r}; expected {format_!r}, as '
+            f'sartm train and sartm adapters write them'
         )
     try:
         config = model_config_from_dict(json.loads(metadata['model']))

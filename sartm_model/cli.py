@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(verbs)
     _add_train(verbs)
     _add_info(verbs)
+    _add_adapters(verbs)
     _add_make_bag(verbs)
     _add_replay(verbs)
     return parser
@@ -147,12 +148,16 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
         'train',
         commands.train,
         'Train a network. Every setting of the configuration can be overridden as key=value;\n'
-        'an unknown key is an error.',
+        'an unknown key is an error. SIGTERM and Ctrl-C save the state after the step under way;\n'
+        'the same command with --resume goes on, as if it had not stopped.',
         'sartm train --config config/train/demo.yaml --out runs/demo\n'
         'sartm train --config config/train/demo.yaml --out runs/long steps=20000',
     )
     verb.add_argument('--config', metavar='FILE', type=Path, required=True, help='a YAML file')
     verb.add_argument('--out', metavar='DIR', type=Path, required=True, help="the run's folder")
+    verb.add_argument(
+        '--resume', action='store_true', help='go on with the run in DIR from its last saved state'
+    )
     verb.add_argument('overrides', metavar='key=value', nargs='*', help='override a setting')
 
 
@@ -166,6 +171,22 @@ def _add_info(verbs: argparse._SubParsersAction) -> None:
         'sartm info demo\nsartm info runs/long/best.safetensors',
     )
     verb.add_argument('checkpoint', metavar='F', help="a .safetensors checkpoint, or 'demo'")
+
+
+def _add_adapters(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'adapters',
+        commands.adapters,
+        "Take SAM2's weights out of a checkpoint, or put them back. What is left when they are\n"
+        'out is what training added: adapters, fusion and heads. They come back from the official\n'
+        'file of SAM2 that the training started from, given by --sam2.',
+        'sartm adapters runs/mfnet/best.safetensors --out adapters.safetensors\n'
+        'sartm adapters adapters.safetensors --sam2 sam2.1_hiera_tiny.pt --out model.safetensors',
+    )
+    verb.add_argument('file', metavar='F', type=Path, help='a checkpoint; with --sam2: adapters')
+    verb.add_argument('--sam2', metavar='PT', type=Path, help="SAM2's official .pt, to put in")
+    verb.add_argument('--out', metavar='FILE', type=Path, required=True, help='where to write')
 
 
 def _add_make_bag(verbs: argparse._SubParsersAction) -> None:

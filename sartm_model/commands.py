@@ -60,7 +60,7 @@ def train(args: Namespace) -> None:
     """Train a network."""
     from sartm_model.training.run import train as run_training
 
-    run_training(args.config, args.out, args.overrides)
+    run_training(args.config, args.out, args.overrides, resume=args.resume)
 
 
 def info(args: Namespace) -> None:
@@ -68,6 +68,17 @@ def info(args: Namespace) -> None:
     from sartm_model.checkpoint import describe
 
     _give(describe(args.checkpoint), None)
+
+
+def adapters(args: Namespace) -> None:
+    """Take SAM2's weights out of a checkpoint, or put them back."""
+    from sartm_model.adapters import apply, extract
+
+    if args.sam2 is None:
+        extract(args.file, args.out)
+    else:
+        apply(args.file, args.sam2, args.out)
+    print(f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB')
 
 
 def make_bag(args: Namespace) -> None:

@@ -140,6 +140,7 @@ class OptimConfig:
         warmup_fraction: part of the steps over which the rate climbs from a tenth to the peak.
         power: of the polynomial decay.
         clip_norm: largest norm of the gradient.
+        accumulate: batches whose gradients are added up for one step.
     """
 
     lr: float = 1e-4
@@ -147,6 +148,10 @@ class OptimConfig:
     warmup_fraction: float = 0.02
     power: float = 0.9
     clip_norm: float = 1.0
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        _positive('optim.accumulate', self.accumulate)
 
 
 @dataclass(frozen=True)
@@ -155,13 +160,17 @@ class TrainConfig:
 
     Attributes:
         sam2_weights: SAM2's official .pt to start from; empty for random weights.
-        resume: a SARTM checkpoint to start from instead; empty for none.
+        start_from: a SARTM checkpoint to start from instead; empty for none.
         label_space: mfnet, pst900 or fmb; must be that of every source.
         steps: optimiser steps.
-        val_every: steps between two measurements on `data.val`.
+        val_every: steps between two measurements on `data.val`, and two saves.
+        patience: measurements without a better one after which the run ends; 0 never ends it early.
+        keep_best: number of models kept, the best by val mIoU.
         ema_decay: of the averaged weights, which are what is measured and saved; 0 for none.
         precision: of Lightning's trainer: 32-true, bf16-mixed, 16-mixed.
         device: auto, cpu or cuda.
+        devices: processes on this machine, one a device; `data.batch_size` is of each.
+        nodes: machines; the run is then started by torchrun on each.
         seed: of weights, sampling and augmentation.
     """
 
@@ -170,13 +179,17 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     sam2_weights: str = ''
-    resume: str = ''
+    start_from: str = ''
     label_space: str = 'mfnet'
     steps: int = 10000
     val_every: int = 500
+    patience: int = 0
+    keep_best: int = 1
     ema_decay: float = 0.999
     precision: str = '32-true'
     device: str = 'auto'
+    devices: int = 1
+    nodes: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -184,9 +197,12 @@ class TrainConfig:
 
         _one_of('label_space', self.label_space, tuple(LABEL_SPACES))
         _positive('steps', self.steps)
-        _positive('val_every', self.val_every)
-        if self.sam2_weights and self.resume:
-            raise SartmError('sam2_weights and resume are both set; a run starts from one of them')
+        for key in ('val_every', 'keep_best', 'devices', 'nodes'):
+            _positive(key, getattr(self, key))
+        if self.sam2_weights and self.start_from:
+            raise SartmError(
+                'sam2_weights and start_from are both set; a run starts from one of them'
+            )
 
 
 def load_train_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -218,6 +234,25 @@ def load_train_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         raise SartmError(f'no configuration file {path}; config/train/ has some') from None
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise SartmError(f'configuration {path}: {_first_line(error)}') from error
+
+
+def differences(before: TrainConfig, now: TrainConfig) -> list[str]:
+    """Dotted keys in which two configurations differ, with both values."""
+    plain = [_flat(to_dict(config)) for config in (before, now)]
+    keys = sorted(plain[0].keys() | plain[1].keys())
+    return [
+        f'{key} ({plain[0].get(key)} before, {plain[1].get(key)} now)'
+        for key in keys
+        if plain[0].get(key) != plain[1].get(key)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], at: str = '') -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f'{at}{key}.') if isinstance(value, dict) else {f'{at}{key}': value}
+    return flat
 
 
 def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:

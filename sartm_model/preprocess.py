@@ -86,3 +86,25 @@ def resize_thermal(thermal: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(thermal.shape[-2:]) == size:
         return thermal
     return F.interpolate(thermal, size=size, mode='bilinear', align_corners=False)
+
+
+def network_inputs(
+    rgb: Tensor | None, thermal: Tensor | None, range_: ThermalRange
+) -> tuple[Tensor | None, Tensor | None]:
+    """One pair of images as the network takes them.
+
+    Args:
+        rgb: uint8 `[H, W, 3]`, or None.
+        thermal: uint8 or uint16 `[h, w]` of the same field of view, or None.
+        range_: how thermal counts are scaled.
+
+    Returns:
+        float32 `[1, 3, H, W]` and `[1, 1, H, W]` (`[1, 1, h, w]` where there is no RGB), or None.
+    """
+    rgb_input = None if rgb is None else normalise_rgb(rgb[None])
+    if thermal is None:
+        return rgb_input, None
+    thermal_input = normalise_thermal(scale_thermal(thermal, range_)[None])
+    if rgb is not None:
+        thermal_input = resize_thermal(thermal_input, (rgb.shape[0], rgb.shape[1]))
+    return rgb_input, thermal_input

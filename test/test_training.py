@@ -191,7 +191,7 @@ def test_a_run_leaves_a_checkpoint_that_learned(tmp_path):
     grown = [key for key, value in loaded.state.items() if 'lora_B' in key and value.any()]
     assert any('rgb' in key for key in grown)
     assert any('thermal' in key for key in grown)
-    again = train(write_config(tmp_path), tmp_path / 'more', [f'resume={last}'])
+    again = train(write_config(tmp_path), tmp_path / 'more', [f'start_from={last}'])
     assert checkpoints.load(again).config == loaded.config
 
 
@@ -206,10 +206,10 @@ def test_a_run_leaves_a_checkpoint_that_learned(tmp_path):
         ({}, ['label_space=moon'], 'label_space'),
         ({}, ['data.drop_modality=2'], 'probability'),
         ({}, ['data.paste_objects=-1'], 'paste_objects'),
-        ({}, ['sam2_weights=a', 'resume=b'], 'starts from one of them'),
+        ({}, ['sam2_weights=a', 'start_from=b'], 'starts from one of them'),
         ({}, ['label_space=fmb'], 'classes of mfnet'),
         ({}, ['loss.class_weights=[1,2]'], 'one a class of mfnet'),
-        ({}, ['resume=/nowhere.safetensors'], 'no checkpoint'),
+        ({}, ['start_from=/nowhere.safetensors'], 'no checkpoint'),
     ],
 )
 def test_settings_that_cannot_be_used(tmp_path, values, overrides, fault):

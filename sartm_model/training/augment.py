@@ -21,15 +21,17 @@ from sartm_model.preprocess import (
 
 
 class Sample(NamedTuple):
-    """One training sample, or a batch of them with a leading B.
+    """One training sample, or a batch of them with a leading B (and a list of names).
 
     Attributes:
+        name: of the frame it was made of.
         rgb: `[3, H, W]`, normalised.
         thermal: `[1, H, W]`, normalised.
         labels: int64 `[H, W]`.
         absent: bool `[2]`, which modality the network is to do without.
     """
 
+    name: str
     rgb: Tensor
     thermal: Tensor
     labels: Tensor
@@ -64,6 +66,7 @@ def augment(
     if rng.random() < config.drop_modality:
         absent[rng.integers(2)] = True
     return Sample(
+        frame.name,
         normalise_rgb(torch.from_numpy(rgb)[None])[0].contiguous(),
         normalise_thermal(torch.from_numpy(crop.thermal)[None])[0],
         torch.from_numpy(crop.labels.astype(np.int64)),

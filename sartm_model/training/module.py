@@ -1,4 +1,4 @@
-"""SARTM as a Lightning module: the step, the schedule and the averaged weights."""
+"""SARTM as a Lightning module: the step, the schedule, the averaged weights and the measuring."""
 
 from __future__ import annotations
 
@@ -9,22 +9,62 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 
 from sartm_model.config import TrainConfig
 from sartm_model.errors import SartmError
+from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
+from sartm_model.labels import LabelSpace
 from sartm_model.network import Sartm
+from sartm_model.preprocess import ThermalRange, network_inputs
 from sartm_model.training.augment import Sample
+from sartm_model.training.data import (
+    BatchesFrom,
+    TrainingSamples,
+    WholeFrame,
+    WholeFrames,
+    open_source,
+)
 from sartm_model.training.losses import ohem_cross_entropy
 
 
 class SartmTraining(pl.LightningModule):
-    """Trains `model` by eq. 15's first two terms; `averaged` holds what is measured and saved."""
+    """Trains `model` by eq. 15; `averaged` holds what is measured and saved.
 
-    def __init__(self, model: Sartm, config: TrainConfig) -> None:
+    Args:
+        model: not merged.
+        config: of the run.
+        label_space: of the run.
+    """
+
+    def __init__(self, model: Sartm, config: TrainConfig, label_space: LabelSpace) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        self.label_space = label_space
         self.ema = AveragedModel(model, multi_avg_fn=self._average, use_buffers=True)
+        self.samples = TrainingSamples(config.data, label_space, config.seed)
+        self.measured = WholeFrames(open_source(config.data.val, label_space))
+
+    def train_dataloader(self) -> DataLoader:
+        """This process's batches, from the first that the run has not yet been trained on."""
+        data, trainer = self.config.data, self.trainer
+        first = trainer.global_step * self.config.optim.accumulate
+        return DataLoader(
+            self.samples,
+            batch_sampler=BatchesFrom(
+                first, data.batch_size, trainer.global_rank, trainer.world_size
+            ),
+            num_workers=data.workers,
+            persistent_workers=data.workers > 0,
+            pin_memory=self.device.type == 'cuda',
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """This process's part of the frames to measure on, one at a time."""
+        mine = range(self.trainer.global_rank, len(self.measured), self.trainer.world_size)
+        workers = min(2, self.config.data.workers)
+        return DataLoader(self.measured, batch_size=None, sampler=mine, num_workers=workers)
 
     def training_step(self, batch: Sample, index: int) -> Tensor:
         """One batch: OHEM cross-entropy on both heads."""
@@ -44,14 +84,17 @@ class SartmTraining(pl.LightningModule):
         total = mask + loss.auxiliary * auxiliary
         if not torch.isfinite(total):
             raise SartmError(
-                f'the loss is {total.item()} at step {self.global_step}; lower optim.lr, or use '
+                f'the loss is {total.item()} at step {self.global_step}, on '
+                f'{", ".join(batch.name)}; look at these frames, lower optim.lr, or use '
                 f'precision=32-true or bf16-mixed'
             )
         self.log_dict({'loss': total, 'mask': mask, 'auxiliary': auxiliary}, prog_bar=True)
+        self.log('lr', self.trainer.optimizers[0].param_groups[0]['lr'])
         return total
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Follow the step with the averaged weights."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Follow each step with the averaged weights, before anything is saved."""
+        super().optimizer_step(*args, **kwargs)
         self.ema.update_parameters(self.model)
 
     def _average(self, averaged: Any, current: Any, count: Any) -> None:
@@ -65,6 +108,28 @@ class SartmTraining(pl.LightningModule):
     def averaged(self) -> Sartm:
         """A copy of the model with the averaged weights, in evaluation mode."""
         return cast(Sartm, copy.deepcopy(self.ema.module).eval())
+
+    def on_validation_epoch_start(self) -> None:
+        """Count anew."""
+        self.confusion = ConfusionMatrix(len(self.label_space))
+
+    def validation_step(self, frame: WholeFrame, index: int) -> Tensor:
+        """Predict one frame at its own size by the averaged weights; the labels, uint8 `[H, W]`."""
+        model = cast(Sartm, self.ema.module)
+        inputs = network_inputs(frame.rgb, frame.thermal, ThermalRange())
+        labels = model.probabilities(model(*inputs))[0].argmax(dim=0).to(torch.uint8)
+        self.confusion.update(labels.cpu().numpy(), frame.labels.cpu().numpy())
+        return labels
+
+    def on_validation_epoch_end(self) -> None:
+        """Add up what all processes counted and log the figures as `val_...`, in percent."""
+        counts = torch.from_numpy(self.confusion.counts).to(self.device)
+        summed = self.trainer.strategy.reduce(counts, reduce_op='sum')
+        self.confusion.counts = summed.cpu().numpy()
+        figures = metrics(self.confusion, self.label_space)
+        self.log('val_miou', figures['miou'], rank_zero_only=True)
+        for name, iou in figures['per_class_iou'].items():
+            self.log(f'val_iou/{name}', iou or 0.0, rank_zero_only=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW, no decay on 1-D parameters; linear warm-up from a tenth, then polynomial decay."""

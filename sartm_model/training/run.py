@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,42 +13,46 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from sartm_model import checkpoint as checkpoints
-from sartm_model.config import TrainConfig, load_train_config, to_dict
-from sartm_model.datasets.base import Frame
+from sartm_model.config import TrainConfig, differences, load_train_config, to_dict
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.evaluate import evaluate
+from sartm_model.files import write_file
 from sartm_model.labels import LABEL_SPACES, LabelSpace
 from sartm_model.network import Sartm
-from sartm_model.predictor import Predictor
-from sartm_model.training.data import TrainingSamples, open_source
+from sartm_model.training.callbacks import STATE, KeepBest, KeepState, LogPictures, Progress
 from sartm_model.training.module import SartmTraining
 
+METRICS = 'metrics.csv'
+# What may differ between a run and its resumption: it changes the speed and not the samples.
+_FREE_TO_CHANGE = ('data.workers', 'device')
 
-def train(config_path: Path, out: Path, overrides: Sequence[str] = ()) -> Path:
+
+def train(
+    config_path: Path, out: Path, overrides: Sequence[str] = (), *, resume: bool = False
+) -> Path:
     """Train a model and leave it in a folder.
 
     Args:
         config_path: YAML of a `TrainConfig`.
-        out: receives `config.yaml`, `last.safetensors`, `best.safetensors` (by val mIoU) and the
-            logged losses, `metrics.csv`.
+        out: receives `config.yaml`, the models `last.safetensors` and `best.safetensors` (by val
+            mIoU), the state `last.ckpt`, the figures `metrics.csv` (those before a resumption in
+            `metrics_1.csv` and so on) and TensorBoard's `events`.
         overrides: `key=value`, laid over the file.
+        resume: go on with the run in `out`, from its `last.ckpt`; the losses are those of a run
+            that was never stopped.
 
     Returns:
         The path of `last.safetensors`.
 
     Raises:
         SartmError: a setting, a data set or a file that cannot be used, or a loss that diverges.
+        KeyboardInterrupt: Ctrl-C; the state is saved.
     """
     config = load_train_config(config_path, overrides)
-    out.mkdir(parents=True, exist_ok=True)
-    plain = json.loads(json.dumps(to_dict(config)))
-    (out / 'config.yaml').write_text(yaml.safe_dump(plain, sort_keys=False))
+    state = _enter(out, config, resume)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     label_space = LABEL_SPACES[config.label_space]
     if len(config.loss.class_weights) not in (0, len(label_space)):
@@ -53,35 +60,62 @@ def train(config_path: Path, out: Path, overrides: Sequence[str] = ()) -> Path:
             f'loss.class_weights has {len(config.loss.class_weights)} values; expected '
             f'{len(label_space)}, one a class of {label_space.name}, or none'
         )
-    model = _start(config, label_space)
-    loader = DataLoader(
-        TrainingSamples(config.data, label_space, config.seed),
-        batch_size=config.data.batch_size,
-        num_workers=config.data.workers,
-        persistent_workers=config.data.workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
-    save = _SaveAndMeasure(config, label_space, out)
-    trainer = pl.Trainer(
-        accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[config.device],
-        devices=1,
-        precision=cast(Any, config.precision),
-        max_steps=config.steps,
-        gradient_clip_val=config.optim.clip_norm,
-        logger=CSVLogger(out, name='', version=''),
-        callbacks=[save, TQDMProgressBar(refresh_rate=10)],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        log_every_n_steps=20,
-    )
-    trainer.fit(SartmTraining(model, config), loader)
+    module = SartmTraining(_start(config, label_space), config, label_space)
+    keep_state = KeepState(config, out)
+    trainer = _trainer(config, out, keep_state)
+    try:
+        # weights_only: the state is tensors and plain values, and no code is read with it.
+        trainer.fit(module, ckpt_path=state, weights_only=True)
+        if not keep_state.stopped_by and trainer.global_step % config.val_every:
+            trainer.validate(module, verbose=False)
+    except SartmError as error:
+        # A loader's process sends its traceback as the message; the fault is its last line.
+        message = str(error).strip().splitlines()[-1]
+        raise SartmError(message.removeprefix('sartm_model.errors.SartmError: ')) from error
+    keep_state.report()
     return out / 'last.safetensors'
+
+
+def _enter(out: Path, config: TrainConfig, resume: bool) -> Path | None:
+    """Claim the run's folder; the state to resume from, or None for a new run."""
+    state, written = out / STATE, out / 'config.yaml'
+    if not resume:
+        if state.exists():
+            raise SartmError(
+                f'{out} holds a run already; --resume goes on with it, or choose another folder'
+            )
+        if _is_first_process():
+            plain = json.loads(json.dumps(to_dict(config)))
+            write_file(written, yaml.safe_dump(plain, sort_keys=False))
+        return None
+    if not state.is_file() or not written.is_file():
+        raise SartmError(f'{out} has no {STATE} and config.yaml of a run to resume')
+    differing = [
+        difference
+        for difference in differences(load_train_config(written), config)
+        if not difference.startswith(_FREE_TO_CHANGE)
+    ]
+    if differing:
+        raise SartmError(
+            f'the run in {out} was set otherwise: {"; ".join(differing)}; resume it with its own '
+            f'settings, or start a new run from its last.safetensors by start_from'
+        )
+    if _is_first_process() and (out / METRICS).exists():
+        # Lightning begins the file anew.
+        number = 1 + sum(1 for _ in out.glob('metrics_*.csv'))
+        os.replace(out / METRICS, out / f'metrics_{number}.csv')
+    return state
+
+
+def _is_first_process() -> bool:
+    """Of those that torchrun or Lightning started; the first alone writes."""
+    return os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0')) == '0'
 
 
 def _start(config: TrainConfig, label_space: LabelSpace) -> Sartm:
     """The model a run starts from: random, SAM2's weights, or an earlier checkpoint."""
-    if config.resume:
-        earlier = checkpoints.load(config.resume)
+    if config.start_from:
+        earlier = checkpoints.load(config.start_from)
         if earlier.label_space.classes != label_space.classes:
             raise SartmError(
                 f'checkpoint {earlier.path} has the classes of {earlier.label_space.name}, but the '
@@ -99,40 +133,44 @@ def _start(config: TrainConfig, label_space: LabelSpace) -> Sartm:
     return model
 
 
-class _SaveAndMeasure(Callback):
-    """Every `val_every` steps and at the end: save the averaged weights and measure them."""
-
-    def __init__(self, config: TrainConfig, label_space: LabelSpace, out: Path) -> None:
-        self.config = config
-        self.label_space = label_space
-        self.out = out
-        self.val = open_source(config.data.val, label_space)
-        self.best = -1.0
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
-        step = trainer.global_step
-        if step % self.config.val_every == 0 or step == self.config.steps:
-            self._save_and_measure(trainer, module, step)
-
-    def _save_and_measure(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        last = self.out / 'last.safetensors'
-        card = {'config': to_dict(self.config), 'steps': step}
-        checkpoints.save(last, module.averaged(), self.label_space, card)
-        device = 'cuda' if module.device.type == 'cuda' else 'cpu'
-        predictor = Predictor(last, device=device, precision='fp32')
-
-        def predict(frame: Frame) -> Any:
-            return predictor.predict(frame.rgb, frame.thermal).labels
-
-        miou = evaluate(predict, self.val)['miou']
-        module.log('val_miou', miou)
-        # A line of its own, which a redirected log keeps and a progress bar overwrites.
-        tqdm.write(f'step {step}: val mIoU {miou:.1f} %')
-        if miou > self.best:
-            self.best = miou
-            checkpoints.save(
-                self.out / 'best.safetensors',
-                module.averaged(),
-                self.label_space,
-                {**card, 'val_miou': miou},
-            )
+def _trainer(config: TrainConfig, out: Path, keep_state: KeepState) -> pl.Trainer:
+    # Lightning's remarks on its own products and on numbers of workers are not about the run.
+    for name in ('pytorch_lightning.utilities.rank_zero', 'lightning_fabric.utilities.seed'):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings('ignore', message='.*does not have many workers.*')
+    warnings.filterwarnings('ignore', message='.*isinstance.treespec, LeafSpec.*')
+    warnings.filterwarnings('ignore', message='.*exists and is not empty.*')
+    on_gpu = config.device != 'cpu' and torch.cuda.is_available()
+    several = config.devices * config.nodes > 1
+    callbacks: list[Any] = [
+        keep_state,
+        KeepBest(config, out),
+        LogPictures(),
+        Progress(refresh_rate=10),
+    ]
+    if config.patience:
+        callbacks.append(EarlyStopping('val_miou', mode='max', patience=config.patience))
+    return pl.Trainer(
+        accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[config.device],
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy='ddp' if several else 'auto',
+        sync_batchnorm=several and on_gpu,
+        use_distributed_sampler=False,
+        precision=cast(Any, config.precision),
+        max_steps=config.steps,
+        accumulate_grad_batches=config.optim.accumulate,
+        gradient_clip_val=config.optim.clip_norm,
+        # Steps are counted in batches here, and over the whole run.
+        val_check_interval=config.val_every * config.optim.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=[
+            CSVLogger(out, name='', version=''),
+            TensorBoardLogger(out, name='', version='', sub_dir='events'),
+        ],
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=min(20, config.val_every),
+    )
