@@ -26,12 +26,15 @@ class ModelConfig:
         modalities: names of the two inputs, RGB first.
         lora_rank: r of eq. 6-7.
         prediction: the mean of the heads' probabilities, or one head's.
+        input_scale: at which part of their height and width the network is shown the images; half
+            takes a quarter of the time. Training crops keep their own scale.
     """
 
     size: str = 'nano'
     modalities: tuple[str, str] = ('rgb', 'thermal')
     lora_rank: int = 16
     prediction: str = 'mean'
+    input_scale: float = 1.0
 
     def __post_init__(self) -> None:
         # YAML and JSON know lists only; as a tuple, equal configurations compare equal.
@@ -40,6 +43,10 @@ class ModelConfig:
         _one_of('model.prediction', self.prediction, PREDICTIONS)
         if self.lora_rank < 1:
             raise SartmError(f'model.lora_rank is {self.lora_rank}; expected 1 or more')
+        if not 0 < self.input_scale <= 1:
+            raise SartmError(
+                f'model.input_scale is {self.input_scale}; expected above 0 and at most 1'
+            )
         # A dot would split the name of an adapter's weights.
         if len(set(self.modalities)) != 2 or any(
             not name.isidentifier() for name in self.modalities

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 
 from sartm_model import checkpoint as checkpoints
@@ -172,6 +173,32 @@ def test_any_size_gives_logits_of_that_size(size):
     assert torch.isfinite(output.mask_logits).all()
 
 
+def sampled_at(logits, places_h, places_w):
+    """Bilinear samples of `[B, K, h, w]` at places counted in its pixels, borders repeated."""
+    height, width = logits.shape[-2:]
+    y, x = (2 * places_h + 1) / height - 1, (2 * places_w + 1) / width - 1
+    grid = torch.stack(torch.meshgrid(y, x, indexing='ij')[::-1], dim=-1)
+    grid = grid.expand(len(logits), *grid.shape[-3:])
+    return F.grid_sample(logits, grid, padding_mode='border', align_corners=False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('size', [(128, 192), (97, 131), (150, 96)])
+def test_a_network_that_sees_less_gives_logits_of_the_images_size(size):
+    """Pixel (y, x) of the output lies at a quarter of its place in the smaller input."""
+    model = nano(input_scale=0.5, prediction='mask')
+    rgb, thermal = pair(*size)
+    small = tuple(round(length / 2) for length in size)
+    shrunk = [F.interpolate(x, size=small, mode='bilinear') for x in (rgb, thermal)]
+    padded = [F.pad(x, (0, -small[1] % 32, 0, -small[0] % 32)) for x in shrunk]
+    places = [(torch.arange(n) + 0.5) * s / n / 4 - 0.5 for n, s in zip(size, small, strict=True)]
+    logits = model.mask_decoder(model(*padded).fused)  # at a quarter of the padded input
+    expected = sampled_at(logits, *places).softmax(dim=1)
+    found = model.segment(rgb, thermal)
+    assert found.shape == (1, 5, *size)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize('num_classes', [1, 2, 15])
 def test_any_number_of_classes(num_classes):
@@ -216,6 +243,8 @@ def test_no_image_or_two_sizes_is_an_error():
         model(None, None)
     with pytest.raises(SartmError, match='differ in size'):
         model(rgb, thermal[..., :-1])
+    with pytest.raises(SartmError, match='input_scale'):
+        ModelConfig(input_scale=0)
 
 
 def test_thermal_scale_is_percentiles_with_a_guard_for_flat_frames():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -75,7 +76,11 @@ class Sartm(nn.Module):
         self.mask_decoder.masks.iou_prediction_head.requires_grad_(False)
 
     def forward(
-        self, rgb: Tensor | None, thermal: Tensor | None, absent: Tensor | None = None
+        self,
+        rgb: Tensor | None,
+        thermal: Tensor | None,
+        absent: Tensor | None = None,
+        size: tuple[int, int] | None = None,
     ) -> SartmOutput:
         """Segment a batch of aligned pairs.
 
@@ -84,23 +89,19 @@ class Sartm(nn.Module):
             thermal: normalised `[B, 1, H, W]` or `[B, 3, H, W]`, likewise.
             absent: bool `[B, 2]`, true where a modality that was given is to count as absent
                 (modality dropout in training).
+            size: `(H, W)` of the logits; that of the images where left out.
 
         Raises:
             SartmError: both are None, or their sizes differ.
         """
         images = dict(zip(self.config.modalities, (rgb, thermal), strict=True))
         given = {name: _three_channels(x) for name, x in images.items() if x is not None}
-        if not given:
-            raise SartmError('no image: the network needs at least one modality')
-        sizes = {(x.shape[-2], x.shape[-1]) for x in given.values()}
-        if len(sizes) > 1:
-            raise SartmError(f'the modalities differ in size: {sorted(sizes)}; expected one size')
-        size = sizes.pop()
+        seen = _common_size(given.values())
         pyramids = self.encoder({name: _pad(x) for name, x in given.items()})
         fused = Pyramid(*(self._fuse(level, pyramids, absent) for level in range(3)))
         return SartmOutput(
-            mask_logits=_to_size(self.mask_decoder(fused), size),
-            auxiliary_logits=_to_size(self.auxiliary_head(fused), size),
+            mask_logits=_to_size(self.mask_decoder(fused), seen, size or seen),
+            auxiliary_logits=_to_size(self.auxiliary_head(fused), seen, size or seen),
             fused=fused,
         )
 
@@ -118,6 +119,23 @@ class Sartm(nn.Module):
                 gone = absent[:, index, None, None, None]
                 maps.append(torch.where(gone, stand_in, pyramids[name][level]))
         return self.fusions[level](*maps)
+
+    def segment(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        """Class probabilities `[B, K, H, W]` of images whose size is H x W.
+
+        The network sees them at `config.input_scale` of their size. Arguments and errors are those
+        of `forward`.
+        """
+        given = [x for x in (rgb, thermal) if x is not None]
+        height, width = _common_size(given)
+        scale = self.config.input_scale
+        if scale != 1:
+            small = (max(1, round(height * scale)), max(1, round(width * scale)))
+            rgb, thermal = (
+                None if x is None else F.interpolate(x, size=small, mode='bilinear')
+                for x in (rgb, thermal)
+            )
+        return self.probabilities(self(rgb, thermal, size=(height, width)))
 
     def probabilities(self, output: SartmOutput) -> Tensor:
         """Class probabilities `[B, K, H, W]`: the mean of the heads' or one head's, as configured.
@@ -142,7 +160,27 @@ def _pad(x: Tensor) -> Tensor:
     return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))
 
 
-def _to_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear x4 to the padded input, then the padding cut off."""
-    full = F.interpolate(logits, scale_factor=4.0, mode='bilinear', align_corners=False)
+def _common_size(images: Iterable[Tensor]) -> tuple[int, int]:
+    """Height and width that all images have."""
+    sizes = {(x.shape[-2], x.shape[-1]) for x in images}
+    if not sizes:
+        raise SartmError('no image: the network needs at least one modality')
+    if len(sizes) > 1:
+        raise SartmError(f'the modalities differ in size: {sorted(sizes)}; expected one size')
+    return sizes.pop()
+
+
+def _to_size(logits: Tensor, seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Bilinear from a quarter of the padded input to `size`, the padding cut off.
+
+    Args:
+        logits: `[B, K, h, w]`, h and w a quarter of the padded input's.
+        seen: the input's size without its padding.
+        size: what the input's size becomes: x4 where it is the same.
+    """
+    rows, columns = (4 * new / old for old, new in zip(seen, size, strict=True))
+    # Rounding must not take a row off.
+    full = F.interpolate(
+        logits, scale_factor=(rows * (1 + 1e-9), columns * (1 + 1e-9)), mode='bilinear'
+    )
     return full[..., : size[0], : size[1]]

@@ -117,7 +117,7 @@ class SartmTraining(pl.LightningModule):
         """Predict one frame at its own size by the averaged weights; the labels, uint8 `[H, W]`."""
         model = cast(Sartm, self.ema.module)
         inputs = network_inputs(frame.rgb, frame.thermal, ThermalRange())
-        labels = model.probabilities(model(*inputs))[0].argmax(dim=0).to(torch.uint8)
+        labels = model.segment(*inputs)[0].argmax(dim=0).to(torch.uint8)
         self.confusion.update(labels.cpu().numpy(), frame.labels.cpu().numpy())
         return labels
 
