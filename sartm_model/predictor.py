@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +41,20 @@ class Prediction:
     overlay: np.ndarray | None = None
 
 
+class Inputs(NamedTuple):
+    """A pair as the network takes it, on its device and in its precision.
+
+    Attributes:
+        rgb: normalised `[1, 3, H, W]`, or None.
+        thermal: normalised `[1, 1, H, W]`, or None.
+        backdrop: what an overlay is laid over, counts `[H, W, 3]` or `[H, W, 1]`.
+    """
+
+    rgb: Tensor | None
+    thermal: Tensor | None
+    backdrop: Tensor
+
+
 class Predictor:
     """A network ready to run.
 
@@ -48,9 +63,11 @@ class Predictor:
         device: 'auto' (CUDA where there is a GPU), 'cpu', 'cuda' or 'cuda:1'.
         precision: 'auto' (fp16 on CUDA, fp32 on the CPU), 'fp16', 'bf16' or 'fp32'.
         thermal_range: how thermal counts are scaled; may be set anew between two calls.
+        head: 'mean' of the heads' probabilities, 'mask' or 'auxiliary' for one head's; what the
+            checkpoint says where left out.
 
     Raises:
-        SartmError: the checkpoint, the device or the precision cannot be used.
+        SartmError: the checkpoint, the device, the precision or the head cannot be used.
     """
 
     def __init__(
@@ -60,11 +77,15 @@ class Predictor:
         device: str = 'auto',
         precision: str = 'auto',
         thermal_range: ThermalRange | None = None,
+        head: str | None = None,
     ) -> None:
         self.device = _device(device)
         self.precision = _precision(precision, self.device)
         self.thermal_range = thermal_range or ThermalRange()
         loaded = checkpoints.load(checkpoint)
+        if head is not None:
+            loaded = replace(loaded, config=replace(loaded.config, prediction=head))
+        self.head = loaded.config.prediction
         self.label_space = loaded.label_space
         self._dtype = PRECISIONS[self.precision]
         self._model = _in_precision(checkpoints.build(loaded), self._dtype).to(self.device)
@@ -94,6 +115,18 @@ class Predictor:
         Raises:
             SartmError: an image of another shape or type, or none at all.
         """
+        inputs = self.inputs(rgb, thermal)
+        probability, labels = self.probabilities(inputs.rgb, inputs.thermal).max(dim=0)  # [H, W]
+        planes = {'labels': labels.to(torch.uint8)}
+        if confidence:
+            planes['confidence'] = (probability * 255).round().to(torch.uint8)
+        if overlay:
+            planes['overlay'] = self._blend(inputs.backdrop, labels, overlay_opacity)
+        return _download(planes)
+
+    @torch.inference_mode()
+    def inputs(self, rgb: np.ndarray | None, thermal: np.ndarray | None) -> Inputs:
+        """Upload and normalise a pair; arguments and errors are those of `predict`."""
         _check_images(rgb, thermal)
         colour, counts = _on_device([rgb, thermal], self.device)
         rgb_input = thermal_input = None
@@ -106,14 +139,12 @@ class Predictor:
             rgb_input = normalise_rgb(colour[None]).to(self._dtype)  # [1, 3, H, W]
             if thermal_input is not None:
                 thermal_input = resize_thermal(thermal_input, (colour.shape[0], colour.shape[1]))
-        output = self._model(rgb_input, thermal_input)
-        probability, labels = self._model.probabilities(output)[0].max(dim=0)  # [H, W] each
-        planes = {'labels': labels.to(torch.uint8)}
-        if confidence:
-            planes['confidence'] = (probability * 255).round().to(torch.uint8)
-        if overlay:
-            planes['overlay'] = self._blend(backdrop, labels, overlay_opacity)
-        return _download(planes)
+        return Inputs(rgb_input, thermal_input, backdrop)
+
+    @torch.inference_mode()
+    def probabilities(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        """Class probabilities float32 `[K, H, W]` of images as `inputs` gives them."""
+        return self._model.probabilities(self._model(rgb, thermal))[0]
 
     def _blend(self, backdrop: Tensor, labels: Tensor, opacity: float) -> Tensor:
         """Class colours over the image, uint8 `[H, W, 3]`; id 0 leaves the image as it is."""

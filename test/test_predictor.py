@@ -16,6 +16,8 @@ from sartm_model.preprocess import ThermalRange
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no CUDA device')
 
+FULL = ThermalRange('fixed', 0, 255)
+
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
@@ -31,7 +33,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def predictor(checkpoint):
-    return Predictor(checkpoint, device='cpu', thermal_range=ThermalRange('fixed', 0, 255))
+    return Predictor(checkpoint, device='cpu', thermal_range=FULL)
 
 
 def images(height=70, width=100):
@@ -41,6 +43,11 @@ def images(height=70, width=100):
 
 
 def by_hand(checkpoint, rgb, thermal):
+    """Probabilities [K, H, W] of both heads on the mean."""
+    return sum(heads_by_hand(checkpoint, rgb, thermal).values()) / 2
+
+
+def heads_by_hand(checkpoint, rgb, thermal):
     """Probabilities [K, H, W] by ImageNet's published statistics and the unmerged network."""
     model = checkpoints.build(checkpoints.load(checkpoint), merged=False)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -48,7 +55,8 @@ def by_hand(checkpoint, rgb, thermal):
     t = torch.from_numpy(((thermal / 255 - 0.449) / 0.226).astype(np.float32)[None, None])
     with torch.no_grad():
         out = model(x, t)
-        return (out.mask_logits.softmax(1) + out.auxiliary_logits.softmax(1))[0].numpy() / 2
+        heads = {'mask': out.mask_logits, 'auxiliary': out.auxiliary_logits}
+        return {name: logits.softmax(1)[0].numpy() for name, logits in heads.items()}
 
 
 def test_labels_confidence_and_overlay(checkpoint, predictor):
@@ -67,6 +75,17 @@ def test_labels_confidence_and_overlay(checkpoint, predictor):
     for image in (found.labels, found.confidence, found.overlay):
         assert image.dtype == np.uint8
         assert image.flags.c_contiguous
+
+
+@pytest.mark.parametrize('head', ['mask', 'auxiliary'])
+def test_each_head_alone(checkpoint, head):
+    rgb, thermal = images()
+    alone = Predictor(checkpoint, device='cpu', head=head, thermal_range=FULL)
+    found = alone.predict(rgb, thermal, confidence=True)
+    wanted = heads_by_hand(checkpoint, rgb, thermal)[head]
+    assert np.abs(found.confidence / 255 - wanted.max(axis=0)).max() < 1 / 255
+    assert (found.labels == wanted.argmax(axis=0)).mean() > 0.99
+    assert alone.head == head
 
 
 def test_only_what_is_asked_for_is_made(predictor):
@@ -163,5 +182,7 @@ def test_settings_that_cannot_be_used(checkpoint):
         Predictor(checkpoint, device='cuda:99')
     with pytest.raises(SartmError, match='precision'):
         Predictor(checkpoint, device='cpu', precision='int3')
+    with pytest.raises(SartmError, match='mean, mask, auxiliary'):
+        Predictor(checkpoint, device='cpu', head='best')
     with pytest.raises(SartmError, match='low < high'):
         ThermalRange('fixed', 5, 5)
