@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from sartm_model.evaluation.metrics import MEANS
 from sartm_model.files import write_file
 from sartm_model.labels import LabelSpace
+from sartm_model.page import class_name, figures, page, percent, picture, shade
 from sartm_ros.sheet import Row, contact_sheet, png_bytes
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c1e; background: #fafaf8;
-       max-width: 1340px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
-table { border-collapse: collapse; } td, th { padding: .2em 1.2em .2em 0; text-align: left; }
-td.figure { text-align: right; font-variant-numeric: tabular-nums; }
-.bar { display: inline-block; height: .8em; vertical-align: middle; }
-.swatch { display: inline-block; width: .9em; height: .9em; margin-right: .5em;
-          border: 1px solid #888; vertical-align: middle; }
-img { max-width: 100%; }
-"""
-
-METRIC_NAMES = {
-    'miou': 'mIoU, absent classes count 0',
-    'miou_present': 'mIoU, classes present',
-    'miou_foreground': 'mIoU without background',
-    'pixel_accuracy': 'pixel accuracy',
-}
 
 
 @dataclass(frozen=True)
@@ -109,40 +90,30 @@ def _page(
     label_space: LabelSpace,
 ) -> str:
     skew, duration = result['skew_ms'], result['predict_ms']
-    figures = [
+    facts = [
         *((f'messages on {topic}', str(count)) for topic, count in result['messages'].items()),
         ('pairs', str(result['pairs'])),
         *((f'dropped: {reason}', str(count)) for reason, count in result['dropped'].items()),
         ('skew of a pair, median / greatest', f'{skew["median"]:.1f} / {skew["max"]:.1f} ms'),
         ('prediction, median / p99', f'{duration["median"]:.1f} / {duration["p99"]:.1f} ms'),
     ]
-    image = base64.b64encode(sheet).decode()
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n'
-        f'<h1>{escape(title)}</h1>\n{_figures(figures)}\n'
+    return page(
+        title,
+        f'{figures(facts)}\n'
         f'{_metrics(result, label_space)}\n'
         f'<h2>Share of the pixels</h2>\n{_shares(records, label_space)}\n'
         '<h2>Frames</h2>\n<p>Every frame is in <code>frames.csv</code>.</p>\n'
-        f'<img alt="contact sheet" src="data:image/png;base64,{image}">\n</body></html>\n'
+        f'{picture(sheet, "png", "contact sheet")}',
     )
-
-
-def _figures(figures: Sequence[tuple[str, str]]) -> str:
-    lines = [
-        f'<tr><td>{escape(name)}</td><td class="figure">{escape(value)}</td></tr>'
-        for name, value in figures
-    ]
-    return '<table>\n' + '\n'.join(lines) + '\n</table>'
 
 
 def _metrics(result: Mapping[str, Any], label_space: LabelSpace) -> str:
     metrics = result['metrics']
     if metrics is None:
         return '<p>No ground truth was given, so there are no metrics.</p>'
-    means = [(text, f'{metrics[name]:.1f} %') for name, text in METRIC_NAMES.items()]
+    means = [(text, percent(metrics[name])) for name, text in MEANS.items()]
     heading = f'<h2>Metrics over {result["frames_with_truth"]} frames with ground truth</h2>'
-    return f'{heading}\n{_figures(means)}\n<h2>IoU</h2>\n' + _bars(
+    return f'{heading}\n{figures(means)}\n<h2>IoU</h2>\n' + _bars(
         metrics['per_class_iou'], label_space
     )
 
@@ -158,13 +129,11 @@ def _bars(percents: Mapping[str, float | None], label_space: LabelSpace) -> str:
     """A bar a class; a class without a figure is shown as absent."""
     lines = []
     for name, color in zip(label_space.classes, label_space.colors, strict=True):
-        percent = percents.get(name)
-        figure = 'absent' if percent is None else f'{percent:.1f} %'
-        shade = 'rgb({}, {}, {})'.format(*color)
+        value = percents.get(name)
+        figure = 'absent' if value is None else percent(value)
         lines.append(
-            f'<tr><td><span class="swatch" style="background: {shade}"></span>'
-            f'{escape(name.replace("_", " "))}</td><td class="figure">{figure}</td>'
-            f'<td><span class="bar" style="width: {3 * (percent or 0):.0f}px; '
-            f'background: {shade}"></span></td></tr>'
+            f'<tr><td>{class_name(name, color)}</td><td class="figure">{figure}</td>'
+            f'<td><span class="bar" style="width: {3 * (value or 0):.0f}px; '
+            f'background: {shade(color)}"></span></td></tr>'
         )
     return '<table>\n' + '\n'.join(lines) + '\n</table>'

@@ -6,11 +6,11 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sartm_model.labels import LabelSpace
+from sartm_model.pictures import false_color
 
 MARGIN = 16  # pixels around the sheet and under its title
 GAP = 6  # pixels between pictures
@@ -102,17 +102,6 @@ def contact_sheet(
             draw.text((x + 21, y), name, INK, _font(TEXT))
         y += LINE
     return sheet
-
-
-def false_color(thermal: np.ndarray) -> np.ndarray:
-    """Thermal `[h, w]` as uint8 `[h, w, 3]` RGB, black cold to yellow hot.
-
-    The range is the image's own 1st to 99.7th percentile.
-    """
-    low, high = np.percentile(thermal, (1, 99.7))
-    unit = (thermal.astype(np.float32) - low) / max(high - low, 1.0)
-    grey = (np.clip(unit, 0, 1) * 255).astype(np.uint8)
-    return cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
 def png_bytes(image: Image.Image) -> bytes:

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from sartm_model.labels import FMB, MFNET
-from sartm_ros.sheet import Row, contact_sheet, false_color, png_bytes, webp_bytes
+from sartm_model.pictures import false_color
+from sartm_ros.sheet import Row, contact_sheet, png_bytes, webp_bytes
 
 CELL = 64
 
