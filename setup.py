@@ -38,8 +38,9 @@ setup(
         'tqdm',
     ],
     extras_require={
+        'report': ['matplotlib>=3.8'],
         'train': ['peft>=0.13', 'pytorch-lightning>=2.6', 'tensorboard'],
-        'test': ['hypothesis', 'mypy', 'pytest', 'ruff'],
+        'test': ['hypothesis', 'mypy', 'pytest', 'ruff', 'torchmetrics'],
     },
     entry_points={
         'console_scripts': [

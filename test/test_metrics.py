@@ -7,10 +7,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from sartm_model.datasets.base import Frame, PairDataset
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.evaluate import evaluate
+from sartm_model.evaluation.evaluate import Answer, evaluate
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import MFNET, LabelSpace
 
@@ -65,6 +66,30 @@ def test_agrees_with_loops_over_the_pixels(classes, seed):
     assert figures['miou_foreground'] == pytest.approx(foreground)
     assert figures['pixel_accuracy'] == pytest.approx(accuracy)
     assert figures['frames'] == 3
+
+
+@pytest.mark.parametrize(('classes', 'seed'), [(2, 0), (9, 1), (15, 2)])
+def test_agrees_with_torchmetrics(classes, seed):
+    from torchmetrics import classification
+
+    rng = np.random.default_rng(seed)
+    confusion, ours = ConfusionMatrix(classes), {'num_classes': classes, 'ignore_index': 255}
+    matrix = classification.MulticlassConfusionMatrix(**ours)
+    iou = classification.MulticlassJaccardIndex(**ours, average='none')
+    accuracy = classification.MulticlassAccuracy(**ours, average='micro')
+    for _ in range(3):
+        truth = rng.integers(0, classes, (30, 40)).astype(np.uint8)
+        labels = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, classes, (30, 40)))
+        truth[rng.random(truth.shape) < 0.1] = 255
+        confusion.update(labels, truth)
+        for theirs in (matrix, iou, accuracy):
+            theirs.update(torch.from_numpy(labels)[None], torch.from_numpy(truth.astype(int))[None])
+    figures = metrics(confusion, space(classes))
+    assert figures['confusion'] == matrix.compute().tolist()
+    by_class = (100 * iou.compute()).tolist()
+    assert list(figures['per_class_iou'].values()) == pytest.approx(by_class, rel=1e-5)
+    assert figures['miou'] == pytest.approx(sum(by_class) / classes, rel=1e-5)
+    assert figures['pixel_accuracy'] == pytest.approx(100 * accuracy.compute().item(), rel=1e-5)
 
 
 def test_by_hand():
@@ -175,6 +200,32 @@ def test_evaluate_counts_day_and_night_apart_and_together():
     # Plain JSON, and no mean is NaN.
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert not math.isnan(figures['miou'])
+
+
+def test_evaluate_gives_boundaries_calibration_and_each_frame():
+    frames = [
+        frame('1D', [0, 1], 'day'),
+        frame('2N', [1, 1], 'night'),
+        frame('3N', [255, 255], 'night'),
+    ]
+
+    def sure(_frame):
+        return Answer(np.array([[0, 1]], np.uint8), np.array([[0.5, 1.0]], np.float32))
+
+    figures = evaluate(sure, Frames(frames))
+    # 1D: both right. 2N: class 1 has 1 hit and 1 miss; class 0 is only predicted.
+    assert figures['frame_miou'] == {'1D': 100.0, '2N': 25.0, '3N': None}
+    assert figures['night']['frame_miou'] == {'2N': 25.0, '3N': None}
+    # of class 1 one outline pixel is true and found (1D), one more is predicted (2N)
+    assert figures['boundary_f1'] == pytest.approx(200 / 3)
+    assert figures['day']['boundary_f1'] == 100.0
+    # confidence 0.5: 1 of 2 right; confidence 1: 2 of 2 right
+    assert figures['ece'] == 0.0
+    assert figures['day']['ece'] == pytest.approx(25.0)
+    assert figures['reliability']['pixels'] == [*[0] * 7, 2, *[0] * 6, 2]
+    labels_alone = evaluate(lambda f: sure(f).labels, Frames(frames))
+    assert labels_alone['ece'] is None
+    assert labels_alone['confusion'] == figures['confusion']
 
 
 def test_evaluate_leaves_out_conditions_that_no_frame_tells():

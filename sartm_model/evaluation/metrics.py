@@ -9,6 +9,14 @@ import numpy as np
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID, LabelSpace
 
+MEANS = {
+    'miou': 'mIoU, absent classes count 0',
+    'miou_present': 'mIoU, classes present',
+    'miou_foreground': 'mIoU without background',
+    'pixel_accuracy': 'pixel accuracy',
+}
+"""What the means that `metrics` gives are called in a report."""
+
 
 class ConfusionMatrix:
     """Counts of pixels by true class and predicted class.
