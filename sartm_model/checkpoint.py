@@ -18,6 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from sartm_model.config import ModelConfig, model_config_from_dict, to_dict
 from sartm_model.errors import SartmError
@@ -108,16 +110,20 @@ def build(checkpoint: Checkpoint, *, merged: bool = True) -> Sartm:
     return model.eval()
 
 
-def describe(checkpoint: str | Path) -> dict[str, Any]:
-    """What `sartm info` prints: configuration, labels, parameter counts, card."""
+def describe(checkpoint: str | Path, height: int = 480, width: int = 640) -> dict[str, Any]:
+    """What `sartm info` prints: configuration, labels, size, parameter counts, operations, card."""
     loaded = load(checkpoint)
-    model = build(loaded, merged=False)
     return {
         'file': str(loaded.path),
         'bytes': loaded.path.stat().st_size,
         'model': to_dict(loaded.config),
         'labels': loaded.label_space.to_dict(),
-        'parameters': count_parameters(model),
+        'parameters': count_parameters(build(loaded, merged=False)),
+        'flops': {
+            'pair': count_flops(build(loaded), height, width),
+            'height': height,
+            'width': width,
+        },
         'card': loaded.card,
     }
 
@@ -129,6 +135,26 @@ def count_parameters(model: Sartm) -> dict[str, int]:
         'trainable': _count(p for p in model.parameters() if p.requires_grad),
         'encoder': _count(model.encoder.parameters()),
     }
+
+
+def count_flops(model: Sartm, height: int, width: int) -> int:
+    """Floating point operations of the network on one pair, a multiply-add counted as two.
+
+    Those of convolutions, linear layers and attention are counted; element-wise work, norms and
+    resizing, a small part, are not.
+
+    Raises:
+        SartmError: the size is not positive.
+    """
+    if height < 1 or width < 1:
+        raise SartmError(f'the size is {width}x{height} pixels; expected 1 or more each way')
+    parameter = next(model.parameters())
+    rgb, thermal = (parameter.new_zeros(1, channels, height, width) for channels in (3, 1))
+    counter = FlopCounterMode(display=False)
+    # The counter does not know the CPU's fused attention; the plain one is made of products.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(rgb, thermal)
+    return counter.get_total_flops()
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

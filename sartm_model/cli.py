@@ -14,6 +14,17 @@ from sartm_model.errors import SartmError
 USER_ERROR = 2
 INTERRUPTED = 130  # what a shell reports of a process that Ctrl-C ended
 
+# Those of `sartm_model.evaluation.corruptions`, which imports more than the help may wait for.
+CORRUPTIONS = (
+    'thermal_shift',
+    'thermal_noise',
+    'thermal_freeze',
+    'thermal_blackout',
+    'rgb_dark',
+    'rgb_glare',
+    'rgb_noise',
+)
+
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, like all errors here."""
@@ -121,11 +132,13 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
         verbs,
         'evaluate',
         commands.evaluate,
-        'Measure a checkpoint on a data set. Gives mean and per-class IoU in percent as JSON, by\n'
-        'day and by night too where the names of the frames tell.',
-        'sartm evaluate --dataset synthetic --split test\n'
+        'Measure a checkpoint on a data set. Gives IoU, boundary F1, calibration error as JSON,\n'
+        'in percent, by day and by night too where the names of the frames tell.',
+        'sartm evaluate --dataset synthetic --split test --report report\n'
         'sartm evaluate --checkpoint my.safetensors --dataset mfnet --root MFNet --split val\n'
-        '               --modality thermal --json val.json',
+        '               --modality thermal --json val.json\n'
+        'sartm evaluate --dataset synthetic --split val --corruption thermal_shift --severity 3\n'
+        'sartm evaluate --dataset synthetic --split val --flip --scales 0.75 1 1.25 --head mask',
     )
     verb.add_argument('--dataset', choices=('mfnet', 'pst900', 'fmb', 'synthetic'), required=True)
     verb.add_argument('--root', metavar='DIR', type=Path, help="the data set's folder")
@@ -138,6 +151,29 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
         default='both',
         help='what the network gets to see (default: %(default)s)',
     )
+    verb.add_argument(
+        '--corruption', choices=CORRUPTIONS, help='spoil the images, the same way at every run'
+    )
+    verb.add_argument(
+        '--severity', type=int, choices=range(1, 6), help='of the corruption, from 1 to 5'
+    )
+    verb.add_argument(
+        '--head',
+        choices=('mean', 'mask', 'auxiliary'),
+        help='the mean of both heads, or one alone (default: what the checkpoint says)',
+    )
+    verb.add_argument(
+        '--flip', action='store_true', help='average with the prediction of the mirrored images'
+    )
+    verb.add_argument(
+        '--scales',
+        metavar='S',
+        type=float,
+        nargs='+',
+        default=[1.0],
+        help='average over the images at these factors of their size (default: 1)',
+    )
+    verb.add_argument('--report', metavar='DIR', type=Path, help='write an HTML page, index.html')
     _add_json(verb)
     _add_model(verb)
 
@@ -166,11 +202,19 @@ def _add_info(verbs: argparse._SubParsersAction) -> None:
         verbs,
         'info',
         commands.info,
-        'Describe a checkpoint as JSON. Configuration, labels, numbers of parameters and the\n'
-        'model card.',
-        'sartm info demo\nsartm info runs/long/best.safetensors',
+        'Describe a checkpoint as JSON. Configuration, labels, bytes, numbers of parameters,\n'
+        'floating point operations a pair and the model card.',
+        'sartm info demo\nsartm info runs/long/best.safetensors --height 720 --width 1280',
     )
     verb.add_argument('checkpoint', metavar='F', help="a .safetensors checkpoint, or 'demo'")
+    for side, pixels in (('height', 480), ('width', 640)):
+        verb.add_argument(
+            f'--{side}',
+            metavar='PX',
+            type=int,
+            default=pixels,
+            help='of the pair whose operations are counted (default: %(default)s)',
+        )
 
 
 def _add_adapters(verbs: argparse._SubParsersAction) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,6 @@ from sartm_model.errors import SartmError
 from sartm_model.files import write_file
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sartm_model.datasets.base import Frame
     from sartm_model.predictor import Predictor
 
@@ -24,23 +23,37 @@ def predict(args: Namespace) -> None:
     from tqdm import tqdm
 
     from sartm_model.datasets.folder import FolderPairs
+    from sartm_model.pictures import encode
 
     frames = FolderPairs(args.rgb, args.thermal)
     predictor = _predictor(args)
     for frame in tqdm(frames, total=len(frames), unit='frame', disable=None):
         prediction = predictor.predict(frame.rgb, frame.thermal, overlay=True)
         assert prediction.overlay is not None
-        labels, overlay = _png(prediction.labels), _png(prediction.overlay)
+        labels, overlay = encode(prediction.labels), encode(prediction.overlay)
         write_file(args.out / f'{frame.name}_labels.png', labels)
         write_file(args.out / f'{frame.name}_overlay.png', overlay)
 
 
 def evaluate(args: Namespace) -> None:
     """Give the metrics of a checkpoint on a split."""
-    from sartm_model.datasets import open_dataset
-    from sartm_model.evaluation.evaluate import evaluate as measure
+    import torch
 
-    dataset = open_dataset(args.dataset, args.root, args.split)
+    from sartm_model.datasets import open_dataset
+    from sartm_model.evaluation.corruptions import AlteredPairs
+    from sartm_model.evaluation.evaluate import Answer
+    from sartm_model.evaluation.evaluate import evaluate as measure
+    from sartm_model.evaluation.tta import check_scales, probabilities
+
+    if args.report is not None:
+        write_report = _report_writer(args.report)
+    check_scales(args.scales)
+    dataset = AlteredPairs(
+        open_dataset(args.dataset, args.root, args.split),
+        modality=args.modality,
+        corruption=args.corruption,
+        severity=args.severity,
+    )
     predictor = _predictor(args)
     if predictor.label_space.classes != dataset.label_space.classes:
         raise SartmError(
@@ -48,12 +61,26 @@ def evaluate(args: Namespace) -> None:
             f'but {args.dataset} has those of {dataset.label_space.name!r}'
         )
 
-    def labels_of(frame: Frame) -> np.ndarray:
-        rgb = None if args.modality == 'thermal' else frame.rgb
-        thermal = None if args.modality == 'rgb' else frame.thermal
-        return predictor.predict(rgb, thermal).labels
+    def answer(frame: Frame) -> Answer:
+        found = probabilities(
+            predictor, frame.rgb, frame.thermal, flip=args.flip, scales=args.scales
+        )
+        confidence, labels = found.max(dim=0)
+        return Answer(labels.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
 
-    _give(measure(labels_of, dataset), args.json)
+    named = ('checkpoint', 'dataset', 'split', 'modality', 'corruption', 'severity')
+    settings = {
+        **{name: getattr(args, name) for name in named},
+        'head': predictor.head,
+        'flip': args.flip,
+        'scales': args.scales,
+        'device': str(predictor.device),
+        'precision': predictor.precision,
+    }
+    result = {**measure(answer, dataset), 'settings': settings}
+    _give(result, args.json)
+    if args.report is not None:
+        write_report(args.report, result, dataset, answer)
 
 
 def train(args: Namespace) -> None:
@@ -67,7 +94,7 @@ def info(args: Namespace) -> None:
     """Describe a checkpoint."""
     from sartm_model.checkpoint import describe
 
-    _give(describe(args.checkpoint), None)
+    _give(describe(args.checkpoint, args.height, args.width), None)
 
 
 def adapters(args: Namespace) -> None:
@@ -122,17 +149,19 @@ def replay(args: Namespace) -> None:
 def _predictor(args: Namespace) -> Predictor:
     from sartm_model.predictor import Predictor
 
-    return Predictor(args.checkpoint, device=args.device, precision=args.precision)
+    head = getattr(args, 'head', None)  # of the verbs that have it
+    return Predictor(args.checkpoint, device=args.device, precision=args.precision, head=head)
 
 
-def _png(image: np.ndarray) -> bytes:
-    """Encode ids `[H, W]` or RGB `[H, W, 3]`, uint8."""
-    import cv2
-
-    done, encoded = cv2.imencode('.png', image[..., ::-1] if image.ndim == 3 else image)
-    if not done:
-        raise SartmError(f'an image of {image.shape} cannot be written as PNG')
-    return encoded.tobytes()
+def _report_writer(folder: Path) -> Callable[..., None]:
+    """What writes a report; complains before anything is measured where it could not."""
+    if folder.exists() and not folder.is_dir():
+        raise SartmError(f'{folder} is a file; --report takes a folder')
+    try:
+        from sartm_model.evaluation.report import write_report
+    except ModuleNotFoundError as error:
+        raise SartmError(f'--report needs {error.name}, which pip installs') from None
+    return write_report
 
 
 def _give(result: dict[str, Any], path: Path | None) -> None:

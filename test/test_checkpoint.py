@@ -59,6 +59,27 @@ def test_describe_counts_parameters(model, saved):
     json.dumps(found)
 
 
+def test_flops_by_hand():
+    """Attention is counted too, whatever kernel the CPU would take for it."""
+
+    class Toy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 8, kernel_size=3, padding=1, stride=2)
+            self.grouped = torch.nn.Conv2d(8, 8, kernel_size=3, padding=1, groups=8)
+            self.linear = torch.nn.Linear(8, 24)
+
+        def forward(self, rgb, thermal):
+            x = self.grouped(self.conv(rgb + thermal)).flatten(2).transpose(1, 2)  # [1, N, 8]
+            q, k, v = self.linear(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+    pixels = 5 * 8  # of 10x16 with stride 2
+    by_hand = 2 * pixels * (8 * 3 * 9 + 8 * 9 + 8 * 24)  # one multiply-add a weight and pixel
+    by_hand += 2 * (2 * 2 * pixels**2 * 4)  # Q K^T and A V, two heads of width 4
+    assert checkpoints.count_flops(Toy(), 10, 16) == by_hand
+
+
 def test_missing_and_unexpected_and_misshapen_weights_are_named(saved, tmp_path):
     def spoil(state):
         state['auxiliary_head.classify.extra'] = torch.zeros(1)

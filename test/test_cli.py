@@ -99,6 +99,10 @@ def test_help_lists_the_verbs_and_imports_nothing_heavy():
         (['predict', '--out', 'x'], 'neither --rgb nor --thermal'),
         (['predict', '--rgb', 'a.png', '--out', 'x', '--precision', 'fp8'], 'fp8'),
         (['evaluate', '--dataset', 'coco', '--split', 'val'], 'coco'),
+        (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--corruption', 'fog'], 'fog'),
+        (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--severity', '6'], '6'),
+        (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--head', 'best'], 'best'),
+        (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--scales', 'big'], 'big'),
         (['make-bag', '--rgb', 'a', '--thermal', 'b', '--out', 'c', '--rate', 'fast'], 'fast'),
         (['replay', '/nowhere/bag', '--checkpoint', '/nowhere/f.safetensors'], '/nowhere/'),
         (['info', '/nowhere/f.safetensors'], '/nowhere/f.safetensors'),
@@ -206,6 +210,31 @@ def test_data_sets_that_do_not_fit(capsys, tmp_path, folders, checkpoint):
     assert 'mfnet' in line
 
 
+def test_settings_of_an_evaluation_that_do_not_fit(capsys, tmp_path, folders, checkpoint):
+    out = tmp_path / 'report'
+    base = ['evaluate', '--dataset', 'mfnet', '--root', folders, '--split', 'val']
+    base += ['--checkpoint', checkpoint, '--report', out]
+    assert 'without a corruption' in expect_error(capsys, out, *base, '--severity', 2)
+    assert 'expected 1 to 5' in expect_error(capsys, out, *base, '--corruption', 'rgb_dark')
+    dark = ['--corruption', 'rgb_dark', '--severity', 2, '--modality', 'thermal']
+    assert 'takes away' in expect_error(capsys, out, *base, *dark)
+    assert 'scale -1' in expect_error(capsys, out, *base, '--scales', 1, -1)
+    out.touch()
+    assert 'takes a folder' in expect_error(capsys, None, *base)
+
+
+def test_a_report_without_matplotlib_is_refused_before_anything_is_measured(
+    capsys, monkeypatch, folders, checkpoint
+):
+    for module in ('evaluation.report', 'evaluation.curves'):
+        monkeypatch.delitem(sys.modules, f'sartm_model.{module}', raising=False)
+    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+    out = folders / 'report'
+    base = ['evaluate', '--dataset', 'mfnet', '--root', folders, '--split', 'val']
+    line = expect_error(capsys, out, *base, '--checkpoint', checkpoint, '--report', out)
+    assert 'needs matplotlib' in line
+
+
 def test_bags_that_cannot_be_made_or_replayed(capsys, folders, checkpoint):
     images = ['--rgb', folders / 'rgb', '--thermal', folders / 'thermal']
     expect_error(capsys, folders / 'b', 'make-bag', *images, '--out', folders / 'b', '--rate', 0)
@@ -302,6 +331,41 @@ def test_evaluate(folders, checkpoint, modality):
     assert figures['miou'] == pytest.approx(100 * (hit / union).mean())
     assert figures['pixel_accuracy'] == pytest.approx(100 * hit.sum() / confusion.sum())
     assert list(figures['per_class_iou']) == list(MFNET.classes)
+    assert figures['settings'] == {
+        'checkpoint': str(checkpoint),
+        'dataset': 'mfnet',
+        'split': 'val',
+        'modality': modality,
+        'corruption': None,
+        'severity': None,
+        'head': 'mean',
+        'flip': False,
+        'scales': [1.0],
+        'device': str(predictor.device),
+        'precision': predictor.precision,
+    }
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        ['--head', 'mask'],
+        ['--flip'],
+        ['--scales', '0.5', '1.5'],
+        ['--corruption', 'thermal_blackout', '--severity', '5'],
+    ],
+)
+def test_evaluate_options_reach_the_network(folders, checkpoint, options):
+    arguments = ['--dataset', 'mfnet', '--root', folders, '--split', 'val']
+    arguments += ['--checkpoint', checkpoint, '--json', folders / 'figures.json']
+    found = []
+    for more in ([], options):
+        assert run('evaluate', *arguments, *more) == 0
+        found.append(json.loads((folders / 'figures.json').read_text()))
+    plain, with_options = found
+    assert with_options['confusion'] != plain['confusion']
+    assert with_options['settings'] != plain['settings']
+    assert with_options.keys() == plain.keys()
 
 
 def test_evaluate_prints_json_where_no_file_is_named(capsys, folders, checkpoint):
@@ -315,6 +379,13 @@ def test_info(capsys, checkpoint):
     described = json.loads(capsys.readouterr().out)
     assert described['labels'] == MFNET.to_dict()
     assert described['parameters']['total'] >= described['parameters']['trainable'] > 100_000
+    assert described['bytes'] == checkpoint.stat().st_size
+    assert described['flops']['pair'] > 1e9
+    assert run('info', checkpoint, '--height', 240, '--width', 320) == 0
+    smaller = json.loads(capsys.readouterr().out)['flops']
+    assert (smaller['height'], smaller['width']) == (240, 320)
+    assert smaller['pair'] < described['flops']['pair'] / 3
+    assert '0x64' in expect_error(capsys, None, 'info', checkpoint, '--height', 64, '--width', 0)
 
 
 def test_make_bag_and_replay(capsys, folders, checkpoint):
