@@ -17,8 +17,9 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2.2em; }
 table { border-collapse: collapse; } td, th { padding: .2em 1.2em .2em 0; text-align: left; }
 th { font-weight: 600; } td.figure, th.figure { text-align: right; }
-td.figure { font-variant-numeric: tabular-nums; }
-.bar { display: inline-block; height: .8em; vertical-align: middle; }
+td.figure { font-variant-numeric: tabular-nums; } td.figure, tbody th { white-space: nowrap; }
+.bar { display: inline-block; height: .8em; vertical-align: middle;
+       box-shadow: inset 0 0 0 1px rgb(128 128 128 / .45); }
 .swatch { display: inline-block; width: .9em; height: .9em; margin-right: .5em;
           border: 1px solid #888; vertical-align: middle; }
 .faint { color: var(--faint); }

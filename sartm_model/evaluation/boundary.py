@@ -36,7 +36,7 @@ class BoundaryCounts:
     def update(self, labels: np.ndarray, truth: np.ndarray) -> None:
         """Count one image: predicted ids and true ids, uint8 `[H, W]`."""
         counted = truth != IGNORE_ID
-        reach = TOLERANCE * np.hypot(*truth.shape)
+        near = _disc(TOLERANCE * float(np.hypot(*truth.shape)))
         outlines, true_outlines = outline(labels, counted), outline(truth, counted)
         for label in np.union1d(labels[outlines], truth[true_outlines]).tolist():
             if label == IGNORE_ID:  # an unknown prediction is of no class
@@ -44,9 +44,8 @@ class BoundaryCounts:
             mine, theirs = outlines & (labels == label), true_outlines & (truth == label)
             self.predicted[label] += mine.sum()
             self.true[label] += theirs.sum()
-            if mine.any() and theirs.any():
-                self.correct[label] += (_distance(theirs)[mine] <= reach).sum()
-                self.found[label] += (_distance(mine)[theirs] <= reach).sum()
+            self.correct[label] += (mine & _spread(theirs, near)).sum()
+            self.found[label] += (theirs & _spread(mine, near)).sum()
 
     def add(self, other: BoundaryCounts) -> None:
         """Count all that `other`, of as many classes, has counted."""
@@ -87,10 +86,16 @@ def outline(ids: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return found
 
 
-def _distance(outline_pixels: np.ndarray) -> np.ndarray:
-    """Of every pixel, the Euclidean distance to the nearest outline pixel; float32 `[H, W]`."""
-    away = (~outline_pixels).astype(np.uint8)
-    return cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+def _disc(radius: float) -> np.ndarray:
+    """The pixels within `radius` of the one in the middle, uint8 `[n, n]`."""
+    reach = int(radius)
+    steps = np.arange(-reach, reach + 1)
+    return (np.hypot(steps[:, None], steps) <= radius).astype(np.uint8)
+
+
+def _spread(pixels: np.ndarray, disc: np.ndarray) -> np.ndarray:
+    """Every place that has one of `pixels` in the disc around it, bool `[H, W]`."""
+    return cv2.dilate(pixels.astype(np.uint8), disc).astype(bool)
 
 
 def _f1(predicted: int, correct: int, true: int, found: int) -> float | None:

@@ -40,7 +40,7 @@ thead th { border-bottom: 1px solid var(--line); vertical-align: bottom; }
 .frame figcaption { font-size: .85em; color: var(--faint); }
 .none { aspect-ratio: 4 / 3; border: 1px dashed var(--line); display: grid; place-items: center; }
 .legend > span { white-space: nowrap; margin-right: 1.4em; display: inline-block; }
-.side { display: flex; flex-wrap: wrap; gap: 0 5em; }
+.side { display: flex; flex-wrap: wrap; align-items: start; gap: 0 5em; }
 svg { max-width: 100%; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
 """
 
@@ -67,7 +67,8 @@ def write_report(
     """
     settings, space = result['settings'], dataset.label_space
     groups = {'all': result} | {n: result[n] for n in ('day', 'night') if n in result}
-    title = f'{Path(settings["checkpoint"]).name} on {settings["dataset"]} {settings["split"]}'
+    checkpoint = Path(settings['checkpoint']).name
+    title = f'Evaluation of {checkpoint} on {settings["dataset"]} {settings["split"]}'
     sections = {
         'Means': _means(groups),
         'Classes': _classes(groups, space),
@@ -95,7 +96,7 @@ def _head(result: Mapping[str, Any]) -> str:
     """In what condition the network was, and the figures one looks for first."""
     settings = result['settings']
     words = [
-        {'both': 'RGB and thermal'}.get(settings['modality'], f'{settings["modality"]} alone'),
+        {'both': 'RGB and thermal', 'rgb': 'RGB alone'}.get(settings['modality'], 'thermal alone'),
         {'mean': 'mean of both heads'}.get(settings['head'], f'{settings["head"]} head alone'),
         'no corruption' if settings['corruption'] is None
         else f'{settings["corruption"]}, severity {settings["severity"]}',
