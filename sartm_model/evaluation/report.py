@@ -164,7 +164,8 @@ def _confusion(result: Mapping[str, Any], space: LabelSpace) -> str:
         f'<th><span class="name">{escape(name.replace("_", " "))}</span></th>' for name in columns
     )
     return (
-        '<p class="faint">Rows are the truth, columns the prediction, in percent of the row.</p>\n'
+        '<p class="faint">Rows are the truth, columns the prediction, in percent of the row; dashes '
+        'where no pixel is of the class.</p>\n'
         f'<div class="wide confusion">{_table(f"<tr><th></th>{names}</tr>", lines)}</div>'
     )
 
