@@ -226,8 +226,9 @@ def test_settings_of_an_evaluation_that_do_not_fit(capsys, tmp_path, folders, ch
 def test_a_report_without_matplotlib_is_refused_before_anything_is_measured(
     capsys, monkeypatch, folders, checkpoint
 ):
-    for module in ('evaluation.report', 'evaluation.curves'):
-        monkeypatch.delitem(sys.modules, f'sartm_model.{module}', raising=False)
+    for module in ('report', 'curves'):
+        name = f'sartm_model.evaluation.{module}'
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, 'matplotlib', None)
     out = folders / 'report'
     base = ['evaluate', '--dataset', 'mfnet', '--root', folders, '--split', 'val']

@@ -22,7 +22,8 @@ from sartm_model.cli import main
 from sartm_model.datasets.base import Frame, PairDataset
 from sartm_model.datasets.synthetic import render
 from sartm_model.evaluation.evaluate import Answer, evaluate
-from sartm_model.evaluation.report import best_and_worst, write_report
+from sartm_model.evaluation.panels import best_and_worst
+from sartm_model.evaluation.report import write_report
 from sartm_model.labels import MFNET, LabelSpace
 
 NAMES = ('00001D', '00002N', '00003N', '00004N', '00005D')

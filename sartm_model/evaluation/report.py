@@ -18,13 +18,10 @@ from sartm_model.evaluation.boundary import TOLERANCE
 from sartm_model.evaluation.curves import curves_svg
 from sartm_model.evaluation.evaluate import Answer
 from sartm_model.evaluation.metrics import MEANS
+from sartm_model.evaluation.panels import best_and_worst_frames
 from sartm_model.files import write_file
 from sartm_model.labels import LabelSpace
-from sartm_model.page import class_name, figures, page, percent, picture, shade
-from sartm_model.pictures import encode, false_color
-
-SHOWN = 4  # frames of the best and of the worst
-PICTURE_WIDTH = 480  # pixels
+from sartm_model.page import class_name, figures, page, percent, shade
 
 STYLE = """
 .key { display: flex; flex-wrap: wrap; gap: 1em 3em; margin: 1.5em 0; }
@@ -74,22 +71,11 @@ def write_report(
         'Classes': _classes(groups, space),
         'Confusion': _confusion(result, space),
         'Curves': curves_svg(result),
-        **_frames(result, dataset, predict),
+        **best_and_worst_frames(result, dataset, predict),
         'Run': f'<div class="side">{figures(_facts(settings))}{figures(_versions())}</div>',
     }
     body = ''.join(f'<h2>{name}</h2>\n{content}\n' for name, content in sections.items())
     write_file(folder / 'index.html', page(title, _head(result) + body, STYLE))
-
-
-def best_and_worst(frame_miou: Mapping[str, float | None]) -> tuple[list[str], list[str]]:
-    """The names of the best frames, the best first, and of the worst, the worst first.
-
-    Frames without a figure are left out, and no frame is in both.
-    """
-    known = {name: miou for name, miou in frame_miou.items() if miou is not None}
-    ranked = sorted(known, key=lambda name: -known[name])
-    best = ranked[: min(SHOWN, (len(ranked) + 1) // 2)]
-    return best, ranked[len(best) :][: -SHOWN - 1 : -1]
 
 
 def _head(result: Mapping[str, Any]) -> str:
@@ -164,8 +150,8 @@ def _confusion(result: Mapping[str, Any], space: LabelSpace) -> str:
         f'<th><span class="name">{escape(name.replace("_", " "))}</span></th>' for name in columns
     )
     return (
-        '<p class="faint">Rows are the truth, columns the prediction, in percent of the row; dashes '
-        'where no pixel is of the class.</p>\n'
+        '<p class="faint">Rows are the truth, columns the prediction, in percent of the row; '
+        'dashes where no pixel is of the class.</p>\n'
         f'<div class="wide confusion">{_table(f"<tr><th></th>{names}</tr>", lines)}</div>'
     )
 
@@ -177,61 +163,6 @@ def _cell(count: int, total: int) -> str:
     ink = '; color: white' if part > 0.55 else ''
     style = f'background: rgb(var(--heat) / {part:.2f}){ink}'
     return f'<td style="{style}" title="{count} pixels">{100 * part:.1f}</td>'
-
-
-def _frames(
-    result: Mapping[str, Any], dataset: PairDataset, predict: Callable[[Frame], Answer]
-) -> dict[str, str]:
-    """The sections 'Best frames' and 'Worst frames', each where there is one."""
-    space = dataset.label_space
-    legend = ' '.join(
-        f'<span>{class_name(name, color)}</span>'
-        for name, color in zip(space.classes, space.colors, strict=True)
-    )
-    places = {name: index for index, name in enumerate(dataset.names)}
-    sections = {}
-    parts = zip(('Best frames', 'Worst frames'), best_and_worst(result['frame_miou']), strict=True)
-    for heading, names in parts:
-        if names:
-            rows = []
-            for name in names:
-                frame = dataset[places[name]]
-                known = [name, frame.condition, f'mIoU {percent(result["frame_miou"][name])}']
-                caption = escape(' · '.join(part for part in known if part))
-                rows.append(f'<p>{caption}</p>\n{_panels(frame, predict(frame).labels, space)}')
-            sections[heading] = f'<p class="legend">{legend}</p>\n' + '\n'.join(rows)
-    return sections
-
-
-def _panels(frame: Frame, labels: np.ndarray, space: LabelSpace) -> str:
-    """RGB, thermal, truth and prediction side by side, as the network saw and labelled them."""
-    palette = space.palette()
-    images = {
-        'RGB': frame.rgb,
-        'thermal': None if frame.thermal is None else false_color(frame.thermal),
-        'truth': None if frame.labels is None else palette[frame.labels],
-        'prediction': palette[labels],
-    }
-    cells = []
-    for what, image in images.items():
-        shown = '<div class="none">not given</div>'
-        if image is not None:
-            ids = what in ('truth', 'prediction')  # few colours, which must not be mixed
-            kind = 'png' if ids else 'jpg'
-            content = encode(_fitted(image, cv2.INTER_NEAREST if ids else cv2.INTER_AREA), kind)
-            alt = f'{what} of {frame.name}'
-            shown = picture(content, 'png' if ids else 'jpeg', alt)
-        cells.append(f'<figure>{shown}<figcaption>{what}</figcaption></figure>')
-    return f'<div class="frame">{"".join(cells)}</div>'
-
-
-def _fitted(image: np.ndarray, interpolation: int) -> np.ndarray:
-    """The image, shrunk to `PICTURE_WIDTH` where it is wider."""
-    height, width = image.shape[:2]
-    if width <= PICTURE_WIDTH:
-        return image
-    size = (PICTURE_WIDTH, max(round(height * PICTURE_WIDTH / width), 1))
-    return cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation)
 
 
 def _facts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
