@@ -153,7 +153,7 @@ def count_flops(model: Sartm, height: int, width: int) -> int:
     counter = FlopCounterMode(display=False)
     # The counter does not know the CPU's fused attention; the plain one is made of products.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(rgb, thermal)
+        model.segment(rgb, thermal)
     return counter.get_total_flops()
 
 

@@ -144,7 +144,7 @@ class Predictor:
     @torch.inference_mode()
     def probabilities(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Class probabilities float32 `[K, H, W]` of images as `inputs` gives them."""
-        return self._model.probabilities(self._model(rgb, thermal))[0]
+        return self._model.segment(rgb, thermal)[0]
 
     def _blend(self, backdrop: Tensor, labels: Tensor, opacity: float) -> Tensor:
         """Class colours over the image, uint8 `[H, W, 3]`; id 0 leaves the image as it is."""
