@@ -69,7 +69,7 @@ def test_flops_by_hand():
             self.grouped = torch.nn.Conv2d(8, 8, kernel_size=3, padding=1, groups=8)
             self.linear = torch.nn.Linear(8, 24)
 
-        def forward(self, rgb, thermal):
+        def segment(self, rgb, thermal):
             x = self.grouped(self.conv(rgb + thermal)).flatten(2).transpose(1, 2)  # [1, N, 8]
             q, k, v = self.linear(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
             return torch.nn.functional.scaled_dot_product_attention(q, k, v)
