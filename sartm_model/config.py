@@ -6,10 +6,11 @@ value of the wrong type, is an error that names it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sartm_model.errors import SartmError
 
@@ -120,21 +121,98 @@ class DataConfig:
                 raise SartmError(f'data.{key} is {value}; expected a probability, 0 to 1')
 
 
+class LossWeights(NamedTuple):
+    """The factors of eq. 15: lambda 1 of head 2, 2 of the prototype term, 3 of the distillation."""
+
+    auxiliary: float
+    prototype: float
+    language: float
+
+
+PRESETS = {
+    'paper': LossWeights(0.008, 1e4, 100.0),
+    'balanced': LossWeights(0.4, 0.1, 0.1),
+}
+"""Named weights of eq. 15.
+
+`paper` are the published ones, tuned against faults of its code. With these losses their prototype
+term pulls on the fused map 25 000 to 83 000 times as hard as both heads together.
+
+`balanced` is reasoned from the sizes of the terms, no ablation behind it yet. At the fused map the
+gradient of the prototype term is 0.8 to 2.3 times that of head 1 + 0.4 head 2, of the distillation
+0.9 to 1.2 times (medians over 20 batches; nano, untrained and the shipped `demo`; generated and
+MFNet's training frames), so a tenth of each leaves the lead to the labels.
+"""
+
+
 @dataclass(frozen=True)
 class LossConfig:
     """Weights of eq. 15 and the OHEM threshold of eq. 11.
 
+    A weight that is set replaces the preset's; zero switches its term off.
+
     Attributes:
+        preset: balanced or paper, the weights where nothing else is said.
         auxiliary: lambda 1, the weight of head 2's loss.
+        prototype: lambda 2, the weight of the prototype term.
+        language: lambda 3, the weight of the language-aided distillation.
         ohem_probability: a pixel is hard while its class has less than this probability.
         ohem_min_fraction: at least this part of the labelled pixels is kept.
         class_weights: one a class, for rare classes; empty for equal weights.
     """
 
-    auxiliary: float = 0.4
+    preset: str = 'balanced'
+    auxiliary: float | None = None
+    prototype: float | None = None
+    language: float | None = None
     ohem_probability: float = 0.7
     ohem_min_fraction: float = 1 / 16
     class_weights: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _one_of('loss.preset', self.preset, tuple(PRESETS))
+        for name, value in self.weights._asdict().items():
+            if not 0 <= value < math.inf:
+                raise SartmError(f'loss.{name} is {value}; expected 0 (off) or more')
+
+    @property
+    def weights(self) -> LossWeights:
+        """What is set, and the preset's where nothing is."""
+        preset = PRESETS[self.preset]
+        return LossWeights(
+            *(
+                default if value is None else value
+                for value, default in zip(
+                    (self.auxiliary, self.prototype, self.language), preset, strict=True
+                )
+            )
+        )
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Where the embeddings of the class names come from, for the language-aided distillation.
+
+    Attributes:
+        embeddings: a precomputed file, .npz or .safetensors; empty to compute them with open_clip.
+        model: an open_clip model.
+        pretrained: its weights, a tag that open_clip knows (and downloads) or a file. OpenAI's
+            weights from a file need model ViT-B-32-quickgelu; their tag says so by itself.
+        templates: of the prompts, with {name} for a class; their embeddings are averaged.
+        names: class -> words for {name}, over those built in; empty words leave the class out.
+    """
+
+    embeddings: str = ''
+    model: str = 'ViT-B-32'
+    pretrained: str = 'openai'
+    templates: list[str] = field(default_factory=lambda: ['a {name}'])
+    names: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.templates or any('{name}' not in template for template in self.templates):
+            raise SartmError(
+                f'text.templates is {list(self.templates)}; expected at least one, {{name}} in each'
+            )
 
 
 @dataclass(frozen=True)
@@ -184,6 +262,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     sam2_weights: str = ''
     start_from: str = ''
@@ -232,7 +311,8 @@ def load_train_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     try:
         tree = OmegaConf.structured(TrainConfig)
         # Frozen dataclasses become read-only nodes, which could not be merged into.
-        for node in (tree, tree.model, tree.data, tree.data.val, tree.loss, tree.optim):
+        parts = (tree.model, tree.data, tree.data.val, tree.loss, tree.text, tree.optim)
+        for node in (tree, *parts):
             OmegaConf.set_readonly(node, False)
         dotted = OmegaConf.from_dotlist(list(overrides))
         merged = OmegaConf.merge(tree, OmegaConf.load(path), dotted)

@@ -1,0 +1,50 @@
+"""The settings of losses and text teacher: presets, what overrides them, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from sartm_model.config import PRESETS, LossConfig, load_train_config, to_dict
+from sartm_model.errors import SartmError
+
+
+def load(tmp_path, *overrides):
+    path = tmp_path / 'train.yaml'
+    path.write_text('loss: {ohem_probability: 0.6}')
+    return load_train_config(path, overrides)
+
+
+def test_a_preset_gives_the_weights_that_are_not_set(tmp_path):
+    assert LossConfig().weights == PRESETS['balanced']
+    assert PRESETS['balanced'].auxiliary == 0.4
+    assert load(tmp_path, 'loss.preset=paper').loss.weights == (0.008, 1e4, 100)
+    set_one = load(tmp_path, 'loss.preset=paper', 'loss.prototype=0').loss
+    assert set_one.weights == (0.008, 0, 100)
+    # A run's own record, read again, sets nothing that the run did not.
+    path = tmp_path / 'again.yaml'
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(load(tmp_path)))))
+    assert load_train_config(path, ['loss.preset=paper']).loss.weights == PRESETS['paper']
+
+
+def test_words_and_templates_come_from_file_and_command_line(tmp_path):
+    text = load(tmp_path, 'text.names.curve=kerb', "text.templates=['a {name}','one {name}']").text
+    assert text.names == {'curve': 'kerb'}
+    assert text.templates == ['a {name}', 'one {name}']
+
+
+@pytest.mark.parametrize(
+    ('override', 'fault'),
+    [
+        ('loss.preset=fair', 'expected one of paper, balanced'),
+        ('loss.language=-1', 'loss.language is -1.0'),
+        ('loss.prototype=nan', 'loss.prototype is nan'),
+        ('loss.auxiliary=inf', 'loss.auxiliary is inf'),
+        ('text.templates=[]', 'text.templates'),
+        ('text.templates=[a car]', r'\{name\} in each'),
+        ('text.names=[car]', 'Cannot merge'),
+    ],
+)
+def test_settings_that_cannot_be_used(tmp_path, override, fault):
+    with pytest.raises(SartmError, match=fault):
+        load(tmp_path, override)
