@@ -24,6 +24,8 @@ import torch
 from sam2.modeling.backbones.hieradet import Hiera
 from torch import Tensor, nn
 
+from sartm_model.torchvision_guard import mend_torchvision
+
 
 class Route:
     """Names the modalities of the batch now passing through the encoder, in their order."""
@@ -89,6 +91,7 @@ class MergedQkv(nn.Module):
 
 def add_adapters(trunk: Hiera, modalities: Sequence[str], rank: int, route: Route) -> None:
     """Split every `qkv` of `trunk` and give it a trainable adapter of `rank` a modality."""
+    mend_torchvision()
     from peft import LoraConfig, inject_adapter_in_model
 
     for block in trunk.blocks:
