@@ -186,14 +186,15 @@ def test_label_space_checks():
     assert (palette[len(MFNET) :] == 255).all()
 
 
-def test_deployed_path_needs_neither_peft_nor_lightning(saved):
+def test_deployed_path_needs_nothing_that_only_training_does(saved):
     """A process that predicts never imports what only training needs."""
     code = (
         'import sys, numpy as np\n'
         'from sartm_model.predictor import Predictor\n'
         f'p = Predictor({str(saved)!r}, device="cpu")\n'
         'print(p.predict(np.zeros((32, 32, 3), np.uint8), None).labels.shape)\n'
-        'bad = {"peft", "open_clip", "pytorch_lightning", "rclpy"} & set(sys.modules)\n'
+        'bad = {"peft", "open_clip", "torchvision", "transformers", "pytorch_lightning", "rclpy"}\n'
+        'bad &= set(sys.modules)\n'
         'sys.exit(str(bad) if bad else 0)\n'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
