@@ -136,7 +136,7 @@ PRESETS = {
 """Named weights of eq. 15.
 
 `paper` are the published ones, tuned against faults of its code. With these losses their prototype
-term pulls on the fused map 25 000 to 83 000 times as hard as both heads together.
+term pulls on the fused map 25 000 to 82 000 times as hard as both heads together.
 
 `balanced` is reasoned from the sizes of the terms, no ablation behind it yet. At the fused map the
 gradient of the prototype term is 0.8 to 2.3 times that of head 1 + 0.4 head 2, of the distillation
