@@ -87,6 +87,7 @@ class DataConfig:
         scale_min, scale_max: range of the random resize before the crop.
         batch_size: pairs a step.
         workers: processes that read and augment.
+        modality: both, or rgb or thermal to train on that one alone.
         drop_modality: probability that a pair loses one modality, either with equal chance.
         object_crop: probability that a crop is laid on an object instead of anywhere.
         paste_objects: probability that objects of a second frame are pasted into a sample.
@@ -100,11 +101,13 @@ class DataConfig:
     scale_max: float = 2.0
     batch_size: int = 8
     workers: int = 2
+    modality: str = 'both'
     drop_modality: float = 0.2
     object_crop: float = 0.0
     paste_objects: float = 0.0
 
     def __post_init__(self) -> None:
+        _one_of('data.modality', self.modality, ('both', 'rgb', 'thermal'))
         if not self.train:
             raise SartmError('data.train is empty; name at least one source')
         _positive('data.batch_size', self.batch_size)
@@ -285,6 +288,11 @@ class TrainConfig:
         _positive('steps', self.steps)
         for key in ('val_every', 'keep_best', 'devices', 'nodes'):
             _positive(key, getattr(self, key))
+        if self.loss.weights.auxiliary == 0 and self.model.prediction != 'mask':
+            raise SartmError(
+                f'loss.auxiliary is 0, so head 2 is not trained, but model.prediction is '
+                f'{self.model.prediction!r}; expected mask'
+            )
         if self.sam2_weights and self.start_from:
             raise SartmError(
                 'sam2_weights and start_from are both set; a run starts from one of them'

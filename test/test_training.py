@@ -165,6 +165,7 @@ def write_config(tmp_path, **values):
         'steps': 2,
         'val_every': 2,
         'device': 'cpu',
+        'loss': {'language': 0},
         'data': {
             'train': [{'dataset': 'synthetic'}],
             'val': {'split': 'val', 'frames': 1},
@@ -206,6 +207,8 @@ def test_a_run_leaves_a_checkpoint_that_learned(tmp_path):
         ({}, ['label_space=moon'], 'label_space'),
         ({}, ['data.drop_modality=2'], 'probability'),
         ({}, ['data.paste_objects=-1'], 'paste_objects'),
+        ({}, ['data.modality=lidar'], 'expected one of both'),
+        ({}, ['loss.auxiliary=0'], 'head 2 is not trained'),
         ({}, ['sam2_weights=a', 'start_from=b'], 'starts from one of them'),
         ({}, ['label_space=fmb'], 'classes of mfnet'),
         ({}, ['loss.class_weights=[1,2]'], 'one a class of mfnet'),

@@ -27,12 +27,16 @@ from sartm_model.training.run import train
 
 
 def write_config(folder, **values):
-    """A run of seconds."""
+    """A run of seconds, with every term of the loss."""
     path = folder / 'train.yaml'
+    rng = np.random.default_rng(0)
+    names, embeddings = np.array(['car', 'person', 'curve']), rng.normal(size=(3, 8))
+    np.savez(folder / 'text.npz', names=names, embeddings=embeddings)
     small = {
         'steps': 4,
         'val_every': 2,
         'device': 'cpu',
+        'text': {'embeddings': str(folder / 'text.npz')},
         'data': {
             'val': {'split': 'val', 'frames': 1},
             'crop_height': 32,
@@ -83,6 +87,8 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_one_that_was_not(tmp_path, 
     assert all(torch.equal(parts[name], value) for name, value in whole.items())
     expected = losses_by_step(tmp_path / 'whole')
     assert expected
+    state = torch.load(tmp_path / 'whole' / 'last.ckpt', weights_only=True)['state_dict']
+    assert state['prototypes.seen'].any()
     assert losses_by_step(tmp_path / 'parts').items() >= expected.items()
 
 
@@ -107,10 +113,14 @@ def test_a_resume_with_other_settings_names_them(tmp_path, monkeypatch):
 
 
 def test_two_processes_train_as_one_with_two_batches_a_step(tmp_path):
-    """Both see the same samples; gradients are averaged over processes or over batches."""
-    one = write_config(tmp_path, steps=2, optim={'lr': 1e-3, 'accumulate': 2})
+    """Both see the same samples; gradients are averaged over processes or over batches.
+
+    Prototypes follow each batch, but all processes at once: that term is left out here.
+    """
+    loss = {'prototype': 0.0}
+    one = write_config(tmp_path, steps=2, loss=loss, optim={'lr': 1e-3, 'accumulate': 2})
     expected = state_of(train(one, tmp_path / 'one'))
-    two = write_config(tmp_path, steps=2, optim={'lr': 1e-3}, devices=2)
+    two = write_config(tmp_path, steps=2, loss=loss, optim={'lr': 1e-3}, devices=2)
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
     command += ['-m', 'sartm_model.cli', 'train', '--config', str(two), '--out']
     done = subprocess.run(
@@ -151,6 +161,32 @@ def test_half_precision_and_early_stopping(tmp_path, monkeypatch):
     last = train(config, tmp_path / 'run')
     assert checkpoints.load(last).card['steps'] == 3
     assert all(value.isfinite().all() for value in state_of(last).values())
+
+
+def test_every_term_is_logged_and_a_weight_of_nothing_switches_it_off(tmp_path):
+    def terms(**loss):
+        values = {'loss': loss, 'model': {'prediction': 'mask'}, 'steps': 1, 'val_every': 1}
+        out = tmp_path / f'auxiliary_{loss["auxiliary"]}'
+        train(write_config(tmp_path, **values), out)
+        with (out / 'metrics.csv').open() as file:
+            row = {key: float(value) for key, value in next(csv.DictReader(file)).items() if value}
+        return {key: row[key] for key in row if key not in ('epoch', 'step', 'lr')}
+
+    whole = terms(auxiliary=0.5, prototype=3.0, language=2.0)
+    assert set(whole) == {'loss', 'mask', 'auxiliary', 'prototype', 'language'}
+    sums = whole['mask'] + 0.5 * whole['auxiliary'] + 2 * whole['language']
+    # The first batch meets no prototype yet.
+    assert whole['prototype'] == 0
+    assert whole['loss'] == pytest.approx(sums, rel=1e-5)
+    assert set(terms(auxiliary=0, prototype=0, language=0)) == {'loss', 'mask'}
+
+
+def test_a_run_on_one_modality_learns_nothing_of_the_other(tmp_path):
+    config = write_config(tmp_path, steps=2, optim={'lr': 1e-3}, ema_decay=0.0)
+    state = state_of(train(config, tmp_path / 'run', ['data.modality=rgb']))
+    moved = [name for name, value in state.items() if 'lora_B' in name and value.any()]
+    assert moved
+    assert all('rgb' in name for name in moved)
 
 
 def test_a_loss_that_is_no_number_names_the_frames(tmp_path, monkeypatch):

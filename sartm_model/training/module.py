@@ -16,6 +16,7 @@ from sartm_model.errors import SartmError
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
 from sartm_model.network import Sartm
+from sartm_model.network.sartm import SartmOutput
 from sartm_model.preprocess import ThermalRange, network_inputs
 from sartm_model.training.augment import Sample
 from sartm_model.training.data import (
@@ -25,7 +26,13 @@ from sartm_model.training.data import (
     WholeFrames,
     open_source,
 )
-from sartm_model.training.losses import ohem_cross_entropy
+from sartm_model.training.losses import (
+    Prototypes,
+    class_means,
+    language_loss,
+    ohem_cross_entropy,
+    prototype_loss,
+)
 
 
 class SartmTraining(pl.LightningModule):
@@ -35,14 +42,29 @@ class SartmTraining(pl.LightningModule):
         model: not merged.
         config: of the run.
         label_space: of the run.
+        text: embeddings of the class names `[K, D]` and which classes have one, bool `[K]`; None
+            where `loss.language` is 0.
     """
 
-    def __init__(self, model: Sartm, config: TrainConfig, label_space: LabelSpace) -> None:
+    def __init__(
+        self,
+        model: Sartm,
+        config: TrainConfig,
+        label_space: LabelSpace,
+        text: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.label_space = label_space
         self.ema = AveragedModel(model, multi_avg_fn=self._average, use_buffers=True)
+        if not config.loss.weights.auxiliary:
+            model.auxiliary_head.requires_grad_(False)  # several processes would wait for it
+        self.prototypes = Prototypes(len(label_space), model.encoder.channels)
+        self.text: Tensor | None
+        self.known: Tensor | None
+        for name, value in zip(('text', 'known'), text or (None, None), strict=True):
+            self.register_buffer(name, value, persistent=False)  # cached beside the run
         self.samples = TrainingSamples(config.data, label_space, config.seed)
         self.measured = WholeFrames(open_source(config.data.val, label_space))
 
@@ -67,30 +89,53 @@ class SartmTraining(pl.LightningModule):
         return DataLoader(self.measured, batch_size=None, sampler=mine, num_workers=workers)
 
     def training_step(self, batch: Sample, index: int) -> Tensor:
-        """One batch: OHEM cross-entropy on both heads."""
-        output = self.model(batch.rgb, batch.thermal, batch.absent)
-        loss = self.config.loss
-        weights = torch.tensor(loss.class_weights, device=self.device)
-        mask, auxiliary = (
-            ohem_cross_entropy(
-                logits,
-                batch.labels,
-                probability=loss.ohem_probability,
-                min_fraction=loss.ohem_min_fraction,
-                class_weights=weights if loss.class_weights else None,
-            )
-            for logits in (output.mask_logits, output.auxiliary_logits)
-        )
-        total = mask + loss.auxiliary * auxiliary
+        """One batch: the sum of eq. 15."""
+        absent = batch.absent
+        if self.config.data.modality != 'both':
+            absent = torch.zeros_like(absent)
+            absent[:, 1 if self.config.data.modality == 'rgb' else 0] = True
+        output = self.model(batch.rgb, batch.thermal, absent)
+        terms = self._terms(output, batch.labels)
+        weights = self.config.loss.weights._asdict()
+        total = terms['mask'] + sum(weights[name] * terms[name] for name in terms if name != 'mask')
         if not torch.isfinite(total):
             raise SartmError(
                 f'the loss is {total.item()} at step {self.global_step}, on '
                 f'{", ".join(batch.name)}; look at these frames, lower optim.lr, or use '
                 f'precision=32-true or bf16-mixed'
             )
-        self.log_dict({'loss': total, 'mask': mask, 'auxiliary': auxiliary}, prog_bar=True)
+        self.log_dict({'loss': total, **terms}, prog_bar=True)
         self.log('lr', self.trainer.optimizers[0].param_groups[0]['lr'])
         return total
+
+    def _terms(self, output: SartmOutput, labels: Tensor) -> dict[str, Tensor]:
+        """The terms of eq. 15 that have a weight: `mask`, `auxiliary`, `prototype`, `language`."""
+        loss = self.config.loss
+        class_weights = torch.tensor(loss.class_weights, device=self.device)
+
+        def heads_loss(logits: Tensor) -> Tensor:
+            return ohem_cross_entropy(
+                logits,
+                labels,
+                probability=loss.ohem_probability,
+                min_fraction=loss.ohem_min_fraction,
+                class_weights=class_weights if loss.class_weights else None,
+            )
+
+        terms = {'mask': heads_loss(output.mask_logits)}
+        if loss.weights.auxiliary:
+            terms['auxiliary'] = heads_loss(output.auxiliary_logits)
+        if loss.weights.prototype or loss.weights.language:
+            features = class_means(output.fused.sfm, labels, len(self.label_space))
+            means, present = features.means, features.present
+            if loss.weights.prototype:
+                terms['prototype'] = prototype_loss(self.prototypes, means, present)
+                self.prototypes.update(means, features.counts)
+            if loss.weights.language:
+                assert self.text is not None
+                assert self.known is not None
+                terms['language'] = language_loss(means, present, self.text, self.known)
+        return terms
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Follow each step with the averaged weights, before anything is saved."""
@@ -116,7 +161,12 @@ class SartmTraining(pl.LightningModule):
     def validation_step(self, frame: WholeFrame, index: int) -> Tensor:
         """Predict one frame at its own size by the averaged weights; the labels, uint8 `[H, W]`."""
         model = cast(Sartm, self.ema.module)
-        inputs = network_inputs(frame.rgb, frame.thermal, ThermalRange())
+        modality = self.config.data.modality
+        inputs = network_inputs(
+            None if modality == 'thermal' else frame.rgb,
+            None if modality == 'rgb' else frame.thermal,
+            ThermalRange(),
+        )
         labels = model.segment(*inputs)[0].argmax(dim=0).to(torch.uint8)
         self.confusion.update(labels.cpu().numpy(), frame.labels.cpu().numpy())
         return labels

@@ -24,6 +24,7 @@ from sartm_model.labels import LABEL_SPACES, LabelSpace
 from sartm_model.network import Sartm
 from sartm_model.training.callbacks import STATE, KeepBest, KeepState, LogPictures, Progress
 from sartm_model.training.module import SartmTraining
+from sartm_model.training.teacher import text_embeddings
 
 METRICS = 'metrics.csv'
 # What may differ between a run and its resumption: it changes the speed and not the samples.
@@ -60,7 +61,10 @@ def train(
             f'loss.class_weights has {len(config.loss.class_weights)} values; expected '
             f'{len(label_space)}, one a class of {label_space.name}, or none'
         )
-    module = SartmTraining(_start(config, label_space), config, label_space)
+    text = None
+    if config.loss.weights.language:
+        text = text_embeddings(config.text, label_space, out)
+    module = SartmTraining(_start(config, label_space), config, label_space, text)
     keep_state = KeepState(config, out)
     trainer = _trainer(config, out, keep_state)
     try:
