@@ -39,7 +39,13 @@ setup(
     ],
     extras_require={
         'report': ['matplotlib>=3.8'],
-        'train': ['open_clip_torch>=3.0', 'peft>=0.13', 'pytorch-lightning>=2.6', 'tensorboard'],
+        'train': [
+            'huggingface_hub>=0.24',
+            'open_clip_torch>=3.0',
+            'peft>=0.13',
+            'pytorch-lightning>=2.6',
+            'tensorboard',
+        ],
         'test': ['hypothesis', 'mypy', 'pytest', 'ruff', 'torchmetrics'],
     },
     entry_points={

@@ -36,11 +36,12 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (the process's own where left out) and return its exit status.
 
-    0 is success, 2 bad input, which one line on stderr describes, 130 Ctrl-C.
+    0 is success, 1 faults that `data check` found, 2 bad input, which one line on stderr
+    describes, 130 Ctrl-C.
     """
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        status = args.run(args)
     except KeyboardInterrupt:
         return INTERRUPTED
     except SartmError as error:
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         message = f'{error.filename}: {error.strerror}'
     else:
-        return 0
+        return status or 0
     print(f'sartm {args.verb}: error: {" ".join(message.split())}', file=sys.stderr)
     return USER_ERROR
 
@@ -58,12 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog='sartm',
-        description='RGB-thermal semantic segmentation: predict, evaluate, train, bags.',
+        description='RGB-thermal semantic segmentation: predict, evaluate, train, data, bags.',
     )
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
     _add_predict(verbs)
     _add_evaluate(verbs)
     _add_train(verbs)
+    _add_data(verbs)
+    _add_download(verbs)
     _add_info(verbs)
     _add_adapters(verbs)
     _add_make_bag(verbs)
@@ -74,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add(
     verbs: argparse._SubParsersAction,
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     text: str,
     examples: str,
 ) -> argparse.ArgumentParser:
@@ -140,8 +143,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
         'sartm evaluate --dataset synthetic --split val --corruption thermal_shift --severity 3\n'
         'sartm evaluate --dataset synthetic --split val --flip --scales 0.75 1 1.25 --head mask',
     )
-    verb.add_argument('--dataset', choices=('mfnet', 'pst900', 'fmb', 'synthetic'), required=True)
-    verb.add_argument('--root', metavar='DIR', type=Path, help="the data set's folder")
+    _add_dataset(verb)
     verb.add_argument(
         '--split', metavar='NAME', required=True, help='train, val or test (MFNet: NAME.txt)'
     )
@@ -195,6 +197,51 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
         '--resume', action='store_true', help='go on with the run in DIR from its last saved state'
     )
     verb.add_argument('overrides', metavar='key=value', nargs='*', help='override a setting')
+
+
+def _add_data(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'data',
+        commands.data,
+        'Check a data set. Reads every frame, names every fault (file and what is wrong) and sums\n'
+        'up what is there; warns of what is suspicious, such as an image in train and in val.\n'
+        'The exit status is 1 where faults were found, 0 where there are none (warnings or not).',
+        'sartm data check --dataset mfnet --root MFNet\n'
+        'sartm data check --dataset fmb --root FMB --split train --json fmb.json',
+    )
+    verb.add_argument('action', choices=('check',), help='what to do with it')
+    _add_dataset(verb)
+    verb.add_argument(
+        '--split', metavar='NAME', help='train, val or test (MFNet: NAME.txt); default: all'
+    )
+    verb.add_argument('--json', metavar='FILE', type=Path, help='write everything found here too')
+
+
+def _add_download(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'download',
+        commands.download,
+        "Fetch SAM2's official weights. The revision is pinned and the sha256 compared; what is\n"
+        'there already is only compared.',
+        'sartm download sam2 --size tiny\n'
+        'sartm download sam2 --size large --version sam2 --out /data/weights',
+    )
+    verb.add_argument('what', choices=('sam2',), help='whose weights')
+    verb.add_argument(
+        '--size', choices=('tiny', 'small', 'base_plus', 'large'), required=True, help='of encoder'
+    )
+    verb.add_argument(
+        '--version', choices=('sam2.1', 'sam2'), default='sam2.1', help='default: %(default)s'
+    )
+    verb.add_argument(
+        '--out',
+        metavar='DIR',
+        type=Path,
+        default=Path('weights'),
+        help='the folder to put the file in (default: %(default)s)',
+    )
 
 
 def _add_info(verbs: argparse._SubParsersAction) -> None:
@@ -277,6 +324,11 @@ def _add_replay(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument('--thermal-topic', metavar='TOPIC', help='likewise')
     _add_json(verb)
     _add_model(verb)
+
+
+def _add_dataset(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument('--dataset', choices=('mfnet', 'pst900', 'fmb', 'synthetic'), required=True)
+    verb.add_argument('--root', metavar='DIR', type=Path, help="the data set's folder")
 
 
 def _add_json(verb: argparse.ArgumentParser) -> None:

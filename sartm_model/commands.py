@@ -90,6 +90,28 @@ def train(args: Namespace) -> None:
     run_training(args.config, args.out, args.overrides, resume=args.resume)
 
 
+def data(args: Namespace) -> int:
+    """Check a data set; 1 where it has faults."""
+    from sartm_model.datasets.check import check
+    from sartm_model.datasets.report import summary
+
+    report = check(args.dataset, args.root, args.split)
+    print(summary(report))
+    if args.json is not None:
+        write_file(args.json, to_json(report.to_dict()) + '\n')
+        print(f'written to {args.json}')
+    return 1 if report.faults else 0
+
+
+def download(args: Namespace) -> None:
+    """Fetch SAM2's weights."""
+    from sartm_model.download import SAM2_FILES, download_sam2
+
+    path = download_sam2(args.size, args.out, args.version)
+    print(f'{path}  sha256 {SAM2_FILES[args.version, args.size].sha256}')
+    print(f'train with: model.size={args.size} sam2_weights={path}')
+
+
 def info(args: Namespace) -> None:
     """Describe a checkpoint."""
     from sartm_model.checkpoint import describe

@@ -17,7 +17,7 @@ from sartm_model.cli import main
 from sartm_model.labels import MFNET, PST900
 from sartm_model.predictor import Predictor
 
-VERBS = ('predict', 'evaluate', 'train', 'info', 'make-bag', 'replay')
+VERBS = ('predict', 'evaluate', 'train', 'data', 'download', 'info', 'make-bag', 'replay')
 HEIGHT, WIDTH = 72, 100  # neither is divisible by 32
 
 

@@ -28,11 +28,7 @@ def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
         return SyntheticScenes(split)
     if name not in NAMES:
         raise SartmError(f'no data set is called {name!r}; choose one of {", ".join(NAMES)}')
-    if root is None:
-        raise SartmError(f'the data set {name} needs its folder as root')
-    root = Path(root)
-    if not root.is_dir():
-        raise SartmError(f'{root} is not a folder; expected the root of {name}')
+    root = open_root(name, root)
     if name == 'mfnet':
         from sartm_model.datasets.mfnet import MFNet
 
@@ -44,3 +40,13 @@ def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
     from sartm_model.datasets.fmb import Fmb
 
     return Fmb(root, split)
+
+
+def open_root(name: str, root: Path | None) -> Path:
+    """The folder of a data set on disk. Raises SartmError where there is none."""
+    if root is None:
+        raise SartmError(f'the data set {name} needs its folder as root')
+    root = Path(root)
+    if not root.is_dir():
+        raise SartmError(f'{root} is not a folder; expected the root of {name}')
+    return root

@@ -7,6 +7,8 @@ from pathlib import Path
 from sartm_model.datasets.folder import FolderPairs, split_folder
 from sartm_model.labels import FMB
 
+FOLDERS = ('Visible', 'Infrared', 'Label')
+
 
 class Fmb(FolderPairs):
     """`<root>/{train,test}/{Visible,Infrared,Label}`; the infrared images may be 3-channel grey.
@@ -16,4 +18,5 @@ class Fmb(FolderPairs):
 
     def __init__(self, root: Path, split: str) -> None:
         base = split_folder(root, split, 'FMB')
-        super().__init__(base / 'Visible', base / 'Infrared', base / 'Label', FMB, aligned=True)
+        rgb, thermal, labels = (base / folder for folder in FOLDERS)
+        super().__init__(rgb, thermal, labels, FMB, aligned=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sartm_model.datasets.base import Condition, Frame, PairDataset
-from sartm_model.datasets.images import read_labels, read_rgb, read_thermal
+from sartm_model.datasets.images import read_labels, read_rgb, read_rgbt, read_thermal
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET, LabelSpace
 
@@ -20,11 +21,21 @@ MFNET_NAME = re.compile(r'\d+([DN])(_flip)?')
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """Where the images of one frame are; None for a modality that is absent."""
+    """Where the images of one frame are; None for a modality that is absent.
+
+    RGB and thermal are the same path where one RGBA file holds both, thermal in alpha.
+    """
 
     rgb: Path | None
     thermal: Path | None
     labels: Path | None
+
+
+class FileFault(NamedTuple):
+    """A file that cannot be used, and the error that says why."""
+
+    path: Path
+    error: SartmError
 
 
 class PairedFiles(PairDataset):
@@ -46,19 +57,36 @@ class PairedFiles(PairDataset):
         self._aligned = aligned
 
     def __getitem__(self, index: int) -> Frame:
+        frame, faults = self.inspect(index)
+        if faults:
+            raise faults[0].error
+        return frame
+
+    def inspect(self, index: int) -> tuple[Frame, list[FileFault]]:
+        """What can be read of a frame, None in place of the rest, and every fault of its files."""
         name, files = self.names[index], self._files[index]
-        rgb, thermal = self._read_images(files)
-        labels = read_labels(files.labels, len(self.label_space)) if files.labels else None
+        faults: list[FileFault] = []
+
+        def attempt(path: Path | None, read: Callable[[Path], Any]) -> Any:
+            if path is None:
+                return None
+            try:
+                return read(path)
+            except SartmError as error:
+                faults.append(FileFault(path, error))
+                return None
+
+        if files.rgb is not None and files.rgb == files.thermal:
+            rgb, thermal = attempt(files.rgb, read_rgbt) or (None, None)
+        else:
+            rgb, thermal = attempt(files.rgb, read_rgb), attempt(files.thermal, read_thermal)
+        labels = attempt(files.labels, lambda path: read_labels(path, len(self.label_space)))
         if self._aligned and rgb is not None and thermal is not None:
-            _check_size(files.thermal, thermal, files.rgb, rgb)
+            attempt(files.thermal, lambda path: _check_size(path, thermal, files.rgb, rgb))
         image, source = (rgb, files.rgb) if rgb is not None else (thermal, files.thermal)
         if labels is not None and image is not None:
-            _check_size(files.labels, labels, source, image)
-        return Frame(name, rgb, thermal, labels, condition_of(name))
-
-    def _read_images(self, files: FrameFiles) -> tuple[np.ndarray | None, np.ndarray | None]:
-        rgb = read_rgb(files.rgb) if files.rgb else None
-        return rgb, read_thermal(files.thermal) if files.thermal else None
+            attempt(files.labels, lambda path: _check_size(path, labels, source, image))
+        return Frame(name, rgb, thermal, labels, condition_of(name)), faults
 
 
 class FolderPairs(PairedFiles):
@@ -164,9 +192,7 @@ def _check_paired(stems: Mapping[Path, Iterable[str]]) -> None:
             )
 
 
-def _check_size(
-    path: Path | None, image: np.ndarray, other_path: Path | None, other: np.ndarray
-) -> None:
+def _check_size(path: Path, image: np.ndarray, other_path: Path | None, other: np.ndarray) -> None:
     if image.shape[:2] != other.shape[:2]:
         (height, width), (other_height, other_width) = image.shape[:2], other.shape[:2]
         raise SartmError(

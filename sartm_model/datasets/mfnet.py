@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from sartm_model.datasets.folder import FrameFiles, PairedFiles, several
-from sartm_model.datasets.images import read_rgbt
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
 
@@ -17,37 +15,38 @@ class MFNet(PairedFiles):
 
     Two layouts are read: the official one, `images/<stem>.png` RGBA with thermal in alpha, and
     `rgb/ thermal/` with a file each; both with `labels/<stem>.png`. A stem ends in D for day or N
-    for night.
+    for night. Any list is a split: beside `train val test` also the day and night lists of the
+    official release, such as `test_day` and `test_night`.
 
     Raises:
         SartmError: no such split; a line that is no stem, or one twice; a file is missing.
     """
 
     def __init__(self, root: Path, split: str) -> None:
-        self._in_alpha = (root / 'images').is_dir()
-        if not self._in_alpha and not (root / 'rgb').is_dir():
-            raise SartmError(
-                f'{root} is not MFNet: it has neither images/ (RGBA) nor rgb/ and thermal/'
-            )
-        folders = ('images', 'images') if self._in_alpha else ('rgb', 'thermal')
-        files = {
-            stem: FrameFiles(*(root / folder / f'{stem}.png' for folder in (*folders, 'labels')))
-            for stem in _read_split(root, split)
-        }
+        files = frame_files(image_folders(root), read_split(root, split))
         needed = [path for f in files.values() for path in (f.rgb, f.thermal, f.labels) if path]
         missing = [path for path in dict.fromkeys(needed) if not path.is_file()]
         if missing:
             raise SartmError(f'{split}.txt of {root} names frames without {several(missing)}')
         super().__init__(files, MFNET, aligned=True)
 
-    def _read_images(self, files: FrameFiles) -> tuple[np.ndarray | None, np.ndarray | None]:
-        if self._in_alpha and files.rgb:
-            return read_rgbt(files.rgb)
-        return super()._read_images(files)
+
+def image_folders(root: Path) -> tuple[Path, Path, Path]:
+    """The folders of RGB, thermal and labels; the first two are one where thermal is in alpha."""
+    if (root / 'images').is_dir():
+        return root / 'images', root / 'images', root / 'labels'
+    if (root / 'rgb').is_dir():
+        return root / 'rgb', root / 'thermal', root / 'labels'
+    raise SartmError(f'{root} is not MFNet: it has neither images/ (RGBA) nor rgb/ and thermal/')
 
 
-def _read_split(root: Path, split: str) -> list[str]:
-    """The stems in a split's list, in its order."""
+def frame_files(folders: Sequence[Path], stems: Iterable[str]) -> dict[str, FrameFiles]:
+    """Where the frames' files must be, whether they are there or not."""
+    return {stem: FrameFiles(*(folder / f'{stem}.png' for folder in folders)) for stem in stems}
+
+
+def read_split(root: Path, split: str) -> list[str]:
+    """The stems in a split's list, in its order. Raises SartmError where it is no such list."""
     path = root / f'{split}.txt'
     try:
         lines = path.read_text(encoding='utf-8').split()

@@ -7,6 +7,8 @@ from pathlib import Path
 from sartm_model.datasets.folder import FolderPairs, split_folder
 from sartm_model.labels import PST900
 
+FOLDERS = ('rgb', 'thermal', 'labels')
+
 
 class Pst900(FolderPairs):
     """`<root>/{train,test}/{rgb,thermal,labels}`, thermal 8- or 16-bit.
@@ -16,4 +18,5 @@ class Pst900(FolderPairs):
 
     def __init__(self, root: Path, split: str) -> None:
         base = split_folder(root, split, 'PST900')
-        super().__init__(base / 'rgb', base / 'thermal', base / 'labels', PST900, aligned=True)
+        rgb, thermal, labels = (base / folder for folder in FOLDERS)
+        super().__init__(rgb, thermal, labels, PST900, aligned=True)
