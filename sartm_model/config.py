@@ -91,6 +91,12 @@ class DataConfig:
         drop_modality: probability that a pair loses one modality, either with equal chance.
         object_crop: probability that a crop is laid on an object instead of anywhere.
         paste_objects: probability that objects of a second frame are pasted into a sample.
+        colour_jitter: probability that the colours of RGB are changed.
+        thermal_shift: largest shift of thermal against RGB, pixels of the crop, per axis.
+        thermal_scale: largest zoom of thermal against RGB, as a part: 0.02 for 0.98 to 1.02.
+        thermal_noise: largest standard deviation of thermal noise, as a part of its range.
+        thermal_freeze: probability that thermal shows what was seen a moment ago.
+        over_exposure: probability that RGB is over-exposed or glared into.
     """
 
     train: list[SourceConfig] = field(default_factory=lambda: [SourceConfig()])
@@ -105,6 +111,12 @@ class DataConfig:
     drop_modality: float = 0.2
     object_crop: float = 0.0
     paste_objects: float = 0.0
+    colour_jitter: float = 1.0
+    thermal_shift: float = 0.0
+    thermal_scale: float = 0.0
+    thermal_noise: float = 0.0
+    thermal_freeze: float = 0.0
+    over_exposure: float = 0.0
 
     def __post_init__(self) -> None:
         _one_of('data.modality', self.modality, ('both', 'rgb', 'thermal'))
@@ -118,10 +130,22 @@ class DataConfig:
                 f'data.scale_min and data.scale_max are {self.scale_min} and {self.scale_max}; '
                 f'expected 0 < scale_min <= scale_max'
             )
-        for key in ('drop_modality', 'object_crop', 'paste_objects'):
+        for key in (
+            'drop_modality',
+            'object_crop',
+            'paste_objects',
+            'colour_jitter',
+            'thermal_freeze',
+            'over_exposure',
+        ):
             value = getattr(self, key)
             if not 0 <= value <= 1:
                 raise SartmError(f'data.{key} is {value}; expected a probability, 0 to 1')
+        for key in ('thermal_shift', 'thermal_noise'):
+            if getattr(self, key) < 0:
+                raise SartmError(f'data.{key} is {getattr(self, key)}; expected 0 or more')
+        if not 0 <= self.thermal_scale < 1:
+            raise SartmError(f'data.thermal_scale is {self.thermal_scale}; expected 0 to below 1')
 
 
 class LossWeights(NamedTuple):

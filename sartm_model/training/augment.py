@@ -1,4 +1,9 @@
-"""Augmentation of a frame into a training sample: geometry on both images, colour on RGB only."""
+"""Augmentation of a frame into a training sample: geometry on both images, colour on RGB only.
+
+All of it runs in the loader's workers, none on the training device: what a device is good at,
+colour and blur, is one matrix a pixel here (`cv2.transform`) and a small part of a sample's time,
+most of which is reading the files; `python -m sartm_model.training.throughput` measures both.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,10 @@ from sartm_model.preprocess import (
     normalise_thermal,
     scale_thermal,
 )
+from sartm_model.training.sensor_faults import spoil_rgb, spoil_thermal
+
+BLUR = 0.2
+"""The paper's probability of a blur."""
 
 
 class Sample(NamedTuple):
@@ -38,7 +47,7 @@ class Sample(NamedTuple):
     absent: Tensor
 
 
-class _Crop(NamedTuple):
+class Crop(NamedTuple):
     """A window of a frame at the crop's size: rgb uint8, thermal float scaled, labels uint8."""
 
     rgb: np.ndarray
@@ -53,28 +62,40 @@ def augment(
 
     Args:
         frame: with both images and labels.
-        config: sizes and probabilities.
+        config: sizes and probabilities, those of the sensor faults among them.
         rng: what is drawn comes from it alone.
         donor: a second frame, some of whose objects are pasted into the sample at the place and
             size a crop of their own gives them (copy-paste, Ghiasi et al., CVPR 2021).
     """
-    crop = _crop(frame, config, rng)
+    crop = cut(frame, config, rng)
     if donor is not None:
-        crop = _paste(crop, _crop(donor, config, rng), rng)
-    rgb = _jitter(crop.rgb, rng)
+        crop = _paste(crop, cut(donor, config, rng), rng)
+    return pack(frame.name, disturb(crop, config, rng), config, rng)
+
+
+def disturb(crop: Crop, config: DataConfig, rng: np.random.Generator) -> Crop:
+    """Colour jitter and blur on RGB, then what the cameras do wrong; labels stay."""
+    rgb = spoil_rgb(_jitter(crop.rgb, config, rng), config, rng)
+    return crop._replace(rgb=rgb, thermal=spoil_thermal(crop.thermal, config, rng))
+
+
+def pack(name: str, crop: Crop, config: DataConfig, rng: np.random.Generator) -> Sample:
+    """Normalised tensors of a crop, and which modality is left out."""
     absent = np.zeros(2, bool)
     if rng.random() < config.drop_modality:
         absent[rng.integers(2)] = True
+    # Planes first, while a pixel is three bytes: the floats then come out in their final order.
+    planes = torch.from_numpy(crop.rgb).permute(2, 0, 1).contiguous()
     return Sample(
-        frame.name,
-        normalise_rgb(torch.from_numpy(rgb)[None])[0].contiguous(),
+        name,
+        normalise_rgb(planes.permute(1, 2, 0)[None])[0],
         normalise_thermal(torch.from_numpy(crop.thermal)[None])[0],
         torch.from_numpy(crop.labels.astype(np.int64)),
         torch.from_numpy(absent),
     )
 
 
-def _crop(frame: Frame, config: DataConfig, rng: np.random.Generator) -> _Crop:
+def cut(frame: Frame, config: DataConfig, rng: np.random.Generator) -> Crop:
     """Cut a window at random, resize it to the crop and flip it, without the large image between.
 
     The thermal range is taken from the whole frame, as on the robot, before anything is cut off.
@@ -98,7 +119,7 @@ def _crop(frame: Frame, config: DataConfig, rng: np.random.Generator) -> _Crop:
     smooth = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     mirror = cv2.BORDER_REFLECT_101
-    return _Crop(
+    return Crop(
         cv2.warpAffine(frame.rgb, inverse, size, flags=smooth, borderMode=mirror),
         cv2.warpAffine(thermal, inverse, size, flags=smooth, borderMode=mirror),
         cv2.warpAffine(frame.labels, inverse, size, flags=nearest, borderValue=IGNORE_ID),
@@ -116,21 +137,23 @@ def _corner(
     room = np.array(labels.shape) - window
     lowest, highest = np.minimum(0, room), np.maximum(0, room)
     corner = rng.uniform(lowest, highest)
+    if rng.random() >= object_crop:
+        return corner
     classes = np.unique(labels)
     classes = classes[(classes != 0) & (classes != IGNORE_ID)]
-    if rng.random() < object_crop and classes.size:
+    if classes.size:
         places = np.argwhere(labels == rng.choice(classes))
         place = places[rng.integers(len(places))]
         corner = (place - rng.uniform(0, window)).clip(lowest, highest)
     return corner
 
 
-def _paste(crop: _Crop, donor: _Crop, rng: np.random.Generator) -> _Crop:
+def _paste(crop: Crop, donor: Crop, rng: np.random.Generator) -> Crop:
     """Lay each object class of the donor's crop over `crop`, or leave it, with equal chance."""
     there = np.unique(donor.labels)
     there = there[(there != 0) & (there != IGNORE_ID)]
     mask = np.isin(donor.labels, there[rng.random(there.size) < 0.5])
-    return _Crop(
+    return Crop(
         *(
             np.where(mask[..., None] if new.ndim == 3 else mask, new, old)
             for old, new in zip(crop, donor, strict=True)
@@ -138,13 +161,17 @@ def _paste(crop: _Crop, donor: _Crop, rng: np.random.Generator) -> _Crop:
     )
 
 
-def _jitter(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast and saturation by up to a half either way, now and then a blur."""
-    gain, contrast, saturation = rng.uniform(0.5, 1.5, size=3)
-    image = rgb.astype(np.float32) * gain
-    grey = image.mean(axis=2, keepdims=True)
-    image = grey + (image - grey) * saturation
-    image = image.mean() + (image - image.mean()) * contrast
-    if rng.random() < 0.2:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.5))
-    return image.clip(0, 255)
+def _jitter(rgb: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, saturation and contrast by up to a half either way, now and then a blur.
+
+    With gain g, saturation s, contrast c and the image's mean m, a colour x becomes
+    c g (s x + (1 - s) grey(x)) + (1 - c) g m: one affine map of the three channels.
+    """
+    if rng.random() < config.colour_jitter:
+        gain, contrast, saturation = rng.uniform(0.5, 1.5, size=3)
+        mix = contrast * gain * (saturation * np.eye(3) + (1 - saturation) / 3)
+        offset = (1 - contrast) * gain * np.mean(cv2.mean(rgb)[:3])
+        rgb = cv2.transform(rgb, np.column_stack([mix, np.full(3, offset)]))
+    if rng.random() < BLUR:
+        rgb = cv2.GaussianBlur(rgb, (0, 0), rng.uniform(0.3, 1.5))
+    return rgb
