@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import cv2
@@ -230,3 +231,17 @@ def test_a_missing_or_broken_configuration_is_named(tmp_path):
     broken.write_text('steps: [1')
     with pytest.raises(SartmError, match=r'broken\.yaml'):
         load_train_config(broken)
+
+
+def test_throughput_of_every_stage_and_of_the_loader(tmp_path, capsys):
+    from sartm_model.training.throughput import main
+
+    arguments = ['--config', str(write_config(tmp_path)), '--samples', '2', '--workers', '0']
+    assert main([*arguments, '--set', 'data.thermal_noise=0.1']) == 0
+    *stages, loader = map(json.loads, capsys.readouterr().out.splitlines())
+    names = ['read', 'crop', 'colour and faults', 'to tensors', 'collate', 'one process']
+    assert [stage['stage'] for stage in stages] == names
+    assert stages[-1]['ms'] == pytest.approx(sum(stage['ms'] for stage in stages[:-1]), abs=0.05)
+    assert loader['workers'] == 0
+    step = 1e3 * 2 / loader['samples_per_s']  # of a batch of two
+    assert loader['keeps_up_with_step_ms'] == pytest.approx(step, rel=0.05)
