@@ -124,7 +124,7 @@ def test_two_processes_train_as_one_with_two_batches_a_step(tmp_path):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
     command += ['-m', 'sartm_model.cli', 'train', '--config', str(two), '--out']
     done = subprocess.run(
-        [*command, str(tmp_path / 'two')],
+        [*command, str(tmp_path / 'two'), 'data.val.frames=3'],
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
         capture_output=True,
         text=True,

@@ -32,11 +32,13 @@ BLUR = 0.2
 class Sample(NamedTuple):
     """One training sample, or a batch of them with a leading B (and a list of names).
 
+    It crosses from the loader's process in the smallest form; `Sample.inputs` is for the device.
+
     Attributes:
         name: of the frame it was made of.
-        rgb: `[3, H, W]`, normalised.
-        thermal: `[1, H, W]`, normalised.
-        labels: int64 `[H, W]`.
+        rgb: uint8 `[H, W, 3]`.
+        thermal: float16 `[H, W]`, scaled to about [0, 1].
+        labels: uint8 `[H, W]` of class ids, 255 where there is none.
         absent: bool `[2]`, which modality the network is to do without.
     """
 
@@ -45,6 +47,10 @@ class Sample(NamedTuple):
     thermal: Tensor
     labels: Tensor
     absent: Tensor
+
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """Of a batch: normalised RGB `[B, 3, H, W]` and thermal `[B, 1, H, W]`, float32."""
+        return normalise_rgb(self.rgb), normalise_thermal(self.thermal.float())
 
 
 class Crop(NamedTuple):
@@ -80,17 +86,15 @@ def disturb(crop: Crop, config: DataConfig, rng: np.random.Generator) -> Crop:
 
 
 def pack(name: str, crop: Crop, config: DataConfig, rng: np.random.Generator) -> Sample:
-    """Normalised tensors of a crop, and which modality is left out."""
+    """Tensors of a crop, and which modality is left out."""
     absent = np.zeros(2, bool)
     if rng.random() < config.drop_modality:
         absent[rng.integers(2)] = True
-    # Planes first, while a pixel is three bytes: the floats then come out in their final order.
-    planes = torch.from_numpy(crop.rgb).permute(2, 0, 1).contiguous()
     return Sample(
         name,
-        normalise_rgb(planes.permute(1, 2, 0)[None])[0],
-        normalise_thermal(torch.from_numpy(crop.thermal)[None])[0],
-        torch.from_numpy(crop.labels.astype(np.int64)),
+        torch.from_numpy(crop.rgb),
+        torch.from_numpy(crop.thermal.astype(np.float16)),
+        torch.from_numpy(crop.labels),
         torch.from_numpy(absent),
     )
 

@@ -80,7 +80,8 @@ class KeepState(Callback):
                 f'is whole, and --resume goes on from there'
             ) from error
         finally:
-            aside.unlink(missing_ok=True)
+            if trainer.is_global_zero:
+                aside.unlink(missing_ok=True)
         if trainer.is_global_zero:
             save_model(self.out / 'last.safetensors', trainer, module)
 

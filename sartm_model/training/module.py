@@ -58,6 +58,7 @@ class SartmTraining(pl.LightningModule):
         self.config = config
         self.label_space = label_space
         self.ema = AveragedModel(model, multi_avg_fn=self._average, use_buffers=True)
+        self.ema.requires_grad_(False)  # several processes would wait for its gradients
         if not config.loss.weights.auxiliary:
             model.auxiliary_head.requires_grad_(False)  # several processes would wait for it
         self.prototypes = Prototypes(len(label_space), model.encoder.channels)
@@ -84,7 +85,13 @@ class SartmTraining(pl.LightningModule):
 
     def val_dataloader(self) -> DataLoader:
         """This process's part of the frames to measure on, one at a time."""
-        mine = range(self.trainer.global_rank, len(self.measured), self.trainer.world_size)
+        processes = self.trainer.world_size
+        if len(self.measured) < processes:
+            raise SartmError(
+                f'data.val has {len(self.measured)} frames for {processes} processes; expected one '
+                f'each or more'
+            )
+        mine = range(self.trainer.global_rank, len(self.measured), processes)
         workers = min(2, self.config.data.workers)
         return DataLoader(self.measured, batch_size=None, sampler=mine, num_workers=workers)
 
@@ -94,8 +101,8 @@ class SartmTraining(pl.LightningModule):
         if self.config.data.modality != 'both':
             absent = torch.zeros_like(absent)
             absent[:, 1 if self.config.data.modality == 'rgb' else 0] = True
-        output = self.model(batch.rgb, batch.thermal, absent)
-        terms = self._terms(output, batch.labels)
+        output = self.model(*batch.inputs(), absent)
+        terms = self._terms(output, batch.labels.long())
         weights = self.config.loss.weights._asdict()
         total = terms['mask'] + sum(weights[name] * terms[name] for name in terms if name != 'mask')
         if not torch.isfinite(total):

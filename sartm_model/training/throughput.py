@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, default_collate
 from sartm_model.config import TrainConfig, load_train_config
 from sartm_model.labels import LABEL_SPACES
 from sartm_model.training.augment import cut, disturb, pack
-from sartm_model.training.data import TrainingSamples, open_source
+from sartm_model.training.data import BatchesFrom, TrainingSamples, open_source
 
 
 def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
@@ -52,7 +52,7 @@ def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
         with timed('colour and faults'):
             crop = disturb(crop, data, rng)
         with timed('to tensors'):
-            packed.append(pack(crop, data, rng))
+            packed.append(pack(frame.name, crop, data, rng))
         if len(packed) == data.batch_size:
             with timed('collate'):
                 default_collate(packed)
@@ -64,7 +64,7 @@ def measure_loader(config: TrainConfig, workers: int, samples: int) -> float:
     """Samples a second of the loader once its queue is in a steady state."""
     batch = config.data.batch_size
     dataset = TrainingSamples(config.data, LABEL_SPACES[config.label_space], config.seed)
-    loader = iter(DataLoader(dataset, batch_size=batch, num_workers=workers))
+    loader = iter(DataLoader(dataset, batch_sampler=BatchesFrom(0, batch), num_workers=workers))
     for _ in range(2 * workers + 1):  # what the workers prepare ahead
         next(loader)
     batches = max(1, samples // batch)
