@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sartm_model import checkpoint as checkpoints
 from sartm_model.config import TrainConfig
@@ -160,6 +161,10 @@ def test_half_precision_and_early_stopping(tmp_path, monkeypatch):
     config = write_config(tmp_path, steps=9, val_every=1, patience=2, precision='bf16-mixed')
     last = train(config, tmp_path / 'run')
     assert checkpoints.load(last).card['steps'] == 3
+    events = EventAccumulator(str(tmp_path / 'run' / 'events')).Reload()
+    (pictures,) = events.Tags()['images']
+    # One each of RGB, thermal, truth and prediction at every measurement.
+    assert [(p.height, p.width) for p in events.Images(pictures)] == [(480, 4 * 640)] * 3
     assert all(value.isfinite().all() for value in state_of(last).values())
 
 
