@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sartm_model import checkpoint as checkpoints
 from sartm_model.errors import SartmError
+from sartm_model.homography import check_homography
 from sartm_model.network import Sartm
 from sartm_model.preprocess import (
     ThermalRange,
@@ -21,6 +22,7 @@ from sartm_model.preprocess import (
     normalise_thermal,
     resize_thermal,
     scale_thermal,
+    warp_thermal,
 )
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -65,9 +67,12 @@ class Predictor:
         thermal_range: how thermal counts are scaled; may be set anew between two calls.
         head: 'mean' of the heads' probabilities, 'mask' or 'auxiliary' for one head's; what the
             checkpoint says where left out.
+        homography: `[3, 3]`, thermal pixel -> RGB pixel (see `sartm_model.homography`), or None:
+            thermal is resized to the RGB image. May be set anew between two calls.
 
     Raises:
-        SartmError: the checkpoint, the device, the precision or the head cannot be used.
+        SartmError: the checkpoint, the device, the precision, the head or the homography cannot be
+            used.
     """
 
     def __init__(
@@ -78,10 +83,12 @@ class Predictor:
         precision: str = 'auto',
         thermal_range: ThermalRange | None = None,
         head: str | None = None,
+        homography: np.ndarray | None = None,
     ) -> None:
         self.device = _device(device)
         self.precision = _precision(precision, self.device)
         self.thermal_range = thermal_range or ThermalRange()
+        self.homography = homography
         loaded = checkpoints.load(checkpoint)
         if head is not None:
             loaded = replace(loaded, config=replace(loaded.config, prediction=head))
@@ -91,6 +98,15 @@ class Predictor:
         self._model = _in_precision(checkpoints.build(loaded), self._dtype).to(self.device)
         palette = torch.from_numpy(self.label_space.palette())
         self._palette = palette.to(self.device, torch.float32)
+
+    @property
+    def homography(self) -> np.ndarray | None:
+        """Thermal pixel -> RGB pixel, `[3, 3]`, or None where thermal is only resized."""
+        return self._homography
+
+    @homography.setter
+    def homography(self, matrix: np.ndarray | None) -> None:
+        self._homography = None if matrix is None else check_homography(matrix)
 
     @torch.inference_mode()
     def predict(
@@ -107,13 +123,15 @@ class Predictor:
         Args:
             rgb: uint8 `[H, W, 3]`; a reversed view of a BGR image is taken as it is. None where
                 there is no RGB: thermal then sets the size.
-            thermal: uint8 or uint16 `[h, w]` of the same field of view; None where there is none.
+            thermal: uint8 or uint16 `[h, w]`, of the same field of view or with a homography set;
+                None where there is none.
             confidence: also give the confidence.
             overlay: also give the overlay; over the thermal image where there is no RGB.
             overlay_opacity: 0 (image only) to 1 (colours only).
 
         Raises:
-            SartmError: an image of another shape or type, or none at all.
+            SartmError: an image of another shape or type, or none at all; the homography does not
+                go with the size of `rgb`.
         """
         inputs = self.inputs(rgb, thermal)
         probability, labels = self.probabilities(inputs.rgb, inputs.thermal).max(dim=0)  # [H, W]
@@ -133,18 +151,27 @@ class Predictor:
         if counts is not None:
             scaled = scale_thermal(counts, self.thermal_range)
             backdrop = (scaled.clamp(0, 1) * 255)[..., None]
-            thermal_input = normalise_thermal(scaled[None]).to(self._dtype)  # [1, 1, h, w]
+            thermal_input = normalise_thermal(scaled[None])  # [1, 1, h, w]
         if colour is not None:
             backdrop = colour
             rgb_input = normalise_rgb(colour[None]).to(self._dtype)  # [1, 3, H, W]
             if thermal_input is not None:
-                thermal_input = resize_thermal(thermal_input, (colour.shape[0], colour.shape[1]))
+                thermal_input = self._register(thermal_input, (colour.shape[0], colour.shape[1]))
+        if thermal_input is not None:
+            thermal_input = thermal_input.to(self._dtype)
         return Inputs(rgb_input, thermal_input, backdrop)
 
     @torch.inference_mode()
     def probabilities(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Class probabilities float32 `[K, H, W]` of images as `inputs` gives them."""
         return self._model.segment(rgb, thermal)[0]
+
+    def _register(self, thermal: Tensor, size: tuple[int, int]) -> Tensor:
+        """A thermal map `[1, 1, h, w]` in the geometry of an RGB image of `(H, W)`."""
+        homography = self._homography  # once: another thread may set it
+        if homography is None:
+            return resize_thermal(thermal, size)
+        return warp_thermal(thermal, check_homography(homography, size), size)
 
     def _blend(self, backdrop: Tensor, labels: Tensor, opacity: float) -> Tensor:
         """Class colours over the image, uint8 `[H, W, 3]`; id 0 leaves the image as it is."""

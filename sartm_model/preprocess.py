@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -86,6 +87,31 @@ def resize_thermal(thermal: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(thermal.shape[-2:]) == size:
         return thermal
     return F.interpolate(thermal, size=size, mode='bilinear', align_corners=False)
+
+
+def warp_thermal(thermal: Tensor, homography: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Show a thermal map `[B, 1, h, w]` as the RGB camera would see it, `[B, 1, H, W]` float32.
+
+    RGB pixel p takes the thermal map at `inverse(homography) p`, bilinear. What the thermal camera
+    does not see is 0, the mean of a normalised map: it tells nothing. To repeat or to mirror the
+    edge would show hot things where no one has looked.
+
+    Args:
+        thermal: as `normalise_thermal` gives it.
+        homography: float64 `[3, 3]`, thermal pixel -> RGB pixel, checked for `size`.
+        size: `(H, W)` of the RGB image.
+    """
+    height, width = thermal.shape[-2:]
+    # In double precision, and for coordinates from -1 to 1, so that float32 suffices afterwards.
+    to_unit = np.array([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]])
+    inverse = to_unit @ np.linalg.inv(homography)
+    matrix = torch.from_numpy(inverse.astype(np.float32)).to(thermal.device)
+    x = torch.arange(size[1], device=thermal.device, dtype=torch.float32)
+    y = torch.arange(size[0], device=thermal.device, dtype=torch.float32)[:, None, None]
+    homogeneous = x[None, :, None] * matrix[:, 0] + y * matrix[:, 1] + matrix[:, 2]  # [H, W, 3]
+    grid = homogeneous[..., :2] / homogeneous[..., 2:]
+    grid = grid.expand(len(thermal), -1, -1, -1)
+    return F.grid_sample(thermal.float(), grid, padding_mode='zeros', align_corners=False)
 
 
 def network_inputs(

@@ -34,6 +34,7 @@ START_NS = 1_700_000_000_000_000_000
 """The stamp of a bag's first frame in nanoseconds: fixed, so that a bag can be made again."""
 
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
+COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 Storage = Literal['mcap', 'sqlite3']
 STORAGES: tuple[Storage, ...] = ('mcap', 'sqlite3')
 BAG_VERSION: Literal[8] = 8  # the newest whose QoS is still the text that Humble reads
@@ -77,7 +78,7 @@ class BagPair:
         index: place of the RGB message among those of its topic, from 0.
         stamp_ns: header stamp of the RGB message in nanoseconds.
         skew_ns: thermal stamp minus RGB stamp.
-        rgb, thermal: objects with `sensor_msgs/Image`'s fields.
+        rgb, thermal: objects with the fields of `sensor_msgs/Image` or `CompressedImage`.
         labels: the labels message of the same stamp, or None.
     """
 
@@ -173,13 +174,18 @@ def read_raw(bag: Path, only: Sequence[str] | None = None) -> Iterator[RawMessag
 
 
 def read_images(bag: Path, only: Sequence[str]) -> Iterator[tuple[RawMessage, Any]]:
-    """Like `read_raw`, each with its decoded message: an object with `sensor_msgs/Image`'s fields.
+    """Like `read_raw`, each with its decoded message.
+
+    It has the fields of `sensor_msgs/Image`, or of `CompressedImage` where the topic carries those.
 
     Raises SartmError besides where a topic carries another type, or a message is damaged.
     """
     for raw in read_raw(bag, only):
-        if raw.type != IMAGE_TYPE:
-            raise SartmError(f'{bag}: topic {raw.topic} carries {raw.type}, not {IMAGE_TYPE}')
+        if raw.type not in (IMAGE_TYPE, COMPRESSED_TYPE):
+            raise SartmError(
+                f'{bag}: topic {raw.topic} carries {raw.type}, not {IMAGE_TYPE} or '
+                f'{COMPRESSED_TYPE}'
+            )
         yield raw, decode(raw)
 
 

@@ -1,5 +1,6 @@
 """`sensor_msgs/Image` to numpy and back, without copying where the encoding allows it.
 
+`to_rgb` and `to_thermal` take a `sensor_msgs/CompressedImage` as well and decompress it first.
 Only `from_numpy` needs ROS: a message read from a bag by other means has the same fields.
 """
 
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sartm_model.errors import SartmError
+from sartm_ros.compressed import decompress
 
 
 class _Layout(NamedTuple):
@@ -79,8 +81,10 @@ def to_rgb(msg: Any) -> np.ndarray:
     strides; Bayer and YUV are converted.
 
     Raises:
-        SartmError: the encoding is unknown or has more than 8 bits, or the sizes contradict.
+        SartmError: the encoding is unknown or has more than 8 bits, the sizes contradict, or a
+            compressed image is damaged.
     """
+    msg = _raw(msg)
     if msg.encoding not in _LAYOUTS:
         return _by_cv_bridge(msg, 'rgb8')
     view = _view(msg)
@@ -102,8 +106,9 @@ def to_thermal(msg: Any) -> np.ndarray:
     Monochrome and the luma of YUV come as views of the message.
 
     Raises:
-        SartmError: the encoding is unknown, or the sizes contradict.
+        SartmError: the encoding is unknown, the sizes contradict, or a compressed image is damaged.
     """
+    msg = _raw(msg)
     if msg.encoding not in _LAYOUTS:
         image = _by_cv_bridge(msg, 'passthrough')
         if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
@@ -129,6 +134,10 @@ def from_numpy(image: np.ndarray, encoding: str, header: Any) -> Any:
     data.frombytes(np.ascontiguousarray(image).data)
     message.data = data
     return message
+
+
+def _raw(msg: Any) -> Any:
+    return decompress(msg) if hasattr(msg, 'format') else msg
 
 
 def _view(msg: Any) -> np.ndarray:

@@ -9,13 +9,11 @@ The process ends with 0 after SIGINT or SIGTERM; with 2, after one line that say
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
 import time
 import traceback
-from functools import partial
 from typing import Any
 
 import rclpy
@@ -25,15 +23,12 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import Image
-from std_msgs.msg import String
 
 from sartm_model.errors import SartmError
-from sartm_model.labels import IGNORE_ID
 from sartm_ros import parameters as ros_parameters
-from sartm_ros import qos
-from sartm_ros.health import OK, TOPICS, Health, Report, to_message
-from sartm_ros.images import from_numpy
+from sartm_ros.health import OK, Health, Report, to_message
+from sartm_ros.inputs import Inputs, topic_names
+from sartm_ros.outputs import Outputs
 from sartm_ros.parameters import Parameters
 from sartm_ros.pipeline import Pipeline, make_matcher
 
@@ -41,12 +36,10 @@ REPORT_PERIOD_S = 1.0
 LOG_PERIOD_S = 5.0
 """A fault that repeats is logged this often; the counters count every one."""
 
-OUTPUTS = {'labels': 'mono8', 'confidence': 'mono8', 'overlay': 'rgb8'}
-"""Encodings of the image topics."""
-
 
 class SartmNode(LifecycleNode):
-    """Publishes `~/labels`, `~/overlay`, `~/confidence`, `~/label_info` and `/diagnostics`.
+    """Publishes `~/labels`, `~/overlay` and `~/confidence`, raw and compressed, `~/label_info` and
+    `/diagnostics`.
 
     Raises:
         SartmError: a parameter given at the start has the wrong type or is out of range.
@@ -59,8 +52,8 @@ class SartmNode(LifecycleNode):
         self._health = Health()
         self._predictor: Any = None  # set while configured
         self._pipeline: Pipeline | None = None  # set while active
-        self._outputs: dict[str, Any] = {}
-        self._inputs: list[Any] = []
+        self._outputs: Outputs | None = None  # set while configured
+        self._inputs: Inputs | None = None  # set while active
         self._report_timer: Any = None
         self._deadline_timer: Any = None
         self._armed_ns: int | None = None
@@ -77,11 +70,11 @@ class SartmNode(LifecycleNode):
         """Read the parameters, load and warm up the network, create the publishers."""
         try:
             self._settings = ros_parameters.read(self)
-            self._topics()
+            topic_names(self, self._settings)
             make_matcher(self._settings)
             self._health = Health()
             self._predictor = self._load()
-            self._create_outputs()
+            self._outputs = Outputs(self)
         except Exception as error:
             self._release()
             return self._refuse('configured', error)
@@ -92,26 +85,25 @@ class SartmNode(LifecycleNode):
         """Subscribe and start the inference thread. An inactive node costs no bandwidth."""
         super().on_activate(state)
         try:
-            self._publish_label_info()
+            assert self._outputs is not None
+            self._outputs.publish_legend(self._predictor.label_space)
             self._pipeline = Pipeline(
                 self._predictor,
                 self._settings,
                 self._health,
-                wanted=lambda name: self._outputs[name].get_subscription_count() > 0,
-                publish=self._publish,
+                self._outputs,
                 warn=self._warn_now_and_then,
             )
             self._armed_ns = None
             self._deadline_timer = self.create_timer(1.0, self._on_deadline, clock=self._steady)
             self._deadline_timer.cancel()
             self._health.restart_clocks()
-            for which, topic in self._topics().items():
-                self._inputs.append(self._subscribe(which, topic))
+            self._inputs = Inputs(self, self._settings, self._on_image)
         except Exception as error:
             self._stop()
             super().on_deactivate(state)
             return self._refuse('activated', error)
-        self.get_logger().info(f'active: {" + ".join(self._topics().values())}')
+        self.get_logger().info(f'active: {self._inputs.describe()}')
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -162,9 +154,9 @@ class SartmNode(LifecycleNode):
         return TransitionCallbackReturn.ERROR
 
     def _stop(self) -> None:
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
+        if self._inputs is not None:
+            self._inputs.close()
+            self._inputs = None
         if self._deadline_timer is not None:
             self.destroy_timer(self._deadline_timer)
             self._deadline_timer = None
@@ -177,9 +169,9 @@ class SartmNode(LifecycleNode):
         if self._report_timer is not None:
             self.destroy_timer(self._report_timer)
             self._report_timer = None
-        for publisher in self._outputs.values():
-            self.destroy_lifecycle_publisher(publisher)
-        self._outputs = {}
+        if self._outputs is not None:
+            self._outputs.close()
+            self._outputs = None
         self._predictor = None
 
     def _load(self) -> Any:
@@ -192,6 +184,7 @@ class SartmNode(LifecycleNode):
             device=settings.device,
             precision=settings.precision,
             thermal_range=_thermal_range(settings),
+            homography=ros_parameters.homography(settings),
         )
         if settings.warm_up_height and settings.warm_up_width:
             predictor.warm_up(settings.warm_up_height, settings.warm_up_width)
@@ -201,60 +194,9 @@ class SartmNode(LifecycleNode):
         )
         return predictor
 
-    # Topics ---------------------------------------------------------------------------------------
+    # Messages -------------------------------------------------------------------------------------
 
-    def _topics(self) -> dict[str, str]:
-        """Full names of 'rgb' and 'thermal'. Raises SartmError where one is not a topic's name."""
-        names = dict(
-            zip(TOPICS, (self._settings.rgb_topic, self._settings.thermal_topic), strict=True)
-        )
-        for which, name in names.items():
-            try:
-                names[which] = self.resolve_topic_name(name)
-            except (RuntimeError, ValueError) as error:
-                raise SartmError(
-                    f'parameter {which}_topic is {name!r}; expected a topic name'
-                ) from error
-        return names
-
-    def _create_outputs(self) -> None:
-        for name in OUTPUTS:
-            self._outputs[name] = self._create_output(Image, name, qos.output_qos())
-        self._outputs['label_info'] = self._create_output(String, 'label_info', qos.latched_qos())
-        try:
-            from vision_msgs.msg import LabelInfo
-        except ImportError:
-            return
-        self._outputs['vision_label_info'] = self._create_output(
-            LabelInfo, 'vision_label_info', qos.latched_qos()
-        )
-
-    def _create_output(self, message_type: Any, name: str, profile: Any) -> Any:
-        topic = self.resolve_topic_name(f'~/{name}')
-        events = qos.publisher_events(self, topic, profile, self.get_logger().warning)
-        with qos.checked(topic):
-            return self.create_lifecycle_publisher(
-                message_type,
-                topic,
-                profile,
-                event_callbacks=events,
-                qos_overriding_options=qos.overridable() if name in OUTPUTS else None,
-            )
-
-    def _subscribe(self, which: str, topic: str) -> Any:
-        profile = qos.input_qos()
-        events = qos.subscription_events(self, topic, profile, self.get_logger().warning)
-        with qos.checked(topic):
-            return self.create_subscription(
-                Image,
-                topic,
-                partial(self._on_image, which),
-                profile,
-                event_callbacks=events,
-                qos_overriding_options=qos.overridable(),
-            )
-
-    def _on_image(self, which: str, msg: Image) -> None:
+    def _on_image(self, which: str, msg: Any) -> None:
         if self._pipeline is not None:
             self._pipeline.add(which, msg)
             self._arm(self._pipeline.deadline_ns)
@@ -278,32 +220,16 @@ class SartmNode(LifecycleNode):
             self._deadline_timer.timer_period_ns = wait_ns + 1_000_000
             self._deadline_timer.reset()
 
-    def _publish(self, name: str, image: Any, header: Any) -> None:
-        self._outputs[name].publish(from_numpy(image, OUTPUTS[name], header))
-
-    def _publish_label_info(self) -> None:
-        space = self._predictor.label_space
-        text = json.dumps({**space.to_dict(), 'unknown_id': IGNORE_ID})
-        self._outputs['label_info'].publish(String(data=text))
-        if 'vision_label_info' in self._outputs:
-            from vision_msgs.msg import LabelInfo, VisionClass
-
-            message = LabelInfo()
-            message.header.stamp = self.get_clock().now().to_msg()
-            message.class_map = [
-                VisionClass(class_id=id_, class_name=name) for id_, name in enumerate(space.classes)
-            ]
-            self._outputs['vision_label_info'].publish(message)
-
     # Reports and settings -------------------------------------------------------------------------
 
     def _report(self) -> None:
-        topics = self._topics()
+        topics = topic_names(self, self._settings)
         drops = self._pipeline.drops if self._pipeline else {}
         report = self._health.report(topics, drops)
         if self._pipeline is None:
             report = Report(OK, 'inactive', report.values)
-        else:
+        elif self._inputs is not None:
+            self._inputs.follow()
             for which, topic in topics.items():
                 self._warn_if_silent(which, topic)
         name = f'{self.get_fully_qualified_name()}: inference'
@@ -312,12 +238,11 @@ class SartmNode(LifecycleNode):
 
     def _warn_if_silent(self, which: str, topic: str) -> None:
         silence_s = self._health.silence_s(which)
-        if silence_s > LOG_PERIOD_S:
+        if silence_s > LOG_PERIOD_S and self._inputs is not None:
             self._warn_now_and_then(
                 f'silent {which}',
-                f'no {which} images on {topic} for {silence_s:.0f} s, which has '
-                f'{self.count_publishers(topic)} publishers: is the driver running, '
-                f'is {which}_topic right?',
+                f'no {which} images on {topic} for {silence_s:.0f} s, '
+                f'{self._inputs.why_silent(which)}',
             )
 
     def _warn_now_and_then(self, key: str, text: str) -> None:
@@ -339,6 +264,7 @@ class SartmNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=str(error))
         self._settings = settings
         self._predictor.thermal_range = _thermal_range(settings)
+        self._predictor.homography = ros_parameters.homography(settings)
         if self._pipeline is not None:
             self._pipeline.apply(settings)
         return SetParametersResult(successful=True)

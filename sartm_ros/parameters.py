@@ -6,11 +6,18 @@ Importing this needs no ROS; `declare` and `read` are given the node.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 from sartm_model.errors import SartmError
+from sartm_model.homography import check_homography
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+TRANSPORTS = ('auto', 'raw', 'compressed')
 
 READ_ONLY = 'Read-only while the node is configured.'
 RUN_TIME = 'May be changed at run time.'
@@ -78,6 +85,15 @@ class Parameters:
     )
     rgb_topic: str = _parameter('/camera/color/image_raw', 'Topic of the RGB images.')
     thermal_topic: str = _parameter('/thermal/image_raw', 'Topic of the thermal images.')
+    rgb_transport: str = _parameter(
+        'auto',
+        'What rgb_topic carries: Image (raw), CompressedImage (compressed), or whichever its '
+        'publishers say (auto).',
+        choices=TRANSPORTS,
+    )
+    thermal_transport: str = _parameter(
+        'auto', 'What thermal_topic carries, like rgb_transport.', choices=TRANSPORTS
+    )
     sync_policy: str = _parameter(
         'nearest',
         "How RGB and thermal are paired: nearest, or message_filters' approximate or exact.",
@@ -135,6 +151,13 @@ class Parameters:
         between=(0.0, 65535.0),
         run_time=True,
     )
+    thermal_homography: tuple[float, ...] = _parameter(
+        IDENTITY,
+        'Thermal pixel to RGB pixel, the rows of 3x3 one by one; the identity, or none at all: '
+        'thermal shows what RGB shows and is only resized.',
+        name='thermal.homography',
+        run_time=True,
+    )
     overlay_opacity: float = _parameter(
         0.5,
         'Opacity of the colours in ~/overlay.',
@@ -175,12 +198,30 @@ def parse(values: Mapping[str, Any]) -> Parameters:
             f'parameter thermal_topic is {parameters.thermal_topic}; '
             'expected another topic than rgb_topic'
         )
+    homography(parameters)
     return parameters
+
+
+def homography(parameters: Parameters) -> np.ndarray | None:
+    """`thermal.homography` as `[3, 3]`, or None where thermal is only resized.
+
+    Raises:
+        SartmError: it cannot be used with RGB images of the size that is expected.
+    """
+    if parameters.thermal_homography == IDENTITY:
+        return None
+    size = parameters.warm_up_height, parameters.warm_up_width
+    try:
+        return check_homography(parameters.thermal_homography, size if all(size) else None)
+    except SartmError as error:
+        raise SartmError(f'parameter thermal.homography is not usable: {error}') from error
 
 
 def _check(name: str, value: Any) -> Any:
     spec: Any = _FIELDS[name]
     kind = type(spec.default)
+    if kind is tuple:
+        return _numbers(name, value) or spec.default
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
@@ -198,6 +239,16 @@ def _check(name: str, value: Any) -> Any:
     if name == 'device' and not _is_device(value):
         raise SartmError(f'parameter device is {value!r}; expected auto, cpu, cuda or cuda:N')
     return value
+
+
+def _numbers(name: str, value: Any) -> tuple[float, ...]:
+    # rcl gives nothing at all, or an array of bytes, where a list is empty.
+    items = () if value is None else value
+    if not isinstance(items, (list, tuple, array)) or any(
+        type(item) not in (int, float) for item in items
+    ):
+        raise SartmError(f'parameter {name} is {value!r}; expected a list of numbers')
+    return tuple(float(item) for item in items)
 
 
 def _is_device(value: str) -> bool:
@@ -227,8 +278,9 @@ def changed(current: Parameters, changes: Iterable[tuple[str, Any]]) -> Paramete
 
 
 def to_dict(parameters: Parameters) -> dict[str, Any]:
-    """The values by ROS name."""
-    return {name: getattr(parameters, spec.name) for name, spec in _FIELDS.items()}
+    """The values by ROS name, as ROS takes them."""
+    values = {name: getattr(parameters, spec.name) for name, spec in _FIELDS.items()}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 def declare(node: Any) -> None:
@@ -239,9 +291,10 @@ def declare(node: Any) -> None:
     """
     from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 
-    for name, spec in _FIELDS.items():
+    defaults = to_dict(Parameters())
+    for name in NAMES:
         try:
-            node.declare_parameter(name, spec.default, descriptor(name))
+            node.declare_parameter(name, defaults[name], descriptor(name))
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             raise SartmError(f'parameter {name} is not as expected: {error}') from error
 
@@ -259,6 +312,8 @@ def descriptor(name: str) -> Any:
     if metadata['choices']:
         notes.insert(0, f'One of {", ".join(metadata["choices"])}.')
     result.additional_constraints = ' '.join(notes)
+    if isinstance(spec.default, tuple):
+        result.dynamic_typing = True  # so that whole numbers, and an empty list, are taken
     if metadata['between'] and isinstance(spec.default, float):
         # So that 1 is taken where 1.0 is meant; `parse` checks the type.
         result.dynamic_typing = True

@@ -30,9 +30,7 @@ class Pipeline:
         predictor: a `sartm_model.predictor.Predictor`.
         settings: as they are now; see `apply`.
         health: what is counted.
-        wanted: whether anyone listens to 'overlay' or 'confidence'; called by the thread.
-        publish: called by the thread with the output's name, its uint8 image `[H, W]` or
-            `[H, W, 3]` and the RGB message's header.
+        outputs: a `sartm_ros.outputs.Outputs`; used by the thread.
         warn: called with a key and a text that should be logged now and then.
 
     Raises:
@@ -44,16 +42,14 @@ class Pipeline:
         predictor: Any,
         settings: Parameters,
         health: Health,
+        outputs: Any,
         *,
-        wanted: Callable[[str], bool],
-        publish: Callable[[str, np.ndarray, Any], None],
         warn: Callable[[str, str], None],
     ) -> None:
         self._predictor = predictor
         self._settings = settings
         self._health = health
-        self._wanted = wanted
-        self._publish = publish
+        self._outputs = outputs
         self._warn = warn
         self._matcher = make_matcher(settings)
         self._worker: LatestWorker[Pair] = LatestWorker(self._infer, self._failed, 'inference')
@@ -97,19 +93,23 @@ class Pipeline:
                 self._health.dropped('replaced')
 
     def _infer(self, pair: Pair) -> None:
+        outputs, header = self._outputs, pair.rgb.header
         prediction = self._predictor.predict(
             _read('RGB', to_rgb, pair.rgb),
             _read('thermal', to_thermal, pair.thermal),
-            confidence=self._wanted('confidence'),
-            overlay=self._wanted('overlay'),
+            confidence=outputs.wanted('confidence'),
+            overlay=outputs.wanted('overlay'),
             overlay_opacity=self._settings.overlay_opacity,
         )
-        self._publish('labels', prediction.labels, pair.rgb.header)
+        outputs.publish('labels', prediction.labels, header)
         self._health.published((time.monotonic_ns() - pair.arrival_ns) * 1e-9)
-        if prediction.overlay is not None:
-            self._publish('overlay', prediction.overlay, pair.rgb.header)
-        if prediction.confidence is not None:
-            self._publish('confidence', prediction.confidence, pair.rgb.header)
+        extras = [('overlay', prediction.overlay), ('confidence', prediction.confidence)]
+        made = [(name, image) for name, image in extras if image is not None]
+        for name, image in made:
+            outputs.publish(name, image, header)
+        # Last, so that no raw image waits for it.
+        for name, image in [('labels', prediction.labels), *made]:
+            outputs.publish_compressed(name, image, header)
 
     def _failed(self, error: Exception) -> None:
         """A pair is lost; the thread goes on with the next."""

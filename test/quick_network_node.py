@@ -28,7 +28,7 @@ def predict(
     """See the module's text."""
     if thermal[0, 0] == 255:
         raise RuntimeError('out of memory')
-    labels = thermal % 100
+    labels = (thermal % 100).astype(np.uint8)
     labels[0, 0] = 100 + confidence + 2 * overlay
     return predictor.Prediction(
         labels,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import array
+import math
+
+import numpy as np
 import pytest
 
 from sartm_model.errors import SartmError
@@ -46,11 +50,45 @@ def test_an_integer_serves_as_a_float():
         ('thermal.low', 255.0, 'less than thermal.high, 255'),
         ('overlay.opacity', 1.01, '0 to 1'),
         ('thermal_topic', '/camera/color/image_raw', 'another topic than rgb_topic'),
+        ('rgb_transport', 'theora', 'one of auto, raw, compressed'),
+        ('thermal.homography', '1 0 0', 'expected a list of numbers'),
+        ('thermal.homography', ['1'] * 9, 'expected a list of numbers'),
+        ('thermal.homography', [1.0] * 8, '8 numbers .* expected 9'),
+        ('thermal.homography', [math.nan] + [0.0] * 8, 'not finite'),
+        ('thermal.homography', [1, 2, 3, 2, 4, 6, 0, 0, 1], 'no inverse'),
+        ('thermal.homography', [-1, 0, 640, 0, 1, 0, 0, 0, 1], 'mirrors'),
+        ('thermal.homography', [1, 0, 0, 0, 1, 0, 1, 0, 0], 'last number'),
+        (
+            'thermal.homography',
+            [1, 0, 0, 0, 1, 0, 0.01, 0, 1],
+            'horizon .*640x480|640x480.*horizon',
+        ),
     ],
 )
 def test_a_bad_value_names_its_parameter(name, value, expected):
     with pytest.raises(SartmError, match=f'^parameter {name} .*{expected}'):
         parse({name: value})
+
+
+def test_a_homography_is_kept_and_none_may_be_said_in_three_ways():
+    doubled = [2, 0, 0.5, 0, 2, 0.5, 0, 0, 1]
+    found = parameters.homography(parse({'thermal.homography': array.array('d', doubled)}))
+    np.testing.assert_array_equal(found, np.reshape(doubled, (3, 3)))
+    for nothing in ([1, 0, 0, 0, 1, 0, 0, 0, 1], [], None):
+        settings = changed(
+            parse({'thermal.homography': doubled}), [('thermal.homography', nothing)]
+        )
+        assert parameters.homography(settings) is None
+
+
+def test_the_horizon_is_judged_in_the_size_that_is_expected():
+    near = [1, 0, 0, 0, 1, 0, -0.001, 0, 1]
+    size = {'warm_up.width': 600, 'warm_up.height': 400}
+    parse({'thermal.homography': near, **size})  # u = x / (1 - 0.001 x) covers every u from 0
+    mirrored = [1, 0, 0, 0, 1, 0, 0.005, 0, 1]  # u = x / (1 + 0.005 x) stays below 200
+    with pytest.raises(SartmError, match='600x400'):
+        parse({'thermal.homography': mirrored, **size})
+    parse({'thermal.homography': mirrored, 'warm_up.width': 160, 'warm_up.height': 120})
 
 
 @pytest.mark.parametrize('policy', ['approximate', 'exact'])
@@ -71,7 +109,14 @@ def test_run_time_changes():
     assert changed(result, [('use_sim_time', True)]) == result
 
 
-RUN_TIME = {'sync.max_skew', 'thermal.range', 'thermal.low', 'thermal.high', 'overlay.opacity'}
+RUN_TIME = {
+    'sync.max_skew',
+    'thermal.range',
+    'thermal.low',
+    'thermal.high',
+    'thermal.homography',
+    'overlay.opacity',
+}
 OTHER_VALUES = {bool: True, int: 3, float: 0.001, str: 'other', 'autostart': False}
 
 

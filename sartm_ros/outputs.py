@@ -1,0 +1,104 @@
+"""The node's publishers: an image topic and its compressed one each, and the legend."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from sartm_model.labels import IGNORE_ID, LabelSpace
+from sartm_ros import qos
+from sartm_ros.compressed import compress
+from sartm_ros.images import from_numpy
+
+ENCODINGS = {'labels': 'mono8', 'confidence': 'mono8', 'overlay': 'rgb8'}
+"""Of the image topics."""
+
+COMPRESSIONS = {'labels': 'png', 'confidence': 'png', 'overlay': 'jpeg'}
+"""Of `<topic>/compressed`. JPEG would make classes out of nothing where two labels meet."""
+
+
+class Outputs:
+    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, and the legend.
+
+    Args:
+        node: a lifecycle node, which publishes.
+
+    Raises:
+        SartmError: a publisher cannot be made.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._publishers: dict[str, Any] = {}
+        try:
+            for name in ENCODINGS:
+                self._create(Image, name)
+                self._create(CompressedImage, _compressed(name))
+            self._create(String, 'label_info', latched=True)
+            try:
+                from vision_msgs.msg import LabelInfo
+            except ImportError:
+                return
+            self._create(LabelInfo, 'vision_label_info', latched=True)
+        except Exception:
+            self.close()
+            raise
+
+    def wanted(self, name: str) -> bool:
+        """Whether anyone listens to an image topic or to its compressed one."""
+        return self._heard(name) or self._heard(_compressed(name))
+
+    def publish(self, name: str, image: np.ndarray, header: Any) -> None:
+        """Publish uint8 `[H, W]` or `[H, W, 3]`."""
+        self._publishers[name].publish(from_numpy(image, ENCODINGS[name], header))
+
+    def publish_compressed(self, name: str, image: np.ndarray, header: Any) -> None:
+        """Likewise on the compressed topic; costs nothing where no one listens."""
+        if self._heard(_compressed(name)):
+            message = compress(image, COMPRESSIONS[name], header)
+            self._publishers[_compressed(name)].publish(message)
+
+    def publish_legend(self, space: LabelSpace) -> None:
+        """Publish what the ids mean."""
+        text = json.dumps({**space.to_dict(), 'unknown_id': IGNORE_ID})
+        self._publishers['label_info'].publish(String(data=text))
+        if 'vision_label_info' in self._publishers:
+            from vision_msgs.msg import LabelInfo, VisionClass
+
+            message = LabelInfo()
+            message.header.stamp = self._node.get_clock().now().to_msg()
+            message.class_map = [
+                VisionClass(class_id=id_, class_name=name) for id_, name in enumerate(space.classes)
+            ]
+            self._publishers['vision_label_info'].publish(message)
+
+    def close(self) -> None:
+        """Give the publishers back."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+    def _heard(self, name: str) -> bool:
+        return self._publishers[name].get_subscription_count() > 0
+
+    def _create(self, message_type: Any, name: str, *, latched: bool = False) -> None:
+        node = self._node
+        topic = node.resolve_topic_name(f'~/{name}')
+        profile = qos.latched_qos() if latched else qos.output_qos()
+        events = qos.publisher_events(node, topic, profile, node.get_logger().warning)
+        with qos.checked(topic):
+            self._publishers[name] = node.create_lifecycle_publisher(
+                message_type,
+                topic,
+                profile,
+                event_callbacks=events,
+                qos_overriding_options=None if latched else qos.overridable(),
+            )
+
+
+def _compressed(name: str) -> str:
+    return f'{name}/compressed'
