@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
     _add_predict(verbs)
     _add_evaluate(verbs)
+    _add_align(verbs)
     _add_train(verbs)
     _add_data(verbs)
     _add_download(verbs)
@@ -127,6 +128,7 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument('--rgb', metavar='P', type=Path, help='an RGB image or a folder of them')
     verb.add_argument('--thermal', metavar='P', type=Path, help='a thermal image, or a folder')
     verb.add_argument('--out', metavar='DIR', type=Path, required=True, help='where to write')
+    _add_homography(verb)
     _add_model(verb)
 
 
@@ -178,6 +180,34 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument('--report', metavar='DIR', type=Path, help='write an HTML page, index.html')
     _add_json(verb)
     _add_model(verb)
+
+
+def _add_align(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'align',
+        commands.align,
+        'Estimate the homography that lays thermal over RGB. It is made from places seen in both\n'
+        'images: of a file (thermal x, thermal y, RGB x, RGB y a line, in pixels from the centre\n'
+        'of the first one), from the inner corners of a checkerboard, in as many pairs of images\n'
+        'as you like, or from clicks in a window. It is exact only at the distance of these\n'
+        'places. The file it writes sets the parameter thermal.homography of the node.',
+        'sartm align --rgb rgb.png --thermal thermal.png --points points.csv\n'
+        '            --out homography.yaml --blend blend.png\n'
+        'sartm align --rgb rgb --thermal thermal --checkerboard 9x6 --out homography.yaml',
+    )
+    verb.add_argument('--rgb', metavar='P', type=Path, required=True, help='an image, or a folder')
+    verb.add_argument('--thermal', metavar='P', type=Path, required=True, help='likewise')
+    source = verb.add_mutually_exclusive_group(required=True)
+    source.add_argument('--points', metavar='FILE', type=Path, help='point pairs, at least 4')
+    source.add_argument(
+        '--checkerboard', metavar='COLSxROWS', help='inner corners of the board; it may be inverted'
+    )
+    source.add_argument('--click', action='store_true', help='click them in a window')
+    verb.add_argument('--out', metavar='FILE', type=Path, required=True, help='YAML to write')
+    verb.add_argument(
+        '--blend', metavar='PNG', type=Path, help='write tiles of both images, to judge the fit by'
+    )
 
 
 def _add_train(verbs: argparse._SubParsersAction) -> None:
@@ -322,6 +352,7 @@ def _add_replay(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument('--report', metavar='DIR', type=Path, help='write an HTML page and a table')
     verb.add_argument('--rgb-topic', metavar='TOPIC', help="default: the node's default topic")
     verb.add_argument('--thermal-topic', metavar='TOPIC', help='likewise')
+    _add_homography(verb)
     _add_json(verb)
     _add_model(verb)
 
@@ -329,6 +360,15 @@ def _add_replay(verbs: argparse._SubParsersAction) -> None:
 def _add_dataset(verb: argparse.ArgumentParser) -> None:
     verb.add_argument('--dataset', choices=('mfnet', 'pst900', 'fmb', 'synthetic'), required=True)
     verb.add_argument('--root', metavar='DIR', type=Path, help="the data set's folder")
+
+
+def _add_homography(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        '--homography',
+        metavar='FILE',
+        type=Path,
+        help='lay thermal over RGB by this file of sartm align (default: resize it)',
+    )
 
 
 def _add_json(verb: argparse.ArgumentParser) -> None:

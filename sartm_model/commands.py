@@ -83,6 +83,37 @@ def evaluate(args: Namespace) -> None:
         write_report(args.report, result, dataset, answer)
 
 
+def align(args: Namespace) -> None:
+    """Estimate the homography between two cameras."""
+    import numpy as np
+
+    from sartm_model import align as aligning
+    from sartm_model.datasets.folder import FolderPairs, several
+    from sartm_model.homography import write_homography
+    from sartm_model.pictures import encode
+
+    frames = FolderPairs(args.rgb, args.thermal)
+    points = aligning.collect_points(frames, args.points, args.checkerboard)
+    first = frames[frames.names.index(next(iter(points)))]
+    assert first.rgb is not None
+    assert first.thermal is not None
+    sizes = first.thermal.shape, first.rgb.shape[:2]
+    alignment = aligning.align(np.concatenate(list(points.values())), *sizes)
+    print('\n'.join(aligning.describe_points(points, alignment, sizes[1])))
+    unseen = [name for name in frames.names if name not in points]
+    if unseen:
+        print(f'no checkerboard seen by both cameras: {several(unseen)}')
+    source = args.points or (
+        f'a checkerboard {args.checkerboard}' if args.checkerboard else 'clicks'
+    )
+    notes = aligning.notes(alignment, str(source), *sizes)
+    print(notes[-1])
+    write_homography(args.out, alignment.homography, notes)
+    if args.blend is not None:
+        picture = aligning.blend(first.rgb, first.thermal, alignment.homography)
+        write_file(args.blend, encode(picture))
+
+
 def train(args: Namespace) -> None:
     """Train a network."""
     from sartm_model.training.run import train as run_training
@@ -169,10 +200,16 @@ def replay(args: Namespace) -> None:
 
 
 def _predictor(args: Namespace) -> Predictor:
+    from sartm_model.homography import read_homography
     from sartm_model.predictor import Predictor
 
     head = getattr(args, 'head', None)  # of the verbs that have it
-    return Predictor(args.checkpoint, device=args.device, precision=args.precision, head=head)
+    predictor = Predictor(
+        args.checkpoint, device=args.device, precision=args.precision, head=head
+    )
+    if getattr(args, 'homography', None) is not None:
+        predictor.homography = read_homography(args.homography)
+    return predictor
 
 
 def _report_writer(folder: Path) -> Callable[..., None]:

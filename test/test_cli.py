@@ -14,10 +14,14 @@ import torch
 from untrained import save_untrained
 
 from sartm_model.cli import main
+from sartm_model.homography import write_homography
 from sartm_model.labels import MFNET, PST900
 from sartm_model.predictor import Predictor
 
-VERBS = ('predict', 'evaluate', 'train', 'data', 'download', 'info', 'make-bag', 'replay')
+VERBS = (
+    'predict', 'evaluate', 'align', 'train', 'data', 'download', 'info', 'adapters', 'make-bag',
+    'replay',
+)
 HEIGHT, WIDTH = 72, 100  # neither is divisible by 32
 
 
@@ -373,6 +377,33 @@ def test_evaluate_prints_json_where_no_file_is_named(capsys, folders, checkpoint
     arguments = ['--dataset', 'mfnet', '--root', folders, '--split', 'val']
     assert run('evaluate', '--checkpoint', checkpoint, *arguments) == 0
     assert json.loads(capsys.readouterr().out)['frames'] == 3
+
+
+def test_predict_and_replay_with_a_homography(folders, checkpoint):
+    matrix = np.array([[1.5, 0.1, -20], [0, 1.4, 5], [1e-3, 0, 1]])
+    write_homography(folders / 'h.yaml', matrix, [])
+    images = ['--rgb', folders / 'rgb', '--thermal', folders / 'thermal']
+    model = ['--checkpoint', checkpoint, '--homography', folders / 'h.yaml']
+    assert run('predict', *images, *model, '--out', folders / 'labels_found') == 0
+    predictor = Predictor(checkpoint, homography=matrix)
+    truth = folders / 'truth'
+    truth.mkdir()
+    differ = 0
+    for name in ('00001D', '00002N', '00003N'):
+        pair = (
+            read(folders / 'rgb' / f'{name}.png')[..., ::-1],
+            read(folders / 'thermal' / f'{name}.png'),
+        )
+        expected = predictor.predict(*pair).labels
+        differ += (Predictor(checkpoint).predict(*pair).labels != expected).sum()
+        found = read(folders / 'labels_found' / f'{name}_labels.png')
+        np.testing.assert_array_equal(found, expected)
+        assert cv2.imwrite(str(truth / f'{name}.png'), found)
+    assert differ > 0
+    assert run('make-bag', *images, '--out', folders / 'bag') == 0
+    out = folders / 'replay.json'
+    assert run('replay', folders / 'bag', *model, '--labels', truth, '--json', out) == 0
+    assert json.loads(out.read_text())['metrics']['pixel_accuracy'] == 100
 
 
 def test_info(capsys, checkpoint):

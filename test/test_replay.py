@@ -14,12 +14,22 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from rosbags.typesys import Stores, get_typestore
 
 from sartm_model.datasets.base import Frame
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
 from sartm_model.predictor import Prediction
-from sartm_ros.bag import START_NS, RawMessage, decode, open_writer, read_raw, write_bag
+from sartm_ros.bag import (
+    COMPRESSED_TYPE,
+    START_NS,
+    THERMAL_TOPIC,
+    RawMessage,
+    decode,
+    open_writer,
+    read_raw,
+    write_bag,
+)
 from sartm_ros.replay import replay
 
 SHAPE = (12, 16)
@@ -184,3 +194,29 @@ def test_report(tmp_path):
     embedded = base64.b64decode(source.partition('base64,')[2])
     assert embedded == (report / 'sheet.png').read_bytes()
     assert Image.open(io.BytesIO(embedded)).size[0] > 1000
+
+
+def test_a_bag_of_compressed_images_gives_what_the_images_give(tmp_path):
+    """RGB and truth as PNG, thermal as 16-bit PNG, as `ros2 bag record` takes them."""
+    frames = make_frames(4)
+    write_bag(frames, tmp_path / 'raw')
+    types = get_typestore(Stores.ROS2_JAZZY)
+    compressed_type = types.types['sensor_msgs/msg/CompressedImage']
+
+    def compressed(raw: RawMessage) -> RawMessage:
+        message = decode(raw)
+        pixels = message.data.reshape(*SHAPE, -1)[..., ::-1]
+        if raw.topic == THERMAL_TOPIC:
+            pixels = pixels.astype(np.uint16)
+        new = compressed_type(
+            header=message.header,
+            format=f'{message.encoding}; png compressed bgr8',
+            data=np.frombuffer(cv2.imencode('.png', pixels)[1].tobytes(), np.uint8),
+        )
+        data = bytes(types.serialize_cdr(new, COMPRESSED_TYPE))
+        return replace(raw, type=COMPRESSED_TYPE, data=data)
+
+    rewrite(tmp_path / 'raw', tmp_path / 'compressed', compressed)
+    result = replay(tmp_path / 'compressed', ThresholdPredictor())
+    assert result['pairs'] == result['frames_with_truth'] == 4
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames))
