@@ -224,15 +224,16 @@ def _images(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 def _fit(points: np.ndarray, rgb_size: tuple[int, int]) -> Alignment:
     import cv2
 
-    matrix, _ = cv2.findHomography(points[:, :2], points[:, 2:], 0)
+    here, there = points[:, :2].copy(), points[:, 2:].copy()
+    matrix, _ = cv2.findHomography(here, there, 0)
     if matrix is None:
         raise SartmError(
             'no homography fits the points; are thermal and RGB exchanged, or three of them on '
             'one line?'
         )
     matrix = check_homography(matrix, rgb_size)
-    places = cv2.perspectiveTransform(points[:, None, :2], matrix)[:, 0]
-    return Alignment(matrix, np.linalg.norm(places - points[:, 2:], axis=1))
+    places = cv2.perspectiveTransform(here[:, None], matrix)[:, 0]
+    return Alignment(matrix, np.linalg.norm(places - there, axis=1))
 
 
 def _check_inside(name: str, places: np.ndarray, size: tuple[int, int]) -> None:

@@ -32,7 +32,7 @@ def predict(
     labels[0, 0] = 100 + confidence + 2 * overlay
     return predictor.Prediction(
         labels,
-        thermal if confidence else None,
+        thermal.astype(np.uint8) if confidence else None,
         np.full_like(rgb, round(overlay_opacity * 255)) if overlay else None,
     )
 

@@ -302,8 +302,11 @@ def send_at_rate(peer: Peer, count: int, rate_hz: float = 30) -> list[int]:
     return stamps
 
 
-def parameter(name: str, value: float | str) -> Parameter:
+def parameter(name: str, value: float | str | list[float]) -> Parameter:
     """A parameter message."""
+    if isinstance(value, list):
+        kind = ParameterType.PARAMETER_DOUBLE_ARRAY
+        return Parameter(name=name, value=ParameterValue(type=kind, double_array_value=value))
     kinds = {float: 'double', str: 'string', int: 'integer', bool: 'bool'}
     kind = kinds[type(value)]
     return Parameter(

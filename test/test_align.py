@@ -11,7 +11,7 @@ import pytest
 from sartm_model.align import align, blend, read_points, suspects
 from sartm_model.checkerboard import corner_pairs, parse_pattern
 from sartm_model.cli import main
-from sartm_model.clicks import pairs_of, side_by_side
+from sartm_model.clicks import click_pairs, pairs_of, side_by_side
 from sartm_model.errors import SartmError
 from sartm_model.homography import read_homography
 
@@ -176,6 +176,18 @@ def test_clicks_come_back_as_pixels():
     for bad in (clicks[:3], [clicks[1], clicks[0]], [clicks[0], clicks[2]]):
         with pytest.raises(SartmError, match='click'):
             pairs_of(bad, 640, scale)
+
+
+def test_a_window_is_asked_for_clicks(monkeypatch):
+    plt = pytest.importorskip('matplotlib.pyplot', reason='needs matplotlib')
+    monkeypatch.setenv('DISPLAY', ':0')
+    rgb, thermal = board_views(PLACES[0])
+    with pytest.raises(SartmError, match='no toolkit'):
+        monkeypatch.setattr(plt, 'get_backend', lambda: 'agg')
+        click_pairs(rgb, thermal)
+    monkeypatch.setattr(plt, 'get_backend', lambda: 'window')
+    monkeypatch.setattr(plt, 'ginput', lambda n, timeout: [(10, 20), (639.5, -0.5)] * 2)
+    np.testing.assert_allclose(click_pairs(rgb, thermal), [[-0.5, -0.5, 10, 20]] * 2)
 
 
 # The verb -----------------------------------------------------------------------------------------
