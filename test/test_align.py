@@ -182,8 +182,8 @@ def test_a_window_is_asked_for_clicks(monkeypatch):
     plt = pytest.importorskip('matplotlib.pyplot', reason='needs matplotlib')
     monkeypatch.setenv('DISPLAY', ':0')
     rgb, thermal = board_views(PLACES[0])
+    monkeypatch.setattr(plt, 'get_backend', lambda: 'agg')
     with pytest.raises(SartmError, match='no toolkit'):
-        monkeypatch.setattr(plt, 'get_backend', lambda: 'agg')
         click_pairs(rgb, thermal)
     monkeypatch.setattr(plt, 'get_backend', lambda: 'window')
     monkeypatch.setattr(plt, 'ginput', lambda n, timeout: [(10, 20), (639.5, -0.5)] * 2)
