@@ -204,9 +204,7 @@ def _predictor(args: Namespace) -> Predictor:
     from sartm_model.predictor import Predictor
 
     head = getattr(args, 'head', None)  # of the verbs that have it
-    predictor = Predictor(
-        args.checkpoint, device=args.device, precision=args.precision, head=head
-    )
+    predictor = Predictor(args.checkpoint, device=args.device, precision=args.precision, head=head)
     if getattr(args, 'homography', None) is not None:
         predictor.homography = read_homography(args.homography)
     return predictor

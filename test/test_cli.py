@@ -19,7 +19,15 @@ from sartm_model.labels import MFNET, PST900
 from sartm_model.predictor import Predictor
 
 VERBS = (
-    'predict', 'evaluate', 'align', 'train', 'data', 'download', 'info', 'adapters', 'make-bag',
+    'predict',
+    'evaluate',
+    'align',
+    'train',
+    'data',
+    'download',
+    'info',
+    'adapters',
+    'make-bag',
     'replay',
 )
 HEIGHT, WIDTH = 72, 100  # neither is divisible by 32
