@@ -220,13 +220,19 @@ class Peer:
         wait_until(lambda: stamp_of(self.labels[-1]) == last, 'labels of the last probe')
         self.labels.clear()
         self.diagnostics.clear()
-        wait_until(lambda: self.diagnostics, 'diagnostics')
+        wait_until(self._settled, 'diagnostics in which every probe has ended')
         self._baseline = self._status()
 
     def send(self, rgb: Image, thermal: Image) -> None:
         """Publish a pair."""
         self.rgb.publish(rgb)
         self.thermal.publish(thermal)
+
+    def _settled(self) -> bool:
+        """A pair is counted out just after its labels went out: a report may come in between."""
+        status = self._status()
+        ended = status.get('pairs_out', 0) + sum(status.get(f'dropped.{r}', 0) for r in DROPS)
+        return bool(self.diagnostics) and status.get('pairs_in', 0) == ended
 
     def _status(self) -> dict[str, Any]:
         if not self.diagnostics:
@@ -293,12 +299,17 @@ def send_pair(
 
 
 def send_at_rate(peer: Peer, count: int, rate_hz: float = 30) -> list[int]:
-    """Publish pairs in step with the clock; returns their RGB stamps."""
-    begun = time.monotonic()
+    """Publish pairs in step with the clock; returns their RGB stamps.
+
+    What this process is late by is not made up for: two pairs at once, which no camera sends, would
+    be one too many for the slot.
+    """
     stamps = []
+    due = time.monotonic()
     for index in range(count):
         stamps.append(send_pair(peer, index, rate_hz=rate_hz, thermal_ms=2))
-        time.sleep(max(0.0, begun + len(stamps) / rate_hz - time.monotonic()))
+        due = max(due + 1 / rate_hz, time.monotonic() + 0.9 / rate_hz)
+        time.sleep(max(0.0, due - time.monotonic()))
     return stamps
 
 
