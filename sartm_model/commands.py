@@ -87,10 +87,10 @@ def align(args: Namespace) -> None:
     """Estimate the homography between two cameras."""
     import numpy as np
 
-    from sartm_model import align as aligning
     from sartm_model.datasets.folder import FolderPairs, several
-    from sartm_model.homography import write_homography
     from sartm_model.pictures import encode
+    from sartm_model.registration import align as aligning
+    from sartm_model.registration.homography import write_homography
 
     frames = FolderPairs(args.rgb, args.thermal)
     points = aligning.collect_points(frames, args.points, args.checkerboard)
@@ -200,8 +200,8 @@ def replay(args: Namespace) -> None:
 
 
 def _predictor(args: Namespace) -> Predictor:
-    from sartm_model.homography import read_homography
     from sartm_model.predictor import Predictor
+    from sartm_model.registration.homography import read_homography
 
     head = getattr(args, 'head', None)  # of the verbs that have it
     predictor = Predictor(args.checkpoint, device=args.device, precision=args.precision, head=head)

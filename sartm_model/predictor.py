@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sartm_model import checkpoint as checkpoints
 from sartm_model.errors import SartmError
-from sartm_model.homography import check_homography
 from sartm_model.network import Sartm
 from sartm_model.preprocess import (
     ThermalRange,
@@ -24,6 +23,7 @@ from sartm_model.preprocess import (
     scale_thermal,
     warp_thermal,
 )
+from sartm_model.registration.homography import check_homography
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -67,7 +67,7 @@ class Predictor:
         thermal_range: how thermal counts are scaled; may be set anew between two calls.
         head: 'mean' of the heads' probabilities, 'mask' or 'auxiliary' for one head's; what the
             checkpoint says where left out.
-        homography: `[3, 3]`, thermal pixel -> RGB pixel (see `sartm_model.homography`), or None:
+        homography: `[3, 3]`, thermal pixel -> RGB pixel, as in `registration.homography`, or None:
             thermal is resized to the RGB image. May be set anew between two calls.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sartm_model.errors import SartmError
-from sartm_model.homography import check_homography
+from sartm_model.registration.homography import check_homography
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 TRANSPORTS = ('auto', 'raw', 'compressed')

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from sartm_model.align import align, blend, read_points, suspects
-from sartm_model.checkerboard import corner_pairs, parse_pattern
 from sartm_model.cli import main
-from sartm_model.clicks import click_pairs, pairs_of, side_by_side
 from sartm_model.errors import SartmError
-from sartm_model.homography import read_homography
+from sartm_model.registration.align import align, blend, read_points, suspects
+from sartm_model.registration.checkerboard import corner_pairs, parse_pattern
+from sartm_model.registration.clicks import click_pairs, pairs_of, side_by_side
+from sartm_model.registration.homography import read_homography
 
 THERMAL, RGB = (256, 320), (480, 640)
 TRUE = np.array([[1.9, 0.06, 25.0], [-0.05, 1.85, 14.0], [6e-5, -4e-5, 1.0]])

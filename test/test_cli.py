@@ -14,9 +14,9 @@ import torch
 from untrained import save_untrained
 
 from sartm_model.cli import main
-from sartm_model.homography import write_homography
 from sartm_model.labels import MFNET, PST900
 from sartm_model.predictor import Predictor
+from sartm_model.registration.homography import write_homography
 
 VERBS = (
     'predict',

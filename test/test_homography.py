@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from untrained import save_untrained
 
 from sartm_model.errors import SartmError
-from sartm_model.homography import check_homography, read_homography, write_homography
 from sartm_model.predictor import Predictor
 from sartm_model.preprocess import THERMAL_MEAN, ThermalRange, warp_thermal
+from sartm_model.registration.homography import check_homography, read_homography, write_homography
 
 SIZES = [((48, 64), (48, 64)), ((32, 40), (60, 96)), ((64, 80), (45, 50)), ((40, 30), (36, 90))]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sartm_model.checkerboard import corner_pairs, parse_pattern
-from sartm_model.clicks import click_pairs
 from sartm_model.datasets.base import Frame, PairDataset
 from sartm_model.errors import SartmError
-from sartm_model.homography import check_homography
+from sartm_model.registration.checkerboard import corner_pairs, parse_pattern
+from sartm_model.registration.clicks import click_pairs
+from sartm_model.registration.homography import check_homography
 
 MIN_POINTS = 4
 BLEND_TILES = 8

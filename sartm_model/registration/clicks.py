@@ -47,7 +47,7 @@ def side_by_side(rgb: np.ndarray, thermal: np.ndarray) -> tuple[np.ndarray, floa
     """Both images in one, thermal enlarged to RGB's height; and by how much it was enlarged."""
     import cv2
 
-    from sartm_model.checkerboard import stretched
+    from sartm_model.registration.checkerboard import stretched
 
     height = rgb.shape[0]
     scale = height / thermal.shape[0]

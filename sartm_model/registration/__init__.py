@@ -1,0 +1,1 @@
+"""Thermal in the geometry of RGB: the homography between them, and `sartm align`."""
