@@ -257,7 +257,11 @@ class Peer:
         """Wait until the diagnostics have these counts since `connect`; `__` stands for a dot."""
         wanted = {name.replace('__', '.'): value for name, value in expected.items()}
         assert set(wanted) <= set(COUNTS)
-        wait_until(lambda: wanted.items() <= self.status().items(), f'diagnostics with {wanted}')
+        try:
+            wait_until(lambda: wanted.items() <= self.status().items(), f'the counts {wanted}')
+        except AssertionError as error:
+            found = {name: count for name, count in self.status().items() if count}
+            raise AssertionError(f'{error}; found {found}') from None
         return self.status()
 
 

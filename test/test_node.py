@@ -52,8 +52,11 @@ def test_with_the_real_network_every_pair_is_accounted_for(tmp_path, checkpoint,
         last = stamps[-1]
         # The newest pair is never the one that is replaced.
         wait_until(lambda: peer.labels and stamp_of(peer.labels[-1]) == last, 'the last labels')
-        status = peer.wait_for_counts(pairs_in=45, pairs_out=len(peer.labels))
-        assert len(peer.labels) + status['dropped.replaced'] == 45
+        status = peer.wait_for_counts(pairs_out=len(peer.labels))
+        # Best effort loses a message now and then where every core is busy; the node cannot know.
+        lost = 2 * 45 - status['rgb_received'] - status['thermal_received']
+        assert 45 - lost <= status['pairs_in'] <= 45
+        assert len(peer.labels) + status['dropped.replaced'] == status['pairs_in']
         received = [stamp_of(msg) for msg in peer.labels]
         assert received == sorted(set(received) & set(stamps))
         for msg in peer.labels:

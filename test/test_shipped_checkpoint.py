@@ -42,9 +42,9 @@ def test_it_segments_generated_scenes_by_both_modalities(predictor):
     """Calling everything unlabeled gives a mIoU of 10 %, and nothing for persons and cars."""
     scenes = first_frames(open_dataset('synthetic', None, 'test'))
     both = evaluate(lambda f: predictor.predict(f.rgb, f.thermal).labels, scenes)
-    assert both['miou'] > 14
-    assert both['per_class_iou']['person'] > 25
-    assert both['per_class_iou']['car'] > 8
+    assert both['miou'] > 22
+    assert both['per_class_iou']['person'] > 40
+    assert both['per_class_iou']['car'] > 25
     for alone in (
         evaluate(lambda f: predictor.predict(f.rgb, None).labels, scenes),
         evaluate(lambda f: predictor.predict(None, f.thermal).labels, scenes),
@@ -53,11 +53,11 @@ def test_it_segments_generated_scenes_by_both_modalities(predictor):
 
 
 def test_it_finds_persons_on_real_night_frames(predictor, real_data):
-    """Half of the measured figure, which no model that ignores the image could reach."""
+    """Well under the measured figure, and what no model that ignores the image could reach."""
     val = open_dataset('mfnet', real_data / 'mfnet', 'val')
     val.names = [name for name in val.names if name.endswith('N')][:FRAMES]
     found = evaluate(lambda f: predictor.predict(f.rgb, f.thermal).labels, val)
-    assert found['per_class_iou']['person'] > 20
+    assert found['per_class_iou']['person'] > 30
     predicted = predictor.predict(val[0].rgb, val[0].thermal).labels
     assert predicted.shape == (480, 640)
     assert np.unique(predicted).max() < len(MFNET)

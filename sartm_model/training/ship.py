@@ -1,6 +1,6 @@
 """Make a trained checkpoint the shipped one: measure it and write its model card.
 
-    python -m sartm_model.training.ship runs/demo_finish/last.safetensors --mfnet MFNET
+    python -m sartm_model.training.ship runs/demo/last.safetensors --mfnet MFNET
 
 The weights stay as they are; the card gets the data and their terms, the command and the figures.
 """
@@ -24,10 +24,7 @@ from sartm_model.evaluation.evaluate import evaluate
 from sartm_model.labels import LABEL_SPACES
 from sartm_model.predictor import Predictor
 
-COMMAND = (
-    'sartm train --config config/train/demo.yaml --out runs/demo && '
-    'sartm train --config config/train/demo_finish.yaml --out runs/demo_finish'
-)
+COMMAND = 'sartm train --config config/train/demo.yaml --out runs/demo'
 DATA = [
     {
         'name': 'MFNet, 107 frames of its official training split',
