@@ -18,7 +18,7 @@ RGB_STD = (0.229, 0.224, 0.225)
 THERMAL_MEAN = 0.449
 THERMAL_STD = 0.226
 
-_PERCENTILES = (0.01, 0.99)
+PERCENTILES = (0.01, 0.99)
 # A scene's hottest and coldest places lie outside the percentiles and keep some of their contrast.
 _OVERSHOOT = 1.0
 # A range narrower than this many counts is a flat frame: stretching it would show only noise.
@@ -69,12 +69,16 @@ def scale_thermal(thermal: Tensor, range_: ThermalRange) -> Tensor:
     if range_.mode == 'fixed':
         low, high = (torch.tensor(end, device=counts.device) for end in (range_.low, range_.high))
     else:
-        ends = torch.tensor(_PERCENTILES, device=counts.device)
+        ends = torch.tensor(PERCENTILES, device=counts.device)
         low, high = torch.quantile(counts[..., ::4, ::4].flatten(), ends)
-        min_span = _MIN_SPAN_8BIT if thermal.dtype == torch.uint8 else _MIN_SPAN_16BIT
-        widen = (min_span - (high - low)).clamp_min(0) / 2
+        widen = (min_span(thermal.dtype == torch.uint8) - (high - low)).clamp_min(0) / 2
         low, high = low - widen, high + widen
     return ((counts - low) / (high - low)).clamp(-_OVERSHOOT, 1 + _OVERSHOOT)
+
+
+def min_span(eight_bits: bool) -> float:
+    """Counts between the `PERCENTILES` of an image below which it is a flat frame."""
+    return _MIN_SPAN_8BIT if eight_bits else _MIN_SPAN_16BIT
 
 
 def normalise_thermal(scaled: Tensor) -> Tensor:

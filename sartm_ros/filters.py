@@ -33,6 +33,9 @@ class MessageFilterMatcher:
         self.drops: Counter[str] = Counter()
         self.pairs = 0
         self.deadline_ns = None
+        # As of `PairMatcher`, but of no effect: these policies give out pairs only.
+        self.rgb_alone_after_ns: int | None = None
+        self.thermal_alone_after_ns: int | None = None
         self._ready: list[Pair] = []
         self._now_ns = 0
         self._filters = {'rgb': filters.SimpleFilter(), 'thermal': filters.SimpleFilter()}

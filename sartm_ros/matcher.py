@@ -10,6 +10,10 @@ neighbours): of RGB at 30 Hz and thermal at 9 Hz, each thermal frame meets the R
 it. Where thermal is as fast as RGB the claim must be nearer by half: two free-running cameras half
 an interval apart would otherwise swap partners at every jitter and lose a frame each time, while a
 stream that lost a frame still falls back into step at once instead of shifting for ever.
+
+A stream that brings nothing while the other goes on is in a gap: a shutter, a loose cable. Where it
+is so set, the other one's frames are then given out alone, at once, until the first frame comes
+back.
 """
 
 from __future__ import annotations
@@ -31,6 +35,10 @@ expectation each frame would wait for the one after it, just to see that it is n
 REORDER_NS = 100_000_000
 """A frame older than the last by no more than this was overtaken; by more, time jumped back."""
 
+MIN_MISSED = 3
+"""Frames of one stream without any of the other before that may be a gap: not after a pause of
+both, when one comes back a moment before the other."""
+
 SLOWER_RATIO = 1.1
 """Thermal counts as the slower stream where its interval is this much longer than RGB's."""
 
@@ -40,10 +48,10 @@ class Pair:
     """One RGB and one thermal message that belong together; all times in nanoseconds.
 
     Attributes:
-        rgb, thermal: the messages as they were given.
-        stamp_ns: stamp of the RGB message.
-        skew_ns: thermal stamp (offset included) minus RGB stamp.
-        arrival_ns: monotonic time at which the RGB message was given.
+        rgb, thermal: the messages as they were given; None in place of one that is in a gap.
+        stamp_ns: stamp of the RGB message; of the thermal one (offset included) where it is alone.
+        skew_ns: thermal stamp (offset included) minus RGB stamp; 0 where one is alone.
+        arrival_ns: monotonic time at which the message that gave `stamp_ns` was given.
     """
 
     rgb: Any
@@ -70,6 +78,9 @@ class _Stream:
     last_ns: int | None = None
     intervals_ns: deque[int] = field(default_factory=lambda: deque(maxlen=RATE_SAMPLES))
     jump_expected: bool = False
+    out_ns: int | None = None  # stamp of its last frame that gave a pair its stamp
+    missed: int = 0  # frames of the other stream since the last of this one
+    missed_ns: int = 0  # monotonic time of the first of them
 
     def interval_ns(self) -> float | None:
         """The usual time between frames, or None while too few have come."""
@@ -84,6 +95,12 @@ class _Stream:
         known = len(self.intervals_ns) >= MIN_RATE_SAMPLES
         return self.last_ns + max(1, int(EARLIEST_NEXT * min(self.intervals_ns)) if known else 1)
 
+    def in_gap(self, after_ns: int | None, now_ns: int) -> bool:
+        """Whether the other stream has gone on for `after_ns` without this one; never with None."""
+        if after_ns is None or self.missed < MIN_MISSED:
+            return False
+        return now_ns - self.missed_ns >= after_ns
+
     def restart(self) -> int:
         """Forget everything; returns the number of frames thrown away that had not served."""
         lost = sum(not frame.used for frame in self.frames)
@@ -91,6 +108,7 @@ class _Stream:
         self.intervals_ns.clear()
         self.last_ns = None
         self.jump_expected = False
+        self.out_ns = None
         return lost
 
 
@@ -109,13 +127,18 @@ class PairMatcher:
 
     Attributes:
         max_skew_ns: may be changed at any time.
+        rgb_alone_after_ns: RGB goes out alone once it has gone on for so long, on the caller's
+            monotonic clock, while no thermal frame came; None, the default: never. May be changed
+            at any time.
+        thermal_alone_after_ns: likewise of thermal while no RGB frame comes.
         drops: how many frames were dropped, by reason. `rgb_` and `thermal_` are followed by
             `no_stamp` (zero, negative or malformed), `duplicate`, `out_of_order`, `overflow`,
             `reset` (waiting while time jumped back). Besides: `rgb_no_partner` (no thermal frame
             within `max_skew`), `rgb_timeout` (none had come after `max_wait`), `rgb_outranked`
-            (its thermal frame went to the next RGB frame, which is nearer), `thermal_unused`.
+            (its thermal frame went to the next RGB frame, which is nearer), `rgb_late` (thermal
+            went out alone with a later stamp just before), `thermal_unused`.
         resets: backward jumps of time (a bag that loops, a restarted clock).
-        pairs: pairs given out.
+        pairs: pairs given out, lone frames included.
     """
 
     def __init__(
@@ -128,6 +151,8 @@ class PairMatcher:
         queue_size: int = 20,
     ) -> None:
         self.max_skew_ns = max_skew_ns
+        self.rgb_alone_after_ns: int | None = None
+        self.thermal_alone_after_ns: int | None = None
         self.drops: Counter[str] = Counter()
         self.resets = 0
         self.pairs = 0
@@ -151,16 +176,26 @@ class PairMatcher:
     def poll(self, now_ns: int) -> list[Pair]:
         """The pairs that are ready at the monotonic time `now_ns`, stamps strictly increasing."""
         pairs = []
+        alone = self._thermal.in_gap(self.rgb_alone_after_ns, now_ns)
         while self._rgb.frames:
             frame = self._rgb.frames[0]
-            expired = now_ns - frame.arrival_ns >= self._max_wait_ns
-            decided, partner = self._decide(frame, expired)
+            if _is_late(frame, self._thermal):
+                self._rgb.frames.popleft()
+                self.drops['rgb_late'] += 1
+                continue
+            # Nothing is waited for in a gap.
+            expired = alone or now_ns - frame.arrival_ns >= self._max_wait_ns
+            decided, partner = self._decide(frame, expired, alone)
             if not decided:
                 break
             self._rgb.frames.popleft()
             if partner is not None:
                 pairs.append(self._pair(frame, partner))
+            elif alone:
+                pairs.append(self._alone(self._rgb, frame))
         self._forget_thermal()
+        if not self._rgb.frames and self._rgb.in_gap(self.thermal_alone_after_ns, now_ns):
+            pairs += self._thermal_alone()
         return pairs
 
     @property
@@ -185,6 +220,10 @@ class PairMatcher:
         if stream.last_ns is not None:
             stream.intervals_ns.append(stamp_ns - stream.last_ns)
         stream.last_ns = stamp_ns
+        stream.missed = 0
+        other = self._thermal if stream is self._rgb else self._rgb
+        other.missed_ns = other.missed_ns if other.missed else now_ns
+        other.missed += 1
         stream.frames.append(_Frame(stamp_ns, msg, now_ns))
         if len(stream.frames) > self._queue_size:
             oldest = stream.frames.popleft()
@@ -204,8 +243,11 @@ class PairMatcher:
         other.last_ns = heard
         other.jump_expected = heard is not None
 
-    def _decide(self, rgb: _Frame, expired: bool) -> tuple[bool, _Frame | None]:
-        """(whether the oldest RGB frame's case is closed, its partner if it gets one)."""
+    def _decide(self, rgb: _Frame, expired: bool, alone: bool) -> tuple[bool, _Frame | None]:
+        """(whether the oldest RGB frame's case is closed, its partner if it gets one).
+
+        With `alone` one without a partner is not lost.
+        """
         within = [
             frame
             for frame in self._thermal.frames
@@ -217,7 +259,8 @@ class PairMatcher:
         if not expired and self._may_come(self._thermal, rgb.stamp_ns, reach_ns):
             return False, None
         if best is None:
-            self.drops['rgb_timeout' if expired else 'rgb_no_partner'] += 1
+            if not alone:
+                self.drops['rgb_timeout' if expired else 'rgb_no_partner'] += 1
             return True, None
         if self._reuse_thermal or best.stamp_ns <= rgb.stamp_ns:
             return True, best
@@ -233,7 +276,8 @@ class PairMatcher:
         # Its first choice is the next frame's; what lies before it is nobody else's.
         earlier = [frame for frame in within if frame.stamp_ns <= rgb.stamp_ns]
         if not earlier:
-            self.drops['rgb_outranked'] += 1
+            if not alone:
+                self.drops['rgb_outranked'] += 1
             return True, None
         return True, earlier[-1]
 
@@ -266,8 +310,28 @@ class PairMatcher:
             frames.popleft()
         self._thermal.jump_expected = self._rgb.jump_expected = False
         self.pairs += 1
+        self._rgb.out_ns = rgb.stamp_ns
         skew_ns = thermal.stamp_ns - rgb.stamp_ns
         return Pair(rgb.msg, thermal.msg, rgb.stamp_ns, skew_ns, rgb.arrival_ns)
+
+    def _thermal_alone(self) -> list[Pair]:
+        """The newest thermal frame, if it has not served: what waited before it is too old."""
+        frames = self._thermal.frames
+        while len(frames) > 1:
+            self._drop_thermal(frames.popleft())
+        if not frames or frames[0].used:
+            return []
+        frame = frames.popleft()
+        if _is_late(frame, self._rgb):
+            self._drop_thermal(frame)
+            return []
+        return [self._alone(self._thermal, frame)]
+
+    def _alone(self, stream: _Stream, frame: _Frame) -> Pair:
+        self.pairs += 1
+        stream.out_ns = frame.stamp_ns
+        rgb, thermal = (frame.msg, None) if stream is self._rgb else (None, frame.msg)
+        return Pair(rgb, thermal, frame.stamp_ns, 0, frame.arrival_ns)
 
     def _forget_thermal(self) -> None:
         """Drop the thermal frames that are too old for every RGB frame that waits or is to come."""
@@ -284,3 +348,8 @@ class PairMatcher:
     def _drop_thermal(self, frame: _Frame) -> None:
         if not frame.used:
             self.drops['thermal_unused'] += 1
+
+
+def _is_late(frame: _Frame, other: _Stream) -> bool:
+    """Whether a frame of the other stream has gone out with a later stamp, and time not back."""
+    return other.out_ns is not None and 0 <= other.out_ns - frame.stamp_ns <= REORDER_NS

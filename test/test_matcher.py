@@ -261,6 +261,100 @@ def test_memory_is_bounded_when_one_topic_is_silent():
     assert matcher.drops == {'rgb_overflow': 292}
 
 
+def with_gaps(matcher, after_ms=300):
+    """Let either stream go out alone in the other's gaps."""
+    matcher.rgb_alone_after_ns = matcher.thermal_alone_after_ns = after_ms * MS
+    return matcher
+
+
+def test_rgb_goes_out_alone_in_a_gap_of_thermal_and_pairs_again_after_it():
+    rgb, thermal = steady(30, 6), steady(30, 6, SECOND + 2 * MS)
+    heard = [t for t in thermal if not 3 * SECOND < t < 5 * SECOND]
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS))
+    pairs = feed(matcher, rgb, heard)
+    back = next(t for t in heard if t > 4 * SECOND)  # its RGB frame has gone out before it came
+    assert {p.thermal for p in pairs} - {None} == set(heard) - {back}
+    alone = [p for p in pairs if p.thermal is None]
+    first = 3 * SECOND
+    # From 300 ms after the first that missed its partner; what then waits goes out as well.
+    assert [p.rgb for p in alone] == [r for r in rgb if first + 200 * MS <= r < back]
+    assert all((p.stamp_ns, p.skew_ns, p.arrival_ns) == (p.rgb, 0, p.rgb) for p in alone)
+    assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(pairs))
+    # Until the gap was one, frames were lost as they are without the setting.
+    assert matcher.drops['rgb_timeout'] + matcher.drops['rgb_no_partner'] == len(rgb) - len(pairs)
+    assert matcher.pairs == len(pairs)
+
+
+def test_rgb_goes_out_alone_where_thermal_never_comes():
+    rgb = steady(30, 2)
+    pairs = feed(with_gaps(PairMatcher(10 * MS, 100 * MS)), rgb, [])
+    assert stamps(pairs) == [(r, None) for r in rgb if r >= rgb[0] + 200 * MS]
+    assert feed(PairMatcher(10 * MS, 100 * MS), rgb, []) == []
+
+
+def test_thermal_goes_out_alone_in_a_gap_of_rgb_and_pairs_again_after_it():
+    rgb, thermal = steady(30, 6), steady(9, 6, SECOND + 2 * MS)
+    heard = [r for r in rgb if not 3 * SECOND < r < 5 * SECOND]
+    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS, thermal_offset_ns=5 * MS))
+    pairs = feed(matcher, heard, thermal)
+    alone = [p for p in pairs if p.rgb is None]
+    missed = [t for t in thermal if 3 * SECOND < t < 5 * SECOND]
+    # 300 ms at 9 Hz are the fourth frame that comes without RGB.
+    assert {p.thermal for p in alone} == set(missed[3:])
+    assert all((p.stamp_ns, p.skew_ns) == (p.thermal + 5 * MS, 0) for p in alone)
+    assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(pairs))
+    assert pairs[-1].rgb > 6.8 * SECOND
+    assert all(p.thermal is not None for p in pairs)  # RGB is faster, and thermal never in a gap
+
+
+def test_rgb_that_comes_back_earlier_than_thermal_has_gone_out_is_late():
+    matcher = with_gaps(PairMatcher(5 * MS, 100 * MS))
+    thermal = steady(30, 1)
+    pairs = feed(matcher, [], thermal)
+    last = pairs[-1].stamp_ns
+    assert (pairs[-1].rgb, last) == (None, thermal[-1])
+    assert matcher.add_rgb(last - 20 * MS, 'late', last) == []
+    assert matcher.drops['rgb_late'] == 1
+    assert matcher.add_rgb(last + 33 * MS, 'rgb', last + 33 * MS) == []
+    assert matcher.add_thermal(last + 34 * MS, 'thermal', last + 34 * MS) == []
+    (pair,) = matcher.poll(last + 133 * MS)
+    assert (pair.rgb, pair.thermal) == ('rgb', 'thermal')
+
+
+@pytest.mark.parametrize('first', ['rgb', 'thermal'])
+def test_a_pause_of_both_is_no_gap(first):
+    """A bag that is paused: the stream that comes back first is not alone."""
+    second = 'thermal' if first == 'rgb' else 'rgb'
+    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS))
+    pairs, now = [], 0
+    for stamp in steady(30, 2):
+        now += 33 * MS if stamp != 2 * SECOND else 10 * SECOND
+        pairs += getattr(matcher, f'add_{first}')(stamp, stamp, now)
+        pairs += getattr(matcher, f'add_{second}')(stamp, stamp, now + 9 * MS)
+    assert len(pairs) == 60
+    assert all(p.rgb == p.thermal for p in pairs)
+
+
+def test_clocks_that_differ_are_no_gap():
+    """Both come, but no pair can be made: that is for the diagnostics, not for RGB alone."""
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS))
+    assert feed(matcher, steady(30, 3), steady(30, 3), delay_rgb=5 * SECOND) != []
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS, thermal_offset_ns=90 * SECOND))
+    assert feed(matcher, steady(30, 3), steady(30, 3)) == []
+
+
+def test_a_loop_of_the_bag_in_a_gap_goes_on():
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS))
+    pairs, now = [], 0
+    for stamp in steady(30, 3) * 2:
+        now += 33 * MS
+        pairs += matcher.add_thermal(stamp, stamp, now)
+    assert matcher.resets == 1
+    assert len(pairs) == 2 * 90 - 10
+    # RGB comes back after it: its own jump, if it has one, is no other.
+    assert matcher.add_rgb(SECOND + 2970 * MS, 'rgb', now) == []
+
+
 gaps = st.lists(st.integers(1, 90), min_size=1, max_size=60)
 
 
@@ -289,6 +383,41 @@ def test_promises_kept_for_any_streams(
     if not reuse:
         assert len(set(used)) == len(used)
     assert unaccounted(matcher, len(rgb), len(thermal), len(set(used))) == (0, 0)
+
+
+@given(
+    gaps,
+    gaps,
+    st.integers(0, 60),
+    st.integers(0, 80),
+    st.integers(0, 80),
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.booleans(),
+)
+def test_promises_kept_where_streams_go_out_alone(
+    rgb_gaps, thermal_gaps, skew, delay_rgb, delay_thermal, wait, after, reuse
+):
+    rgb = [SECOND + sum(rgb_gaps[: i + 1]) * MS for i in range(len(rgb_gaps))]
+    thermal = [SECOND + sum(thermal_gaps[: i + 1]) * MS for i in range(len(thermal_gaps))]
+    matcher = PairMatcher(skew * MS, wait * MS, reuse_thermal=reuse, queue_size=200)
+    delays = {'delay_rgb': delay_rgb * MS, 'delay_thermal': delay_thermal * MS}
+    pairs = feed(with_gaps(matcher, after), rgb, thermal, **delays)
+    assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(pairs))
+    both = [p for p in pairs if p.rgb is not None and p.thermal is not None]
+    assert all(p.skew_ns == p.thermal - p.rgb and abs(p.skew_ns) <= skew * MS for p in both)
+    given_rgb = [p.rgb for p in pairs if p.rgb is not None]
+    assert len(set(given_rgb)) == len(given_rgb)
+    used = [p.thermal for p in pairs if p.thermal is not None]
+    assert used == sorted(used)
+    if not reuse:
+        assert len(set(used)) == len(used)
+    dropped = {'rgb': 0, 'thermal': 0}
+    for reason, count in matcher.drops.items():
+        dropped[reason.split('_')[0]] += count
+    waiting = sum(not frame.used for frame in matcher._thermal.frames)
+    assert len(rgb) == len(given_rgb) + dropped['rgb']
+    assert len(thermal) == len(set(used)) + dropped['thermal'] + waiting
 
 
 def jittered(draw, period_ms, count, start_ms):

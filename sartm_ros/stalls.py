@@ -1,0 +1,77 @@
+"""Whether thermal images still tell what the camera sees. No ROS import.
+
+An uncooled camera closes its shutter every few minutes. Its driver then repeats the last image with
+new stamps ('frozen'), sends images of the shutter ('flat'), or sends nothing ('gap').
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+STATES = ('ok', 'frozen', 'flat', 'gap')
+
+_SUBSET = (slice(None, None, 16), slice(None, None, 16))
+"""Pixels that are compared first: two live images differ there already."""
+
+
+class ThermalWatch:
+    """Looks at each thermal image once and remembers the last good one.
+
+    Not thread-safe: the inference thread has it.
+
+    Attributes:
+        state: one of `STATES`, as of the last `look` or `miss`.
+    """
+
+    def __init__(self) -> None:
+        self.state = 'ok'
+        self._last: tuple[np.ndarray, int] | None = None
+        self._since_ns = 0  # stamp of the first image that was like the last
+        self._good: tuple[np.ndarray, int] | None = None
+
+    def look(self, image: np.ndarray, stamp_ns: int, stall_after_ns: int) -> str:
+        """The state with this image.
+
+        An image is frozen once it has not changed for `stall_after_ns` of the stamps: some cameras
+        send each image two or three times. A flat one is known at once.
+
+        Args:
+            image: counts uint8 or uint16 `[h, w]`; kept as it is.
+            stamp_ns: its stamp; the same one again is the same image again.
+            stall_after_ns: see above.
+        """
+        last = self._last
+        if last is None or stamp_ns < last[1] or not _same(image, last[0]):
+            self._since_ns = stamp_ns
+        self._last = image, stamp_ns
+        if is_flat(image):
+            self.state = 'flat'
+        elif stamp_ns - self._since_ns >= max(stall_after_ns, 1):
+            self.state = 'frozen'
+        else:
+            self.state = 'ok'
+            self._good = image, self._since_ns
+        return self.state
+
+    def miss(self) -> str:
+        """The state where no image has come."""
+        self.state = 'gap'
+        return self.state
+
+    def held(self, stamp_ns: int, at_most_ns: int) -> tuple[np.ndarray, int] | None:
+        """The last good image and its stamp, if it is no more than `at_most_ns` from `stamp_ns`."""
+        if self._good is None or abs(stamp_ns - self._good[1]) > at_most_ns:
+            return None
+        return self._good
+
+
+def is_flat(image: np.ndarray) -> bool:
+    """Whether `scale_thermal` would centre the image instead of stretching its range."""
+    from sartm_model.preprocess import PERCENTILES, min_span  # imports torch
+
+    low, high = np.percentile(image[::4, ::4], [100 * share for share in PERCENTILES])
+    return bool(high - low < min_span(image.dtype == np.uint8))
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return np.array_equal(a[_SUBSET], b[_SUBSET]) and np.array_equal(a, b)
