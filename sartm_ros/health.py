@@ -24,6 +24,11 @@ SILENT_S = 2.0
 
 TOPICS = ('rgb', 'thermal')
 
+MODALITIES = ('both', 'rgb', 'thermal')
+"""What a result may have been made from."""
+
+STALLS = ('thermal_frozen', 'thermal_flat', 'thermal_gap', 'rgb_gap')
+
 HINTS = {
     'rgb_no_stamp': 'the RGB driver leaves header.stamp empty',
     'thermal_no_stamp': 'the thermal driver leaves header.stamp empty',
@@ -51,6 +56,8 @@ class Health:
         self._last_s = dict.fromkeys(TOPICS, time.monotonic())
         self._pairs_in = 0
         self._pairs_out = 0
+        self._served: Counter[str] = Counter()
+        self._stalled: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._latency_s: deque[float] = deque(maxlen=SAMPLES)
         self._skew_s: deque[float] = deque(maxlen=SAMPLES)
@@ -75,10 +82,19 @@ class Health:
             self._pairs_in += 1
             self._skew_s.append(abs(skew_ns) * 1e-9)
 
-    def published(self, latency_s: float) -> None:
-        """A pair's labels are out, `latency_s` after its RGB message came in."""
+    def stalled(self, what: str) -> None:
+        """A pair met one of `STALLS`."""
+        with self._lock:
+            self._stalled[what] += 1
+
+    def published(self, latency_s: float, modality: str = 'both') -> None:
+        """A pair's labels are out, `latency_s` after its RGB message came in.
+
+        They are made from one of `MODALITIES`.
+        """
         with self._lock:
             self._pairs_out += 1
+            self._served[modality] += 1
             self._latency_s.append(latency_s)
 
     def dropped(self, reason: str, count: int = 1, error: str = '') -> None:
@@ -95,11 +111,13 @@ class Health:
             return time.monotonic() - self._last_s[topic]
 
     def counts(self, matcher_drops: Mapping[str, int]) -> dict[str, int]:
-        """Every counter by name: received, pairs, and `dropped.<reason>`."""
+        """Every counter by name: received, pairs, served, stalls and `dropped.<reason>`."""
         with self._lock:
             dropped = self._dropped + Counter(matcher_drops)
             result = {f'{topic}_received': self._received[topic] for topic in TOPICS}
             result |= {'pairs_in': self._pairs_in, 'pairs_out': self._pairs_out}
+            result |= {f'served_{name}': self._served[name] for name in MODALITIES}
+            result |= {name: self._stalled[name] for name in STALLS if self._stalled[name]}
             return result | {f'dropped.{name}': dropped[name] for name in sorted(dropped)}
 
     def report(self, topics: Mapping[str, str], matcher_drops: Mapping[str, int]) -> Report:
@@ -120,16 +138,27 @@ class Health:
             values |= {'rate_hz': f'{rate_hz:.1f}'}
             values |= _statistics('latency', self._latency_s) | _statistics('skew', self._skew_s)
             last_error = self._last_error
-        if silent:
+        stalls = [name for name in STALLS if new.get(name)]
+        if silent and not (stalls and new['pairs_out']):
             names = ' and '.join(topics[topic] for topic in silent)
             return Report(
                 ERROR, f'no messages on {names}: is the driver running, is the name right?', values
             )
+        if stalls:
+            return Report(WARN, _what_was_served(stalls, new), values)
         if new.get('dropped.bad_frame') or new.get('dropped.failed'):
             return Report(WARN, f'frames that could not be used: {last_error}', values)
         if not new['pairs_in'] and new['rgb_received']:
             return Report(WARN, _why_no_pairs(new), values)
         return Report(OK, f'{rate_hz:.1f} pairs a second', values)
+
+
+def _what_was_served(stalls: list[str], new: Mapping[str, int]) -> str:
+    both, rgb, thermal = (new[f'served_{name}'] for name in MODALITIES)
+    return (
+        f'{", ".join(stalls)}: {both} results from both cameras, {rgb} from RGB alone, '
+        f'{thermal} from thermal alone'
+    )
 
 
 def _why_no_pairs(new: Mapping[str, int]) -> str:

@@ -38,8 +38,8 @@ LOG_PERIOD_S = 5.0
 
 
 class SartmNode(LifecycleNode):
-    """Publishes `~/labels`, `~/overlay` and `~/confidence`, raw and compressed, `~/label_info` and
-    `/diagnostics`.
+    """Publishes `~/labels`, `~/overlay` and `~/confidence`, raw and compressed, `~/status`,
+    `~/label_info` and `/diagnostics`.
 
     Raises:
         SartmError: a parameter given at the start has the wrong type or is out of range.

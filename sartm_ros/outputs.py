@@ -1,4 +1,4 @@
-"""The node's publishers: an image topic and its compressed one each, and the legend."""
+"""The node's publishers: an image topic and its compressed one each, the legend and the status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ COMPRESSIONS = {'labels': 'png', 'confidence': 'png', 'overlay': 'jpeg'}
 
 
 class Outputs:
-    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, and the legend.
+    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, the legend and
+    `~/status`.
 
     Args:
         node: a lifecycle node, which publishes.
@@ -38,6 +39,7 @@ class Outputs:
             for name in ENCODINGS:
                 self._create(Image, name)
                 self._create(CompressedImage, _compressed(name))
+            self._create(String, 'status')
             self._create(String, 'label_info', latched=True)
             try:
                 from vision_msgs.msg import LabelInfo
@@ -61,6 +63,11 @@ class Outputs:
         if self._heard(_compressed(name)):
             message = compress(image, COMPRESSIONS[name], header)
             self._publishers[_compressed(name)].publish(message)
+
+    def publish_status(self, status: dict[str, Any]) -> None:
+        """Publish what a result was made from, as JSON; costs nothing where no one listens."""
+        if self._heard('status'):
+            self._publishers['status'].publish(String(data=json.dumps(status)))
 
     def publish_legend(self, space: LabelSpace) -> None:
         """Publish what the ids mean."""

@@ -130,6 +130,37 @@ class Parameters:
         name='sync.queue_size',
         between=(2, 1000),
     )
+    stall_after_s: float = _parameter(
+        0.3,
+        'A camera is in a gap once the other has gone on for so long without it, and thermal is '
+        'frozen once its image has not changed for so long; seconds.',
+        name='stall_after',
+        between=(0.05, 60.0),
+        run_time=True,
+    )
+    rgb_on_stall: str = _parameter(
+        'drop',
+        'In a gap of RGB: thermal_only gives labels from thermal alone, in its geometry; drop '
+        'gives none.',
+        name='rgb.on_stall',
+        choices=('thermal_only', 'drop'),
+        run_time=True,
+    )
+    thermal_on_stall: str = _parameter(
+        'rgb_only',
+        'While thermal is frozen, flat or in a gap: rgb_only gives labels from RGB alone, hold '
+        'keeps the last good thermal image for a while, drop gives none.',
+        name='thermal.on_stall',
+        choices=('rgb_only', 'hold', 'drop'),
+        run_time=True,
+    )
+    thermal_hold_at_most_s: float = _parameter(
+        1.0,
+        'Greatest age of a thermal image that is held, seconds; afterwards as with rgb_only.',
+        name='thermal.hold_at_most',
+        between=(0.0, 60.0),
+        run_time=True,
+    )
     thermal_range: str = _parameter(
         'percentile',
         "How thermal is scaled: by each image's 1st and 99th percentile, or by fixed counts.",
@@ -187,8 +218,8 @@ def parse(values: Mapping[str, Any]) -> Parameters:
             f'thermal.high, {parameters.thermal_high:g}'
         )
     if parameters.sync_policy != 'nearest':
-        for name in ('sync.thermal_offset', 'sync.reuse_thermal'):
-            if getattr(parameters, _FIELDS[name].name):
+        for name in ('sync.thermal_offset', 'sync.reuse_thermal', 'rgb.on_stall'):
+            if getattr(parameters, _FIELDS[name].name) != _FIELDS[name].default:
                 raise SartmError(
                     f'parameter {name} is set; with sync.policy {parameters.sync_policy} expected '
                     'its default, because only nearest has it'

@@ -1,10 +1,13 @@
 """The way of a frame through the node, from two message streams to a prediction. No ROS import.
 
 matcher -> slot for one pair -> inference thread: views of the messages -> network -> `publish`.
+
+Where a camera stalls the pair may lack its image: see `stalls` and the parameters `*.on_stall`.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -14,10 +17,11 @@ import numpy as np
 
 from sartm_model.errors import SartmError
 from sartm_ros.filters import MessageFilterMatcher
-from sartm_ros.health import Health
+from sartm_ros.health import TOPICS, Health
 from sartm_ros.images import stamp_ns, to_rgb, to_thermal
 from sartm_ros.matcher import Pair, PairMatcher
 from sartm_ros.parameters import Parameters, seconds_to_ns
+from sartm_ros.stalls import ThermalWatch
 from sartm_ros.worker import LatestWorker
 
 
@@ -47,11 +51,13 @@ class Pipeline:
         warn: Callable[[str, str], None],
     ) -> None:
         self._predictor = predictor
-        self._settings = settings
         self._health = health
         self._outputs = outputs
         self._warn = warn
         self._matcher = make_matcher(settings)
+        self.apply(settings)
+        self._watch = ThermalWatch()
+        self._told = dict.fromkeys(TOPICS, 'ok')
         self._worker: LatestWorker[Pair] = LatestWorker(self._infer, self._failed, 'inference')
         self._worker.start()
 
@@ -69,6 +75,11 @@ class Pipeline:
         """Take over those settings that may change at run time."""
         self._settings = settings
         self._matcher.max_skew_ns = seconds_to_ns(settings.sync_max_skew_s)
+        stall_after_ns = seconds_to_ns(settings.stall_after_s)
+        # Those that are to be dropped come out as well: so the stall is known.
+        self._matcher.rgb_alone_after_ns = stall_after_ns
+        thermal_only = settings.rgb_on_stall == 'thermal_only'
+        self._matcher.thermal_alone_after_ns = stall_after_ns if thermal_only else None
 
     def add(self, which: str, msg: Any) -> None:
         """Take a message of the topic 'rgb' or 'thermal'."""
@@ -93,16 +104,34 @@ class Pipeline:
                 self._health.dropped('replaced')
 
     def _infer(self, pair: Pair) -> None:
-        outputs, header = self._outputs, pair.rgb.header
+        outputs, header, settings = self._outputs, _header(pair), self._settings
+        rgb = None if pair.rgb is None else _read('RGB', to_rgb, pair.rgb)
+        thermal, skew_ns = self._thermal(pair, settings)
+        states = {'rgb': 'gap' if rgb is None else 'ok', 'thermal': self._watch.state}
+        self._report_stalls(states)
+        if thermal is None and (rgb is None or settings.thermal_on_stall == 'drop'):
+            self._health.dropped(f'stall_{states["thermal"]}')
+            return
         prediction = self._predictor.predict(
-            _read('RGB', to_rgb, pair.rgb),
-            _read('thermal', to_thermal, pair.thermal),
+            rgb,
+            thermal,
             confidence=outputs.wanted('confidence'),
             overlay=outputs.wanted('overlay'),
-            overlay_opacity=self._settings.overlay_opacity,
+            overlay_opacity=settings.overlay_opacity,
         )
         outputs.publish('labels', prediction.labels, header)
-        self._health.published((time.monotonic_ns() - pair.arrival_ns) * 1e-9)
+        modality = 'thermal' if rgb is None else 'rgb' if thermal is None else 'both'
+        latency_s = (time.monotonic_ns() - pair.arrival_ns) * 1e-9
+        self._health.published(latency_s, modality)
+        outputs.publish_status(
+            {
+                'stamp_ns': pair.stamp_ns,
+                'modality': modality,
+                **states,
+                'latency_ms': round(latency_s * 1e3, 3),
+                'skew_ms': round(skew_ns * 1e-6, 3) if modality == 'both' else None,
+            }
+        )
         extras = [('overlay', prediction.overlay), ('confidence', prediction.confidence)]
         made = [(name, image) for name, image in extras if image is not None]
         for name, image in made:
@@ -110,6 +139,36 @@ class Pipeline:
         # Last, so that no raw image waits for it.
         for name, image in [('labels', prediction.labels), *made]:
             outputs.publish_compressed(name, image, header)
+
+    def _thermal(self, pair: Pair, settings: Parameters) -> tuple[np.ndarray | None, int]:
+        """The thermal image to be used, None while it stalls, and its stamp minus the pair's."""
+        if pair.thermal is None:
+            self._watch.miss()
+        else:
+            image = _read('thermal', to_thermal, pair.thermal)
+            stamp = pair.stamp_ns + pair.skew_ns
+            if self._watch.look(image, stamp, seconds_to_ns(settings.stall_after_s)) == 'ok':
+                return image, pair.skew_ns
+        if settings.thermal_on_stall == 'hold':
+            at_most_ns = seconds_to_ns(settings.thermal_hold_at_most_s)
+            held = self._watch.held(pair.stamp_ns, at_most_ns)
+            if held is not None:
+                return held[0], held[1] - pair.stamp_ns
+        return None, 0
+
+    def _report_stalls(self, states: Mapping[str, str]) -> None:
+        """Count a pair's stalls; say where one begins and where it ends."""
+        for which, state in states.items():
+            if state != 'ok':
+                self._health.stalled(f'{which}_{state}')
+            if state == self._told[which]:
+                continue
+            self._told[which] = state
+            if state == 'ok':
+                self._warn(f'{which} ok', f'{which} is back')
+            else:
+                policy = getattr(self._settings, f'{which}_on_stall')
+                self._warn(f'{which} {state}', f'{which} stalls: {state}; on_stall is {policy}')
 
     def _failed(self, error: Exception) -> None:
         """A pair is lost; the thread goes on with the next."""
@@ -135,6 +194,15 @@ def make_matcher(settings: Parameters) -> PairMatcher | MessageFilterMatcher:
         reuse_thermal=settings.sync_reuse_thermal,
         queue_size=settings.sync_queue_size,
     )
+
+
+def _header(pair: Pair) -> Any:
+    """The RGB message's header; the thermal one's, on the clock of RGB, where there is no RGB."""
+    if pair.rgb is not None:
+        return pair.rgb.header
+    header = copy.deepcopy(pair.thermal.header)
+    header.stamp.sec, header.stamp.nanosec = divmod(pair.stamp_ns, 1_000_000_000)
+    return header
 
 
 def _read(name: str, convert: Callable[[Any], np.ndarray], msg: Any) -> np.ndarray:

@@ -66,10 +66,13 @@ class ThermalWatch:
 
 
 def is_flat(image: np.ndarray) -> bool:
-    """Whether `scale_thermal` would centre the image instead of stretching its range."""
+    """Whether `scale_thermal` would centre the image instead of stretching its range.
+
+    Judged by a grid of every eighth pixel, which takes a quarter of the time.
+    """
     from sartm_model.preprocess import PERCENTILES, min_span  # imports torch
 
-    low, high = np.percentile(image[::4, ::4], [100 * share for share in PERCENTILES])
+    low, high = np.percentile(image[::8, ::8], [100 * share for share in PERCENTILES])
     return bool(high - low < min_span(image.dtype == np.uint8))
 
 

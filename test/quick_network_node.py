@@ -1,8 +1,9 @@
 """The real node with its network's arithmetic taken out, to see what the rest of it does.
 
 Everything but `Predictor.predict` is as shipped. In its place, the label of a pixel is the thermal
-count modulo 100; the label of the first pixel is 100, plus 1 where the confidence and plus 2 where
-the overlay was asked for. A thermal count of 255 in the first pixel is an error of the network.
+count modulo 100, or 150 where no thermal image was given; the label of the first pixel is 100, plus
+1 where the confidence and plus 2 where the overlay was asked for. A thermal count of 255 in the
+first pixel is an error of the network.
 """
 
 from __future__ import annotations
@@ -18,22 +19,25 @@ from sartm_ros.node import main
 
 def predict(
     self: Any,
-    rgb: np.ndarray,
-    thermal: np.ndarray,
+    rgb: np.ndarray | None,
+    thermal: np.ndarray | None,
     *,
     confidence: bool,
     overlay: bool,
     overlay_opacity: float,
 ) -> predictor.Prediction:
     """See the module's text."""
-    if thermal[0, 0] == 255:
+    if thermal is None:
+        assert rgb is not None
+        labels = np.full(rgb.shape[:2], 150, np.uint8)
+    elif thermal[0, 0] == 255:
         raise RuntimeError('out of memory')
-    labels = (thermal % 100).astype(np.uint8)
+    else:
+        labels = (thermal % 100).astype(np.uint8)
     labels[0, 0] = 100 + confidence + 2 * overlay
+    colours = np.full((*labels.shape, 3), round(overlay_opacity * 255), np.uint8)
     return predictor.Prediction(
-        labels,
-        thermal.astype(np.uint8) if confidence else None,
-        np.full_like(rgb, round(overlay_opacity * 255)) if overlay else None,
+        labels, labels.copy() if confidence else None, colours if overlay else None
     )
 
 

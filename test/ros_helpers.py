@@ -6,6 +6,7 @@ children inherit it.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 
 from sartm_model import checkpoint as checkpoints
 from sartm_model.config import ModelConfig
@@ -42,17 +43,22 @@ SECOND = 1_000_000_000
 QUICK = 'quick_network_node.py'
 """The node with an instant network, for `running_node`."""
 
-DROPS = ('replaced', 'bad_frame', 'failed', 'stopped')
+DROPS = (
+    *('replaced', 'bad_frame', 'failed', 'stopped'),
+    *('stall_frozen', 'stall_flat', 'stall_gap'),
+)
 MATCHER_DROPS = (
     *(
         f'{topic}_{reason}'
         for topic in ('rgb', 'thermal')
         for reason in ('no_stamp', 'duplicate', 'out_of_order', 'overflow', 'reset')
     ),
-    *('rgb_no_partner', 'rgb_timeout', 'rgb_outranked', 'thermal_unused'),
+    *('rgb_no_partner', 'rgb_timeout', 'rgb_outranked', 'rgb_late', 'thermal_unused'),
 )
 COUNTS = (
     *('rgb_received', 'thermal_received', 'pairs_in', 'pairs_out'),
+    *('served_both', 'served_rgb', 'served_thermal'),
+    *('thermal_frozen', 'thermal_flat', 'thermal_gap', 'rgb_gap'),
     *(f'dropped.{reason}' for reason in (*DROPS, *MATCHER_DROPS)),
 )
 
@@ -161,6 +167,7 @@ class Peer:
         self.rgb = self.publisher(Image, '/camera/color/image_raw', qos_profile_sensor_data)
         self.thermal = self.publisher(Image, '/thermal/image_raw', qos_profile_sensor_data)
         self.labels = self.listen(Image, '/sartm/labels', QoSProfile(depth=500))
+        self._statuses = self.listen(String, '/sartm/status', QoSProfile(depth=500))
         self.diagnostics = self.listen(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
         self._probes = 0
         self._baseline: dict[str, Any] = {}
@@ -201,24 +208,30 @@ class Peer:
         return future.result()
 
     def connect(self) -> None:
-        """Probe until images arrive and labels come back; counts start from there.
+        """Probe until images of both cameras arrive and labels come back; counts start from there.
 
         Discovery is over on one side before it is on the other, and what is sent in between is
         lost. Probes are small and stamped within the first second.
         """
-        size = np.zeros((32, 32, 3), np.uint8)
+        rgb, thermal = scene(0, 32, 32)
 
         def probe() -> int:
             self._probes += 1
             stamp = self._probes * PROBE_NS
-            self.send(image(size, 'rgb8', stamp), image(size[..., 0], 'mono8', stamp))
+            self.send(image(rgb, 'rgb8', stamp), image(thermal, 'mono8', stamp))
             return stamp
 
+        def fused(stamp: int = 0) -> bool:
+            return any(s['modality'] == 'both' and s['stamp_ns'] >= stamp for s in self.statuses)
+
         self.labels.clear()
-        send_until(probe, lambda: self.labels, 'labels of a probe')
+        self._statuses.clear()
+        send_until(probe, lambda: self.labels and fused(), 'labels of a probe')
         last = probe()
         wait_until(lambda: stamp_of(self.labels[-1]) == last, 'labels of the last probe')
+        wait_until(lambda: fused(last), 'the status of the last probe')
         self.labels.clear()
+        self._statuses.clear()
         self.diagnostics.clear()
         wait_until(self._settled, 'diagnostics in which every probe has ended')
         self._baseline = self._status()
@@ -227,6 +240,11 @@ class Peer:
         """Publish a pair."""
         self.rgb.publish(rgb)
         self.thermal.publish(thermal)
+
+    @property
+    def statuses(self) -> list[dict[str, Any]]:
+        """What has come on ~/status."""
+        return [json.loads(message.data) for message in list(self._statuses)]
 
     def _settled(self) -> bool:
         """A pair is counted out just after its labels went out: a report may come in between."""
@@ -278,9 +296,11 @@ def image(pixels: np.ndarray, encoding: str, stamp_ns: int, frame_id: str = 'cam
 
 
 def scene(index: int, height: int = 480, width: int = 640) -> tuple[np.ndarray, np.ndarray]:
-    """A pair whose every pixel tells its index: (RGB, thermal)."""
+    """A pair whose every pixel tells its index, thermal modulo 100: (RGB, thermal)."""
     rgb = np.full((height, width, 3), index % 251, np.uint8)
-    return rgb, np.full((height, width), index % 97, np.uint8)
+    thermal = np.full((height, width), index % 97, np.uint8)
+    thermal[:, width // 2 :] += 100  # without contrast it would be a flat frame
+    return rgb, thermal
 
 
 def send_pair(

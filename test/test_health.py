@@ -49,6 +49,9 @@ def test_counts_add_up_with_the_matchers(health):
         'thermal_received': 1,
         'pairs_in': 2,
         'pairs_out': 1,
+        'served_both': 1,
+        'served_rgb': 0,
+        'served_thermal': 0,
         'dropped.replaced': 1,
         'dropped.rgb_no_stamp': 5,
         'dropped.rgb_timeout': 1,
@@ -114,6 +117,29 @@ def test_bad_frames_turn_it_to_a_warning_with_the_last_error(health):
     report = health.report(TOPICS, {})
     assert report.level == WARN
     assert 'thermal: the image is 0x0 pixels' in report.message
+
+
+def test_a_stall_is_a_warning_that_says_what_was_served(health, clock):
+    frame(health)
+    for _ in range(3):
+        health.stalled('thermal_frozen')
+        health.published(0.01, 'rgb')
+    report = health.report(TOPICS, {})
+    assert report.level == WARN
+    assert report.message == (
+        'thermal_frozen: 1 results from both cameras, 3 from RGB alone, 0 from thermal alone'
+    )
+    assert report.values['thermal_frozen'] == report.values['served_rgb'] == '3'
+    frame(health)
+    assert health.report(TOPICS, {}).level == OK
+    # A silent topic is an error only where nothing comes out.
+    clock.now_s += 3.0
+    health.received('rgb')
+    for served, level in ((True, WARN), (False, ERROR)):
+        health.stalled('thermal_gap')
+        if served:
+            health.published(0.01, 'rgb')
+        assert health.report(TOPICS, {}).level == level
 
 
 def test_the_message(health):

@@ -77,9 +77,10 @@ def test_sixteen_bits_keep_their_counts(encoding, big):
     assert thermal.dtype.isnative
 
 
+@pytest.mark.parametrize('padding', [0, 5])
 @pytest.mark.parametrize('encoding', ['rgb8', 'bgr8'])
-def test_colour_thermal_becomes_luma(color, encoding):
-    msg = message(color if encoding == 'rgb8' else color[:, :, ::-1], encoding)
+def test_colour_thermal_becomes_luma(color, encoding, padding):
+    msg = message(color if encoding == 'rgb8' else color[:, :, ::-1], encoding, padding=padding)
     expected = color @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(to_thermal(msg), expected, atol=1)
 

@@ -106,10 +106,9 @@ def test_bad_messages_are_counted_and_survived(quick, connected):
     connected.rgb.publish(malformed)
     connected.wait_for_counts(dropped__rgb_no_stamp=2, dropped__thermal_no_stamp=1)
     # The network itself fails.
-    connected.send(
-        image(rgb, 'rgb8', 6 * SECOND),
-        image(np.full((480, 640), 255, np.uint8), 'mono8', 6 * SECOND),
-    )
+    failing = thermal.copy()
+    failing[0, 0] = 255
+    connected.send(image(rgb, 'rgb8', 6 * SECOND), image(failing, 'mono8', 6 * SECOND))
     connected.wait_for_counts(dropped__failed=1)
     assert connected.labels == []
     connected.send(image(rgb, 'rgb8', 7 * SECOND), image(thermal, 'mono8', 7 * SECOND))

@@ -57,6 +57,7 @@ def compressed_pair(index: int) -> tuple[CompressedImage, CompressedImage]:
     stamp = SECOND + index * SECOND // 30
     bgr = np.full((48, 64, 3), index % 200, np.uint8)
     counts = np.full((48, 64), 30_000 + index, np.uint16)
+    counts[:, 32:] += 1000  # or it would be a flat frame
     return (
         compressed(bgr, 'jpeg', 'rgb8; jpeg compressed bgr8', stamp),
         compressed(counts, 'png', '16UC1; png compressed ', stamp),
@@ -165,7 +166,7 @@ def test_labels_follow_the_homography_that_is_set(peer, tmp_path, checkpoint):
 
             def send():
                 nonlocal stamp
-                stamp += SECOND
+                stamp += SECOND // 1000  # the same image for long would be a frozen one
                 peer.send(image(rgb, 'rgb8', stamp), image(thermal, 'mono8', stamp))
 
             peer.labels.clear()

@@ -39,6 +39,10 @@ def test_an_integer_serves_as_a_float():
         ('sync.queue_size', 1, '2 to 1000'),
         ('sync.queue_size', 5.0, 'expected int'),
         ('sync.queue_size', True, 'expected int'),
+        ('stall_after', 0.0, '0.05 to 60'),
+        ('thermal.on_stall', 'thermal_only', 'one of rgb_only, hold, drop'),
+        ('rgb.on_stall', 'hold', 'one of thermal_only, drop'),
+        ('thermal.hold_at_most', -1.0, '0 to 60'),
         ('sync.policy', 'closest', 'one of nearest, approximate, exact'),
         ('autostart', 'yes', 'expected bool'),
         ('precision', 'int8', 'one of auto, fp16, bf16, fp32'),
@@ -93,7 +97,12 @@ def test_the_horizon_is_judged_in_the_size_that_is_expected():
 
 @pytest.mark.parametrize('policy', ['approximate', 'exact'])
 @pytest.mark.parametrize(
-    ('name', 'value'), [('sync.thermal_offset', 0.01), ('sync.reuse_thermal', True)]
+    ('name', 'value'),
+    [
+        ('sync.thermal_offset', 0.01),
+        ('sync.reuse_thermal', True),
+        ('rgb.on_stall', 'thermal_only'),
+    ],
 )
 def test_what_only_nearest_has_is_refused_elsewhere(policy, name, value):
     with pytest.raises(SartmError, match=f'parameter {name} is set'):
@@ -116,6 +125,10 @@ RUN_TIME = {
     'thermal.high',
     'thermal.homography',
     'overlay.opacity',
+    'stall_after',
+    'rgb.on_stall',
+    'thermal.on_stall',
+    'thermal.hold_at_most',
 }
 OTHER_VALUES = {bool: True, int: 3, float: 0.001, str: 'other', 'autostart': False}
 
