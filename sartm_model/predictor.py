@@ -16,11 +16,14 @@ from sartm_model import checkpoint as checkpoints
 from sartm_model.errors import SartmError
 from sartm_model.network import Sartm
 from sartm_model.preprocess import (
+    HeldRange,
     ThermalRange,
+    follow,
     normalise_rgb,
     normalise_thermal,
     resize_thermal,
     scale_thermal,
+    thermal_ends,
     warp_thermal,
 )
 from sartm_model.registration.homography import check_homography
@@ -89,6 +92,7 @@ class Predictor:
         self.precision = _precision(precision, self.device)
         self.thermal_range = thermal_range or ThermalRange()
         self.homography = homography
+        self._held: HeldRange | None = None
         loaded = checkpoints.load(checkpoint)
         if head is not None:
             loaded = replace(loaded, config=replace(loaded.config, prediction=head))
@@ -117,6 +121,7 @@ class Predictor:
         confidence: bool = False,
         overlay: bool = False,
         overlay_opacity: float = 0.5,
+        time_s: float | None = None,
     ) -> Prediction:
         """Segment one pair.
 
@@ -128,12 +133,15 @@ class Predictor:
             confidence: also give the confidence.
             overlay: also give the overlay; over the thermal image where there is no RGB.
             overlay_opacity: 0 (image only) to 1 (colours only).
+            time_s: of the image in a video, seconds; the thermal range then follows that of the
+                images before where `thermal_range` has a `smoothing_s`. Without it the result
+                depends on this pair alone.
 
         Raises:
             SartmError: an image of another shape or type, or none at all; the homography does not
                 go with the size of `rgb`.
         """
-        inputs = self.inputs(rgb, thermal)
+        inputs = self.inputs(rgb, thermal, time_s)
         probability, labels = self.probabilities(inputs.rgb, inputs.thermal).max(dim=0)  # [H, W]
         planes = {'labels': labels.to(torch.uint8)}
         if confidence:
@@ -143,13 +151,15 @@ class Predictor:
         return _download(planes)
 
     @torch.inference_mode()
-    def inputs(self, rgb: np.ndarray | None, thermal: np.ndarray | None) -> Inputs:
+    def inputs(
+        self, rgb: np.ndarray | None, thermal: np.ndarray | None, time_s: float | None = None
+    ) -> Inputs:
         """Upload and normalise a pair; arguments and errors are those of `predict`."""
         _check_images(rgb, thermal)
         colour, counts = _on_device([rgb, thermal], self.device)
         rgb_input = thermal_input = None
         if counts is not None:
-            scaled = scale_thermal(counts, self.thermal_range)
+            scaled = self._scale(counts, time_s)
             backdrop = (scaled.clamp(0, 1) * 255)[..., None]
             thermal_input = normalise_thermal(scaled[None])  # [1, 1, h, w]
         if colour is not None:
@@ -165,6 +175,14 @@ class Predictor:
     def probabilities(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Class probabilities float32 `[K, H, W]` of images as `inputs` gives them."""
         return self._model.segment(rgb, thermal)[0]
+
+    def _scale(self, thermal: Tensor, time_s: float | None) -> Tensor:
+        range_ = self.thermal_range  # once: another thread may set it
+        if time_s is None or range_.mode == 'fixed' or not range_.smoothing_s:
+            return scale_thermal(thermal, range_)
+        ends = thermal_ends(thermal, range_)
+        self._held = follow(self._held, ends, time_s, range_.smoothing_s)
+        return scale_thermal(thermal, range_, self._held.ends)
 
     def _register(self, thermal: Tensor, size: tuple[int, int]) -> Tensor:
         """A thermal map `[1, 1, h, w]` in the geometry of an RGB image of `(H, W)`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,11 +37,14 @@ class ThermalRange:
             `low` and `high`.
         low: counts that become 0 (mode 'fixed').
         high: counts that become 1 (mode 'fixed').
+        smoothing_s: time constant in seconds with which the percentiles follow those of a video;
+            0: each image has its own. Only for who keeps a `HeldRange`, as `Predictor` does.
     """
 
     mode: str = 'percentile'
     low: float = 0.0
     high: float = 255.0
+    smoothing_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.mode not in ('percentile', 'fixed'):
@@ -48,6 +53,15 @@ class ThermalRange:
             raise SartmError(
                 f'thermal range [{self.low}, {self.high}] is empty; expected low < high, in counts'
             )
+        if not self.smoothing_s >= 0:
+            raise SartmError(f'thermal smoothing is {self.smoothing_s} s; expected 0 or more')
+
+
+class HeldRange(NamedTuple):
+    """A smoothed range: float32 `[2]`, low and high in counts, as of a time in seconds."""
+
+    ends: Tensor
+    time_s: float
 
 
 def normalise_rgb(rgb: Tensor) -> Tensor:
@@ -57,23 +71,54 @@ def normalise_rgb(rgb: Tensor) -> Tensor:
     return ((rgb.float() - mean) / std).permute(0, 3, 1, 2)
 
 
-def scale_thermal(thermal: Tensor, range_: ThermalRange) -> Tensor:
+def thermal_ends(thermal: Tensor, range_: ThermalRange) -> Tensor:
+    """The range of an image, float32 `[2]` in counts; arguments as of `scale_thermal`."""
+    if range_.mode == 'fixed':
+        return torch.tensor((range_.low, range_.high), device=thermal.device)
+    shares = torch.tensor(PERCENTILES, device=thermal.device)
+    return torch.quantile(_counts(thermal[..., ::4, ::4]).flatten(), shares)
+
+
+def follow(held: HeldRange | None, ends: Tensor, time_s: float, smoothing_s: float) -> HeldRange:
+    """The smoothed range with the next image of a video: an exponential average over time.
+
+    A hot thing that comes into view then does not darken all else from one image to the next.
+    Begins anew where time goes back and where the ranges do not meet: another scene, or a camera
+    that has set itself anew. After a time without images little is left of what was before.
+
+    Args:
+        held: of the image before, if any.
+        ends: of this image, as `thermal_ends` gives them.
+        time_s: of this image.
+        smoothing_s: time constant, more than 0.
+    """
+    if held is None or time_s < held.time_s:
+        return HeldRange(ends, time_s)
+    weight = 1 - math.exp((held.time_s - time_s) / smoothing_s)
+    apart = (ends[0] > held.ends[1]) | (ends[1] < held.ends[0])
+    # Decided on the device, for which nobody waits.
+    return HeldRange(torch.where(apart, ends, torch.lerp(held.ends, ends, weight)), time_s)
+
+
+def scale_thermal(thermal: Tensor, range_: ThermalRange, ends: Tensor | None = None) -> Tensor:
     """Counts -> float32 in [-1, 2], with the range's ends at 0 and 1; shape kept.
 
     Args:
         thermal: uint8 or uint16 `[..., H, W]`; one range is taken over all of it.
         range_: fixed, or percentiles of a sixteenth of the pixels (a grid of every fourth). A
             frame whose percentiles nearly meet is centred instead of stretched.
+        ends: take these instead of the image's own, as `follow` gives them.
     """
-    counts = thermal.to(torch.int32).float()  # uint16 has few operations of its own
-    if range_.mode == 'fixed':
-        low, high = (torch.tensor(end, device=counts.device) for end in (range_.low, range_.high))
-    else:
-        ends = torch.tensor(PERCENTILES, device=counts.device)
-        low, high = torch.quantile(counts[..., ::4, ::4].flatten(), ends)
+    counts = _counts(thermal)
+    low, high = thermal_ends(thermal, range_) if ends is None else ends
+    if range_.mode == 'percentile':
         widen = (min_span(thermal.dtype == torch.uint8) - (high - low)).clamp_min(0) / 2
         low, high = low - widen, high + widen
     return ((counts - low) / (high - low)).clamp(-_OVERSHOOT, 1 + _OVERSHOOT)
+
+
+def _counts(thermal: Tensor) -> Tensor:
+    return thermal.to(torch.int32).float()  # uint16 has few operations of its own
 
 
 def min_span(eight_bits: bool) -> float:

@@ -80,7 +80,8 @@ class _Stream:
     jump_expected: bool = False
     out_ns: int | None = None  # stamp of its last frame that gave a pair its stamp
     missed: int = 0  # frames of the other stream since the last of this one
-    missed_ns: int = 0  # monotonic time of the first of them
+    missed_from_ns: int = 0  # stamp of the first of them
+    missed_for_ns: int = 0  # from there to the last of them
 
     def interval_ns(self) -> float | None:
         """The usual time between frames, or None while too few have come."""
@@ -95,11 +96,18 @@ class _Stream:
         known = len(self.intervals_ns) >= MIN_RATE_SAMPLES
         return self.last_ns + max(1, int(EARLIEST_NEXT * min(self.intervals_ns)) if known else 1)
 
-    def in_gap(self, after_ns: int | None, now_ns: int) -> bool:
+    def in_gap(self, after_ns: int | None) -> bool:
         """Whether the other stream has gone on for `after_ns` without this one; never with None."""
         if after_ns is None or self.missed < MIN_MISSED:
             return False
-        return now_ns - self.missed_ns >= after_ns
+        return self.missed_for_ns >= after_ns
+
+    def miss(self, stamp_ns: int) -> None:
+        """The other stream has brought a frame."""
+        if not self.missed:
+            self.missed_from_ns = stamp_ns
+        self.missed += 1
+        self.missed_for_ns = stamp_ns - self.missed_from_ns
 
     def restart(self) -> int:
         """Forget everything; returns the number of frames thrown away that had not served."""
@@ -127,9 +135,8 @@ class PairMatcher:
 
     Attributes:
         max_skew_ns: may be changed at any time.
-        rgb_alone_after_ns: RGB goes out alone once it has gone on for so long, on the caller's
-            monotonic clock, while no thermal frame came; None, the default: never. May be changed
-            at any time.
+        rgb_alone_after_ns: RGB goes out alone once it has gone on for so long, by its stamps, while
+            no thermal frame came; None, the default: never. May be changed at any time.
         thermal_alone_after_ns: likewise of thermal while no RGB frame comes.
         drops: how many frames were dropped, by reason. `rgb_` and `thermal_` are followed by
             `no_stamp` (zero, negative or malformed), `duplicate`, `out_of_order`, `overflow`,
@@ -176,7 +183,7 @@ class PairMatcher:
     def poll(self, now_ns: int) -> list[Pair]:
         """The pairs that are ready at the monotonic time `now_ns`, stamps strictly increasing."""
         pairs = []
-        alone = self._thermal.in_gap(self.rgb_alone_after_ns, now_ns)
+        alone = self._thermal.in_gap(self.rgb_alone_after_ns)
         while self._rgb.frames:
             frame = self._rgb.frames[0]
             if _is_late(frame, self._thermal):
@@ -194,7 +201,7 @@ class PairMatcher:
             elif alone:
                 pairs.append(self._alone(self._rgb, frame))
         self._forget_thermal()
-        if not self._rgb.frames and self._rgb.in_gap(self.thermal_alone_after_ns, now_ns):
+        if not self._rgb.frames and self._rgb.in_gap(self.thermal_alone_after_ns):
             pairs += self._thermal_alone()
         return pairs
 
@@ -221,9 +228,7 @@ class PairMatcher:
             stream.intervals_ns.append(stamp_ns - stream.last_ns)
         stream.last_ns = stamp_ns
         stream.missed = 0
-        other = self._thermal if stream is self._rgb else self._rgb
-        other.missed_ns = other.missed_ns if other.missed else now_ns
-        other.missed += 1
+        self._other(stream).miss(stamp_ns)
         stream.frames.append(_Frame(stamp_ns, msg, now_ns))
         if len(stream.frames) > self._queue_size:
             oldest = stream.frames.popleft()
@@ -234,14 +239,18 @@ class PairMatcher:
         """Start anew; the other stream follows with its own jump, which must not undo this one."""
         follows = stream.jump_expected
         self.drops[f'{stream.name}_reset'] += stream.restart()
+        self._other(stream).missed = 0
         if follows:
             return
         self.resets += 1
-        other = self._thermal if stream is self._rgb else self._rgb
+        other = self._other(stream)
         heard = other.last_ns
         self.drops[f'{other.name}_reset'] += other.restart()
         other.last_ns = heard
         other.jump_expected = heard is not None
+
+    def _other(self, stream: _Stream) -> _Stream:
+        return self._thermal if stream is self._rgb else self._rgb
 
     def _decide(self, rgb: _Frame, expired: bool, alone: bool) -> tuple[bool, _Frame | None]:
         """(whether the oldest RGB frame's case is closed, its partner if it gets one).

@@ -273,7 +273,12 @@ class SartmNode(LifecycleNode):
 def _thermal_range(settings: Parameters) -> Any:
     from sartm_model.preprocess import ThermalRange
 
-    return ThermalRange(settings.thermal_range, settings.thermal_low, settings.thermal_high)
+    return ThermalRange(
+        settings.thermal_range,
+        settings.thermal_low,
+        settings.thermal_high,
+        settings.thermal_smoothing_s,
+    )
 
 
 def main(args: list[str] | None = None) -> int:

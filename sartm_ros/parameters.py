@@ -133,7 +133,7 @@ class Parameters:
     stall_after_s: float = _parameter(
         0.3,
         'A camera is in a gap once the other has gone on for so long without it, and thermal is '
-        'frozen once its image has not changed for so long; seconds.',
+        'frozen once its image has not changed for so long; seconds of their stamps.',
         name='stall_after',
         between=(0.05, 60.0),
         run_time=True,
@@ -166,6 +166,14 @@ class Parameters:
         "How thermal is scaled: by each image's 1st and 99th percentile, or by fixed counts.",
         name='thermal.range',
         choices=('percentile', 'fixed'),
+        run_time=True,
+    )
+    thermal_smoothing_s: float = _parameter(
+        0.0,
+        'Time constant with which the percentiles follow from image to image, seconds; 0: each '
+        'image has its own, as in training and in an evaluation.',
+        name='thermal.smoothing',
+        between=(0.0, 60.0),
         run_time=True,
     )
     thermal_low: float = _parameter(

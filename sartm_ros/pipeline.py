@@ -118,6 +118,7 @@ class Pipeline:
             confidence=outputs.wanted('confidence'),
             overlay=outputs.wanted('overlay'),
             overlay_opacity=settings.overlay_opacity,
+            time_s=pair.stamp_ns * 1e-9,
         )
         outputs.publish('labels', prediction.labels, header)
         modality = 'thermal' if rgb is None else 'rgb' if thermal is None else 'both'

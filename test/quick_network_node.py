@@ -25,6 +25,7 @@ def predict(
     confidence: bool,
     overlay: bool,
     overlay_opacity: float,
+    time_s: float,
 ) -> predictor.Prediction:
     """See the module's text."""
     if thermal is None:

@@ -42,6 +42,7 @@ def test_an_integer_serves_as_a_float():
         ('stall_after', 0.0, '0.05 to 60'),
         ('thermal.on_stall', 'thermal_only', 'one of rgb_only, hold, drop'),
         ('rgb.on_stall', 'hold', 'one of thermal_only, drop'),
+        ('thermal.smoothing', -0.5, '0 to 60'),
         ('thermal.hold_at_most', -1.0, '0 to 60'),
         ('sync.policy', 'closest', 'one of nearest, approximate, exact'),
         ('autostart', 'yes', 'expected bool'),
@@ -129,6 +130,7 @@ RUN_TIME = {
     'rgb.on_stall',
     'thermal.on_stall',
     'thermal.hold_at_most',
+    'thermal.smoothing',
 }
 OTHER_VALUES = {bool: True, int: 3, float: 0.001, str: 'other', 'autostart': False}
 
