@@ -76,7 +76,7 @@ def thermal_ends(thermal: Tensor, range_: ThermalRange) -> Tensor:
     if range_.mode == 'fixed':
         return torch.tensor((range_.low, range_.high), device=thermal.device)
     shares = torch.tensor(PERCENTILES, device=thermal.device)
-    return torch.quantile(_counts(thermal[..., ::4, ::4]).flatten(), shares)
+    return torch.quantile(_counts(thermal)[..., ::4, ::4].flatten(), shares)
 
 
 def follow(held: HeldRange | None, ends: Tensor, time_s: float, smoothing_s: float) -> HeldRange:

@@ -169,7 +169,9 @@ class Pipeline:
                 self._warn(f'{which} ok', f'{which} is back')
             else:
                 policy = getattr(self._settings, f'{which}_on_stall')
-                self._warn(f'{which} {state}', f'{which} stalls: {state}; on_stall is {policy}')
+                self._warn(
+                    f'{which} {state}', f'{which} stalls: {state} ({which}.on_stall: {policy})'
+                )
 
     def _failed(self, error: Exception) -> None:
         """A pair is lost; the thread goes on with the next."""

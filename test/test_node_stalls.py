@@ -151,7 +151,7 @@ def test_rgb_alone_while_thermal_stalls_and_both_again_afterwards(node, cameras,
         assert cameras.label_at(status['stamp_ns']) == index % 97
     status = peer.status()
     assert status[f'thermal_{mode}'] >= len(alone) > 0
-    assert f'thermal stalls: {mode}; on_stall is rgb_only' in node.output
+    assert f'thermal stalls: {mode} (thermal.on_stall: rgb_only)' in node.output
     assert 'thermal is back' in node.output
     stamps = [stamp_of(msg) for msg in peer.labels]
     assert stamps == sorted(set(stamps))
@@ -209,7 +209,7 @@ def test_thermal_alone_in_a_gap_of_rgb_where_so_set(node, cameras):
         assert headers[stamp] == 'thermal'
         assert cameras.label_at(stamp) == (stamp - SECOND) // INTERVAL % 97
     peer.wait_for_counts(rgb_gap=len(alone), served_thermal=len(alone))
-    assert 'rgb stalls: gap; on_stall is thermal_only' in node.output
+    assert 'rgb stalls: gap (rgb.on_stall: thermal_only)' in node.output
     assert 'rgb is back' in node.output
     stamps = [stamp_of(msg) for msg in peer.labels]
     assert stamps == sorted(set(stamps))

@@ -84,6 +84,14 @@ def test_a_flat_image_is_known_at_once_and_dead_pixels_do_not_hide_it():
     assert states(watch, [live(0), shutter, live(2)]) == ['ok', 'flat', 'ok']
 
 
+@pytest.mark.parametrize('size', [(8, 8), (24, 32), (120, 160), (512, 640)])
+def test_small_sensors_are_judged_by_enough_pixels(size):
+    image = np.full(size, 7000, np.uint16)
+    assert is_flat(image)
+    image[-(size[0] // 4) :] += 500
+    assert not is_flat(image)
+
+
 def test_the_last_good_image_is_held_no_longer_than_it_may():
     watch = ThermalWatch()
     assert watch.held(0, 10**12) is None
