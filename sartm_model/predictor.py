@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from sartm_model.preprocess import (
     warp_thermal,
 )
 from sartm_model.registration.homography import check_homography
+from sartm_model.stages import StageClock
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -39,11 +41,14 @@ class Prediction:
         labels: uint8 `[H, W]` of class ids.
         confidence: uint8 `[H, W]`, the predicted class's probability times 255; None if not asked.
         overlay: uint8 RGB `[H, W, 3]`, the image with class colours laid over; None if not asked.
+        stages_s: seconds it took by stage: upload (normalisation included), network, download
+            (with the labels and pictures that are made of the probabilities).
     """
 
     labels: np.ndarray
     confidence: np.ndarray | None = None
     overlay: np.ndarray | None = None
+    stages_s: Mapping[str, float] = field(default_factory=dict)
 
 
 class Inputs(NamedTuple):
@@ -141,14 +146,18 @@ class Predictor:
             SartmError: an image of another shape or type, or none at all; the homography does not
                 go with the size of `rgb`.
         """
+        clock = StageClock(self.device)
         inputs = self.inputs(rgb, thermal, time_s)
-        probability, labels = self.probabilities(inputs.rgb, inputs.thermal).max(dim=0)  # [H, W]
+        clock.mark('upload')
+        probabilities = self.probabilities(inputs.rgb, inputs.thermal)
+        clock.mark('network')
+        probability, labels = probabilities.max(dim=0)  # [H, W]
         planes = {'labels': labels.to(torch.uint8)}
         if confidence:
             planes['confidence'] = (probability * 255).round().to(torch.uint8)
         if overlay:
             planes['overlay'] = self._blend(inputs.backdrop, labels, overlay_opacity)
-        return _download(planes)
+        return replace(_download(planes), stages_s=clock.seconds('download'))
 
     @torch.inference_mode()
     def inputs(
