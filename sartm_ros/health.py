@@ -1,16 +1,12 @@
-"""What the node counts and measures, and what it makes of it once a second.
-
-`Health` needs no ROS; `to_message` makes a `diagnostic_msgs/DiagnosticArray` of its reports.
-"""
+"""What the node counts and measures, and what it makes of it once a second. No ROS import."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +23,18 @@ TOPICS = ('rgb', 'thermal')
 MODALITIES = ('both', 'rgb', 'thermal')
 """What a result may have been made from."""
 
-STALLS = ('thermal_frozen', 'thermal_flat', 'thermal_gap', 'rgb_gap')
+STAGES = ('match', 'wait', 'read', 'upload', 'network', 'download', 'publish', 'extras')
+"""A result's way. Waiting for the partner; for the inference thread; messages read; images sent
+and normalised; the network; labels fetched; labels published. So far it is the latency. `extras` is
+the rest that is published before the thread is free for the next pair."""
+
+STALLS = {
+    'thermal_frozen': 'the image does not change: a closed shutter, or a driver that hangs?',
+    'thermal_flat': 'the image has no contrast: a closed shutter, or a lens cap?',
+    'thermal_gap': 'images stay away: a closed shutter, or a loose cable?',
+    'rgb_gap': 'images stay away: a loose cable?',
+}
+"""What a camera does, and what to look at."""
 
 HINTS = {
     'rgb_no_stamp': 'the RGB driver leaves header.stamp empty',
@@ -36,6 +43,9 @@ HINTS = {
     'rgb_timeout': 'thermal comes too late or its clock differs: see sync.max_wait',
     'rgb_outranked': 'thermal is slower than RGB: see sync.reuse_thermal',
 }
+
+
+_SAMPLED = ('latency', 'skew', *STAGES)
 
 
 @dataclass(frozen=True)
@@ -59,9 +69,8 @@ class Health:
         self._served: Counter[str] = Counter()
         self._stalled: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
-        self._latency_s: deque[float] = deque(maxlen=SAMPLES)
-        self._skew_s: deque[float] = deque(maxlen=SAMPLES)
-        self._last_error = ''
+        self._samples_s = {name: deque[float](maxlen=SAMPLES) for name in _SAMPLED}
+        self._last_error, self._last_error_s = '', 0.0
         self._reported: Mapping[str, int] = Counter()
         self._reported_s = time.monotonic()
 
@@ -80,7 +89,7 @@ class Health:
         """The matcher has given out a pair."""
         with self._lock:
             self._pairs_in += 1
-            self._skew_s.append(abs(skew_ns) * 1e-9)
+            self._samples_s['skew'].append(abs(skew_ns) * 1e-9)
 
     def stalled(self, what: str) -> None:
         """A pair met one of `STALLS`."""
@@ -95,7 +104,13 @@ class Health:
         with self._lock:
             self._pairs_out += 1
             self._served[modality] += 1
-            self._latency_s.append(latency_s)
+            self._samples_s['latency'].append(latency_s)
+
+    def timed(self, stages_s: Mapping[str, float]) -> None:
+        """A result took so many seconds in some of `STAGES`."""
+        with self._lock:
+            for stage, seconds in stages_s.items():
+                self._samples_s[stage].append(seconds)
 
     def dropped(self, reason: str, count: int = 1, error: str = '') -> None:
         """`count` pairs or messages were dropped; `error` is the text for the diagnostics."""
@@ -103,7 +118,7 @@ class Health:
             if count:
                 self._dropped[reason] += count
             if error:
-                self._last_error = error
+                self._last_error, self._last_error_s = error, time.monotonic()
 
     def silence_s(self, topic: str) -> float:
         """Seconds since the last message on 'rgb' or 'thermal', or since the subscription."""
@@ -120,37 +135,63 @@ class Health:
             result |= {name: self._stalled[name] for name in STALLS if self._stalled[name]}
             return result | {f'dropped.{name}': dropped[name] for name in sorted(dropped)}
 
-    def report(self, topics: Mapping[str, str], matcher_drops: Mapping[str, int]) -> Report:
-        """The state since the last report.
+    def report(
+        self,
+        topics: Mapping[str, str],
+        matcher_drops: Mapping[str, int],
+        why_silent: Callable[[str], str],
+    ) -> Report:
+        """How a node that listens has done since the last report.
 
         Args:
             topics: the topic names of 'rgb' and 'thermal', for the text.
             matcher_drops: the matcher's own counts, by reason.
+            why_silent: what may be wrong with 'rgb' or 'thermal', and what to do.
         """
-        counts = self.counts(matcher_drops)
+        new, values = self._since_last(matcher_drops)
         silent = [topic for topic in TOPICS if self.silence_s(topic) > SILENT_S]
-        with self._lock:
-            now_s = time.monotonic()
-            new = {name: count - self._reported.get(name, 0) for name, count in counts.items()}
-            rate_hz = new['pairs_out'] / max(now_s - self._reported_s, 1e-3)
-            self._reported, self._reported_s = counts, now_s
-            values = {name: str(count) for name, count in counts.items()}
-            values |= {'rate_hz': f'{rate_hz:.1f}'}
-            values |= _statistics('latency', self._latency_s) | _statistics('skew', self._skew_s)
-            last_error = self._last_error
+        silence = '; '.join(f'no messages on {topics[t]}, {why_silent(t)}' for t in silent)
         stalls = [name for name in STALLS if new.get(name)]
         if silent and not (stalls and new['pairs_out']):
-            names = ' and '.join(topics[topic] for topic in silent)
-            return Report(
-                ERROR, f'no messages on {names}: is the driver running, is the name right?', values
-            )
+            return Report(ERROR, silence, values)
         if stalls:
-            return Report(WARN, _what_was_served(stalls, new), values)
+            served = _what_was_served(stalls, new)
+            hints = [f'{topics[name.partition("_")[0]]}: {STALLS[name]}' for name in stalls]
+            return Report(WARN, '; '.join([served, silence or ' '.join(hints)]), values)
         if new.get('dropped.bad_frame') or new.get('dropped.failed'):
-            return Report(WARN, f'frames that could not be used: {last_error}', values)
+            text = f'frames that could not be used: {values["last_error"]}'
+            return Report(WARN, text, values)
         if not new['pairs_in'] and new['rgb_received']:
             return Report(WARN, _why_no_pairs(new), values)
-        return Report(OK, f'{rate_hz:.1f} pairs a second', values)
+        return Report(OK, f'{values["rate_hz"]} pairs a second', values)
+
+    def idle(self, message: str, level: int = OK) -> Report:
+        """The report of a node that does not listen; `message` says why."""
+        return Report(level, message, self._since_last({})[1])
+
+    def _since_last(self, matcher_drops: Mapping[str, int]) -> tuple[Counter[str], dict[str, str]]:
+        """Counts since the last report, and all figures by name."""
+        counts = self.counts(matcher_drops)
+        with self._lock:
+            now_s = time.monotonic()
+            span_s = max(now_s - self._reported_s, 1e-3)
+            new = Counter(
+                {name: count - self._reported.get(name, 0) for name, count in counts.items()}
+            )
+            self._reported, self._reported_s = counts, now_s
+            samples_s = {name: np.array(s) for name, s in self._samples_s.items() if s}
+            error, error_age_s = self._last_error, now_s - self._last_error_s
+        values = {name: str(count) for name, count in counts.items()}
+        values |= {f'{topic}_hz': f'{new[f"{topic}_received"] / span_s:.1f}' for topic in TOPICS}
+        values['rate_hz'] = f'{new["pairs_out"] / span_s:.1f}'
+        in_use = [name for name in MODALITIES if new[f'served_{name}']]
+        values['modality'] = ', '.join(in_use) or 'none'
+        for name, sampled_s in samples_s.items():
+            values |= _statistics(name, sampled_s)
+        values['last_error'] = error or 'none'
+        if error:
+            values['last_error_age_s'] = f'{error_age_s:.1f}'
+        return new, values
 
 
 def _what_was_served(stalls: list[str], new: Mapping[str, int]) -> str:
@@ -169,28 +210,10 @@ def _why_no_pairs(new: Mapping[str, int]) -> str:
     return f'no pairs: {HINTS[reason]} ({reason})'
 
 
-def _statistics(name: str, samples_s: deque[float]) -> dict[str, str]:
-    if not samples_s:
-        return {}
-    median, p99 = np.percentile(samples_s, (50, 99)) * 1e3
+def _statistics(name: str, samples_s: np.ndarray) -> dict[str, str]:
+    median, p99, most = np.percentile(samples_s, (50, 99, 100)) * 1e3
     return {
         f'{name}_median_ms': f'{median:.2f}',
         f'{name}_p99_ms': f'{p99:.2f}',
-        f'{name}_max_ms': f'{max(samples_s) * 1e3:.2f}',
+        f'{name}_max_ms': f'{most:.2f}',
     }
-
-
-def to_message(report: Report, name: str, hardware_id: str, stamp: Any) -> Any:
-    """The report as a `diagnostic_msgs/DiagnosticArray` of one status called `name`."""
-    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-
-    status = DiagnosticStatus(
-        level=bytes([report.level]),
-        name=name,
-        message=report.message,
-        hardware_id=hardware_id,
-        values=[KeyValue(key=key, value=value) for key, value in report.values.items()],
-    )
-    message = DiagnosticArray(status=[status])
-    message.header.stamp = stamp
-    return message

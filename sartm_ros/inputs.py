@@ -15,6 +15,7 @@ from sartm_ros.parameters import Parameters
 
 _TYPES = {'raw': Image, 'compressed': CompressedImage}
 _TRANSPORTS = {'sensor_msgs/msg/Image': 'raw', 'sensor_msgs/msg/CompressedImage': 'compressed'}
+_TYPE_NAMES = {transport: name for name, transport in _TRANSPORTS.items()}
 
 
 def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
@@ -38,6 +39,9 @@ class Inputs:
         settings: the topics and their transports.
         on_image: called with 'rgb' or 'thermal' and the message.
 
+    Attributes:
+        topics: full names of 'rgb' and 'thermal'.
+
     Raises:
         SartmError: a subscription cannot be made.
     """
@@ -50,7 +54,7 @@ class Inputs:
         self._asked = dict(
             zip(TOPICS, (settings.rgb_transport, settings.thermal_transport), strict=True)
         )
-        self._topics = topic_names(node, settings)
+        self.topics = topic_names(node, settings)
         self._transports: dict[str, str] = {}
         self._subscriptions: dict[str, Any] = {}
         try:
@@ -61,7 +65,7 @@ class Inputs:
 
     def follow(self) -> None:
         """Subscribe, or anew where publishers have shown that a topic is of another type."""
-        for which, topic in self._topics.items():
+        for which, topic in self.topics.items():
             transport = self._transport(which)
             if transport == self._transports.get(which):
                 continue
@@ -73,11 +77,11 @@ class Inputs:
 
     def describe(self) -> str:
         """The topics and their transports, for the log."""
-        return ' + '.join(f'{topic} ({self._transports[w]})' for w, topic in self._topics.items())
+        return ' + '.join(f'{topic} ({self._transports[w]})' for w, topic in self.topics.items())
 
     def why_silent(self, which: str) -> str:
         """What may be wrong with a topic that brings nothing."""
-        topic, transport = self._topics[which], self._transports[which]
+        topic, transport = self.topics[which], self._transports[which]
         types = {i.topic_type for i in self._node.get_publishers_info_by_topic(topic)}
         if types and transport not in (_TRANSPORTS.get(name) for name in types):
             return (
@@ -89,6 +93,15 @@ class Inputs:
             f'is {which}_topic right?'
         )
 
+    def mismatches(self) -> list[str]:
+        """Of each topic with a publisher that cannot be heard: see `qos.input_mismatch`."""
+        texts = []
+        for which, subscription in self._subscriptions.items():
+            type_name = _TYPE_NAMES[self._transports[which]]
+            profile = subscription.qos_profile
+            texts.append(qos.input_mismatch(self._node, self.topics[which], type_name, profile))
+        return [text for text in texts if text]
+
     def close(self) -> None:
         """Stop listening."""
         for subscription in self._subscriptions.values():
@@ -97,7 +110,7 @@ class Inputs:
 
     def _transport(self, which: str) -> str:
         """By the setting; by what is offered; as before; by the name."""
-        topic = self._topics[which]
+        topic = self.topics[which]
         if self._asked[which] != 'auto':
             return self._asked[which]
         infos = self._node.get_publishers_info_by_topic(topic)
@@ -109,15 +122,12 @@ class Inputs:
 
     def _subscribe(self, which: str, topic: str, transport: str) -> Any:
         profile = qos.input_qos()
-        events = qos.subscription_events(
-            self._node, topic, profile, self._node.get_logger().warning
-        )
         with qos.checked(topic):
             return self._node.create_subscription(
                 _TYPES[transport],
                 topic,
                 partial(self._on_image, which),
                 profile,
-                event_callbacks=events,
+                event_callbacks=qos.QUIET_SUBSCRIPTION,
                 qos_overriding_options=qos.overridable(),
             )

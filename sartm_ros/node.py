@@ -17,29 +17,29 @@ import traceback
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import SetBool
 
 from sartm_model.errors import SartmError
+from sartm_ros import memory
 from sartm_ros import parameters as ros_parameters
-from sartm_ros.health import OK, Health, Report, to_message
+from sartm_ros.diagnostics import Diagnostics
+from sartm_ros.health import ERROR, Health
 from sartm_ros.inputs import Inputs, topic_names
 from sartm_ros.outputs import Outputs
 from sartm_ros.parameters import Parameters
-from sartm_ros.pipeline import Pipeline, make_matcher
+from sartm_ros.pipeline import Pipeline, make_matcher, thermal_range
 
 REPORT_PERIOD_S = 1.0
-LOG_PERIOD_S = 5.0
-"""A fault that repeats is logged this often; the counters count every one."""
 
 
 class SartmNode(LifecycleNode):
     """Publishes `~/labels`, `~/overlay` and `~/confidence`, raw and compressed, `~/status`,
-    `~/label_info` and `/diagnostics`.
+    `~/latency`, `~/label_info` and `/diagnostics`; serves `~/set_enabled`.
 
     Raises:
         SartmError: a parameter given at the start has the wrong type or is out of range.
@@ -51,23 +51,26 @@ class SartmNode(LifecycleNode):
         self._settings = Parameters()
         self._health = Health()
         self._predictor: Any = None  # set while configured
-        self._pipeline: Pipeline | None = None  # set while active
+        self._pipeline: Pipeline | None = None  # set while active and enabled
         self._outputs: Outputs | None = None  # set while configured
         self._inputs: Inputs | None = None  # set while active
-        self._report_timer: Any = None
         self._deadline_timer: Any = None
         self._armed_ns: int | None = None
-        self._logged_s: dict[str, float] = {}
-        self._error: Exception | None = None
+        self._refused = ''  # why the last transition failed
+        self._exit_status = 0
         # Waiting and reporting go by the wall, also where stamps are a bag's.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._diagnostics = Diagnostics(self)
+        self._report_timer = self.create_timer(REPORT_PERIOD_S, self._report, clock=self._steady)
+        self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
     # Lifecycle ------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load and warm up the network, create the publishers."""
+        self._refused = ''
+        refusal = None
         try:
             self._settings = ros_parameters.read(self)
             topic_names(self, self._settings)
@@ -76,28 +79,20 @@ class SartmNode(LifecycleNode):
             self._predictor = self._load()
             self._outputs = Outputs(self)
         except Exception as error:
-            self._release()
-            return self._refuse('configured', error)
-        self._report_timer = self.create_timer(REPORT_PERIOD_S, self._report, clock=self._steady)
+            refusal = self._refuse('configured', error)
+        if refusal is not None:
+            self._release()  # only here: the error's traceback held what had been loaded
+            return refusal
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the inference thread. An inactive node costs no bandwidth."""
         super().on_activate(state)
+        self._refused = ''
         try:
             assert self._outputs is not None
             self._outputs.publish_legend(self._predictor.label_space)
-            self._pipeline = Pipeline(
-                self._predictor,
-                self._settings,
-                self._health,
-                self._outputs,
-                warn=self._warn_now_and_then,
-            )
-            self._armed_ns = None
-            self._deadline_timer = self.create_timer(1.0, self._on_deadline, clock=self._steady)
-            self._deadline_timer.cancel()
-            self._health.restart_clocks()
+            self._begin()
             self._inputs = Inputs(self, self._settings, self._on_image)
         except Exception as error:
             self._stop()
@@ -112,12 +107,14 @@ class SartmNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give back the network and the publishers."""
+        """Give back the network, its memory and the publishers."""
+        self._refused = ''
         self._release()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and give everything back, from any state."""
+        self.destroy_timer(self._report_timer)
         self._release()
         return super().on_shutdown(state)
 
@@ -132,7 +129,7 @@ class SartmNode(LifecycleNode):
             return 0
         for trigger in (self.trigger_configure, self.trigger_activate):
             if trigger() != TransitionCallbackReturn.SUCCESS:
-                return 2 if isinstance(self._error, SartmError) else 1
+                return self._exit_status
         return 0
 
     def close(self) -> None:
@@ -145,18 +142,30 @@ class SartmNode(LifecycleNode):
 
     def _refuse(self, what: str, error: Exception) -> TransitionCallbackReturn:
         """Say why a transition fails; a fault of the program shows where it came from."""
-        self._error = error
+        self._refused = f'cannot be {what}: {str(error) or type(error).__name__}'
+        self._exit_status = 2 if isinstance(error, SartmError) else 1
         if isinstance(error, SartmError):
-            self.get_logger().error(f'cannot be {what}: {error}')
+            self.get_logger().error(self._refused)
             return TransitionCallbackReturn.FAILURE
         text = ''.join(traceback.format_exception(error))
         self.get_logger().error(f'cannot be {what}:\n{text}')
         return TransitionCallbackReturn.ERROR
 
-    def _stop(self) -> None:
-        if self._inputs is not None:
-            self._inputs.close()
-            self._inputs = None
+    def _begin(self) -> None:
+        """Start the inference thread, with nothing waiting and nothing known of the streams."""
+        self._pipeline = Pipeline(
+            self._predictor,
+            self._settings,
+            self._health,
+            self._outputs,
+            warn=self._diagnostics.warn,
+        )
+        self._armed_ns = None
+        self._deadline_timer = self.create_timer(1.0, self._on_deadline, clock=self._steady)
+        self._deadline_timer.cancel()
+        self._health.restart_clocks()
+
+    def _end(self) -> None:
         if self._deadline_timer is not None:
             self.destroy_timer(self._deadline_timer)
             self._deadline_timer = None
@@ -164,15 +173,19 @@ class SartmNode(LifecycleNode):
             self._pipeline.stop()
             self._pipeline = None
 
+    def _stop(self) -> None:
+        if self._inputs is not None:
+            self._inputs.close()
+            self._inputs = None
+        self._end()
+
     def _release(self) -> None:
         self._stop()
-        if self._report_timer is not None:
-            self.destroy_timer(self._report_timer)
-            self._report_timer = None
         if self._outputs is not None:
             self._outputs.close()
             self._outputs = None
         self._predictor = None
+        memory.give_back()
 
     def _load(self) -> Any:
         from sartm_model.predictor import Predictor
@@ -183,7 +196,7 @@ class SartmNode(LifecycleNode):
             settings.checkpoint,
             device=settings.device,
             precision=settings.precision,
-            thermal_range=_thermal_range(settings),
+            thermal_range=thermal_range(settings),
             homography=ros_parameters.homography(settings),
         )
         if settings.warm_up_height and settings.warm_up_width:
@@ -223,33 +236,37 @@ class SartmNode(LifecycleNode):
     # Reports and settings -------------------------------------------------------------------------
 
     def _report(self) -> None:
-        topics = topic_names(self, self._settings)
-        drops = self._pipeline.drops if self._pipeline else {}
-        report = self._health.report(topics, drops)
-        if self._pipeline is None:
-            report = Report(OK, 'inactive', report.values)
-        elif self._inputs is not None:
-            self._inputs.follow()
-            for which, topic in topics.items():
-                self._warn_if_silent(which, topic)
-        name = f'{self.get_fully_qualified_name()}: inference'
-        stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(to_message(report, name, str(self._predictor.device), stamp))
+        if self._inputs is not None and self._pipeline is not None:
+            inputs = self._inputs
+            inputs.follow()
+            drops = self._pipeline.drops
+            report = self._health.report(inputs.topics, drops, inputs.why_silent)
+            for which in inputs.topics:
+                self._diagnostics.warn_if_silent(which, self._health.silence_s(which), inputs)
+        elif self._refused:
+            report = self._health.idle(self._refused, ERROR)
+        elif self._predictor is None:
+            report = self._health.idle('unconfigured')
+        else:
+            report = self._health.idle('inactive' if self._inputs is None else 'disabled')
+        sides = [side for side in (self._inputs, self._outputs) if side is not None]
+        mismatches = [text for side in sides for text in side.mismatches()]
+        device = self._predictor.device if self._predictor is not None else None
+        self._diagnostics.publish(report, mismatches, device)
 
-    def _warn_if_silent(self, which: str, topic: str) -> None:
-        silence_s = self._health.silence_s(which)
-        if silence_s > LOG_PERIOD_S and self._inputs is not None:
-            self._warn_now_and_then(
-                f'silent {which}',
-                f'no {which} images on {topic} for {silence_s:.0f} s, '
-                f'{self._inputs.why_silent(which)}',
-            )
-
-    def _warn_now_and_then(self, key: str, text: str) -> None:
-        now_s = time.monotonic()
-        if now_s - self._logged_s.get(key, -LOG_PERIOD_S) >= LOG_PERIOD_S:
-            self._logged_s[key] = now_s
-            self.get_logger().warning(text)
+    def _on_set_enabled(self, request: Any, response: Any) -> Any:
+        """Begin or cease to look at images, in no time; the node stays active and subscribed."""
+        if self._inputs is None:
+            response.message = 'the node is not active; activate it first'
+            return response
+        if request.data and self._pipeline is None:
+            self._begin()
+        elif not request.data:
+            self._end()
+        response.success = True
+        response.message = 'enabled' if request.data else 'disabled'
+        self.get_logger().info(response.message)
+        return response
 
     def _on_set_parameters(self, changes: list[Any]) -> SetParametersResult:
         """All changes of one request take effect together, or none does."""
@@ -263,22 +280,9 @@ class SartmNode(LifecycleNode):
         except SartmError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._settings = settings
-        self._predictor.thermal_range = _thermal_range(settings)
-        self._predictor.homography = ros_parameters.homography(settings)
         if self._pipeline is not None:
             self._pipeline.apply(settings)
         return SetParametersResult(successful=True)
-
-
-def _thermal_range(settings: Parameters) -> Any:
-    from sartm_model.preprocess import ThermalRange
-
-    return ThermalRange(
-        settings.thermal_range,
-        settings.thermal_low,
-        settings.thermal_high,
-        settings.thermal_smoothing_s,
-    )
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The node's publishers: an image topic and its compressed one each, the legend and the status."""
+"""The node's publishers: image topics and their compressed ones, legend, status and latency."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
+from std_msgs.msg import Float32, String
 
 from sartm_model.labels import IGNORE_ID, LabelSpace
 from sartm_ros import qos
@@ -22,8 +22,8 @@ COMPRESSIONS = {'labels': 'png', 'confidence': 'png', 'overlay': 'jpeg'}
 
 
 class Outputs:
-    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, the legend and
-    `~/status`.
+    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, the legend,
+    `~/status` and `~/latency`.
 
     Args:
         node: a lifecycle node, which publishes.
@@ -40,6 +40,7 @@ class Outputs:
                 self._create(Image, name)
                 self._create(CompressedImage, _compressed(name))
             self._create(String, 'status')
+            self._create(Float32, 'latency')
             self._create(String, 'label_info', latched=True)
             try:
                 from vision_msgs.msg import LabelInfo
@@ -69,6 +70,11 @@ class Outputs:
         if self._heard('status'):
             self._publishers['status'].publish(String(data=json.dumps(status)))
 
+    def publish_latency(self, latency_s: float) -> None:
+        """Publish it in milliseconds, for a plot; costs nothing where no one listens."""
+        if self._heard('latency'):
+            self._publishers['latency'].publish(Float32(data=latency_s * 1e3))
+
     def publish_legend(self, space: LabelSpace) -> None:
         """Publish what the ids mean."""
         text = json.dumps({**space.to_dict(), 'unknown_id': IGNORE_ID})
@@ -83,6 +89,14 @@ class Outputs:
             ]
             self._publishers['vision_label_info'].publish(message)
 
+    def mismatches(self) -> list[str]:
+        """Of each topic with a subscription that cannot be served: see `qos.output_mismatch`."""
+        texts = [
+            qos.output_mismatch(self._node, publisher.topic_name, publisher.qos_profile)
+            for publisher in self._publishers.values()
+        ]
+        return [text for text in texts if text]
+
     def close(self) -> None:
         """Give the publishers back."""
         for publisher in self._publishers.values():
@@ -96,13 +110,12 @@ class Outputs:
         node = self._node
         topic = node.resolve_topic_name(f'~/{name}')
         profile = qos.latched_qos() if latched else qos.output_qos()
-        events = qos.publisher_events(node, topic, profile, node.get_logger().warning)
         with qos.checked(topic):
             self._publishers[name] = node.create_lifecycle_publisher(
                 message_type,
                 topic,
                 profile,
-                event_callbacks=events,
+                event_callbacks=qos.QUIET_PUBLISHER,
                 qos_overriding_options=None if latched else qos.overridable(),
             )
 

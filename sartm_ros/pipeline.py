@@ -20,7 +20,7 @@ from sartm_ros.filters import MessageFilterMatcher
 from sartm_ros.health import TOPICS, Health
 from sartm_ros.images import stamp_ns, to_rgb, to_thermal
 from sartm_ros.matcher import Pair, PairMatcher
-from sartm_ros.parameters import Parameters, seconds_to_ns
+from sartm_ros.parameters import Parameters, homography, seconds_to_ns
 from sartm_ros.stalls import ThermalWatch
 from sartm_ros.worker import LatestWorker
 
@@ -58,7 +58,10 @@ class Pipeline:
         self.apply(settings)
         self._watch = ThermalWatch()
         self._told = dict.fromkeys(TOPICS, 'ok')
-        self._worker: LatestWorker[Pair] = LatestWorker(self._infer, self._failed, 'inference')
+        self._prepared: Parameters | None = None  # what the predictor is set to
+        self._worker: LatestWorker[tuple[Pair, int]] = LatestWorker(
+            self._infer, self._failed, 'inference'
+        )
         self._worker.start()
 
     @property
@@ -100,11 +103,14 @@ class Pipeline:
     def _hand_over(self, pairs: list[Pair]) -> None:
         for pair in pairs:
             self._health.paired(pair.skew_ns)
-            if self._worker.put(pair):
+            if self._worker.put((pair, time.monotonic_ns())):
                 self._health.dropped('replaced')
 
-    def _infer(self, pair: Pair) -> None:
+    def _infer(self, item: tuple[Pair, int]) -> None:
+        taken_ns = time.monotonic_ns()
+        pair, matched_ns = item
         outputs, header, settings = self._outputs, _header(pair), self._settings
+        self._prepare(settings)
         rgb = None if pair.rgb is None else _read('RGB', to_rgb, pair.rgb)
         thermal, skew_ns = self._thermal(pair, settings)
         states = {'rgb': 'gap' if rgb is None else 'ok', 'thermal': self._watch.state}
@@ -112,6 +118,7 @@ class Pipeline:
         if thermal is None and (rgb is None or settings.thermal_on_stall == 'drop'):
             self._health.dropped(f'stall_{states["thermal"]}')
             return
+        read_ns = time.monotonic_ns()
         prediction = self._predictor.predict(
             rgb,
             thermal,
@@ -120,16 +127,28 @@ class Pipeline:
             overlay_opacity=settings.overlay_opacity,
             time_s=pair.stamp_ns * 1e-9,
         )
+        predicted_ns = time.monotonic_ns()
         outputs.publish('labels', prediction.labels, header)
+        published_ns = time.monotonic_ns()
         modality = 'thermal' if rgb is None else 'rgb' if thermal is None else 'both'
-        latency_s = (time.monotonic_ns() - pair.arrival_ns) * 1e-9
+        latency_s = (published_ns - pair.arrival_ns) * 1e-9
+        stages_s = {
+            'match': (matched_ns - pair.arrival_ns) * 1e-9,
+            'wait': (taken_ns - matched_ns) * 1e-9,
+            'read': (read_ns - taken_ns) * 1e-9,
+            **prediction.stages_s,
+            'publish': (published_ns - predicted_ns) * 1e-9,
+        }
         self._health.published(latency_s, modality)
+        self._health.timed(stages_s)
+        outputs.publish_latency(latency_s)
         outputs.publish_status(
             {
                 'stamp_ns': pair.stamp_ns,
                 'modality': modality,
                 **states,
                 'latency_ms': round(latency_s * 1e3, 3),
+                'stages_ms': {name: round(time_s * 1e3, 3) for name, time_s in stages_s.items()},
                 'skew_ms': round(skew_ns * 1e-6, 3) if modality == 'both' else None,
             }
         )
@@ -140,6 +159,15 @@ class Pipeline:
         # Last, so that no raw image waits for it.
         for name, image in [('labels', prediction.labels), *made]:
             outputs.publish_compressed(name, image, header)
+        self._health.timed({'extras': (time.monotonic_ns() - published_ns) * 1e-9})
+
+    def _prepare(self, settings: Parameters) -> None:
+        """Set the predictor up between two frames: a change has all of its values in one frame."""
+        if settings is self._prepared:
+            return
+        self._predictor.thermal_range = thermal_range(settings)
+        self._predictor.homography = homography(settings)
+        self._prepared = settings
 
     def _thermal(self, pair: Pair, settings: Parameters) -> tuple[np.ndarray | None, int]:
         """The thermal image to be used, None while it stalls, and its stamp minus the pair's."""
@@ -196,6 +224,18 @@ def make_matcher(settings: Parameters) -> PairMatcher | MessageFilterMatcher:
         thermal_offset_ns=seconds_to_ns(settings.sync_thermal_offset_s),
         reuse_thermal=settings.sync_reuse_thermal,
         queue_size=settings.sync_queue_size,
+    )
+
+
+def thermal_range(settings: Parameters) -> Any:
+    """`thermal.range` and what belongs to it, as a `sartm_model.preprocess.ThermalRange`."""
+    from sartm_model.preprocess import ThermalRange
+
+    return ThermalRange(
+        settings.thermal_range,
+        settings.thermal_low,
+        settings.thermal_high,
+        settings.thermal_smoothing_s,
     )
 
 

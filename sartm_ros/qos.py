@@ -1,20 +1,21 @@
-"""Quality of service of the node's topics, and a warning that names both sides of a mismatch."""
+"""Quality of service of the node's topics, and a text that names both sides of a mismatch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
-from rclpy.clock import Clock, ClockType
+from rclpy.duration import Infinite
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
+    LivelinessPolicy,
+    QoSCompatibility,
     QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
-    qos_policy_name_from_kind,
+    qos_check_compatible,
 )
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 
@@ -29,7 +30,17 @@ except ImportError:  # Humble
     )
 
 
-NAMES_DELAY_S = 1.0
+# rclpy's own warnings of a mismatch do not name the other side.
+QUIET_PUBLISHER = PublisherEventCallbacks(use_default_callbacks=False)
+QUIET_SUBSCRIPTION = SubscriptionEventCallbacks(use_default_callbacks=False)
+
+
+_UNHURRIED: dict[str, Any] = {
+    'deadline': Infinite,
+    'liveliness': LivelinessPolicy.AUTOMATIC,
+    'liveliness_lease_duration': Infinite,
+}
+"""The defaults of what is published, said outright: so they can be compared with a request."""
 
 
 def input_qos() -> QoSProfile:
@@ -42,7 +53,10 @@ def input_qos() -> QoSProfile:
 def output_qos() -> QoSProfile:
     """The newest result, reliably."""
     return QoSProfile(
-        reliability=ReliabilityPolicy.RELIABLE, history=HistoryPolicy.KEEP_LAST, depth=1
+        reliability=ReliabilityPolicy.RELIABLE,
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        **_UNHURRIED,
     )
 
 
@@ -53,6 +67,7 @@ def latched_qos() -> QoSProfile:
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
         history=HistoryPolicy.KEEP_LAST,
         depth=1,
+        **_UNHURRIED,
     )
 
 
@@ -72,56 +87,55 @@ def checked(topic: str) -> Iterator[None]:
         raise SartmError(f'{topic} cannot be opened: {error}') from error
 
 
-def subscription_events(
-    node: Any, topic: str, qos: QoSProfile, warn: Callable[[str], None]
-) -> SubscriptionEventCallbacks:
-    """Warns of each publisher whose offer `qos` does not accept. `topic` is the full name."""
+def input_mismatch(node: Any, topic: str, type_name: str, asked: QoSProfile) -> str:
+    """Which publishers of a topic do not offer what is asked for, and what to do; '' where all do.
 
-    def say(policy: str) -> None:
-        others = _endpoints(node.get_publishers_info_by_topic(topic))
-        warn(
-            f'{topic}: this node asks for {_describe(qos)}, which does not go with the offer of '
-            f'{others} ({policy}): no images will come from there. '
-            f'Set qos_overrides.{topic}.subscription.reliability, or change the publisher'
+    `topic` is the full name, `type_name` like 'sensor_msgs/msg/Image'. The graph is looked at, not
+    events: those say when a mismatch begins, but not that it is over.
+    """
+    infos = [i for i in node.get_publishers_info_by_topic(topic) if i.topic_type == type_name]
+    others = [(i, problem) for i in infos if (problem := _problem(i.qos_profile, asked))]
+    if not others:
+        return ''
+    return (
+        f'{topic}: this node asks for {_describe(asked)}, which does not go with the offer of '
+        f'{_endpoints(others)}; no images will come from there. '
+        f'Set qos_overrides.{topic}.subscription.reliability to best_effort, '
+        'or change the publisher'
+    )
+
+
+def output_mismatch(node: Any, topic: str, offered: QoSProfile) -> str:
+    """Likewise which subscriptions ask for more than is offered."""
+    infos = node.get_subscriptions_info_by_topic(topic)
+    others = [(i, problem) for i in infos if (problem := _problem(offered, i.qos_profile))]
+    if not others:
+        return ''
+    remedy = 'Change the subscriber'
+    if offered.reliability == ReliabilityPolicy.BEST_EFFORT:
+        remedy = (
+            f'Set qos_overrides.{topic}.publisher.reliability to reliable, or change the subscriber'
         )
-
-    return SubscriptionEventCallbacks(incompatible_qos=partial(_say_soon, node, say))
-
-
-def publisher_events(
-    node: Any, topic: str, qos: QoSProfile, warn: Callable[[str], None]
-) -> PublisherEventCallbacks:
-    """Warns of each subscription that asks for more than `qos` offers. `topic` is the full name."""
-
-    def say(policy: str) -> None:
-        others = _endpoints(node.get_subscriptions_info_by_topic(topic))
-        warn(
-            f'{topic}: this node offers {_describe(qos)}, which does not go with the request of '
-            f'{others} ({policy}): nothing will arrive there. '
-            f'Set qos_overrides.{topic}.publisher.reliability, or change the subscriber'
-        )
-
-    return PublisherEventCallbacks(incompatible_qos=partial(_say_soon, node, say))
+    return (
+        f'{topic}: this node offers {_describe(offered)}, which does not go with the request of '
+        f'{_endpoints(others)}; nothing will arrive there. {remedy}'
+    )
 
 
-def _say_soon(node: Any, say: Callable[[str], None], event: Any) -> None:
-    """Call `say` with the policy's name when the names of the other side have come in too."""
-    policy = qos_policy_name_from_kind(event.last_policy_kind)
-
-    def once() -> None:
-        node.destroy_timer(timer)
-        say(policy)
-
-    timer = node.create_timer(NAMES_DELAY_S, once, clock=Clock(clock_type=ClockType.STEADY_TIME))
+def _problem(offered: QoSProfile, asked: QoSProfile) -> str:
+    compatibility, reasons = qos_check_compatible(offered, asked)
+    if compatibility != QoSCompatibility.ERROR:
+        return ''
+    return reasons.replace('ERROR: ', '').strip(';').replace(';', ', ')
 
 
 def _describe(qos: Any) -> str:
     return f'{qos.reliability.name} {qos.durability.name}'
 
 
-def _endpoints(infos: list[Any]) -> str:
+def _endpoints(others: list[tuple[Any, str]]) -> str:
     names = []
-    for info in infos:
+    for info, problem in others:
         name = f'{info.node_namespace.rstrip("/")}/{info.node_name}'
-        names.append(f'{name} ({_describe(info.qos_profile)})')
-    return ', '.join(names) or 'another node'
+        names.append(f'{name} ({_describe(info.qos_profile)}): {problem}')
+    return '; '.join(names)

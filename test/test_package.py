@@ -52,7 +52,11 @@ def test_every_ros_import_is_declared():
     for path in [*(ROOT / 'sartm_ros').rglob('*.py'), *(ROOT / 'launch').glob('*.py')]:
         for name in re.findall(r'^\s*(?:from|import) (\w+)', path.read_text(), re.MULTILINE):
             imported.add(name)
-    ros = {n for n in imported if n.endswith('_msgs') or n in ('rclpy', 'launch', 'launch_ros')}
+    ros = {
+        n
+        for n in imported
+        if n.endswith(('_msgs', '_srvs')) or n in ('rclpy', 'launch', 'launch_ros')
+    }
     assert ros
     assert ros <= declared
 
