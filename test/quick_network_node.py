@@ -2,7 +2,8 @@
 
 Everything but `Predictor.predict` is as shipped. In its place, the label of a pixel is the thermal
 count modulo 100, or 150 where no thermal image was given; the label of the first pixel is 100, plus
-1 where the confidence and plus 2 where the overlay was asked for. A thermal count of 255 in the
+1 where the confidence and plus 2 where the overlay was asked for. The confidence is `thermal.low`,
+the overlay is grey as `overlay.opacity` says. A thermal count of 255 in the
 first pixel is an error of the network.
 """
 
@@ -37,9 +38,8 @@ def predict(
         labels = (thermal % 100).astype(np.uint8)
     labels[0, 0] = 100 + confidence + 2 * overlay
     colours = np.full((*labels.shape, 3), round(overlay_opacity * 255), np.uint8)
-    return predictor.Prediction(
-        labels, labels.copy() if confidence else None, colours if overlay else None
-    )
+    lows = np.full_like(labels, round(self.thermal_range.low))
+    return predictor.Prediction(labels, lows if confidence else None, colours if overlay else None)
 
 
 predictor.Predictor.predict = predict  # type: ignore[method-assign]

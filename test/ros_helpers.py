@@ -22,6 +22,7 @@ import numpy as np
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
@@ -30,7 +31,7 @@ from std_msgs.msg import Header, String
 
 from sartm_model import checkpoint as checkpoints
 from sartm_model.config import ModelConfig
-from sartm_model.labels import MFNET
+from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.network import Sartm
 from sartm_ros.images import from_numpy
 
@@ -108,6 +109,13 @@ class Process:
             )
 
     @property
+    def resident_mib(self) -> float:
+        """Its resident memory as the system says."""
+        status = Path(f'/proc/{self._child.pid}/status').read_text().splitlines()
+        (line,) = [line for line in status if line.startswith('VmRSS')]
+        return int(line.split()[1]) / 1024
+
+    @property
     def output(self) -> str:
         """What it has written so far."""
         return self._log.read_text(errors='replace')
@@ -178,6 +186,17 @@ class Peer:
     def _spin(self) -> None:
         while not self._stopping.is_set():
             self._executor.spin_once(timeout_sec=0.1)
+
+    def change_state(self, label: str) -> bool:
+        """Ask the node for a transition of its lifecycle; returns whether it was made."""
+        request = ChangeState.Request()
+        request.transition.label = label
+        return self.call(ChangeState, '/sartm/change_state', request).success
+
+    def state(self) -> str:
+        """The state of the node's lifecycle."""
+        answer = self.call(GetState, '/sartm/get_state', GetState.Request())
+        return answer.current_state.label
 
     def close(self) -> None:
         """Shut the executor down before the context, or the process aborts."""
@@ -352,9 +371,9 @@ def parameter(name: str, value: float | str | list[float]) -> Parameter:
     )
 
 
-def random_checkpoint(folder: Path) -> Path:
+def random_checkpoint(folder: Path, space: LabelSpace = MFNET) -> Path:
     """A real checkpoint, whose weights are random."""
-    path = folder / 'random.safetensors'
+    path = folder / f'random_{space.name}.safetensors'
     torch.manual_seed(0)
-    checkpoints.save(path, Sartm(ModelConfig(), len(MFNET)), MFNET, {'about': 'a test'})
+    checkpoints.save(path, Sartm(ModelConfig(), len(space)), space, {'about': 'a test'})
     return path

@@ -10,7 +10,6 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_helpers import (
@@ -69,14 +68,7 @@ def test_with_the_real_network_every_pair_is_accounted_for(tmp_path, checkpoint,
 def test_lifecycle_over_services(tmp_path, checkpoint, peer):
     parameters = {'checkpoint': tmp_path / 'missing.safetensors', 'autostart': 'false'}
 
-    def state():
-        return peer.call(GetState, '/sartm/get_state', GetState.Request()).current_state.label
-
-    def change(label):
-        request = ChangeState.Request()
-        request.transition.label = label
-        return peer.call(ChangeState, '/sartm/change_state', request).success
-
+    state, change = peer.state, peer.change_state
     with running_node(tmp_path, parameters, QUICK) as node:
         assert state() == 'unconfigured'
         assert not change('configure')
@@ -85,6 +77,8 @@ def test_lifecycle_over_services(tmp_path, checkpoint, peer):
         assert len(errors) == 1
         assert 'missing.safetensors' in errors[0]
         assert 'Traceback' not in node.output
+        wait_until(lambda: peer.status().get('level') == 2, 'the diagnostics to turn to error')
+        assert 'cannot be configured: no checkpoint' in peer.status()['message']
 
         request = SetParameters.Request(parameters=[parameter('checkpoint', str(checkpoint))])
         (result,) = peer.call(SetParameters, '/sartm/set_parameters', request).results
@@ -147,7 +141,7 @@ def test_mismatched_qos_and_silence_are_warned_of_and_time_is_the_walls(tmp_path
         'qos_overrides./strict/thermal.subscription.reliability': 'reliable',
     }
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    peer.publisher(Image, '/strict/thermal', best_effort)
+    lossy = peer.publisher(Image, '/strict/thermal', best_effort)
     reliable = peer.publisher(Image, '/strict/thermal', QoSProfile(depth=5))
     with running_node(tmp_path, parameters, QUICK) as node:
         node.wait_for_output('does not go with the offer')
@@ -155,6 +149,7 @@ def test_mismatched_qos_and_silence_are_warned_of_and_time_is_the_walls(tmp_path
         assert 'WARN' in line
         assert '/strict/thermal: this node asks for RELIABLE' in line
         assert '/test/peer (BEST_EFFORT VOLATILE)' in line
+        assert 'Set qos_overrides./strict/thermal.subscription.reliability to best_effort' in line
         rgb, thermal = scene(1)
         stamps = iter(range(SECOND, 1000 * SECOND, SECOND))
 
@@ -171,7 +166,14 @@ def test_mismatched_qos_and_silence_are_warned_of_and_time_is_the_walls(tmp_path
         node.wait_for_output('no thermal images on /strict/thermal')
         assert 'which has 2 publishers' in node.output
         wait_until(lambda: peer.status()['level'] == 2, 'the diagnostics to turn to error')
-        assert '/strict/thermal' in peer.status()['message']
+        message = peer.status()['message']
+        assert line.endswith(message.split('; no messages on')[0])
+        assert 'no messages on /strict/thermal, which has 2 publishers: is the driver' in message
+        peer.node.destroy_publisher(lossy)
+        wait_until(
+            lambda: 'does not go with' not in peer.status()['message'], 'the mismatch to be over'
+        )
+        assert 'no messages on /strict/thermal, which has 1 publishers' in peer.status()['message']
         assert node.stop(signal.SIGINT) == 0
         assert re.search(r'done: .* pairs_in \d+, pairs_out \d+', node.output)
         assert 'Traceback' not in node.output

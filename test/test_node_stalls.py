@@ -129,7 +129,12 @@ def test_rgb_alone_while_thermal_stalls_and_both_again_afterwards(node, cameras,
 
     def degraded() -> bool:
         status = peer.status()
-        return status['level'] == 1 and f'thermal_{mode}' in status['message']
+        return (
+            status['level'] == 1
+            and f'thermal_{mode}' in status['message']
+            and '/thermal/image_raw' in status['message']
+            and status['modality'] == 'rgb'
+        )
 
     begun = cameras.next_stamp
     cameras.run_until(

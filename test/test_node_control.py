@@ -1,0 +1,243 @@
+"""Settings, switches and models changed while the node, a process of its own, runs; over DDS."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import threading
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+from rcl_interfaces.srv import GetParameters, SetParameters, SetParametersAtomically
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros_helpers import (
+    QUICK,
+    SECOND,
+    Peer,
+    image,
+    parameter,
+    random_checkpoint,
+    running_node,
+    scene,
+    send_pair,
+    send_until,
+    stamp_of,
+    wait_until,
+)
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
+
+from sartm_model.labels import MFNET, PST900
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    return random_checkpoint(tmp_path_factory.mktemp('checkpoint'))
+
+
+@pytest.fixture
+def peer():
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+def test_another_model_by_way_of_the_lifecycle_and_its_memory_given_back(
+    tmp_path, checkpoint, peer
+):
+    paths = {MFNET.name: checkpoint, PST900.name: random_checkpoint(tmp_path, PST900)}
+    weights_mib = checkpoint.stat().st_size / 2**20
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    legends = peer.listen(String, '/sartm/label_info', latched)
+
+    def set_checkpoint(path) -> bool:
+        request = SetParameters.Request(parameters=[parameter('checkpoint', str(path))])
+        (result,) = peer.call(SetParameters, '/sartm/set_parameters', request).results
+        return result.successful
+
+    def memory_in(message: str) -> float:
+        """MiB of the process, from the first report with that message."""
+
+        def reported() -> bool:
+            return bool(peer.diagnostics) and peer.status()['message'] == message
+
+        peer.diagnostics.clear()
+        wait_until(reported, f'diagnostics that say {message}')
+        mib = float(peer.status()['process_memory_mib'])
+        assert mib == pytest.approx(node.resident_mib, rel=0.1)
+        return mib
+
+    def change(*labels) -> None:
+        assert all(peer.change_state(label) for label in labels)
+
+    # Not by itself: so every network is loaded by the same thread, whose own memory stays.
+    parameters = {'checkpoint': checkpoint, 'device': 'cpu', 'autostart': 'false'}
+    with running_node(tmp_path, parameters) as node:
+        cleaned = []
+        change('configure', 'activate')
+        for space in (PST900, MFNET, PST900):
+            peer.connect()
+            change('deactivate')
+            assert not set_checkpoint(paths[space.name])  # read-only while configured
+            configured = memory_in('inactive')
+            change('cleanup')
+            cleaned.append(memory_in('unconfigured'))
+            # The network's weights at the least; its intermediate maps are several times as much.
+            assert cleaned[-1] < configured - weights_mib
+            assert set_checkpoint(paths[space.name])
+            legends.clear()
+            change('configure', 'activate')
+            wait_until(lambda: legends, 'the legend')
+            legend = json.loads(legends[-1].data)
+            assert legend.pop('unknown_id') == 255
+            assert legend == space.to_dict()
+        peer.connect()
+        send_pair(peer, 3)
+        wait_until(lambda: peer.labels, 'labels')
+        assert max(peer.labels[-1].data) < len(PST900)
+        change('deactivate', 'cleanup', *4 * ['configure', 'cleanup'])
+        # Seven networks have come and gone since; not even half of them may have stayed.
+        assert memory_in('unconfigured') < cleaned[0] + 3.5 * weights_mib
+        assert node.stop(signal.SIGTERM) == 0
+        assert 'Traceback' not in node.output
+
+
+@pytest.fixture(scope='module')
+def quick(tmp_path_factory, checkpoint):
+    """The node with an instant network, active; images wait long for their partners.
+
+    Those tests that have a node of their own come before: both have the one name.
+    """
+    parameters = {'checkpoint': checkpoint, 'sync.max_wait': 10.0}
+    with running_node(tmp_path_factory.mktemp('quick'), parameters, QUICK) as node:
+        node.wait_for_output('active')
+        yield node
+        assert node.stop(signal.SIGINT) == 0
+        assert 'Traceback' not in node.output
+
+
+@pytest.fixture
+def connected(quick, peer):
+    """The other side of `quick`."""
+    peer.connect()
+    return peer
+
+
+def set_together(peer: Peer, **values) -> tuple[bool, str]:
+    """Set `thermal__low=0.0` and the like in one request; `__` stands for a dot."""
+    wanted = [parameter(name.replace('__', '.'), value) for name, value in values.items()]
+    request = SetParametersAtomically.Request(parameters=wanted)
+    answer = peer.call(SetParametersAtomically, '/sartm/set_parameters_atomically', request)
+    return answer.result.successful, answer.result.reason
+
+
+def set_enabled(peer: Peer, enabled: bool) -> tuple[bool, str]:
+    answer = peer.call(SetBool, '/sartm/set_enabled', SetBool.Request(data=enabled))
+    return answer.success, answer.message
+
+
+def test_a_disabled_node_ignores_images_and_starts_afresh(connected):
+    peer = connected
+    rgb, thermal = scene(5, 32, 32)
+    # This one waits for its partner, which comes when the node has been off and on.
+    peer.rgb.publish(image(rgb, 'rgb8', SECOND))
+    peer.wait_for_counts(rgb_received=1)
+    assert set_enabled(peer, False) == (True, 'disabled')
+    assert set_enabled(peer, False) == (True, 'disabled')
+    peer.diagnostics.clear()
+    wait_until(lambda: peer.diagnostics, 'a report')
+    assert (peer.status()['level'], peer.status()['message']) == (0, 'disabled')
+    assert peer.state() == 'active'
+    for index in range(5):
+        send_pair(peer, index, height=32, width=32)
+    peer.diagnostics.clear()
+    wait_until(lambda: len(peer.diagnostics) >= 2, 'two more reports')
+    assert peer.status()['message'] == 'disabled'
+    assert (peer.status()['rgb_received'], peer.status()['pairs_in']) == (1, 0)
+    assert peer.labels == []
+
+    assert set_enabled(peer, True) == (True, 'enabled')
+    assert set_enabled(peer, True) == (True, 'enabled')
+    peer.thermal.publish(image(thermal, 'mono8', SECOND))
+    peer.wait_for_counts(thermal_received=1)
+    stamp = send_pair(peer, 60, height=32, width=32)
+    wait_until(lambda: peer.labels, 'labels')
+    status = peer.wait_for_counts(pairs_out=1)
+    assert [stamp_of(msg) for msg in peer.labels] == [stamp]
+    assert (status['rgb_received'], status['thermal_received']) == (2, 2)
+
+
+def test_only_an_active_node_can_be_disabled(connected):
+    assert connected.change_state('deactivate')
+    done, message = set_enabled(connected, False)
+    assert (done, message) == (False, 'the node is not active; activate it first')
+    assert connected.change_state('activate')
+    connected.connect()
+
+
+def test_of_a_request_with_one_bad_value_nothing_is_taken(connected):
+    names = ['overlay.opacity', 'thermal.low', 'thermal.range']
+
+    def values():
+        request = GetParameters.Request(names=names)
+        return connected.call(GetParameters, '/sartm/get_parameters', request).values
+
+    overlays = connected.listen(Image, '/sartm/overlay', QoSProfile(depth=10))
+    before = values()
+    good = {'overlay__opacity': 1.0, 'thermal__low': 9.0, 'thermal__range': 'fixed'}
+    for bad, expected in [
+        ({'sync__max_skew': -1.0}, 'sync.max_skew'),
+        ({'thermal__high': 5.0}, 'parameter thermal.low is 9; expected less'),
+        ({'device': 'cuda'}, 'parameter device is read-only'),
+        ({'use_sim_time': 'perhaps'}, 'Wrong parameter type'),
+        ({'no_such_parameter': 1.0}, 'undeclared parameter'),
+    ]:
+        done, reason = set_together(connected, **good, **bad)
+        assert not done
+        assert expected in reason
+        assert values() == before
+    indices = itertools.count()
+    send_until(
+        lambda: send_pair(connected, next(indices), height=32, width=32),
+        lambda: overlays,
+        'an overlay',
+    )
+    assert overlays[-1].data[0] == 128
+
+
+def test_values_set_together_begin_with_the_same_frame(connected):
+    """The overlay tells the opacity that a frame was given, the confidence its `thermal.low`."""
+    overlays = connected.listen(Image, '/sartm/overlay', QoSProfile(depth=5000))
+    confidences = connected.listen(Image, '/sartm/confidence', QoSProfile(depth=5000))
+    indices = itertools.count()
+
+    def send():
+        send_pair(connected, next(indices), rate_hz=200, height=32, width=32)
+
+    send_until(send, lambda: overlays and confidences, 'both images')
+    ended = threading.Event()
+
+    def keep_sending():
+        while not ended.wait(0.005):
+            send()
+
+    sender = threading.Thread(target=keep_sending)
+    sender.start()
+    try:
+        for opacity, low in 4 * [(1.0, 200.0), (0.0, 100.0)]:
+            assert set_together(connected, overlay__opacity=opacity, thermal__low=low) == (True, '')
+            wait_until(
+                lambda low=low: confidences[-1].data[0] == low, 'the new values to be in use'
+            )
+    finally:
+        ended.set()
+        sender.join()
+        assert set_together(connected, overlay__opacity=0.5, thermal__low=0.0) == (True, '')
+    opacities = {stamp_of(msg): msg.data[0] for msg in overlays}
+    lows = {stamp_of(msg): msg.data[0] for msg in confidences}
+    seen = {(opacities[stamp], low) for stamp, low in lows.items() if stamp in opacities}
+    assert {(255, 200), (0, 100)} <= seen <= {(128, 0), (255, 200), (0, 100)}
