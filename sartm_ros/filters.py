@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sartm_model.errors import SartmError
 from sartm_ros.images import stamp_ns
 from sartm_ros.matcher import Pair
+
+
+class _Arrived(NamedTuple):
+    """A message and its arrival; the filters look at `header.stamp` only."""
+
+    header: Any
+    msg: Any
+    arrival_ns: int
 
 
 class MessageFilterMatcher:
@@ -37,7 +45,6 @@ class MessageFilterMatcher:
         self.rgb_alone_after_ns: int | None = None
         self.thermal_alone_after_ns: int | None = None
         self._ready: list[Pair] = []
-        self._now_ns = 0
         self._filters = {'rgb': filters.SimpleFilter(), 'thermal': filters.SimpleFilter()}
         sources = list(self._filters.values())
         if policy == 'exact':
@@ -57,6 +64,11 @@ class MessageFilterMatcher:
         if hasattr(self._sync, 'slop'):
             self._sync.slop = type(self._sync.slop)(nanoseconds=value)
 
+    @property
+    def held(self) -> int:
+        """Messages that are kept, of both topics."""
+        return sum(len(queue) for queue in self._sync.queues)
+
     def add_rgb(self, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
         """As of `PairMatcher`."""
         return self._add('rgb', stamp, msg, now_ns)
@@ -73,14 +85,12 @@ class MessageFilterMatcher:
         if stamp <= 0:
             self.drops[f'{topic}_no_stamp'] += 1
             return []
-        self._now_ns = now_ns
-        self._filters[topic].signalMessage(msg)
+        self._filters[topic].signalMessage(_Arrived(msg.header, msg, now_ns))
         ready, self._ready = self._ready, []
         return ready
 
-    def _on_pair(self, rgb: Any, thermal: Any) -> None:
+    def _on_pair(self, rgb: _Arrived, thermal: _Arrived) -> None:
         stamp = stamp_ns(rgb.header)
         self.pairs += 1
-        self._ready.append(
-            Pair(rgb, thermal, stamp, stamp_ns(thermal.header) - stamp, self._now_ns)
-        )
+        skew_ns = stamp_ns(thermal.header) - stamp
+        self._ready.append(Pair(rgb.msg, thermal.msg, stamp, skew_ns, rgb.arrival_ns))

@@ -212,6 +212,11 @@ class PairMatcher:
             return None
         return self._rgb.frames[0].arrival_ns + self._max_wait_ns
 
+    @property
+    def held(self) -> int:
+        """Messages that are kept, of both topics; at most twice `queue_size`."""
+        return len(self._rgb.frames) + len(self._thermal.frames)
+
     def _add(self, stream: _Stream, given_ns: int, stamp_ns: int, msg: Any, now_ns: int) -> None:
         if given_ns <= 0:
             self.drops[f'{stream.name}_no_stamp'] += 1
