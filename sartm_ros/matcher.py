@@ -96,6 +96,10 @@ class _Stream:
         known = len(self.intervals_ns) >= MIN_RATE_SAMPLES
         return self.last_ns + max(1, int(EARLIEST_NEXT * min(self.intervals_ns)) if known else 1)
 
+    def is_past(self, stamp_ns: int) -> bool:
+        """Whether no frame with this stamp or an earlier one is to come, whatever its rate."""
+        return not self.jump_expected and self.last_ns is not None and self.last_ns >= stamp_ns
+
     def in_gap(self, after_ns: int | None) -> bool:
         """Whether the other stream has gone on for `after_ns` without this one; never with None."""
         if after_ns is None or self.missed < MIN_MISSED:
@@ -268,14 +272,17 @@ class PairMatcher:
             if abs(frame.stamp_ns - rgb.stamp_ns) <= self.max_skew_ns
         ]
         best = min(within, key=lambda frame: abs(frame.stamp_ns - rgb.stamp_ns), default=None)
-        # A thermal frame to come is of interest where it would be nearer than the best so far.
-        reach_ns = self.max_skew_ns + 1 if best is None else abs(best.stamp_ns - rgb.stamp_ns)
-        if not expired and self._may_come(self._thermal, rgb.stamp_ns, reach_ns):
-            return False, None
         if best is None:
+            # Not by what is expected: waiting delays nobody, as the next RGB frame has none either.
+            if not expired and not self._thermal.is_past(rgb.stamp_ns + self.max_skew_ns):
+                return False, None
             if not alone:
                 self.drops['rgb_timeout' if expired else 'rgb_no_partner'] += 1
             return True, None
+        # A thermal frame to come is of interest where it would be nearer than the best so far.
+        reach_ns = abs(best.stamp_ns - rgb.stamp_ns)
+        if not expired and self._may_come(self._thermal, rgb.stamp_ns, reach_ns):
+            return False, None
         if self._reuse_thermal or best.stamp_ns <= rgb.stamp_ns:
             return True, best
 
@@ -352,7 +359,7 @@ class PairMatcher:
         if self._rgb.jump_expected:
             return
         waiting = self._rgb.frames
-        oldest_ns = waiting[0].stamp_ns if waiting else self._rgb.earliest_next_ns()
+        oldest_ns = waiting[0].stamp_ns if waiting else self._rgb.last_ns
         if oldest_ns is None:
             return
         frames = self._thermal.frames
