@@ -184,9 +184,9 @@ def orderly_arrivals(draw, max_gap_ms=90):
 @settings(max_examples=300)
 @given(orderly_arrivals(), st.integers(0, 80), st.integers(0, 150), st.booleans())
 def test_no_nearer_partner_is_passed_over(events, skew, wait, reuse):
-    """Of all thermal frames that had come when a pair went out, its own is the nearest that is free.
+    """Of the thermal frames that had come when a pair went out, its own is the nearest free one.
 
-    Free: later than those that have served, and no nearer to the next RGB frame, which then has it.
+    Free: later than those that have served, and not nearer to the next RGB frame.
     """
     matcher = PairMatcher(skew * MS, wait * MS, reuse_thermal=reuse, queue_size=100)
     outs, messages, _ = play(matcher, events)
