@@ -269,7 +269,8 @@ def main(args: Sequence[str] | None = None) -> int:
     options = parser.parse_args(args)
     print(
         '| Case | Policy | Pairs | RGB served | Skew mean / p50 / p99 / max, ms '
-        '| Added latency mean / p50 / p99 / max, ms | Backwards | Used again | Stale | Held at the end |'
+        '| Added latency mean / p50 / p99 / max, ms '
+        '| Backwards | Used again | Stale | Held at the end |'
     )
     print('|---|---|' + '---:|' * 8)
     for row in rows(options.seconds, options.seed):
