@@ -1,8 +1,8 @@
 """The policies of `message_filters` behind the interface of `PairMatcher`.
 
 `approximate` takes the first partner within the tolerance, not the nearest, and after time jumps
-back they pair old messages with new ones or stand still; they are here for those who know them from
-elsewhere. Measured in `docs/matching.md`.
+back it pairs old messages with new ones, or little comes at all: see `docs/matching.md`. They are
+here for those who know them from elsewhere.
 """
 
 from __future__ import annotations
