@@ -316,10 +316,12 @@ def _add_make_bag(verbs: argparse._SubParsersAction) -> None:
         'make-bag',
         commands.make_bag,
         'Make a rosbag2 bag of images. They are taken in the order of their names, one a period.\n'
-        'No ROS is needed.',
+        'The faults of real cameras can be added; labels have none. No ROS is needed.',
         'sartm make-bag --rgb night/rgb --thermal night/thermal --out night_bag\n'
         'sartm make-bag --rgb rgb --thermal thermal --labels labels --out bag --rate 30\n'
-        '               --thermal-rate 9 --storage sqlite3',
+        '               --thermal-rate 9 --storage sqlite3\n'
+        'sartm make-bag --rgb rgb --thermal thermal --out bad_bag --jitter 0.03 --drop 0.05\n'
+        '               --thermal-offset 0.02 --freeze 2:1.5 --freeze 8:0.7',
     )
     verb.add_argument('--rgb', metavar='DIR', type=Path, required=True, help='RGB images')
     verb.add_argument('--thermal', metavar='DIR', type=Path, required=True, help='thermal images')
@@ -334,6 +336,33 @@ def _add_make_bag(verbs: argparse._SubParsersAction) -> None:
         '--thermal-rate', metavar='HZ', type=float, help='thermal rate (default: that of RGB)'
     )
     verb.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+    verb.add_argument(
+        '--jitter',
+        metavar='S',
+        type=float,
+        default=0.0,
+        help='images are received up to S seconds late; their stamps stay',
+    )
+    verb.add_argument(
+        '--drop', metavar='SHARE', type=float, default=0.0, help='share of the images that get lost'
+    )
+    verb.add_argument(
+        '--thermal-offset',
+        metavar='S',
+        type=float,
+        default=0.0,
+        help='thermal comes, and is stamped, S seconds later',
+    )
+    verb.add_argument(
+        '--freeze',
+        metavar='START:DURATION',
+        action='append',
+        default=[],
+        help='thermal repeats its last image, from START on, for DURATION seconds; may be repeated',
+    )
+    verb.add_argument(
+        '--seed', metavar='N', type=int, default=0, help='of chance (default: %(default)s)'
+    )
 
 
 def _add_replay(verbs: argparse._SubParsersAction) -> None:
@@ -341,17 +370,22 @@ def _add_replay(verbs: argparse._SubParsersAction) -> None:
         verbs,
         'replay',
         commands.replay,
-        "Run a checkpoint over every pair of a bag, offline. Pairs are made as by the node's\n"
-        'default settings. The truth comes from --labels, file by file in the order of the RGB\n'
-        "images, or from the bag's topic /ground_truth/labels. No ROS is needed.",
+        'Run a checkpoint over every pair of a bag, offline. Pairs are made and stalled cameras\n'
+        "treated as by the node's default settings. The truth comes from the folder --labels, or\n"
+        'else from a topic. In the folder, the file stamps.csv, whose first line is stamp_ns,file,\n'
+        'says which RGB image each file is of; without it they go by order. No ROS is needed.',
         'sartm replay night_bag\n'
-        'sartm replay night_bag --checkpoint my.safetensors --json night.json --report night',
+        'sartm replay night_bag --checkpoint my.safetensors --json night.json --report night\n'
+        'sartm replay night_bag --labels labels --rgb-topic /camera/color/image_raw/compressed',
     )
     verb.add_argument('bag', metavar='BAG', type=Path, help='rosbag2 folder, .mcap or .db3 file')
-    verb.add_argument('--labels', metavar='DIR', type=Path, help='true ids, one a RGB image')
+    verb.add_argument('--labels', metavar='DIR', type=Path, help='true ids, by stamp or by order')
     verb.add_argument('--report', metavar='DIR', type=Path, help='write an HTML page and a table')
     verb.add_argument('--rgb-topic', metavar='TOPIC', help="default: the node's default topic")
     verb.add_argument('--thermal-topic', metavar='TOPIC', help='likewise')
+    verb.add_argument(
+        '--labels-topic', metavar='TOPIC', help='true ids (default: /ground_truth/labels, if any)'
+    )
     _add_homography(verb)
     _add_json(verb)
     _add_model(verb)

@@ -167,8 +167,15 @@ def make_bag(args: Namespace) -> None:
 
     from sartm_model.datasets.folder import FolderPairs
     from sartm_model.labels import MAX_CLASSES, LabelSpace
-    from sartm_ros.bag import write_bag
+    from sartm_ros.make_bag import Faults, parse_freeze, write_bag
 
+    faults = Faults(
+        jitter_s=args.jitter,
+        drop=args.drop,
+        thermal_offset_s=args.thermal_offset,
+        freezes=tuple(parse_freeze(text) for text in args.freeze),
+        seed=args.seed,
+    )
     # A bag holds ids whatever they mean, so every id is allowed.
     any_ids = LabelSpace('ids', tuple(map(str, range(MAX_CLASSES))), ((0, 0, 0),) * MAX_CLASSES)
     frames = FolderPairs(args.rgb, args.thermal, args.labels, label_space=any_ids)
@@ -177,6 +184,7 @@ def make_bag(args: Namespace) -> None:
         args.out,
         rate_hz=args.rate,
         thermal_rate_hz=args.thermal_rate,
+        faults=faults,
         storage=args.storage,
     )
     for topic, count in counts.items():
@@ -195,6 +203,7 @@ def replay(args: Namespace) -> None:
         report=args.report,
         rgb_topic=args.rgb_topic or RGB_TOPIC,
         thermal_topic=args.thermal_topic or THERMAL_TOPIC,
+        labels_topic=args.labels_topic,
     )
     _give({'checkpoint': str(args.checkpoint), **result}, args.json)
 

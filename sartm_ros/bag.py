@@ -1,25 +1,17 @@
-"""Rosbag2 bags without ROS: write one from frames, read messages out of one.
-
-A bag made here holds `sensor_msgs/msg/Image` on the topics that the node listens to by default.
-Frame i is stamped `START_NS + i / rate`; the stamp in a message's header and the time at which the
-bag says it was received are the same.
-"""
+"""Rosbag2 bags without ROS: read messages and pairs out of one, write messages to a new one."""
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from sartm_model.datasets.base import Frame
 from sartm_model.errors import SartmError
 from sartm_model.files import new_folder
 from sartm_ros.images import stamp_ns
@@ -28,10 +20,6 @@ from sartm_ros.matcher import Pair, PairMatcher
 RGB_TOPIC = '/camera/color/image_raw'
 THERMAL_TOPIC = '/thermal/image_raw'
 LABELS_TOPIC = '/ground_truth/labels'
-RGB_FRAME = 'camera_color_optical_frame'
-THERMAL_FRAME = 'thermal_optical_frame'
-START_NS = 1_700_000_000_000_000_000
-"""The stamp of a bag's first frame in nanoseconds: fixed, so that a bag can be made again."""
 
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
@@ -39,11 +27,10 @@ Storage = Literal['mcap', 'sqlite3']
 STORAGES: tuple[Storage, ...] = ('mcap', 'sqlite3')
 BAG_VERSION: Literal[8] = 8  # the newest whose QoS is still the text that Humble reads
 
-_NS = 1_000_000_000
-_TYPES = get_typestore(Stores.ROS2_JAZZY)
-_Image = _TYPES.types[IMAGE_TYPE]
-_Header = _TYPES.types['std_msgs/msg/Header']
-_Time = _TYPES.types['builtin_interfaces/msg/Time']
+LABELS_WAIT_NS = 1_000_000_000
+"""How much later than a pair its labels may have been received."""
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
 @dataclass(frozen=True)
@@ -71,78 +58,18 @@ class Topic(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BagPair:
-    """Two messages of a bag that belong together.
+class BagPair(Pair):
+    """Two messages of a bag that belong together, or one whose partner is in a gap.
+
+    `rgb` and `thermal` have the fields of `sensor_msgs/Image` or `CompressedImage`.
 
     Attributes:
-        index: place of the RGB message among those of its topic, from 0.
-        stamp_ns: header stamp of the RGB message in nanoseconds.
-        skew_ns: thermal stamp minus RGB stamp.
-        rgb, thermal: objects with the fields of `sensor_msgs/Image` or `CompressedImage`.
+        index: place of the RGB message among those of its topic, from 0; None without one.
         labels: the labels message of the same stamp, or None.
     """
 
-    index: int
-    stamp_ns: int
-    skew_ns: int
-    rgb: Any
-    thermal: Any
+    index: int | None
     labels: Any
-
-
-def write_bag(
-    frames: Iterable[Frame],
-    out: Path,
-    *,
-    rate_hz: float = 10.0,
-    thermal_rate_hz: float | None = None,
-    thermal_delay_s: float = 0.0,
-    storage: Storage = 'mcap',
-) -> dict[str, int]:
-    """Write `frames` as the bag `out`, a folder that must not exist yet.
-
-    RGB goes to `RGB_TOPIC` as rgb8, thermal to `THERMAL_TOPIC` as mono8 or mono16, labels where a
-    frame has them to `LABELS_TOPIC` as mono8 with the stamp of the RGB image. The bag is written
-    aside and appears under its name when it is whole.
-
-    Args:
-        frames: frames in time order, each with both modalities.
-        out: the bag's folder.
-        rate_hz: RGB frames a second.
-        thermal_rate_hz: thermal images a second, `rate_hz` where left out. At another rate each
-            thermal message shows the frame that is current at its time.
-        thermal_delay_s: seconds by which the thermal stamps lag behind, as those of a second
-            camera do.
-        storage: 'mcap' or 'sqlite3'.
-
-    Returns:
-        The number of messages on each topic.
-
-    Raises SartmError where there is no frame, one lacks a modality, or `out` exists.
-    """
-    rgb_period = _period_ns('rate', rate_hz)
-    thermal_period = _period_ns(
-        'thermal rate', rate_hz if thermal_rate_hz is None else thermal_rate_hz
-    )
-    delay_ns = round(thermal_delay_s * _NS)
-    thermal_count = 0
-    with open_writer(out, storage) as write:
-        count = 0
-        for count, frame in enumerate(frames, start=1):
-            if frame.rgb is None or frame.thermal is None:
-                absent = 'RGB' if frame.rgb is None else 'thermal'
-                raise SartmError(f'frame {frame.name} has no {absent} image; a bag needs both')
-            time_ns = START_NS + round((count - 1) * rgb_period)
-            write(_message(RGB_TOPIC, frame.rgb, time_ns, RGB_FRAME))
-            if frame.labels is not None:
-                write(_message(LABELS_TOPIC, frame.labels, time_ns, RGB_FRAME))
-            while thermal_count * thermal_period < count * rgb_period:
-                time_ns = START_NS + delay_ns + round(thermal_count * thermal_period)
-                write(_message(THERMAL_TOPIC, frame.thermal, time_ns, THERMAL_FRAME))
-                thermal_count += 1
-        if not count:
-            raise SartmError(f'no frames to write to {out}')
-        return dict(write.counts)
 
 
 def topics(bag: Path) -> dict[str, Topic]:
@@ -207,63 +134,52 @@ def read_pairs(
     """
     only = [rgb_topic, thermal_topic] + ([labels_topic] if labels_topic else [])
     labels: dict[int, Any] = {}
+    waiting: deque[tuple[Pair, int]] = deque()  # for their labels, and since when
     index = -1
     now_ns = 0
 
-    def finished(pairs: Iterable[Pair]) -> Iterator[BagPair]:
-        for pair in pairs:
+    def finished(pairs: Iterable[Pair], wait_ns: int) -> Iterator[BagPair]:
+        waiting.extend((pair, now_ns) for pair in pairs)
+        while waiting:
+            pair, since_ns = waiting[0]
+            if pair.stamp_ns not in labels and now_ns - since_ns < wait_ns:
+                return
+            waiting.popleft()
             for old_ns in [stamp for stamp in labels if stamp < pair.stamp_ns]:
                 del labels[old_ns]
-            rgb_index, rgb = pair.rgb
-            truth = labels.pop(pair.stamp_ns, None)
-            yield BagPair(rgb_index, pair.stamp_ns, pair.skew_ns, rgb, pair.thermal, truth)
+            rgb_index, rgb = pair.rgb or (None, None)
+            yield BagPair(
+                **{**vars(pair), 'rgb': rgb},
+                index=rgb_index,
+                labels=None if rgb is None else labels.pop(pair.stamp_ns, None),
+            )
 
+    wait_ns = LABELS_WAIT_NS if labels_topic else 0
     for raw, message in read_images(bag, only):
         now_ns = raw.time_ns
+        pairs: list[Pair] = []
         if raw.topic == rgb_topic:
             index += 1
-            yield from finished(matcher.add_rgb(stamp_ns(message.header), (index, message), now_ns))
+            pairs = matcher.add_rgb(stamp_ns(message.header), (index, message), now_ns)
         elif raw.topic == thermal_topic:
-            yield from finished(matcher.add_thermal(stamp_ns(message.header), message, now_ns))
+            pairs = matcher.add_thermal(stamp_ns(message.header), message, now_ns)
         else:
             labels[stamp_ns(message.header)] = message
+        yield from finished(pairs, wait_ns)
     while matcher.deadline_ns is not None:  # nothing more comes: let those that wait run out
         now_ns = max(now_ns, matcher.deadline_ns)
-        yield from finished(matcher.poll(now_ns))
+        yield from finished(matcher.poll(now_ns), wait_ns)
+    yield from finished([], 0)
 
 
 def decode(message: RawMessage) -> Any:
     """The message's fields. Raises SartmError where its bytes are not what its type says."""
     try:
-        return _TYPES.deserialize_cdr(message.data, message.type)
+        return TYPES.deserialize_cdr(message.data, message.type)
     except Exception as error:  # the deserialiser raises whatever the bytes lead it into
         raise SartmError(
             f'a message on {message.topic} is not a whole {message.type} ({error!r})'
         ) from error
-
-
-def _period_ns(name: str, rate_hz: float) -> Fraction:
-    if not (math.isfinite(rate_hz) and rate_hz > 0):
-        raise SartmError(f'the {name} is {rate_hz} Hz; expected more than 0')
-    # Exact, because at 30 and 9 Hz rounded periods would show some frames one step early.
-    return Fraction(_NS) / Fraction(str(rate_hz))
-
-
-def _message(topic: str, image: np.ndarray, time_ns: int, frame_id: str) -> RawMessage:
-    little_endian = np.ascontiguousarray(image.astype(image.dtype.newbyteorder('<'), copy=False))
-    encoding = 'rgb8' if image.ndim == 3 else 'mono16' if image.itemsize == 2 else 'mono8'
-    height, width = image.shape[:2]
-    message = _Image(
-        header=_Header(stamp=_Time(sec=time_ns // _NS, nanosec=time_ns % _NS), frame_id=frame_id),
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=0,
-        step=little_endian.strides[0],
-        data=little_endian.reshape(-1).view(np.uint8),
-    )
-    data = bytes(_TYPES.serialize_cdr(message, IMAGE_TYPE))
-    return RawMessage(topic, IMAGE_TYPE, time_ns, data)
 
 
 class Write:
@@ -277,7 +193,7 @@ class Write:
     def __call__(self, message: RawMessage) -> None:
         connection = self._connections.get(message.topic)
         if connection is None:
-            connection = self._writer.add_connection(message.topic, message.type, typestore=_TYPES)
+            connection = self._writer.add_connection(message.topic, message.type, typestore=TYPES)
             self._connections[message.topic] = connection
         self._writer.write(connection, message.time_ns, message.data)
         self.counts[message.topic] = self.counts.get(message.topic, 0) + 1

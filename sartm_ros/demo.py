@@ -34,9 +34,9 @@ from sartm_ros.bag import (
     read_images,
     read_pairs,
     topics,
-    write_bag,
 )
 from sartm_ros.images import stamp_ns, to_rgb, to_thermal
+from sartm_ros.make_bag import Faults, write_bag
 from sartm_ros.replay import default_matcher, spread
 from sartm_ros.sheet import Row, contact_sheet, png_bytes, webp_bytes
 from sartm_ros.trial import LABELS, OVERLAY, Recording, drops, run_trial
@@ -90,7 +90,8 @@ def run_demo(out: Path, sequence: Path | None, checkpoint: str) -> dict[str, Any
         if (earlier / 'metadata.yaml').exists():
             shutil.rmtree(earlier)
     print(f'Writing {bag} ...', flush=True)
-    write_bag(_frames(sequence, label_space), bag, rate_hz=RATE_HZ, thermal_delay_s=THERMAL_DELAY_S)
+    faults = Faults(thermal_offset_s=THERMAL_DELAY_S)
+    write_bag(_frames(sequence, label_space), bag, rate_hz=RATE_HZ, faults=faults)
     first = to_rgb(next(read_images(bag, [RGB_TOPIC]))[1])
     print('Playing it to the node at the recorded rate ...', flush=True)
     recording = run_trial(

@@ -13,15 +13,13 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from sartm_model.errors import SartmError
 from sartm_ros.filters import MessageFilterMatcher
 from sartm_ros.health import TOPICS, Health
-from sartm_ros.images import stamp_ns, to_rgb, to_thermal
+from sartm_ros.images import stamp_ns
 from sartm_ros.matcher import Pair, PairMatcher
 from sartm_ros.parameters import Parameters, homography, seconds_to_ns
-from sartm_ros.stalls import ThermalWatch
+from sartm_ros.stalls import StallPolicy
 from sartm_ros.worker import LatestWorker
 
 
@@ -56,7 +54,7 @@ class Pipeline:
         self._warn = warn
         self._matcher = make_matcher(settings)
         self.apply(settings)
-        self._watch = ThermalWatch()
+        self._stalls = StallPolicy()
         self._told = dict.fromkeys(TOPICS, 'ok')
         self._prepared: Parameters | None = None  # what the predictor is set to
         self._worker: LatestWorker[tuple[Pair, int]] = LatestWorker(
@@ -77,12 +75,7 @@ class Pipeline:
     def apply(self, settings: Parameters) -> None:
         """Take over those settings that may change at run time."""
         self._settings = settings
-        self._matcher.max_skew_ns = seconds_to_ns(settings.sync_max_skew_s)
-        stall_after_ns = seconds_to_ns(settings.stall_after_s)
-        # Those that are to be dropped come out as well: so the stall is known.
-        self._matcher.rgb_alone_after_ns = stall_after_ns
-        thermal_only = settings.rgb_on_stall == 'thermal_only'
-        self._matcher.thermal_alone_after_ns = stall_after_ns if thermal_only else None
+        update_matcher(self._matcher, settings)
 
     def add(self, which: str, msg: Any) -> None:
         """Take a message of the topic 'rgb' or 'thermal'."""
@@ -111,17 +104,15 @@ class Pipeline:
         pair, matched_ns = item
         outputs, header, settings = self._outputs, _header(pair), self._settings
         self._prepare(settings)
-        rgb = None if pair.rgb is None else _read('RGB', to_rgb, pair.rgb)
-        thermal, skew_ns = self._thermal(pair, settings)
-        states = {'rgb': 'gap' if rgb is None else 'ok', 'thermal': self._watch.state}
-        self._report_stalls(states)
-        if thermal is None and (rgb is None or settings.thermal_on_stall == 'drop'):
-            self._health.dropped(f'stall_{states["thermal"]}')
+        view = self._stalls.view(pair, settings)
+        self._report_stalls(view.states)
+        if view.modality is None:
+            self._health.dropped(f'stall_{view.states["thermal"]}')
             return
         read_ns = time.monotonic_ns()
         prediction = self._predictor.predict(
-            rgb,
-            thermal,
+            view.rgb,
+            view.thermal,
             confidence=outputs.wanted('confidence'),
             overlay=outputs.wanted('overlay'),
             overlay_opacity=settings.overlay_opacity,
@@ -130,7 +121,6 @@ class Pipeline:
         predicted_ns = time.monotonic_ns()
         outputs.publish('labels', prediction.labels, header)
         published_ns = time.monotonic_ns()
-        modality = 'thermal' if rgb is None else 'rgb' if thermal is None else 'both'
         latency_s = (published_ns - pair.arrival_ns) * 1e-9
         stages_s = {
             'match': (matched_ns - pair.arrival_ns) * 1e-9,
@@ -139,17 +129,17 @@ class Pipeline:
             **prediction.stages_s,
             'publish': (published_ns - predicted_ns) * 1e-9,
         }
-        self._health.published(latency_s, modality)
+        self._health.published(latency_s, view.modality)
         self._health.timed(stages_s)
         outputs.publish_latency(latency_s)
         outputs.publish_status(
             {
                 'stamp_ns': pair.stamp_ns,
-                'modality': modality,
-                **states,
+                'modality': view.modality,
+                **view.states,
                 'latency_ms': round(latency_s * 1e3, 3),
                 'stages_ms': {name: round(time_s * 1e3, 3) for name, time_s in stages_s.items()},
-                'skew_ms': round(skew_ns * 1e-6, 3) if modality == 'both' else None,
+                'skew_ms': round(view.skew_ns * 1e-6, 3) if view.modality == 'both' else None,
             }
         )
         extras = [('overlay', prediction.overlay), ('confidence', prediction.confidence)]
@@ -168,22 +158,6 @@ class Pipeline:
         self._predictor.thermal_range = thermal_range(settings)
         self._predictor.homography = homography(settings)
         self._prepared = settings
-
-    def _thermal(self, pair: Pair, settings: Parameters) -> tuple[np.ndarray | None, int]:
-        """The thermal image to be used, None while it stalls, and its stamp minus the pair's."""
-        if pair.thermal is None:
-            self._watch.miss()
-        else:
-            image = _read('thermal', to_thermal, pair.thermal)
-            stamp = pair.stamp_ns + pair.skew_ns
-            if self._watch.look(image, stamp, seconds_to_ns(settings.stall_after_s)) == 'ok':
-                return image, pair.skew_ns
-        if settings.thermal_on_stall == 'hold':
-            at_most_ns = seconds_to_ns(settings.thermal_hold_at_most_s)
-            held = self._watch.held(pair.stamp_ns, at_most_ns)
-            if held is not None:
-                return held[0], held[1] - pair.stamp_ns
-        return None, 0
 
     def _report_stalls(self, states: Mapping[str, str]) -> None:
         """Count a pair's stalls; say where one begins and where it ends."""
@@ -218,13 +192,30 @@ def make_matcher(settings: Parameters) -> PairMatcher | MessageFilterMatcher:
         return MessageFilterMatcher(
             settings.sync_policy, settings.sync_max_skew_s, settings.sync_queue_size
         )
-    return PairMatcher(
+    return pair_matcher(settings)
+
+
+def pair_matcher(settings: Parameters) -> PairMatcher:
+    """The matcher of `sync.policy` nearest."""
+    matcher = PairMatcher(
         seconds_to_ns(settings.sync_max_skew_s),
         seconds_to_ns(settings.sync_max_wait_s),
         thermal_offset_ns=seconds_to_ns(settings.sync_thermal_offset_s),
         reuse_thermal=settings.sync_reuse_thermal,
         queue_size=settings.sync_queue_size,
     )
+    update_matcher(matcher, settings)
+    return matcher
+
+
+def update_matcher(matcher: PairMatcher | MessageFilterMatcher, settings: Parameters) -> None:
+    """Take over those settings of a matcher that may change at run time."""
+    matcher.max_skew_ns = seconds_to_ns(settings.sync_max_skew_s)
+    stall_after_ns = seconds_to_ns(settings.stall_after_s)
+    # Those that are to be dropped come out as well: so the stall is known.
+    matcher.rgb_alone_after_ns = stall_after_ns
+    thermal_only = settings.rgb_on_stall == 'thermal_only'
+    matcher.thermal_alone_after_ns = stall_after_ns if thermal_only else None
 
 
 def thermal_range(settings: Parameters) -> Any:
@@ -246,10 +237,3 @@ def _header(pair: Pair) -> Any:
     header = copy.deepcopy(pair.thermal.header)
     header.stamp.sec, header.stamp.nanosec = divmod(pair.stamp_ns, 1_000_000_000)
     return header
-
-
-def _read(name: str, convert: Callable[[Any], np.ndarray], msg: Any) -> np.ndarray:
-    try:
-        return convert(msg)
-    except SartmError as error:
-        raise SartmError(f'{name}: {error}') from error

@@ -5,36 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sartm_model.evaluation.metrics import MEANS
+from sartm_model.evaluation.report import STYLE, figure_sections, key_figures
 from sartm_model.files import write_file
 from sartm_model.labels import LabelSpace
 from sartm_model.page import class_name, figures, page, percent, picture, shade
+from sartm_ros.replay import MODALITIES, FrameRecord
 from sartm_ros.sheet import Row, contact_sheet, png_bytes
-
-
-@dataclass(frozen=True)
-class FrameRecord:
-    """What is kept of each pair: a line of the report's table.
-
-    Attributes:
-        index: place of the RGB message in the bag, from 0.
-        stamp_ns: its header stamp in nanoseconds.
-        skew_ms: thermal stamp minus RGB stamp.
-        predict_ms: duration of the prediction, images in to labels out.
-        shares: percent of the pixels that each class got, in the order of the ids.
-        accuracy: percent of the labelled pixels that are right, or None without ground truth.
-    """
-
-    index: int
-    stamp_ns: int
-    skew_ms: float
-    predict_ms: float
-    shares: tuple[float, ...]
-    accuracy: float | None
+from sartm_ros.timeline import timeline_svg
 
 
 def write_report(
@@ -64,19 +44,19 @@ def _table(records: Sequence[FrameRecord], label_space: LabelSpace) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator='\n')
     shares = [f'{name}_percent' for name in label_space.classes]
-    table.writerow(
-        ['rgb_index', 'stamp_ns', 'skew_ms', 'predict_ms', 'pixel_accuracy_percent', *shares]
-    )
+    named = ['rgb_index', 'stamp_ns', 'modality', 'rgb', 'thermal']
+    measured = ['skew_ms', 'predict_ms', 'pixel_accuracy_percent', 'miou_percent']
+    table.writerow([*named, *measured, *shares])
     for record in records:
-        accuracy = '' if record.accuracy is None else f'{record.accuracy:.3f}'
+        values = [record.skew_ms, record.predict_ms, record.accuracy, record.miou, *record.shares]
         table.writerow(
             [
-                record.index,
+                '' if record.index is None else record.index,
                 record.stamp_ns,
-                f'{record.skew_ms:.3f}',
-                f'{record.predict_ms:.3f}',
-                accuracy,
-                *(f'{share:.3f}' for share in record.shares),
+                record.modality,
+                record.rgb,
+                record.thermal,
+                *('' if value is None else f'{value:.3f}' for value in values),
             ]
         )
     return text.getvalue()
@@ -89,33 +69,49 @@ def _page(
     sheet: bytes,
     label_space: LabelSpace,
 ) -> str:
+    sections = {
+        'Timeline': timeline_svg(records),
+        **_metrics(result, label_space),
+        'Share of the pixels': _shares(records, label_space),
+        'Frames': '<p>Every frame is in <code>frames.csv</code>.</p>\n'
+        + picture(sheet, 'png', 'contact sheet'),
+        'Run': figures(_facts(result)),
+    }
+    body = ''.join(f'<h2>{name}</h2>\n{content}\n' for name, content in sections.items())
+    return page(title, _head(result) + body, STYLE)
+
+
+def _head(result: Mapping[str, Any]) -> str:
+    modalities = [f'{count} {MODALITIES[name]}' for name, count in result['modalities'].items()]
+    line = ' · '.join([f'{result["pairs"]} pairs', *modalities])
+    if result['metrics'] is None:
+        return f'<p class="faint">{line}</p>\n<p>No ground truth, so there are no metrics.</p>\n'
+    line += f' · {result["frames_with_truth"]} frames with ground truth'
+    return f'<p class="faint">{line}</p>\n{key_figures(result["metrics"])}'
+
+
+def _metrics(result: Mapping[str, Any], label_space: LabelSpace) -> dict[str, str]:
+    """The sections of an evaluation's report, with a column a modality where there are several."""
+    if result['metrics'] is None:
+        return {}
+    parts = result['metrics_by_modality']
+    groups = {MODALITIES[name]: part for name, part in parts.items()} if len(parts) > 1 else {}
+    return figure_sections({'all': result['metrics'], **groups}, label_space)
+
+
+def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     skew, duration = result['skew_ms'], result['predict_ms']
-    facts = [
+    skews = '–' if skew is None else f'{skew["median"]:.1f} / {skew["max"]:.1f} ms'
+    return [
         *((f'messages on {topic}', str(count)) for topic, count in result['messages'].items()),
-        ('pairs', str(result['pairs'])),
         *((f'dropped: {reason}', str(count)) for reason, count in result['dropped'].items()),
-        ('skew of a pair, median / greatest', f'{skew["median"]:.1f} / {skew["max"]:.1f} ms'),
+        *((f'stalled: {reason}', str(count)) for reason, count in result['stalls'].items()),
+        ('skew of a pair, median / greatest', skews),
         ('prediction, median / p99', f'{duration["median"]:.1f} / {duration["p99"]:.1f} ms'),
+        ('pairs a second', f'{result["pairs_per_s"]:.2f}'),
+        ('pairs a second of the network alone', f'{result["network_pairs_per_s"]:.2f}'),
+        ('time in which the network waited for a pair', percent(result['waiting_percent'])),
     ]
-    return page(
-        title,
-        f'{figures(facts)}\n'
-        f'{_metrics(result, label_space)}\n'
-        f'<h2>Share of the pixels</h2>\n{_shares(records, label_space)}\n'
-        '<h2>Frames</h2>\n<p>Every frame is in <code>frames.csv</code>.</p>\n'
-        f'{picture(sheet, "png", "contact sheet")}',
-    )
-
-
-def _metrics(result: Mapping[str, Any], label_space: LabelSpace) -> str:
-    metrics = result['metrics']
-    if metrics is None:
-        return '<p>No ground truth was given, so there are no metrics.</p>'
-    means = [(text, percent(metrics[name])) for name, text in MEANS.items()]
-    heading = f'<h2>Metrics over {result["frames_with_truth"]} frames with ground truth</h2>'
-    return f'{heading}\n{figures(means)}\n<h2>IoU</h2>\n' + _bars(
-        metrics['per_class_iou'], label_space
-    )
 
 
 def _shares(records: Sequence[FrameRecord], label_space: LabelSpace) -> str:

@@ -6,7 +6,16 @@ new stamps ('frozen'), sends images of the shutter ('flat'), or sends nothing ('
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+
+from sartm_model.errors import SartmError
+from sartm_ros.images import to_rgb, to_thermal
+from sartm_ros.matcher import Pair
+from sartm_ros.parameters import Parameters, seconds_to_ns
 
 STATES = ('ok', 'frozen', 'flat', 'gap')
 
@@ -65,6 +74,61 @@ class ThermalWatch:
         return self._good
 
 
+@dataclass(frozen=True)
+class View:
+    """What the network gets to see of a pair.
+
+    Attributes:
+        rgb: uint8 `[H, W, 3]`, or None.
+        thermal: uint8 or uint16 `[h, w]`, or None while it stalls.
+        skew_ns: stamp of `thermal` minus that of the pair; 0 where one of them is absent.
+        states: one of `STATES` each for 'rgb' and 'thermal'.
+        modality: 'both', 'rgb' or 'thermal'; None where the pair is to be dropped.
+    """
+
+    rgb: np.ndarray | None
+    thermal: np.ndarray | None
+    skew_ns: int
+    states: Mapping[str, str]
+    modality: str | None
+
+
+class StallPolicy:
+    """Reads the images of each pair and leaves out what `*.on_stall` says.
+
+    Not thread-safe, and each pair is looked at once, in order: see `ThermalWatch`.
+    """
+
+    def __init__(self) -> None:
+        self._watch = ThermalWatch()
+
+    def view(self, pair: Pair, settings: Parameters) -> View:
+        """Raises SartmError where an image cannot be read."""
+        rgb = None if pair.rgb is None else _read('RGB', to_rgb, pair.rgb)
+        thermal, skew_ns = self._thermal(pair, settings)
+        states = {'rgb': 'gap' if rgb is None else 'ok', 'thermal': self._watch.state}
+        modality: str | None = 'thermal' if rgb is None else 'rgb' if thermal is None else 'both'
+        if thermal is None and (rgb is None or settings.thermal_on_stall == 'drop'):
+            modality = None
+        return View(rgb, thermal, skew_ns if modality == 'both' else 0, states, modality)
+
+    def _thermal(self, pair: Pair, settings: Parameters) -> tuple[np.ndarray | None, int]:
+        """The thermal image to be used, None while it stalls, and its stamp minus the pair's."""
+        if pair.thermal is None:
+            self._watch.miss()
+        else:
+            image = _read('thermal', to_thermal, pair.thermal)
+            stamp = pair.stamp_ns + pair.skew_ns
+            if self._watch.look(image, stamp, seconds_to_ns(settings.stall_after_s)) == 'ok':
+                return image, pair.skew_ns
+        if settings.thermal_on_stall == 'hold':
+            at_most_ns = seconds_to_ns(settings.thermal_hold_at_most_s)
+            held = self._watch.held(pair.stamp_ns, at_most_ns)
+            if held is not None:
+                return held[0], held[1] - pair.stamp_ns
+        return None, 0
+
+
 def is_flat(image: np.ndarray) -> bool:
     """Whether `scale_thermal` would centre the image instead of stretching its range.
 
@@ -79,3 +143,10 @@ def is_flat(image: np.ndarray) -> bool:
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(a[_SUBSET], b[_SUBSET]) and np.array_equal(a, b)
+
+
+def _read(name: str, convert: Callable[[Any], np.ndarray], msg: Any) -> np.ndarray:
+    try:
+        return convert(msg)
+    except SartmError as error:
+        raise SartmError(f'{name}: {error}') from error

@@ -16,7 +16,6 @@ from sartm_model.errors import SartmError
 from sartm_ros.bag import (
     LABELS_TOPIC,
     RGB_TOPIC,
-    START_NS,
     THERMAL_TOPIC,
     BagPair,
     RawMessage,
@@ -25,8 +24,8 @@ from sartm_ros.bag import (
     read_pairs,
     read_raw,
     topics,
-    write_bag,
 )
+from sartm_ros.make_bag import START_NS, Faults, write_bag
 from sartm_ros.matcher import PairMatcher
 
 MS = 1_000_000
@@ -119,7 +118,7 @@ def test_fast_thermal_repeats_frames(tmp_path):
 
 
 def test_messages_come_in_time_order_with_a_delayed_thermal_camera(tmp_path):
-    write_bag(make_frames(4), tmp_path / 'bag', rate_hz=10, thermal_delay_s=0.17)
+    write_bag(make_frames(4), tmp_path / 'bag', rate_hz=10, faults=Faults(thermal_offset_s=0.17))
     messages = list(read_raw(tmp_path / 'bag'))
     times = [message.time_ns for message in messages]
     assert times == sorted(times)
@@ -130,7 +129,7 @@ def test_messages_come_in_time_order_with_a_delayed_thermal_camera(tmp_path):
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 def test_pairs(tmp_path, storage):
     frames = make_frames(12)
-    write_bag(frames, tmp_path / 'bag', thermal_delay_s=0.007, storage=storage)
+    write_bag(frames, tmp_path / 'bag', faults=Faults(thermal_offset_s=0.007), storage=storage)
     pairs = list(read_pairs(tmp_path / 'bag', matcher(), labels_topic=LABELS_TOPIC))
     assert [pair.index for pair in pairs] == list(range(12))
     for pair, frame in zip(pairs, frames, strict=True):

@@ -18,8 +18,9 @@ from untrained import save_untrained
 
 from sartm_model.datasets.synthetic import render_sequence
 from sartm_model.predictor import Predictor
-from sartm_ros.bag import RGB_TOPIC, START_NS, THERMAL_TOPIC, write_bag
+from sartm_ros.bag import RGB_TOPIC, THERMAL_TOPIC
 from sartm_ros.demo import RATE_HZ
+from sartm_ros.make_bag import START_NS, write_bag
 
 pytest.importorskip('rclpy', reason='no rclpy: the node cannot run')
 

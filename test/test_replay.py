@@ -22,14 +22,13 @@ from sartm_model.labels import MFNET
 from sartm_model.predictor import Prediction
 from sartm_ros.bag import (
     COMPRESSED_TYPE,
-    START_NS,
     THERMAL_TOPIC,
     RawMessage,
     decode,
     open_writer,
     read_raw,
-    write_bag,
 )
+from sartm_ros.make_bag import START_NS, Faults, write_bag
 from sartm_ros.replay import replay
 
 SHAPE = (12, 16)
@@ -40,7 +39,7 @@ class ThresholdPredictor:
 
     label_space = MFNET
 
-    def predict(self, rgb, thermal, *, overlay=False):
+    def predict(self, rgb, thermal, *, confidence=False, overlay=False, time_s=None):
         labels = np.where(thermal > 100, 2, np.where(rgb[..., 0] > 100, 1, 0)).astype(np.uint8)
         return Prediction(labels, None, np.array(rgb) if overlay else None)
 
@@ -77,7 +76,7 @@ def accuracy(frames: list[Frame]) -> float:
 
 def test_every_pair_is_measured_against_the_topic_of_labels(tmp_path):
     frames = make_frames(6)
-    write_bag(frames, tmp_path / 'bag', thermal_delay_s=0.004)
+    write_bag(frames, tmp_path / 'bag', faults=Faults(thermal_offset_s=0.004))
     result = replay(tmp_path / 'bag', ThresholdPredictor())
     assert result['pairs'] == result['frames_with_truth'] == 6
     assert result['dropped'] == {}
@@ -134,7 +133,7 @@ def test_an_image_that_cannot_be_read_is_counted_and_passed_over(tmp_path):
 
 
 def test_a_bag_without_pairs_says_why(tmp_path):
-    write_bag(make_frames(4), tmp_path / 'bag', rate_hz=1, thermal_delay_s=0.4)
+    write_bag(make_frames(4), tmp_path / 'bag', rate_hz=1, faults=Faults(thermal_offset_s=0.4))
     with pytest.raises(SartmError, match='rgb_'):
         replay(tmp_path / 'bag', ThresholdPredictor())
 
@@ -189,7 +188,7 @@ def test_report(tmp_path):
     assert page.open == []
     assert 'Replay of a <bag>' in page.text
     assert f'{result["metrics"]["miou"]:.1f} %' in page.text
-    assert not re.search(r'(src|href)="(?!data:)', html)  # it needs nothing beside it
+    assert not re.search(r'(src|href)="(?!data:|#)', html)  # it needs nothing beside it
     (source,) = page.images
     embedded = base64.b64decode(source.partition('base64,')[2])
     assert embedded == (report / 'sheet.png').read_bytes()

@@ -42,9 +42,14 @@ def curves_svg(figures: Mapping[str, Any]) -> str:
         reliability, frames = drawing.subplots(1, 2, width_ratios=(2, 3))
         _reliability(reliability, figures)
         _frames(frames, figures)
-        text = io.StringIO()
-        no_metadata = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
-        drawing.savefig(text, format='svg', transparent=True, metadata=no_metadata)
+        return as_svg(drawing)
+
+
+def as_svg(drawing: Figure) -> str:
+    """The drawing, made with `STYLE`, as an `<svg>` element in the colours of its page."""
+    text = io.StringIO()
+    no_metadata = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
+    drawing.savefig(text, format='svg', transparent=True, metadata=no_metadata)
     svg = text.getvalue()
     return svg[svg.index('<svg') :].replace(INK, 'currentColor')
 

@@ -28,7 +28,7 @@ class Answer(NamedTuple):
     confidence: np.ndarray
 
 
-class _Group:
+class Tally:
     """All that is counted of some of the frames."""
 
     def __init__(self, label_space: LabelSpace) -> None:
@@ -39,6 +39,10 @@ class _Group:
         self.frame_miou: dict[str, float | None] = {}
 
     def update(self, name: str, answer: Answer | np.ndarray, truth: np.ndarray) -> None:
+        """Count the answer to the frame `name`, or its labels alone: see `evaluate`.
+
+        Raises SartmError where it does not fit the true ids, `[H, W]`.
+        """
         labels = answer.labels if isinstance(answer, Answer) else answer
         confusion = ConfusionMatrix(len(self.label_space))
         confusion.update(labels, truth)
@@ -48,13 +52,15 @@ class _Group:
         if isinstance(answer, Answer):
             self.calibration.update(labels, answer.confidence, truth)
 
-    def add(self, other: _Group) -> None:
+    def add(self, other: Tally) -> None:
+        """Count all that `other` has counted."""
         self.confusion.add(other.confusion)
         self.boundary.add(other.boundary)
         self.calibration.add(other.calibration)
         self.frame_miou |= other.frame_miou
 
     def figures(self) -> dict[str, Any]:
+        """Ready for JSON; what they are is said at `evaluate`."""
         return {
             **metrics(self.confusion, self.label_space),
             **self.boundary.figures(self.label_space),
@@ -85,7 +91,7 @@ def evaluate(
     """
     from tqdm import tqdm
 
-    groups = {name: _Group(dataset.label_space) for name in ('day', 'night', None)}
+    groups = {name: Tally(dataset.label_space) for name in ('day', 'night', None)}
     names = []  # in the order of the data set
     bar = tqdm(dataset, total=len(dataset), unit='frame', disable=not sys.stderr.isatty())
     for frame in bar:
@@ -97,7 +103,7 @@ def evaluate(
             groups[frame.condition].update(frame.name, answer, frame.labels)
         except SartmError as error:
             raise SartmError(f'frame {frame.name}: {error}') from error
-    overall = _Group(dataset.label_space)
+    overall = Tally(dataset.label_space)
     for group in groups.values():
         overall.add(group)
     overall.frame_miou = {name: overall.frame_miou[name] for name in names}

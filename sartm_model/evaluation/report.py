@@ -67,15 +67,39 @@ def write_report(
     checkpoint = Path(settings['checkpoint']).name
     title = f'Evaluation of {checkpoint} on {settings["dataset"]} {settings["split"]}'
     sections = {
-        'Means': _means(groups),
-        'Classes': _classes(groups, space),
-        'Confusion': _confusion(result, space),
-        'Curves': curves_svg(result),
+        **figure_sections(groups, space),
         **best_and_worst_frames(result, dataset, predict),
         'Run': f'<div class="side">{figures(_facts(settings))}{figures(_versions())}</div>',
     }
     body = ''.join(f'<h2>{name}</h2>\n{content}\n' for name, content in sections.items())
     write_file(folder / 'index.html', page(title, _head(result) + body, STYLE))
+
+
+def figure_sections(groups: Mapping[str, Mapping[str, Any]], space: LabelSpace) -> dict[str, str]:
+    """Means, classes, confusion and curves by their headings, for a page with `STYLE`.
+
+    Args:
+        groups: figures as `Tally` gives them, by the name of their column; one is called 'all'.
+        space: names and colours of the ids.
+    """
+    return {
+        'Means': _means(groups),
+        'Classes': _classes(groups, space),
+        'Confusion': _confusion(groups['all'], space),
+        'Curves': curves_svg(groups['all']),
+    }
+
+
+def key_figures(result: Mapping[str, Any]) -> str:
+    """The figures one looks for first, in large."""
+    key = {
+        'mIoU': result['miou'],
+        'pixel accuracy': result['pixel_accuracy'],
+        'boundary F1': result['boundary_f1'],
+        'calibration error': result['ece'],
+    }
+    cards = [f'<div><b>{percent(value)}</b>{name}</div>' for name, value in key.items()]
+    return f'<div class="key">{"".join(cards)}</div>\n'
 
 
 def _head(result: Mapping[str, Any]) -> str:
@@ -88,15 +112,8 @@ def _head(result: Mapping[str, Any]) -> str:
         else f'{settings["corruption"]}, severity {settings["severity"]}',
         f'{result["frames"]} frames',
     ]  # fmt: skip
-    key = {
-        'mIoU': result['miou'],
-        'pixel accuracy': result['pixel_accuracy'],
-        'boundary F1': result['boundary_f1'],
-        'calibration error': result['ece'],
-    }
-    cards = [f'<div><b>{percent(value)}</b>{name}</div>' for name, value in key.items()]
     line = escape(' · '.join(words).replace('_', ' '))
-    return f'<p class="faint">{line}</p>\n<div class="key">{"".join(cards)}</div>\n'
+    return f'<p class="faint">{line}</p>\n{key_figures(result)}'
 
 
 def _means(groups: Mapping[str, Mapping[str, Any]]) -> str:
