@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SEQUENCE ?=
+LOOP ?= 1
 export SAM2_BUILD_CUDA := 0
 
 ifneq ($(AMENT_PREFIX_PATH),)
@@ -42,7 +43,8 @@ $(READY): setup.py $(wildcard requirements/*.txt)
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m sartm_ros.demo --out demo_output $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
+	$(BIN)/python -m sartm_ros.demo --out demo_output --loop '$(LOOP)' \
+	  $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
 
 test: setup
 	$(BIN)/python -m pytest

@@ -372,8 +372,8 @@ def _add_replay(verbs: argparse._SubParsersAction) -> None:
         commands.replay,
         'Run a checkpoint over every pair of a bag, offline. Pairs are made and stalled cameras\n'
         "treated as by the node's default settings. The truth comes from the folder --labels, or\n"
-        'else from a topic. In the folder, the file stamps.csv, whose first line is stamp_ns,file,\n'
-        'says which RGB image each file is of; without it they go by order. No ROS is needed.',
+        'else from a topic. In it stamps.csv, whose first line is stamp_ns,file, says which RGB\n'
+        'image each file is of; without that list they go by order. No ROS is needed.',
         'sartm replay night_bag\n'
         'sartm replay night_bag --checkpoint my.safetensors --json night.json --report night\n'
         'sartm replay night_bag --labels labels --rgb-topic /camera/color/image_raw/compressed',

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -27,19 +27,18 @@ from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.files import write_file
 from sartm_model.labels import MFNET, LabelSpace
 from sartm_ros.bag import (
-    LABELS_TOPIC,
     RGB_TOPIC,
     THERMAL_TOPIC,
     BagPair,
     read_images,
-    read_pairs,
     topics,
 )
-from sartm_ros.images import stamp_ns, to_rgb, to_thermal
+from sartm_ros.images import to_rgb
 from sartm_ros.make_bag import Faults, write_bag
-from sartm_ros.replay import default_matcher, spread
+from sartm_ros.recorded import results
+from sartm_ros.replay import spread
 from sartm_ros.sheet import Row, contact_sheet, png_bytes, webp_bytes
-from sartm_ros.trial import LABELS, OVERLAY, Recording, drops, run_trial
+from sartm_ros.trial import Recording, drops, run_trial
 
 SEED = 990_010  # of the generated drive; persons and cars are found as often as in split test
 FRAMES = 40
@@ -57,9 +56,18 @@ def main(argv: list[str] | None = None) -> int:
         '--sequence', metavar='DIR', type=Path, help='folder with rgb/, thermal/, maybe labels/'
     )
     parser.add_argument('--checkpoint', metavar='F', default='demo', help='default: %(default)s')
+    parser.add_argument(
+        '--loop',
+        metavar='N',
+        type=int,
+        default=1,
+        help='play the bag N times; its stamps jump back in between (default: %(default)s)',
+    )
     args = parser.parse_args(argv)
+    if args.loop < 1:
+        parser.error(f'--loop is {args.loop}; expected 1 or more')
     try:
-        summary = run_demo(args.out, args.sequence, args.checkpoint)
+        summary = run_demo(args.out, args.sequence, args.checkpoint, args.loop)
     except SartmError as error:
         print(f'demo: error: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
@@ -70,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def run_demo(out: Path, sequence: Path | None, checkpoint: str) -> dict[str, Any]:
+def run_demo(out: Path, sequence: Path | None, checkpoint: str, passes: int = 1) -> dict[str, Any]:
     """Run the demo and leave in `out`: bag, recorded (a bag), sheet.png, animation.webp,
     summary.json and node.log.
 
@@ -78,6 +86,7 @@ def run_demo(out: Path, sequence: Path | None, checkpoint: str) -> dict[str, Any
         out: made where it is missing; what an earlier demo left there is replaced.
         sequence: folder with rgb/, thermal/ and maybe labels/; a generated drive where left out.
         checkpoint: a file, or 'demo'.
+        passes: how often the bag is played.
 
     Returns:
         The summary.
@@ -101,12 +110,13 @@ def run_demo(out: Path, sequence: Path | None, checkpoint: str) -> dict[str, Any
         height=first.shape[0],
         width=first.shape[1],
         log=out / 'node.log',
+        passes=passes,
     )
     if recording.exit_status != 0:
         raise SartmError(
             f'the node ended with status {recording.exit_status} on SIGINT; see {out / "node.log"}'
         )
-    if not recording.received_s:
+    if not any(recording.received_s):
         raise SartmError(
             f'the node published no labels; dropped: {drops(recording.counters)}, '
             f'see {out / "node.log"}'
@@ -137,6 +147,8 @@ def readable(summary: dict[str, Any]) -> str:
         ('latency', f'median {latency["median"]:.1f} ms, p99 {latency["p99"]:.1f} ms'),
         ('pair skew', f'median {skew["median"]:.1f} ms, max {skew["max"]:.1f} ms'),
     ]
+    if len(summary['labels_by_pass']) > 1:
+        lines.append(('by pass', ', '.join(map(str, summary['labels_by_pass'])) + ' labels'))
     if summary['metrics'] is not None:
         miou = f'{summary["metrics"]["miou"]:.1f} %, {summary["metrics"]["miou_present"]:.1f} %'
         frames = summary['frames_with_truth']
@@ -167,11 +179,13 @@ def _summary(
 ) -> dict[str, Any]:
     confusion = ConfusionMatrix(len(label_space))
     latencies_ms, skews_ms = [], []
-    for pair, row in _results(bag, recorded):
-        latencies_ms.append(_latency_ms(pair, recording))
-        skews_ms.append(abs(pair.skew_ns) / 1e6)
-        if row.truth is not None and row.labels is not None:
-            confusion.update(row.labels, row.truth)
+    for number in range(len(recording.received_s)):
+        for pair, row in results(bag, recorded, number, recording.received_s[number]):
+            latencies_ms.append(_latency_ms(pair, recording, number))
+            if pair.thermal is not None:
+                skews_ms.append(abs(pair.skew_ns) / 1e6)
+            if row.truth is not None and row.labels is not None:
+                confusion.update(row.labels, row.truth)
     counters = recording.counters
     return {
         'frames': topics(bag)[RGB_TOPIC].messages,
@@ -179,7 +193,8 @@ def _summary(
         'thermal_received': counters.get('thermal_received', 0),
         'pairs_in': counters.get('pairs_in', 0),
         'pairs_out': counters.get('pairs_out', 0),
-        'labels_received': len(recording.received_s),
+        'labels_received': sum(map(len, recording.received_s)),
+        'labels_by_pass': [len(received) for received in recording.received_s],
         'overlays_received': recording.overlays,
         'dropped': drops(counters),
         'latency_ms': spread(latencies_ms, 99, 'p99'),
@@ -190,53 +205,13 @@ def _summary(
     }
 
 
-def _latency_ms(pair: BagPair, recording: Recording) -> float:
+def _latency_ms(pair: BagPair, recording: Recording, number: int) -> float:
     """From the publication of the pair's later message to the receipt of its labels."""
-    sent_s = max(
-        recording.published_s[RGB_TOPIC, pair.stamp_ns],
-        recording.published_s[THERMAL_TOPIC, pair.stamp_ns + pair.skew_ns],
-    )
-    return 1e3 * (recording.received_s[pair.stamp_ns] - sent_s)
-
-
-def _results(bag: Path, recorded: Path) -> Iterator[tuple[BagPair, Row]]:
-    """The pairs for which the node published labels, and what there is to draw of each."""
-    labels_at = _by_stamp(recorded, LABELS)
-    overlay_at = _by_stamp(recorded, OVERLAY)
-    truth_topic = LABELS_TOPIC if LABELS_TOPIC in topics(bag) else None
-    for pair in read_pairs(bag, default_matcher(), labels_topic=truth_topic):
-        labels, overlay = labels_at(pair.stamp_ns), overlay_at(pair.stamp_ns)
-        if labels is None:
-            continue
-        yield (
-            pair,
-            Row(
-                caption='',
-                rgb=to_rgb(pair.rgb),
-                thermal=to_thermal(pair.thermal),
-                labels=to_thermal(labels),
-                overlay=None if overlay is None else to_rgb(overlay),
-                truth=None if pair.labels is None else to_thermal(pair.labels),
-            ),
-        )
-
-
-def _by_stamp(bag: Path, topic: str) -> Callable[[int], Any]:
-    """Looks a topic's message up by its header stamp; asked in rising order, it reads on once."""
-    if topic not in topics(bag):
-        return lambda stamp: None
-    messages = (message for _, message in read_images(bag, [topic]))
-    waiting: list[Any] = []
-
-    def look_up(stamp: int) -> Any:
-        while not waiting or stamp_ns(waiting[0].header) < stamp:
-            waiting[:] = [next(messages, None)]
-            if waiting[0] is None:
-                waiting.clear()
-                return None
-        return waiting[0] if stamp_ns(waiting[0].header) == stamp else None
-
-    return look_up
+    published_s = recording.published_s[number]
+    sent_s = published_s[RGB_TOPIC, pair.stamp_ns]
+    if pair.thermal is not None:
+        sent_s = max(sent_s, published_s[THERMAL_TOPIC, pair.stamp_ns + pair.skew_ns])
+    return 1e3 * (recording.received_s[number][pair.stamp_ns] - sent_s)
 
 
 def _draw(
@@ -247,8 +222,13 @@ def _draw(
     summary: dict[str, Any],
     out: Path,
 ) -> None:
-    """Write the contact sheet, of frames spread over the sequence, and the animation."""
-    count = len(recording.received_s)
+    """Write the contact sheet, of frames spread over the sequence, and the animation.
+
+    Both show the first pass that gave labels.
+    """
+    number = next(n for n, received in enumerate(recording.received_s) if received)
+    received = recording.received_s[number]
+    count = len(received)
     chosen = set(np.linspace(0, count - 1, min(SHEET_ROWS, count)).round().astype(int).tolist())
     title = f'SARTM: {summary["sequence"]}'
     dropped = sum(summary['dropped'].values())
@@ -260,10 +240,10 @@ def _draw(
         subtitle += f'; mIoU {summary["metrics"]["miou"]:.1f} %'
 
     def rows() -> Iterator[Row]:
-        for pair, row in _results(bag, recorded):
+        for pair, row in results(bag, recorded, number, recording.received_s[number]):
             caption = (
                 f'frame {pair.index}   skew {pair.skew_ns / 1e6:+.1f} ms   '
-                f'latency {_latency_ms(pair, recording):.0f} ms'
+                f'latency {_latency_ms(pair, recording, number):.0f} ms'
             )
             yield replace(row, caption=caption)
 
@@ -275,7 +255,7 @@ def _draw(
         for row in islice(rows(), ANIMATED_FRAMES)
     )
     # As fast as it was, also where only some of the pairs came out.
-    stamps = sorted(recording.received_s)
+    stamps = sorted(received)
     period_s = (stamps[-1] - stamps[0]) / 1e9 / (count - 1) if count > 1 else 1 / RATE_HZ
     write_file(out / 'animation.webp', webp_bytes(pictures, period_s))
 

@@ -54,22 +54,30 @@ class Recording:
     """What a trial gave, besides the recorded bag.
 
     Attributes:
-        published_s: monotonic time at which each (topic, header stamp in ns) was published.
-        received_s: monotonic time at which the labels of each header stamp came back.
+        published_s: of each pass through the bag, the monotonic time at which each (topic, header
+            stamp in ns) was published.
+        received_s: likewise that at which the labels of each header stamp came back.
         overlays: number of overlays that came back.
         counters: the node's own, from its last diagnostics.
         exit_status: of the node, after SIGINT.
     """
 
-    published_s: dict[tuple[str, int], float] = field(default_factory=dict)
-    received_s: dict[int, float] = field(default_factory=dict)
+    published_s: list[dict[tuple[str, int], float]] = field(default_factory=list)
+    received_s: list[dict[int, float]] = field(default_factory=list)
     overlays: int = 0
     counters: dict[str, int] = field(default_factory=dict)
     exit_status: int | None = None
 
 
 def run_trial(
-    bag: Path, out: Path, *, checkpoint: str, height: int, width: int, log: Path
+    bag: Path,
+    out: Path,
+    *,
+    checkpoint: str,
+    height: int,
+    width: int,
+    log: Path,
+    passes: int = 1,
 ) -> Recording:
     """Play `bag` at its recorded rate to a node and record its outputs as the bag `out`.
 
@@ -79,6 +87,7 @@ def run_trial(
         checkpoint: the node's parameter.
         height, width: size of the RGB images, for the node's warm-up.
         log: receives what the node prints.
+        passes: how often the bag is played; its stamps and the clock jump back between two.
 
     Raises SartmError where the node is not installed, does not become active or dies; the last
     lines of its log are part of the text.
@@ -98,7 +107,7 @@ def run_trial(
             open_writer(out) as write,
             _recorder(context, write) as recorder,
         ):
-            recorder.play(bag, process, log)
+            recorder.play(bag, process, log, passes)
             recording = recorder.recording
             process.send_signal(signal.SIGINT)
             recording.exit_status = process.wait(STOP_S)
@@ -142,7 +151,7 @@ class _Recorder:
             self._subscribe(DiagnosticArray, DIAGNOSTICS, QoSProfile(depth=10)),
         ]
 
-    def play(self, bag: Path, process: subprocess.Popen, log: Path) -> None:
+    def play(self, bag: Path, process: subprocess.Popen, log: Path, passes: int) -> None:
         """Wait until the node is ready, play the whole bag and wait for what is still to come."""
         present = topics(bag)
         inputs = {topic: present[topic].type for topic in (RGB_TOPIC, THERMAL_TOPIC)}
@@ -172,14 +181,17 @@ class _Recorder:
         seen = self._reports
         wait_for('the node reports nothing', lambda: self._reports > seen)
 
-        progress = tqdm(total=sum(present[t].messages for t in inputs), disable=None)
+        progress = tqdm(total=passes * sum(present[t].messages for t in inputs), disable=None)
 
         def note(message: RawMessage, now_s: float) -> None:
             key = (message.topic, stamp_ns(decode(message).header))
-            self.recording.published_s[key] = now_s
+            self.recording.published_s[-1][key] = now_s
             progress.update()
 
-        player.play(read_raw(bag, list(inputs)), on_publish=note)
+        for _ in range(passes):
+            self.recording.received_s.append({})
+            self.recording.published_s.append({})
+            player.play(read_raw(bag, list(inputs)), on_publish=note)
         progress.close()
         wait_for('the node has not finished', self._is_settled())
 
@@ -196,7 +208,12 @@ class _Recorder:
 
     def _note(self, topic: str, message: Any, now_s: float) -> None:
         if topic == LABELS:
-            self.recording.received_s[stamp_ns(message.header)] = now_s
+            stamp = stamp_ns(message.header)
+            passes = zip(self.recording.published_s, self.recording.received_s, strict=False)
+            # Of the last pass that has published it by now.
+            received = [there for sent, there in passes if (RGB_TOPIC, stamp) in sent]
+            if received:
+                received[-1][stamp] = now_s
         elif topic == OVERLAY:
             self.recording.overlays += 1
         elif topic == DIAGNOSTICS:

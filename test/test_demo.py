@@ -193,3 +193,26 @@ def test_the_player_refuses_what_it_cannot_play(tmp_path):
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert 'missing' in result.stderr
+
+
+def test_the_node_goes_on_where_the_bag_begins_again(tmp_path, demo):
+    _, checkpoint, out, _ = demo
+    sequence = out.parent / 'drive'
+    arguments = ['--out', tmp_path / 'out', '--sequence', sequence, '--loop', 2]
+    result = python('sartm_ros.demo', *arguments, '--checkpoint', checkpoint)
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
+    assert summary['frames'] == FRAMES
+    assert summary['rgb_received'] == summary['thermal_received'] == 2 * FRAMES
+    replaced = summary['dropped'].get('replaced', 0)
+    assert summary['dropped'].keys() <= {'replaced'}
+    assert summary['pairs_in'] == 2 * FRAMES
+    assert sum(summary['labels_by_pass']) == summary['pairs_out'] == 2 * FRAMES - replaced
+    assert all(summary['labels_by_pass'])
+    assert summary['frames_with_truth'] == summary['pairs_out']
+    assert f'{summary["labels_by_pass"][0]}, {summary["labels_by_pass"][1]} labels' in result.stdout
+
+    numbers = [frame_of(m) for m in recorded(tmp_path / 'out' / 'recorded')['/sartm/labels']]
+    assert sum(b <= a for a, b in pairwise(numbers)) == 1  # back to the start once
+    animation = Image.open(tmp_path / 'out' / 'animation.webp')
+    assert getattr(animation, 'n_frames', 1) == summary['labels_by_pass'][0]
