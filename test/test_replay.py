@@ -15,32 +15,45 @@ import numpy as np
 import pytest
 from PIL import Image
 from rosbags.typesys import Stores, get_typestore
+from untrained import save_untrained
 
-from sartm_model.datasets.base import Frame
+from sartm_model.datasets.base import Frame, PairDataset
+from sartm_model.datasets.synthetic import render_sequence
 from sartm_model.errors import SartmError
+from sartm_model.evaluation.evaluate import Answer, evaluate
+from sartm_model.evaluation.tta import probabilities
 from sartm_model.labels import MFNET
-from sartm_model.predictor import Prediction
+from sartm_model.predictor import Prediction, Predictor
 from sartm_ros.bag import (
     COMPRESSED_TYPE,
+    LABELS_TOPIC,
+    RGB_TOPIC,
     THERMAL_TOPIC,
     RawMessage,
+    Storage,
     decode,
     open_writer,
     read_raw,
 )
 from sartm_ros.make_bag import START_NS, Faults, write_bag
+from sartm_ros.parameters import Parameters
 from sartm_ros.replay import replay
 
 SHAPE = (12, 16)
 
 
 class ThresholdPredictor:
-    """Says 'person' where thermal is above 100, 'car' where red is above 100, in this order."""
+    """Says 'person' where thermal is above 100, 'car' where red is above 100, in this order.
+
+    Without thermal there are no persons.
+    """
 
     label_space = MFNET
 
     def predict(self, rgb, thermal, *, confidence=False, overlay=False, time_s=None):
-        labels = np.where(thermal > 100, 2, np.where(rgb[..., 0] > 100, 1, 0)).astype(np.uint8)
+        labels = np.where(rgb[..., 0] > 100, 1, 0).astype(np.uint8)
+        if thermal is not None:
+            labels[thermal > 100] = 2
         return Prediction(labels, None, np.array(rgb) if overlay else None)
 
 
@@ -57,7 +70,7 @@ def make_frames(count: int) -> list[Frame]:
     ]
 
 
-def accuracy(frames: list[Frame]) -> float:
+def accuracy(frames: list[Frame], with_thermal: bool = True) -> float:
     """Percent of the labelled pixels that the threshold gets right, pixel by pixel."""
     right = total = 0
     for frame in frames:
@@ -68,7 +81,8 @@ def accuracy(frames: list[Frame]) -> float:
             for x in range(SHAPE[1]):
                 if frame.labels[y, x] == 255:
                     continue
-                said = 2 if frame.thermal[y, x] > 100 else int(frame.rgb[y, x, 0] > 100)
+                warm = with_thermal and frame.thermal[y, x] > 100
+                said = 2 if warm else int(frame.rgb[y, x, 0] > 100)
                 right += said == frame.labels[y, x]
                 total += 1
     return 100 * right / total
@@ -98,6 +112,134 @@ def test_labels_of_a_folder_go_by_the_order_of_the_rgb_images(tmp_path):
     assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames[::3]))
 
 
+def test_labels_of_a_folder_go_by_the_list_of_stamps(tmp_path):
+    frames = make_frames(8)
+    unlabelled = [replace(frame, labels=None) for frame in frames]
+    write_bag(unlabelled, tmp_path / 'bag', faults=Faults(drop=0.3, seed=2))
+    (tmp_path / 'labels').mkdir()
+    lines = ['stamp_ns,file']
+    for number in (6, 1, 3):
+        lines.append(f'{START_NS + number * 100_000_000},{number}.png')
+        assert cv2.imwrite(str(tmp_path / 'labels' / f'{number}.png'), frames[number].labels)
+    (tmp_path / 'labels' / 'stamps.csv').write_text('\n'.join(lines) + '\n')
+    report = tmp_path / 'report'
+    result = replay(tmp_path / 'bag', ThresholdPredictor(), labels=tmp_path / 'labels',
+                    report=report)  # fmt: skip
+    stamps = [int(line['stamp_ns']) for line in csv.DictReader((report / 'frames.csv').open())]
+    out = [number for number in (1, 3, 6) if START_NS + number * 100_000_000 in stamps]
+    assert 0 < result['frames_with_truth'] == len(out)
+    expected = accuracy([frames[number] for number in out])
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(expected)
+
+    (tmp_path / 'labels' / 'stamps.csv').write_text('stamp_ns,file\n17,3.png\n')
+    with pytest.raises(SartmError, match=r'no stamp in .*stamps\.csv'):
+        replay(tmp_path / 'bag', ThresholdPredictor(), labels=tmp_path / 'labels')
+
+
+def test_labels_that_were_received_late_still_count(tmp_path):
+    frames = make_frames(5)
+    write_bag(frames, tmp_path / 'prompt')
+
+    def later(raw: RawMessage) -> RawMessage:
+        late_ns = 350_000_000 if raw.topic == LABELS_TOPIC else 0
+        return replace(raw, time_ns=raw.time_ns + late_ns)
+
+    rewrite(tmp_path / 'prompt', tmp_path / 'bag', later)
+    result = replay(tmp_path / 'bag', ThresholdPredictor())
+    assert result['frames_with_truth'] == 5
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames))
+
+
+def test_a_frozen_thermal_camera_is_left_out_as_the_node_does(tmp_path):
+    frames = make_frames(20)
+    write_bag(frames, tmp_path / 'bag', faults=Faults(freezes=((0.5, 1.0),)))
+    report = tmp_path / 'report'
+    result = replay(tmp_path / 'bag', ThresholdPredictor(), report=report)
+    # Frozen from 0.5 s to below 1.5 s; what it repeats is of 0.4 s, and known 0.3 s later.
+    alone = range(7, 15)
+    lines = list(csv.DictReader((report / 'frames.csv').open()))
+    assert [line['modality'] for line in lines] == [
+        'rgb' if number in alone else 'both' for number in range(20)
+    ]
+    assert [number for number, line in enumerate(lines) if line['thermal'] == 'frozen'] == [*alone]
+    assert [line['skew_ms'] for line in lines][6:8] == ['0.000', '']
+    assert result['modalities'] == {'both': 12, 'rgb': 8}
+    assert result['stalls'] == {'thermal_frozen': 8}
+    assert result['dropped'] == {}
+    parts = result['metrics_by_modality']
+    assert parts['rgb']['frames'] == 8
+    expected = accuracy([frames[number] for number in alone], with_thermal=False)
+    assert parts['rgb']['pixel_accuracy'] == pytest.approx(expected)
+    total = np.array(parts['rgb']['confusion']) + np.array(parts['both']['confusion'])
+    assert total.tolist() == result['metrics']['confusion']
+    text = (report / 'report.html').read_text()
+    assert '12 RGB and thermal' in text
+    assert '8 RGB alone' in text
+
+    dropping = replay(
+        tmp_path / 'bag', ThresholdPredictor(), settings=Parameters(thermal_on_stall='drop')
+    )
+    assert dropping['pairs'] == 12
+    assert dropping['dropped'] == {'stall_frozen': 8}
+
+
+def test_rgb_goes_on_alone_in_a_gap_of_thermal(tmp_path):
+    write_bag(make_frames(20), tmp_path / 'whole')
+    with open_writer(tmp_path / 'bag') as write:
+        for raw in read_raw(tmp_path / 'whole'):
+            gone = START_NS + 500_000_000 <= raw.time_ns < START_NS + 1_500_000_000
+            if not (raw.topic == THERMAL_TOPIC and gone):
+                write(raw)
+    result = replay(tmp_path / 'bag', ThresholdPredictor())
+    assert result['messages'][THERMAL_TOPIC] == 10
+    assert result['modalities']['both'] == 9  # RGB at 1.5 s does not wait for who was not there
+    assert result['modalities']['rgb'] == result['stalls']['thermal_gap'] > 5
+    lost = sum(n for reason, n in result['dropped'].items() if reason.startswith('rgb_'))
+    assert result['pairs'] + lost == 20
+    assert result['frames_with_truth'] == result['pairs']
+
+
+def test_thermal_alone_has_no_truth_and_no_place_among_the_rgb_images(tmp_path):
+    write_bag(make_frames(20), tmp_path / 'whole')
+    with open_writer(tmp_path / 'bag') as write:
+        for raw in read_raw(tmp_path / 'whole'):
+            gone = START_NS + 500_000_000 <= raw.time_ns < START_NS + 1_500_000_000
+            if not (raw.topic == RGB_TOPIC and gone):
+                write(raw)
+
+    class AnyPredictor(ThresholdPredictor):
+        def predict(self, rgb, thermal, **asked):
+            if rgb is None:
+                rgb = np.repeat(thermal[..., None], 3, axis=2)
+            return super().predict(rgb, thermal, **asked)
+
+    settings = Parameters(rgb_on_stall='thermal_only')
+    result = replay(tmp_path / 'bag', AnyPredictor(), settings=settings, report=tmp_path / 'report')
+    assert result['modalities']['thermal'] > 5
+    assert result['frames_with_truth'] == result['modalities']['both'] == 10
+    lines = list(csv.DictReader((tmp_path / 'report' / 'frames.csv').open()))
+    assert {line['rgb_index'] for line in lines if line['modality'] == 'thermal'} == {''}
+
+
+def test_the_metrics_are_those_of_an_evaluation(tmp_path):
+    predictor = Predictor(save_untrained(tmp_path / 'nano.safetensors'))
+    frames = Drive()
+    bag = tmp_path / 'bag'
+    write_bag(frames, bag, storage='sqlite3')
+
+    def answer(frame: Frame) -> Answer:
+        confidence, labels = probabilities(predictor, frame.rgb, frame.thermal).max(dim=0)
+        return Answer(labels.byte().numpy(), confidence.numpy())
+
+    expected = evaluate(answer, frames)
+    replayed = replay(bag, predictor)['metrics']
+    for name in ('miou', 'miou_present', 'pixel_accuracy', 'boundary_f1', 'confusion'):
+        assert replayed[name] == expected[name]
+    assert list(replayed['frame_miou'].values()) == list(expected['frame_miou'].values())
+    # The node's confidence has 8 bits.
+    assert replayed['ece'] == pytest.approx(expected['ece'], abs=0.1)
+
+
 def test_without_truth_there_are_no_metrics(tmp_path):
     write_bag([replace(f, labels=None) for f in make_frames(3)], tmp_path / 'bag')
     result = replay(tmp_path / 'bag', ThresholdPredictor())
@@ -105,8 +247,8 @@ def test_without_truth_there_are_no_metrics(tmp_path):
     assert result['frames_with_truth'] == 0
 
 
-def rewrite(source: Path, out: Path, change) -> None:
-    with open_writer(out) as write:
+def rewrite(source: Path, out: Path, change, storage: Storage = 'mcap') -> None:
+    with open_writer(out, storage) as write:
         for raw in read_raw(source):
             write(change(raw))
 
@@ -195,27 +337,66 @@ def test_report(tmp_path):
     assert Image.open(io.BytesIO(embedded)).size[0] > 1000
 
 
-def test_a_bag_of_compressed_images_gives_what_the_images_give(tmp_path):
-    """RGB and truth as PNG, thermal as 16-bit PNG, as `ros2 bag record` takes them."""
-    frames = make_frames(4)
+class Drive(PairDataset):
+    """Four generated scenes."""
+
+    label_space = MFNET
+
+    def __init__(self) -> None:
+        self._frames = list(render_sequence(3, 4, 64, 96))
+        self.names = [frame.name for frame in self._frames]
+
+    def __getitem__(self, index: int) -> Frame:
+        return self._frames[index]
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+@pytest.mark.parametrize('kind', ['png', 'jpg'])
+def test_a_bag_of_compressed_images_gives_what_the_images_give(tmp_path, kind, storage):
+    """RGB as PNG or JPEG, truth as PNG, thermal as 16-bit PNG, as `ros2 bag record` takes them."""
+    frames = [replace(f, thermal=f.thermal.astype(np.uint16) * 64) for f in make_frames(4)]
     write_bag(frames, tmp_path / 'raw')
     types = get_typestore(Stores.ROS2_JAZZY)
     compressed_type = types.types['sensor_msgs/msg/CompressedImage']
+    decoded = []  # JPEG changes the colours
 
     def compressed(raw: RawMessage) -> RawMessage:
         message = decode(raw)
-        pixels = message.data.reshape(*SHAPE, -1)[..., ::-1]
         if raw.topic == THERMAL_TOPIC:
-            pixels = pixels.astype(np.uint16)
+            pixels = message.data.view(np.uint16).reshape(SHAPE)
+        else:
+            pixels = message.data.reshape(*SHAPE, -1)[..., ::-1]
+        suffix = kind if raw.topic == RGB_TOPIC else 'png'
+        data = np.frombuffer(cv2.imencode(f'.{suffix}', pixels)[1].tobytes(), np.uint8)
+        if raw.topic == RGB_TOPIC:
+            decoded.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        name = {'png': 'png', 'jpg': 'jpeg'}[suffix]
+        packed = 'bgr8' if raw.topic == RGB_TOPIC else ''
         new = compressed_type(
             header=message.header,
-            format=f'{message.encoding}; png compressed bgr8',
-            data=np.frombuffer(cv2.imencode('.png', pixels)[1].tobytes(), np.uint8),
+            format=f'{message.encoding}; {name} compressed {packed}',
+            data=data,
         )
-        data = bytes(types.serialize_cdr(new, COMPRESSED_TYPE))
-        return replace(raw, type=COMPRESSED_TYPE, data=data)
+        cdr = bytes(types.serialize_cdr(new, COMPRESSED_TYPE))
+        return replace(raw, topic=f'{raw.topic}/compressed', type=COMPRESSED_TYPE, data=cdr)
 
-    rewrite(tmp_path / 'raw', tmp_path / 'compressed', compressed)
-    result = replay(tmp_path / 'compressed', ThresholdPredictor())
+    rewrite(tmp_path / 'raw', tmp_path / 'compressed', compressed, storage)
+
+    class Counts(ThresholdPredictor):
+        def predict(self, rgb, thermal, **asked):
+            assert thermal.dtype == np.uint16
+            return super().predict(rgb, thermal // 64, **asked)
+
+    result = replay(
+        tmp_path / 'compressed',
+        Counts(),
+        rgb_topic=f'{RGB_TOPIC}/compressed',
+        thermal_topic=f'{THERMAL_TOPIC}/compressed',
+        labels_topic=f'{LABELS_TOPIC}/compressed',
+    )
     assert result['pairs'] == result['frames_with_truth'] == 4
-    assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames))
+    seen = [
+        replace(frame, rgb=rgb, thermal=(frame.thermal // 64).astype(np.uint8))
+        for frame, rgb in zip(frames, decoded, strict=True)
+    ]
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(seen))
