@@ -251,6 +251,11 @@ def test_a_report_without_matplotlib_is_refused_before_anything_is_measured(
 def test_bags_that_cannot_be_made_or_replayed(capsys, folders, checkpoint):
     images = ['--rgb', folders / 'rgb', '--thermal', folders / 'thermal']
     expect_error(capsys, folders / 'b', 'make-bag', *images, '--out', folders / 'b', '--rate', 0)
+    for fault, value in (('freeze', '2'), ('freeze', '1:0'), ('drop', 1), ('jitter', -1)):
+        line = expect_error(
+            capsys, folders / 'b', 'make-bag', *images, '--out', folders / 'b', f'--{fault}', value
+        )
+        assert fault in line
     assert run('make-bag', *images, '--out', folders / 'bag') == 0
     before = sorted((folders / 'bag').iterdir())
     assert 'exists' in expect_error(capsys, None, 'make-bag', *images, '--out', folders / 'bag')
@@ -441,3 +446,16 @@ def test_make_bag_and_replay(capsys, folders, checkpoint):
     assert run('replay', bag, '--checkpoint', checkpoint, '--labels', folders / 'labels') == 0
     from_folder = json.loads(capsys.readouterr().out)
     assert from_folder['metrics'] == from_topic['metrics']
+
+
+def test_make_bag_with_faults(capsys, folders, checkpoint):
+    images = ['--rgb', folders / 'rgb', '--thermal', folders / 'thermal']
+    faults = ['--jitter', 0.01, '--thermal-offset', 0.02, '--freeze', '0.1:1', '--seed', 5]
+    bag = folders / 'bag'
+    assert run('make-bag', *images, '--out', bag, '--rate', 2, *faults) == 0
+    out = folders / 'replay.json'
+    assert run('replay', bag, '--checkpoint', checkpoint, '--json', out) == 0
+    result = json.loads(out.read_text())
+    assert result['skew_ms'] == {'median': 20.0, 'max': 20.0}
+    assert result['modalities'] == {'both': 1, 'rgb': 2}
+    assert result['stalls'] == {'thermal_frozen': 2}
