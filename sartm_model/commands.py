@@ -196,6 +196,8 @@ def replay(args: Namespace) -> None:
     from sartm_ros.bag import RGB_TOPIC, THERMAL_TOPIC
     from sartm_ros.replay import replay as run_over_bag
 
+    if args.report is not None:
+        _report_writer(args.report)  # of the same parts
     result = run_over_bag(
         args.bag,
         _predictor(args),

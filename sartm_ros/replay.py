@@ -147,6 +147,7 @@ def replay(
     overall = Tally(label_space)
     for tally in tallies.values():
         overall.add(tally)
+    overall.frame_miou = dict(sorted(overall.frame_miou.items(), key=lambda one: int(one[0])))
     if labels is not None and (labels / STAMPS).exists() and not overall.confusion.frames:
         raise SartmError(
             f'no stamp in {labels / STAMPS} is that of a pair; expected header stamps of '
