@@ -16,7 +16,11 @@ import numpy as np
 
 from sartm_model.errors import SartmError
 
+MAX_PIXELS = 2**26
+"""8192 x 8192: a few bytes can claim any size, and the decoder believes them."""
+
 _JPEG, _JPEG_SCAN, _JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
+_JPEG_NO_FRAME = (0xC4, 0xC8, 0xCC)  # tables among the frame headers' markers
 _PNG, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND'
 
 _ENCODINGS = {
@@ -46,8 +50,8 @@ def decompress(msg: Any) -> Decompressed:
     that the encoder was handed something else than BGR. A Bayer pattern stays one.
 
     Raises:
-        SartmError: it is neither JPEG nor PNG, is not whole or is damaged, or has a kind of pixel
-            that is not read.
+        SartmError: it is neither JPEG nor PNG, is not whole or is damaged, claims more than
+            `MAX_PIXELS`, or has a kind of pixel that is not read.
     """
     import cv2
 
@@ -121,3 +125,34 @@ def _check_whole(data: np.ndarray, format_: str) -> None:
             f'a compressed image ({format_!r}, {len(content)} bytes) is cut off: '
             'its end marker is missing'
         )
+    size = _jpeg_size(content) if content.startswith(_JPEG) else _png_size(content)
+    if size is None:
+        raise SartmError(f'a compressed image ({format_!r}, {len(content)} bytes) is damaged')
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise SartmError(
+            f'a compressed image ({format_!r}, {len(content)} bytes) claims {width}x{height} '
+            f'pixels; expected at most {MAX_PIXELS}'
+        )
+
+
+def _png_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height by the header, which is the first chunk."""
+    if content[12:16] != b'IHDR':
+        return None
+    return int.from_bytes(content[16:20], 'big'), int.from_bytes(content[20:24], 'big')
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height by the frame header, which comes after segments that tell their length."""
+    at = len(_JPEG) - 1
+    while content[at : at + 1] == b'\xff' and at + 9 <= len(content):
+        marker = content[at + 1]
+        if marker == 0xFF:  # filling
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in _JPEG_NO_FRAME:
+            height, width = content[at + 5 : at + 7], content[at + 7 : at + 9]
+            return int.from_bytes(width, 'big'), int.from_bytes(height, 'big')
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], 'big')
+    return None
