@@ -16,14 +16,15 @@ class LatestWorker(Generic[Item]):
 
     Args:
         work: called with an item, in the worker's thread.
-        on_error: called in that thread with what `work` raised; the thread then goes on.
+        on_error: called in that thread with what `work` raised; the thread then goes on, after as
+            many seconds as it returns. What is given meanwhile waits, and `stop` does not.
         name: of the thread.
     """
 
     def __init__(
         self,
         work: Callable[[Item], None],
-        on_error: Callable[[Exception], None],
+        on_error: Callable[[Exception], float | None],
         name: str = 'worker',
     ) -> None:
         self._work = work
@@ -72,11 +73,14 @@ class LatestWorker(Generic[Item]):
                 if self._stopping:
                     return
                 item = self._taken[0]
+            pause_s = None
             try:
                 self._work(item)
             except Exception as error:
-                self._on_error(error)
+                pause_s = self._on_error(error)
             del item  # its images, while the thread waits
             with self._condition:
+                if pause_s:
+                    self._condition.wait_for(lambda: self._stopping, pause_s)
                 self._taken[:] = self._waiting
                 self._waiting.clear()

@@ -119,6 +119,50 @@ def test_stop_finishes_the_current_item_and_counts_the_rest(gate):
     assert left == [1]
 
 
+def test_a_pause_after_an_error_keeps_only_the_newest_item():
+    worked, paused, reported = [], threading.Event(), []
+
+    def work(item):
+        worked.append(item)
+        if item == 'bad':
+            raise MemoryError
+
+    def on_error(error):
+        assert paused.wait(TIMEOUT_S)
+        reported.append(error)
+        return 1e-3
+
+    worker = LatestWorker(work, on_error)
+    worker.start()
+    worker.put('bad')
+    assert [worker.put(item) for item in (1, 2, 3)] == [False, True, True]
+    paused.set()
+    while len(worked) < 2:
+        time.sleep(0.001)
+    worker.stop()
+    assert worked == ['bad', 3]
+    assert [type(error) for error in reported] == [MemoryError]
+
+
+def test_stop_does_not_wait_for_a_pause():
+    failed = threading.Event()
+
+    def work(item):
+        raise MemoryError
+
+    def on_error(error):
+        failed.set()
+        return 1e6  # far longer than any test runs
+
+    worker = LatestWorker(work, on_error)
+    worker.start()
+    worker.put('bad')
+    worker.put('waits')
+    assert failed.wait(TIMEOUT_S)
+    assert worker.stop() == 1
+    assert not worker._thread.is_alive()
+
+
 def test_stop_without_start():
     worker = LatestWorker(print, print)
     worker.put(1)
