@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sartm_model import checkpoint as checkpoints
 from sartm_model.errors import SartmError
+from sartm_model.labels import IGNORE_ID
 from sartm_model.network import Sartm
 from sartm_model.preprocess import (
     HeldRange,
@@ -38,8 +39,9 @@ class Prediction:
     """What is known of one pair; H x W is the RGB image's size.
 
     Attributes:
-        labels: uint8 `[H, W]` of class ids.
-        confidence: uint8 `[H, W]`, the predicted class's probability times 255; None if not asked.
+        labels: uint8 `[H, W]` of class ids; 255 where the network gave no number.
+        confidence: uint8 `[H, W]`, the predicted class's probability times 255, 0 where there is
+            none; None if not asked.
         overlay: uint8 RGB `[H, W, 3]`, the image with class colours laid over; None if not asked.
         stages_s: seconds it took by stage: upload (normalisation included), network, download
             (with the labels and pictures that are made of the probabilities).
@@ -152,9 +154,10 @@ class Predictor:
         probabilities = self.probabilities(inputs.rgb, inputs.thermal)
         clock.mark('network')
         probability, labels = probabilities.max(dim=0)  # [H, W]
+        labels = labels.masked_fill(probability.isnan(), IGNORE_ID)  # one NaN is the maximum of all
         planes = {'labels': labels.to(torch.uint8)}
         if confidence:
-            planes['confidence'] = (probability * 255).round().to(torch.uint8)
+            planes['confidence'] = (probability.nan_to_num(0) * 255).round().to(torch.uint8)
         if overlay:
             planes['overlay'] = self._blend(inputs.backdrop, labels, overlay_opacity)
         return replace(_download(planes), stages_s=clock.seconds('download'))

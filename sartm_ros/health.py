@@ -36,6 +36,9 @@ STALLS = {
 }
 """What a camera does, and what to look at."""
 
+FAILURES = ('bad_frame', 'failed', 'out_of_memory')
+"""Drops whose error is told."""
+
 HINTS = {
     'rgb_no_stamp': 'the RGB driver leaves header.stamp empty',
     'thermal_no_stamp': 'the thermal driver leaves header.stamp empty',
@@ -69,6 +72,7 @@ class Health:
         self._served: Counter[str] = Counter()
         self._stalled: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
+        self._nan_outputs = 0
         self._samples_s = {name: deque[float](maxlen=SAMPLES) for name in _SAMPLED}
         self._last_error, self._last_error_s = '', 0.0
         self._reported: Mapping[str, int] = Counter()
@@ -112,6 +116,11 @@ class Health:
             for stage, seconds in stages_s.items():
                 self._samples_s[stage].append(seconds)
 
+    def not_a_number(self) -> None:
+        """A result has pixels for which the network gave NaN."""
+        with self._lock:
+            self._nan_outputs += 1
+
     def dropped(self, reason: str, count: int = 1, error: str = '') -> None:
         """`count` pairs or messages were dropped; `error` is the text for the diagnostics."""
         with self._lock:
@@ -133,6 +142,8 @@ class Health:
             result |= {'pairs_in': self._pairs_in, 'pairs_out': self._pairs_out}
             result |= {f'served_{name}': self._served[name] for name in MODALITIES}
             result |= {name: self._stalled[name] for name in STALLS if self._stalled[name]}
+            if self._nan_outputs:
+                result['nan_outputs'] = self._nan_outputs
             return result | {f'dropped.{name}': dropped[name] for name in sorted(dropped)}
 
     def report(
@@ -158,8 +169,11 @@ class Health:
             served = _what_was_served(stalls, new)
             hints = [f'{topics[name.partition("_")[0]]}: {STALLS[name]}' for name in stalls]
             return Report(WARN, '; '.join([served, silence or ' '.join(hints)]), values)
-        if new.get('dropped.bad_frame') or new.get('dropped.failed'):
+        if any(new.get(f'dropped.{reason}') for reason in FAILURES):
             text = f'frames that could not be used: {values["last_error"]}'
+            return Report(WARN, text, values)
+        if new.get('nan_outputs'):
+            text = f'NaN from the network in {new["nan_outputs"]} results: unknown (255) there'
             return Report(WARN, text, values)
         if not new['pairs_in'] and new['rgb_received']:
             return Report(WARN, _why_no_pairs(new), values)

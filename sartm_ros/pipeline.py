@@ -13,11 +13,15 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from sartm_model.errors import SartmError
+from sartm_model.labels import IGNORE_ID
 from sartm_ros.filters import MessageFilterMatcher
 from sartm_ros.health import TOPICS, Health
 from sartm_ros.images import stamp_ns
 from sartm_ros.matcher import Pair, PairMatcher
+from sartm_ros.out_of_memory import free_memory, is_out_of_memory, next_pause_s
 from sartm_ros.parameters import Parameters, homography, seconds_to_ns
 from sartm_ros.stalls import StallPolicy
 from sartm_ros.worker import LatestWorker
@@ -56,6 +60,7 @@ class Pipeline:
         self.apply(settings)
         self._stalls = StallPolicy()
         self._told = dict.fromkeys(TOPICS, 'ok')
+        self._pause_s = 0.0  # the last one for want of memory, since a pair came out
         self._prepared: Parameters | None = None  # what the predictor is set to
         self._worker: LatestWorker[tuple[Pair, int]] = LatestWorker(
             self._infer, self._failed, 'inference'
@@ -119,6 +124,8 @@ class Pipeline:
             time_s=pair.stamp_ns * 1e-9,
         )
         predicted_ns = time.monotonic_ns()
+        self._pause_s = 0.0
+        self._report_nan(prediction.labels)
         outputs.publish('labels', prediction.labels, header)
         published_ns = time.monotonic_ns()
         latency_s = (published_ns - pair.arrival_ns) * 1e-9
@@ -175,15 +182,38 @@ class Pipeline:
                     f'{which} {state}', f'{which} stalls: {state} ({which}.on_stall: {policy})'
                 )
 
-    def _failed(self, error: Exception) -> None:
-        """A pair is lost; the thread goes on with the next."""
+    def _report_nan(self, labels: np.ndarray) -> None:
+        """Count a result in which the network gave no number for some pixel."""
+        if labels.max() == IGNORE_ID:
+            self._health.not_a_number()
+            share = np.count_nonzero(labels == IGNORE_ID) / labels.size
+            self._warn(
+                'nan',
+                f'the network gave NaN for {share:.1%} of the pixels, which are published as '
+                f'{IGNORE_ID}: is the checkpoint sound? In fp16 try precision bf16 or fp32',
+            )
+
+    def _failed(self, error: Exception) -> float:
+        """A pair is lost; the thread goes on with the next, after the seconds returned."""
         if isinstance(error, SartmError):
             self._health.dropped('bad_frame', error=str(error))
             self._warn('bad_frame', f'frame dropped: {error}')
+        elif is_out_of_memory(error):
+            self._pause_s = next_pause_s(self._pause_s)
+            self._health.dropped('out_of_memory', error=f'{type(error).__name__}: {error}')
+            self._warn(
+                'out_of_memory',
+                f'frame dropped, out of memory: {error}. The next is tried in {self._pause_s:g} s; '
+                'what else uses the device? Smaller images, precision fp16 or a smaller network '
+                'need less',
+            )
+            free_memory(error)
+            return self._pause_s
         else:
             text = ''.join(traceback.format_exception(error))
             self._health.dropped('failed', error=f'{type(error).__name__}: {error}')
             self._warn('failed', f'frame dropped, inference failed:\n{text}')
+        return 0.0
 
 
 def make_matcher(settings: Parameters) -> PairMatcher | MessageFilterMatcher:

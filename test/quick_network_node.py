@@ -33,7 +33,7 @@ def predict(
         assert rgb is not None
         labels = np.full(rgb.shape[:2], 150, np.uint8)
     elif thermal[0, 0] == 255:
-        raise RuntimeError('out of memory')
+        raise RuntimeError('no such kernel')
     else:
         labels = (thermal % 100).astype(np.uint8)
     labels[0, 0] = 100 + confidence + 2 * overlay

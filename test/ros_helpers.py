@@ -45,7 +45,7 @@ QUICK = 'quick_network_node.py'
 """The node with an instant network, for `running_node`."""
 
 DROPS = (
-    *('replaced', 'bad_frame', 'failed', 'stopped'),
+    *('replaced', 'bad_frame', 'failed', 'out_of_memory', 'stopped'),
     *('stall_frozen', 'stall_flat', 'stall_gap'),
 )
 MATCHER_DROPS = (
@@ -59,7 +59,7 @@ MATCHER_DROPS = (
 COUNTS = (
     *('rgb_received', 'thermal_received', 'pairs_in', 'pairs_out'),
     *('served_both', 'served_rgb', 'served_thermal'),
-    *('thermal_frozen', 'thermal_flat', 'thermal_gap', 'rgb_gap'),
+    *('thermal_frozen', 'thermal_flat', 'thermal_gap', 'rgb_gap', 'nan_outputs'),
     *(f'dropped.{reason}' for reason in (*DROPS, *MATCHER_DROPS)),
 )
 

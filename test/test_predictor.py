@@ -186,3 +186,26 @@ def test_settings_that_cannot_be_used(checkpoint):
         Predictor(checkpoint, device='cpu', head='best')
     with pytest.raises(SartmError, match='low < high'):
         ThermalRange('fixed', 5, 5)
+
+
+def test_pixels_without_a_number_are_unknown(checkpoint, monkeypatch):
+    rgb, thermal = images()
+    predictor = Predictor(checkpoint, device='cpu')
+    asked = {'confidence': True, 'overlay': True, 'overlay_opacity': 1.0}
+    sound = predictor.predict(rgb, thermal, **asked)
+    bad = np.zeros(thermal.shape, bool)
+    bad[3:9, 5] = True
+    run = predictor.probabilities
+
+    def spoilt(*pair):
+        probability = run(*pair).clone()
+        for index, (row, column) in enumerate(zip(*bad.nonzero(), strict=True)):
+            probability[index % len(MFNET), row, column] = float('nan')  # of one class or another
+        return probability
+
+    monkeypatch.setattr(predictor, 'probabilities', spoilt)
+    found = predictor.predict(rgb, thermal, **asked)
+    np.testing.assert_array_equal(found.labels, np.where(bad, 255, sound.labels))
+    np.testing.assert_array_equal(found.confidence, np.where(bad, 0, sound.confidence))
+    np.testing.assert_array_equal(found.overlay[~bad], sound.overlay[~bad])
+    assert (found.overlay[bad] == MFNET.palette()[255]).all()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sartm_ros.memory import free_memory, is_out_of_memory, next_pause_s
+from sartm_ros.out_of_memory import free_memory, is_out_of_memory, next_pause_s
 
 ENORMOUS = 2**60
 """Bytes; more than a process may address."""
