@@ -1,0 +1,123 @@
+"""A network that raises, gives NaN or runs out of memory, in a node over DDS."""
+
+from __future__ import annotations
+
+import signal
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+from faults import FAULTY, SIZE, Exchange, label_of
+from faulty_network_node import FAULTS, NAN_ROWS
+from rclpy.qos import QoSProfile
+from ros_helpers import Peer, random_checkpoint, running_node, stamp_of, wait_until
+from sensor_msgs.msg import Image
+
+CODES = {name: code for code, name in enumerate(FAULTS)}
+
+
+@pytest.fixture(scope='module')
+def node(tmp_path_factory):
+    """All tests here use the one process."""
+    parameters = {'checkpoint': random_checkpoint(tmp_path_factory.mktemp('checkpoint'))}
+    with running_node(tmp_path_factory.mktemp('network'), parameters, FAULTY) as node:
+        node.wait_for_output('active')
+        yield node
+        assert node.stop(signal.SIGINT) == 0
+
+
+@pytest.fixture
+def exchange(node):
+    peer = Peer()
+    peer.connect()
+    yield Exchange(peer)
+    peer.close()
+
+
+def test_an_exception_costs_one_pair(node, exchange):
+    for _ in range(50):
+        exchange.send(code=CODES['exception'])
+        exchange.good()
+    status = exchange.peer.wait_for_counts(pairs_in=100, pairs_out=50, dropped__failed=50)
+    assert status['level'] in (0, 1)
+    assert 'RuntimeError: no such kernel' in node.output
+
+
+def test_pixels_without_a_number_go_out_as_unknown(node, exchange):
+    peer = exchange.peer
+    overlays = peer.listen(Image, '/sartm/overlay', QoSProfile(depth=500))
+    confidences = peer.listen(Image, '/sartm/confidence', QoSProfile(depth=500))
+    wait_until(lambda: peer.node.count_publishers('/sartm/overlay'), 'the overlay')
+
+    def confidence_of(stamp):
+        def found():
+            return [msg for msg in list(confidences) if stamp_of(msg) == stamp]
+
+        (msg,) = wait_until(found, 'the confidence')
+        return np.frombuffer(msg.data, np.uint8).reshape(SIZE)
+
+    wait_until(lambda: exchange.good() and overlays and confidences, 'all outputs')
+    sent = exchange.index
+    for _ in range(25):
+        exchange.send(code=CODES['nan'])
+        wait_until(lambda: stamp_of(peer.labels[-1]) == exchange.stamp, 'labels')
+        labels = np.frombuffer(peer.labels[-1].data, np.uint8).reshape(SIZE)
+        assert (labels[:NAN_ROWS] == 255).all()
+        assert (labels[NAN_ROWS:] == label_of(exchange.index)).all()
+        confidence = confidence_of(exchange.stamp)
+        assert (confidence[:NAN_ROWS] == 0).all()
+        assert (confidence[NAN_ROWS:] == 255).all()
+        exchange.send(code=CODES['all_nan'])
+        exchange.labels(255)
+        exchange.good()
+    wait_until(lambda: stamp_of(overlays[-1]) == exchange.stamp, 'the last overlay')
+    peer.wait_for_counts(nan_outputs=50, pairs_out=sent + 75, pairs_in=sent + 75)
+    assert 'the network gave NaN for 16.7% of the pixels' in node.output
+    wait_until(lambda: peer.status()['level'] == 0, 'the diagnostics to be well again')
+    exchange.send(code=CODES['nan'])
+    wait_until(lambda: 'NaN from the network' in peer.status()['message'], 'a warning')
+    assert peer.status()['level'] == 1
+
+
+@pytest.mark.parametrize('kind', ['cuda_memory', 'cpu_memory'])
+def test_out_of_memory_backs_off_and_goes_on(node, exchange, kind):
+    """'cuda_memory' is the class that torch raises; 'cpu_memory' is a real allocation."""
+    peer = exchange.peer
+    for _ in range(5):  # alone: the shortest pause each time
+        exchange.send(code=CODES[kind])
+        exchange.good()
+    peer.wait_for_counts(dropped__out_of_memory=5, pairs_out=5)
+    # In a row: the pauses double, and of what comes meanwhile the newest pair is kept.
+    for count in range(6, 9):
+        exchange.send(code=CODES[kind])
+        peer.wait_for_counts(dropped__out_of_memory=count)
+    exchange.stream(10)
+    exchange.labels()
+    status = peer.wait_for_counts(pairs_in=23)
+    status = peer.wait_for_counts(
+        dropped__out_of_memory=8, pairs_out=23 - 8 - status['dropped.replaced']
+    )
+    assert status['dropped.failed'] == 0
+    assert 'frame dropped, out of memory' in node.output
+    assert 'The next is tried in 0.25 s' in node.output
+
+
+def test_a_signal_ends_a_pause(tmp_path):
+    """A node that has run out of memory stops as soon as any other."""
+    parameters = {'checkpoint': random_checkpoint(tmp_path)}
+    with running_node(tmp_path, parameters, FAULTY) as node:
+        node.wait_for_output('active')
+        peer = Peer()
+        try:
+            peer.connect()
+            exchange = Exchange(peer)
+            for _ in range(3):
+                exchange.send(code=CODES['cuda_memory'])
+                exchange.send(code=CODES['cuda_memory'])
+            node.wait_for_output('out of memory')
+            assert node.stop(signal.SIGTERM) == 0
+            assert 'Traceback' not in node.output
+        finally:
+            peer.close()
