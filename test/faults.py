@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import numpy as np
-from ros_helpers import SECOND, TIMEOUT_S, Peer, image, stamp_of
+from ros_helpers import DROPS, SECOND, TIMEOUT_S, Peer, image, stamp_of, wait_until
 
 FAULTY = 'faulty_network_node.py'
 """The node whose network fails when asked to, for `running_node`."""
@@ -80,14 +80,29 @@ class Exchange:
         return self.labels()
 
     def labels(self, label: int | None = None) -> Any:
-        """The labels of the pair sent last, all of one class: that pair's, or `label`."""
+        """The labels of the pair sent last, all of one class: that pair's, or `label`.
+
+        Its status is waited for as well: the node is ready for the next pair then, or nearly so.
+        """
         end_s = time.monotonic() + TIMEOUT_S
         frame_id = f'camera_{self.index}'
         while not (self.peer.labels and self.peer.labels[-1].header.frame_id == frame_id):
             assert time.monotonic() < end_s, f'no labels of {frame_id}'
             time.sleep(0.001)
+        wait_until(lambda: self.peer.newest.get('stamp_ns') == self.stamp, 'the status')
         msg = self.peer.labels[-1]
         assert stamp_of(msg) == self.stamp
         wanted = label_of(self.index) if label is None else label
         assert (np.frombuffer(msg.data, np.uint8) == wanted).all()
         return msg
+
+    def accounts(self, pairs_in: int) -> dict[str, Any]:
+        """The diagnostics once so many pairs have come in and each has come out or been dropped."""
+
+        def ended() -> bool:
+            status = self.peer.status()
+            drops = sum(status[f'dropped.{reason}'] for reason in DROPS)
+            return status['pairs_in'] == pairs_in == status['pairs_out'] + drops
+
+        wait_until(ended, f'{pairs_in} pairs to be accounted for')
+        return self.peer.status()

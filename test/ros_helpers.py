@@ -120,6 +120,15 @@ class Process:
         """What it has written so far."""
         return self._log.read_text(errors='replace')
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+        self._child.send_signal(number)
+
     def wait(self) -> int:
         """Wait for its end; returns the exit status."""
         return self._child.wait(TIMEOUT_S)
@@ -264,6 +273,11 @@ class Peer:
     def statuses(self) -> list[dict[str, Any]]:
         """What has come on ~/status."""
         return [json.loads(message.data) for message in list(self._statuses)]
+
+    @property
+    def newest(self) -> dict[str, Any]:
+        """What has come last on ~/status."""
+        return json.loads(self._statuses[-1].data) if self._statuses else {}
 
     def _settled(self) -> bool:
         """A pair is counted out just after its labels went out: a report may come in between."""

@@ -1,0 +1,75 @@
+"""Image messages spoilt at random, for the tests that throw thousands of them at the node."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+ENCODINGS = (
+    *('rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', 'mono8', '8UC1', 'mono16', '16UC1'),
+    *('bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8'),
+    *('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv'),
+    *('', 'rgb7', 'jpeg2000', '32FC1', 'mono8 ', 'RGB8', '\u00fc\u4e2d', 'x' * 300),
+)
+SIZES = (0, 1, 2, 3, 47, 48, 49, 64, 192, 65_535, 2**16, 2**31 - 1, 2**31, 2**32 - 1)
+
+
+@dataclasses.dataclass
+class Fields:
+    """The fields of sensor_msgs/Image that are read, the header apart."""
+
+    encoding: str
+    height: int
+    width: int
+    step: int
+    is_bigendian: int
+    data: bytes
+
+
+def sound(rng: np.random.Generator) -> Fields:
+    """A colour or a monochrome image of a few pixels, as a camera sends it."""
+    height, width = (int(n) for n in rng.integers(1, 60, 2))
+    encoding, pixel = (('rgb8', 3), ('mono8', 1), ('mono16', 2))[rng.integers(3)]
+    step = width * pixel + int(rng.integers(2)) * 2
+    return Fields(encoding, height, width, step, 0, rng.bytes(step * height))
+
+
+def spoil(fields: Fields, rng: np.random.Generator) -> Fields:
+    """Change one to three things about an image."""
+    changes: dict[str, Any] = {}
+    for _ in range(rng.integers(1, 4)):
+        name = ('encoding', 'height', 'width', 'step', 'is_bigendian', 'data')[rng.integers(6)]
+        if name == 'encoding':
+            changes[name] = ENCODINGS[rng.integers(len(ENCODINGS))]
+        elif name == 'is_bigendian':
+            changes[name] = int(rng.integers(256))
+        elif name == 'data':
+            changes[name] = _other_bytes(fields.data, rng)
+        elif rng.integers(2):
+            changes[name] = SIZES[rng.integers(len(SIZES))]
+        else:
+            changes[name] = max(0, getattr(fields, name) + int(rng.integers(-3, 4)))
+    return dataclasses.replace(fields, **changes)
+
+
+def cut_or_overwrite(data: bytes, rng: np.random.Generator) -> bytes:
+    """A file cut off, with bytes overwritten, with bytes missing or with rubbish behind it."""
+    at = int(rng.integers(len(data) + 1))
+    kind = rng.integers(4)
+    if kind == 0:
+        return data[:at]
+    if kind == 1:
+        spoilt = bytearray(data)
+        for position in rng.integers(len(data), size=rng.integers(1, 20)):
+            spoilt[position] = int(rng.integers(256))
+        return bytes(spoilt)
+    if kind == 2:
+        return data[:at] + data[at + int(rng.integers(1, 50)) :]
+    return data + rng.bytes(int(rng.integers(1, 50)))
+
+
+def _other_bytes(data: bytes, rng: np.random.Generator) -> bytes:
+    length = (0, 1, len(data) // 2, len(data) - 1, len(data) + 1, 2 * len(data))[rng.integers(6)]
+    return rng.bytes(max(0, length))
