@@ -159,12 +159,16 @@ class Process:
 
 @contextmanager
 def running_node(
-    tmp_path: Path, parameters: Mapping[str, Any], script: str | None = None
+    tmp_path: Path,
+    parameters: Mapping[str, Any],
+    script: str | None = None,
+    namespace: str = '/',
 ) -> Iterator[Process]:
     """The node as a process of its own; `script` in place of its module."""
     program = [str(Path(__file__).parent / script)] if script else ['-m', 'sartm_ros.node']
     settings = [f'{name}:={value}' for name, value in parameters.items()]
     words = [word for setting in settings for word in ('-p', setting)]
+    words += ['-r', f'__ns:={namespace}']
     process = Process([sys.executable, *program, '--ros-args', *words], tmp_path / 'node.log')
     try:
         yield process
