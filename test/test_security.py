@@ -1,0 +1,88 @@
+"""The policy names what the node has, and the node listens on no TCP port."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+from ros_helpers import QUICK, ROOT, Peer, random_checkpoint, running_node
+
+POLICY = ROOT / 'config' / 'sros2_policy.xml'
+SOMETIMES = {
+    '/clock',
+    '/sartm/vision_label_info',
+    '/sartm/get_type_description',
+}
+"""Of use_sim_time, of vision_msgs, of Jazzy and later."""
+
+LISTENING = '0A'  # the state in /proc/net/tcp
+
+
+@pytest.fixture(scope='module')
+def node(tmp_path_factory):
+    parameters = {'checkpoint': random_checkpoint(tmp_path_factory.mktemp('checkpoint'))}
+    with running_node(tmp_path_factory.mktemp('security'), parameters, QUICK) as node:
+        node.wait_for_output('active')
+        yield node
+        assert node.stop(signal.SIGINT) == 0
+
+
+@pytest.fixture
+def peer(node):
+    peer = Peer()
+    peer.connect()
+    yield peer
+    peer.close()
+
+
+def allowed(kind: str, right: str) -> set[str]:
+    """Full names of the topics or services that the policy gives a right to."""
+    (profile,) = ElementTree.parse(POLICY).iter('profile')
+    assert (profile.get('node'), profile.get('ns')) == ('sartm', '/')
+    names = [
+        item.text or ''
+        for group in profile.findall(f'{kind}s')
+        if group.get(right) == 'ALLOW'
+        for item in group.findall(kind)
+    ]
+    assert len(names) == len(set(names))
+    return {name.replace('~', '/sartm', 1) for name in names}
+
+
+@pytest.mark.parametrize(
+    ('kind', 'right', 'endpoint'),
+    [
+        ('topic', 'subscribe', 'subscriber'),
+        ('topic', 'publish', 'publisher'),
+        ('service', 'reply', 'service'),
+        ('service', 'request', 'client'),
+    ],
+)
+def test_the_policy_is_exactly_what_the_node_has(peer, kind, right, endpoint):
+    list_names = getattr(peer.node, f'get_{endpoint}_names_and_types_by_node')
+    found = {name for name, _ in list_names('sartm', '/')}
+    granted = allowed(kind, right)
+    assert found - granted == set(), f'add to {POLICY.name}: {kind}s {right}'
+    assert granted - found <= SOMETIMES, f'the node has no such {kind}: take it from {POLICY.name}'
+
+
+def test_the_node_listens_on_no_tcp_port(node, peer):
+    """DDS goes over UDP and shared memory; nothing of the node's own waits for connections."""
+    inodes = set()
+    for link in Path(f'/proc/{node.pid}/fd').iterdir():
+        target = os.readlink(link)
+        if target.startswith('socket:['):
+            inodes.add(target[8:-1])
+    assert inodes  # those of DDS
+    listening = set()
+    for table in ('tcp', 'tcp6'):
+        path = Path(f'/proc/{node.pid}/net/{table}')
+        rows = [line.split() for line in path.read_text().splitlines()[1:]] if path.exists() else []
+        listening |= {row[9] for row in rows if row[3] == LISTENING}
+    assert not inodes & listening
