@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class ThermalRange:
         low: counts that become 0 (mode 'fixed').
         high: counts that become 1 (mode 'fixed').
         smoothing_s: time constant in seconds with which the percentiles follow those of a video;
-            0: each image has its own. Only for who keeps a `HeldRange`, as `Predictor` does.
+            0: each image has its own. Only for who knows the image before, as `Predictor` does.
     """
 
     mode: str = 'percentile'
@@ -57,64 +57,95 @@ class ThermalRange:
             raise SartmError(f'thermal smoothing is {self.smoothing_s} s; expected 0 or more')
 
 
-class HeldRange(NamedTuple):
-    """A smoothed range: float32 `[2]`, low and high in counts, as of a time in seconds."""
-
-    ends: Tensor
-    time_s: float
+def planes(rgb: Tensor) -> Tensor:
+    """uint8 or float counts `[B, H, W, 3]` -> float32 counts `[B, 3, H, W]`."""
+    return rgb.permute(0, 3, 1, 2).float()
 
 
-def normalise_rgb(rgb: Tensor) -> Tensor:
-    """uint8 or float counts `[B, H, W, 3]` -> `[B, 3, H, W]` float32 with ImageNet's statistics."""
-    mean = torch.tensor(RGB_MEAN, device=rgb.device) * 255
-    std = torch.tensor(RGB_STD, device=rgb.device) * 255
-    return ((rgb.float() - mean) / std).permute(0, 3, 1, 2)
+def normalise_rgb(counts: Tensor) -> Tensor:
+    """Counts as of `planes`, `[B, 3, H, W]` -> the same with ImageNet's statistics."""
+    mean, std = _rgb_statistics(counts.device)
+    return (counts - mean) / std
+
+
+@functools.lru_cache
+def _rgb_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation in counts, `[3, 1, 1]`; sent to a device once, not each time."""
+    with torch.inference_mode(False):  # training uses them as well
+        mean, std = (torch.tensor(values)[:, None, None] * 255 for values in (RGB_MEAN, RGB_STD))
+        return mean.to(device), std.to(device)
 
 
 def thermal_ends(thermal: Tensor, range_: ThermalRange) -> Tensor:
     """The range of an image, float32 `[2]` in counts; arguments as of `scale_thermal`."""
     if range_.mode == 'fixed':
         return torch.tensor((range_.low, range_.high), device=thermal.device)
-    shares = torch.tensor(PERCENTILES, device=thermal.device)
-    return torch.quantile(_counts(thermal)[..., ::4, ::4].flatten(), shares)
+    return percentile_ends(thermal)
 
 
-def follow(held: HeldRange | None, ends: Tensor, time_s: float, smoothing_s: float) -> HeldRange:
+def percentile_ends(thermal: Tensor) -> Tensor:
+    """The `PERCENTILES` of a sixteenth of the pixels, float32 `[2]`, linear between two counts."""
+    ordered = _counts(thermal)[..., ::4, ::4].flatten().sort().values
+    ends = []
+    for share in PERCENTILES:
+        below, part = divmod(share * (len(ordered) - 1), 1)
+        above = min(int(below) + 1, len(ordered) - 1)
+        ends.append(torch.lerp(ordered[int(below)], ordered[above], part))
+    return torch.stack(ends)
+
+
+def follow(held: Tensor, ends: Tensor, weight: Tensor) -> Tensor:
     """The smoothed range with the next image of a video: an exponential average over time.
 
     A hot thing that comes into view then does not darken all else from one image to the next.
-    Begins anew where time goes back and where the ranges do not meet: another scene, or a camera
-    that has set itself anew. After a time without images little is left of what was before.
+    Begins anew where the ranges do not meet: another scene, or a camera that has set itself anew.
+    Decided on the device, for which nobody waits.
 
     Args:
-        held: of the image before, if any.
-        ends: of this image, as `thermal_ends` gives them.
-        time_s: of this image.
-        smoothing_s: time constant, more than 0.
+        held: float32 `[2]`, the smoothed range up to the image before.
+        ends: of this image, as `percentile_ends` gives them.
+        weight: of this image, as `follow_weight` gives it, as a tensor of the device.
     """
-    if held is None or time_s < held.time_s:
-        return HeldRange(ends, time_s)
-    weight = 1 - math.exp((held.time_s - time_s) / smoothing_s)
-    apart = (ends[0] > held.ends[1]) | (ends[1] < held.ends[0])
-    # Decided on the device, for which nobody waits.
-    return HeldRange(torch.where(apart, ends, torch.lerp(held.ends, ends, weight)), time_s)
+    apart = (ends[0] > held[1]) | (ends[1] < held[0])
+    return torch.where(apart, ends, torch.lerp(held, ends, weight))
 
 
-def scale_thermal(thermal: Tensor, range_: ThermalRange, ends: Tensor | None = None) -> Tensor:
+def follow_weight(before_s: float | None, time_s: float, smoothing_s: float) -> float:
+    """How much of the range is the next image's own: 1 - exp(-dt / smoothing), or all of it.
+
+    Args:
+        before_s: time of the image before, if any. All begins anew where time goes back. After a
+            long time little is left of what was before.
+        time_s: of this image.
+        smoothing_s: time constant; 0 where each image has its own range.
+    """
+    if before_s is None or time_s < before_s or not smoothing_s:
+        return 1.0
+    return 1 - math.exp((before_s - time_s) / smoothing_s)
+
+
+def scale_thermal(thermal: Tensor, range_: ThermalRange) -> Tensor:
     """Counts -> float32 in [-1, 2], with the range's ends at 0 and 1; shape kept.
 
     Args:
         thermal: uint8 or uint16 `[..., H, W]`; one range is taken over all of it.
         range_: fixed, or percentiles of a sixteenth of the pixels (a grid of every fourth). A
             frame whose percentiles nearly meet is centred instead of stretched.
-        ends: take these instead of the image's own, as `follow` gives them.
     """
-    counts = _counts(thermal)
-    low, high = thermal_ends(thermal, range_) if ends is None else ends
-    if range_.mode == 'percentile':
-        widen = (min_span(thermal.dtype == torch.uint8) - (high - low)).clamp_min(0) / 2
-        low, high = low - widen, high + widen
-    return ((counts - low) / (high - low)).clamp(-_OVERSHOOT, 1 + _OVERSHOOT)
+    ends = thermal_ends(thermal, range_)
+    return scale_between(thermal, widened(ends, thermal) if range_.mode == 'percentile' else ends)
+
+
+def widened(ends: Tensor, thermal: Tensor) -> Tensor:
+    """Percentiles `[2]` of an image, moved apart where they nearly meet: no noise is stretched."""
+    widen = (min_span(thermal.dtype == torch.uint8) - (ends[1] - ends[0])).clamp_min(0) / 2
+    return torch.stack((ends[0] - widen, ends[1] + widen))
+
+
+def scale_between(thermal: Tensor, ends: Tensor) -> Tensor:
+    """Counts -> float32 in [-1, 2], with `ends`, float32 `[2]`, at 0 and 1; shape kept."""
+    low, high = ends
+    return ((_counts(thermal) - low) / (high - low)).clamp(-_OVERSHOOT, 1 + _OVERSHOOT)
 
 
 def _counts(thermal: Tensor) -> Tensor:
@@ -138,7 +169,20 @@ def resize_thermal(thermal: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(thermal, size=size, mode='bilinear', align_corners=False)
 
 
-def warp_thermal(thermal: Tensor, homography: np.ndarray, size: tuple[int, int]) -> Tensor:
+def warp_matrix(homography: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The float32 `[3, 3]` that takes an RGB pixel to a thermal image's coordinates in [-1, 1].
+
+    Inverted in double precision, so that float32 suffices afterwards.
+
+    Args:
+        homography: float64 `[3, 3]`, thermal pixel -> RGB pixel, checked.
+        height, width: of the thermal image.
+    """
+    to_unit = np.array([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]])
+    return (to_unit @ np.linalg.inv(homography)).astype(np.float32)
+
+
+def warp_thermal(thermal: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
     """Show a thermal map `[B, 1, h, w]` as the RGB camera would see it, `[B, 1, H, W]` float32.
 
     RGB pixel p takes the thermal map at `inverse(homography) p`, bilinear. What the thermal camera
@@ -147,14 +191,9 @@ def warp_thermal(thermal: Tensor, homography: np.ndarray, size: tuple[int, int])
 
     Args:
         thermal: as `normalise_thermal` gives it.
-        homography: float64 `[3, 3]`, thermal pixel -> RGB pixel, checked for `size`.
+        matrix: as `warp_matrix` gives it, on the device.
         size: `(H, W)` of the RGB image.
     """
-    height, width = thermal.shape[-2:]
-    # In double precision, and for coordinates from -1 to 1, so that float32 suffices afterwards.
-    to_unit = np.array([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]])
-    inverse = to_unit @ np.linalg.inv(homography)
-    matrix = torch.from_numpy(inverse.astype(np.float32)).to(thermal.device)
     x = torch.arange(size[1], device=thermal.device, dtype=torch.float32)
     y = torch.arange(size[0], device=thermal.device, dtype=torch.float32)[:, None, None]
     homogeneous = x[None, :, None] * matrix[:, 0] + y * matrix[:, 1] + matrix[:, 2]  # [H, W, 3]
@@ -176,7 +215,7 @@ def network_inputs(
     Returns:
         float32 `[1, 3, H, W]` and `[1, 1, H, W]` (`[1, 1, h, w]` where there is no RGB), or None.
     """
-    rgb_input = None if rgb is None else normalise_rgb(rgb[None])
+    rgb_input = None if rgb is None else normalise_rgb(planes(rgb[None]))
     if thermal is None:
         return rgb_input, None
     thermal_input = normalise_thermal(scale_thermal(thermal, range_)[None])

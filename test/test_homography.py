@@ -15,7 +15,7 @@ from untrained import save_untrained
 
 from sartm_model.errors import SartmError
 from sartm_model.predictor import Predictor
-from sartm_model.preprocess import THERMAL_MEAN, ThermalRange, warp_thermal
+from sartm_model.preprocess import THERMAL_MEAN, ThermalRange, warp_matrix, warp_thermal
 from sartm_model.registration.homography import check_homography, read_homography, write_homography
 
 SIZES = [((48, 64), (48, 64)), ((32, 40), (60, 96)), ((64, 80), (45, 50)), ((40, 30), (36, 90))]
@@ -34,6 +34,11 @@ def smooth(rng, size) -> np.ndarray:
     return cv2.GaussianBlur(rng.normal(size=size).astype(np.float32) * 10, (0, 0), 3)
 
 
+def warped_by(image: torch.Tensor, homography: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    matrix = torch.from_numpy(warp_matrix(homography, *image.shape[-2:]))
+    return warp_thermal(image, matrix, size)
+
+
 @pytest.mark.parametrize(('thermal_size', 'rgb_size'), SIZES)
 def test_warp_agrees_with_opencv(thermal_size, rgb_size):
     rng = np.random.default_rng(sum(rgb_size))
@@ -41,7 +46,7 @@ def test_warp_agrees_with_opencv(thermal_size, rgb_size):
         matrix = projective(rng, thermal_size, rgb_size)
         image = smooth(rng, thermal_size)
         expected = cv2.warpPerspective(image, matrix, rgb_size[::-1], flags=cv2.INTER_LINEAR)
-        warped = warp_thermal(torch.from_numpy(image)[None, None], matrix, rgb_size)
+        warped = warped_by(torch.from_numpy(image)[None, None], matrix, rgb_size)
         assert warped.shape == (1, 1, *rgb_size)
         # OpenCV rounds places to 1/32 of a pixel in some releases.
         steepest = max(np.abs(np.diff(image, axis=axis)).max() for axis in (0, 1))
@@ -57,7 +62,7 @@ def test_warp_agrees_with_the_definition():
     thermal_size, rgb_size = (500, 640), (1080, 1920)
     matrix = projective(rng, thermal_size, rgb_size)
     image = smooth(rng, thermal_size)
-    warped = warp_thermal(torch.from_numpy(image)[None, None], matrix, rgb_size)[0, 0].numpy()
+    warped = warped_by(torch.from_numpy(image)[None, None], matrix, rgb_size)[0, 0].numpy()
     inverse = np.linalg.inv(matrix)
     met = 0
     for _ in range(300):
@@ -79,13 +84,13 @@ def test_a_shift_moves_whole_pixels_and_leaves_the_mean_behind():
     image = torch.arange(1, 13, dtype=torch.float32).view(1, 1, 3, 4)
     shift = np.array([[1, 0, 2], [0, 1, -1], [0, 0, 1]], float)
     expected = torch.tensor([[0, 0, 5, 6, 7], [0, 0, 9, 10, 11], [0, 0, 0, 0, 0.0]])
-    torch.testing.assert_close(warp_thermal(image, shift, (3, 5))[0, 0], expected)
+    torch.testing.assert_close(warped_by(image, shift, (3, 5))[0, 0], expected)
 
 
 def test_a_scale_about_pixel_centres_is_what_resizing_does():
     image = torch.rand(2, 1, 12, 10, generator=torch.Generator().manual_seed(0))
     doubled = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
-    warped = warp_thermal(image, doubled, (24, 20))
+    warped = warped_by(image, doubled, (24, 20))
     expected = F.interpolate(image, (24, 20), mode='bilinear', align_corners=False)
     torch.testing.assert_close(warped[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
 

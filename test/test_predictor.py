@@ -11,8 +11,9 @@ from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
 from sartm_model.network import Sartm
-from sartm_model.predictor import Predictor, _upload
+from sartm_model.predictor import Predictor
 from sartm_model.preprocess import ThermalRange
+from sartm_model.transfer import Staging
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no CUDA device')
 
@@ -138,12 +139,15 @@ def test_bf16_agrees_with_fp32(checkpoint):
     assert np.abs(full.confidence.astype(int) - half.confidence).mean() < 4
 
 
-def test_upload_packs_every_kind_of_image_into_one_buffer():
+def test_staging_holds_every_kind_of_image_in_one_buffer():
     """The GPU's path, run on the CPU: odd sizes, 16 bits, a reversed view, an absent image."""
     rgb, _ = images(3, 5)  # 45 bytes: what follows must still be aligned
     deep = np.arange(15, dtype=np.uint16).reshape(3, 5) * 4000
     for given in ([rgb[..., ::-1], deep], [None, deep], [rgb, None]):
-        for image, tensor in zip(given, _upload(given, torch.device('cpu')), strict=True):
+        staging = Staging.like(given, torch.device('cpu'))
+        staging.write(given)
+        staging.send()
+        for image, tensor in zip(given, staging.read, strict=True):
             if image is None:
                 assert tensor is None
             else:

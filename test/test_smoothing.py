@@ -11,7 +11,7 @@ from untrained import save_untrained
 
 from sartm_model.errors import SartmError
 from sartm_model.predictor import Predictor
-from sartm_model.preprocess import ThermalRange, follow, scale_thermal
+from sartm_model.preprocess import ThermalRange, follow, scale_between, scale_thermal, widened
 
 SMOOTH = ThermalRange(smoothing_s=0.5)
 
@@ -101,8 +101,8 @@ def test_a_fixed_range_stays_where_it_is(checkpoint):
 def test_a_flat_image_is_centred_with_a_smoothed_range_too():
     flat = torch.full((64, 64), 3000, dtype=torch.uint16)
     ends = torch.tensor([2999.0, 3001.0])
-    held = follow(None, ends, 0.0, 0.5)
-    np.testing.assert_allclose(scale_thermal(flat, SMOOTH, held.ends), 0.5)
+    held = follow(torch.tensor([2990.0, 3010.0]), ends, torch.tensor(0.5))
+    np.testing.assert_allclose(scale_between(flat, widened(held, flat)), 0.5)
 
 
 @pytest.mark.parametrize('smoothing_s', [-0.1, math.nan])

@@ -48,6 +48,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.modalities = tuple(config.modalities)
         self.route = Route(self.modalities)
+        self.merged = merged
+        self._positions: dict[tuple[int, int], Tensor] = {}  # of the last grid, see `_position`
         image_encoder = build_image_encoder(config.size)
         self.trunk: Hiera = image_encoder.trunk
         self.laterals: nn.ModuleList = image_encoder.neck.convs  # coarsest first
@@ -73,9 +75,34 @@ class Encoder(nn.Module):
         present = tuple(name for name in self.modalities if name in images)
         self.route.modalities = present
         batch = torch.cat([images[name] for name in present])  # [M * B, 3, H, W]
-        levels = self._pyramid(self.trunk(batch))
+        levels = self._pyramid(self._stages(batch))
         chunks = [level.chunk(len(present)) for level in levels]
         return {name: Pyramid(*(chunk[i] for chunk in chunks)) for i, name in enumerate(present)}
+
+    def _stages(self, images: Tensor) -> list[Tensor]:
+        """Hiera's forward: the last map of each stage `[N, C_i, H / s, W / s]`, finest first.
+
+        Its own interpolates the position embedding anew for each image. Without gradients, on a
+        CPU, that of the last grid is kept: it is as dear as a block of nano.
+        """
+        trunk = self.trunk
+        x = trunk.patch_embed(images)  # [N, h, w, C]
+        x = x + self._position((x.shape[1], x.shape[2]))
+        stages = []
+        for index, block in enumerate(trunk.blocks):
+            x = block(x)
+            if index in trunk.stage_ends:
+                stages.append(x.permute(0, 3, 1, 2))
+        return stages
+
+    def _position(self, grid: tuple[int, int]) -> Tensor:
+        """Position embedding `[1, h, w, C]`."""
+        keep = self.merged and self.trunk.pos_embed.device.type == 'cpu'
+        if not keep:
+            return self.trunk._get_pos_embed(grid)
+        if grid not in self._positions:
+            self._positions = {grid: self.trunk._get_pos_embed(grid)}
+        return self._positions[grid]
 
     def _pyramid(self, stages: list[Tensor]) -> Pyramid:
         """Eq. 8: 1x1 laterals, top-down by nearest neighbour into stride 16 only.

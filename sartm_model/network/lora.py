@@ -82,7 +82,8 @@ class MergedQkv(nn.Module):
         """`[M * N, h, w, d_in]` -> `[M * N, h, w, 3 d_out]`, M the modalities of the route."""
         weight: Tensor = self.weight
         if self.route.modalities != self.modalities:
-            weight = weight[[self.modalities.index(name) for name in self.route.modalities]]
+            # A list as an index would have to be sent to the GPU, which a graph cannot record.
+            weight = torch.stack([weight[self.modalities.index(m)] for m in self.route.modalities])
         by_modality = x.reshape(weight.shape[0], -1, x.shape[-1])
         # One grouped product serves both modalities, each with its own weight.
         out = torch.baddbmm(self.bias, by_modality, weight.transpose(1, 2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,9 @@ from sartm_model.network.auxiliary import AuxiliaryHead
 from sartm_model.network.decoder import ClassMaskDecoder
 from sartm_model.network.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.network.fusion import CrossModalFusion
+
+HEADS = {'mean': ('mask', 'auxiliary'), 'mask': ('mask',), 'auxiliary': ('auxiliary',)}
+"""Whose probabilities a prediction is the mean of."""
 
 
 class SartmOutput(NamedTuple):
@@ -94,16 +96,22 @@ class Sartm(nn.Module):
         Raises:
             SartmError: both are None, or their sizes differ.
         """
-        images = dict(zip(self.config.modalities, (rgb, thermal), strict=True))
-        given = {name: _three_channels(x) for name, x in images.items() if x is not None}
-        seen = _common_size(given.values())
-        pyramids = self.encoder({name: _pad(x) for name, x in given.items()})
-        fused = Pyramid(*(self._fuse(level, pyramids, absent) for level in range(3)))
+        seen = _common_size(rgb, thermal)
+        fused = self.fused(rgb, thermal, absent)
         return SartmOutput(
             mask_logits=_to_size(self.mask_decoder(fused), seen, size or seen),
             auxiliary_logits=_to_size(self.auxiliary_head(fused), seen, size or seen),
             fused=fused,
         )
+
+    def fused(
+        self, rgb: Tensor | None, thermal: Tensor | None, absent: Tensor | None = None
+    ) -> Pyramid:
+        """The fused maps of the images padded to multiples of 32; arguments as of `forward`."""
+        images = dict(zip(self.config.modalities, (rgb, thermal), strict=True))
+        given = {name: _pad(_three_channels(x)) for name, x in images.items() if x is not None}
+        pyramids = self.encoder(given)
+        return Pyramid(*(self._fuse(level, pyramids, absent) for level in range(3)))
 
     def _fuse(self, level: int, pyramids: dict[str, Pyramid], absent: Tensor | None) -> Tensor:
         """The fused map of a level; a learned vector stands in for an absent modality's map."""
@@ -120,34 +128,48 @@ class Sartm(nn.Module):
                 maps.append(torch.where(gone, stand_in, pyramids[name][level]))
         return self.fusions[level](*maps)
 
+    def shrink(self, image: Tensor) -> Tensor:
+        """An image `[B, C, H, W]` at `config.input_scale` of its size, as the network sees it."""
+        scale = self.config.input_scale
+        if scale == 1:
+            return image
+        small = tuple(max(1, round(side * scale)) for side in image.shape[-2:])
+        return F.interpolate(image, size=small, mode='bilinear')
+
     def segment(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Class probabilities `[B, K, H, W]` of images whose size is H x W.
 
         The network sees them at `config.input_scale` of their size. Arguments and errors are those
         of `forward`.
         """
-        given = [x for x in (rgb, thermal) if x is not None]
-        height, width = _common_size(given)
-        scale = self.config.input_scale
-        if scale != 1:
-            small = (max(1, round(height * scale)), max(1, round(width * scale)))
-            rgb, thermal = (
-                None if x is None else F.interpolate(x, size=small, mode='bilinear')
-                for x in (rgb, thermal)
-            )
-        return self.probabilities(self(rgb, thermal, size=(height, width)))
+        size = _common_size(rgb, thermal)
+        seen = (None if image is None else self.shrink(image) for image in (rgb, thermal))
+        return self.probabilities(self(*seen, size=size))
+
+    def coarse(
+        self, rgb: Tensor | None, thermal: Tensor | None
+    ) -> tuple[list[Tensor], tuple[int, int]]:
+        """The logits of the heads that the prediction takes, at a quarter of the padded input.
+
+        Args:
+            rgb, thermal: one pair as `shrink` gives it.
+
+        Returns:
+            `[K, h, w]` of each head, and height and width of the input without its padding.
+        """
+        fused = self.fused(rgb, thermal)
+        heads = {'mask': self.mask_decoder, 'auxiliary': self.auxiliary_head}
+        logits = [heads[name](fused)[0] for name in HEADS[self.config.prediction]]
+        return logits, _common_size(rgb, thermal)
 
     def probabilities(self, output: SartmOutput) -> Tensor:
         """Class probabilities `[B, K, H, W]`: the mean of the heads' or one head's, as configured.
 
         Computed in float32.
         """
-        heads = {
-            'mean': (output.mask_logits, output.auxiliary_logits),
-            'mask': (output.mask_logits,),
-            'auxiliary': (output.auxiliary_logits,),
-        }[self.config.prediction]
-        return torch.stack([logits.float().softmax(dim=1) for logits in heads]).mean(dim=0)
+        logits = {'mask': output.mask_logits, 'auxiliary': output.auxiliary_logits}
+        heads = [logits[name].float().softmax(dim=1) for name in HEADS[self.config.prediction]]
+        return torch.stack(heads).mean(dim=0)
 
 
 def _three_channels(x: Tensor) -> Tensor:
@@ -160,9 +182,9 @@ def _pad(x: Tensor) -> Tensor:
     return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))
 
 
-def _common_size(images: Iterable[Tensor]) -> tuple[int, int]:
-    """Height and width that all images have."""
-    sizes = {(x.shape[-2], x.shape[-1]) for x in images}
+def _common_size(*images: Tensor | None) -> tuple[int, int]:
+    """Height and width that all images have, of those that are there."""
+    sizes = {(x.shape[-2], x.shape[-1]) for x in images if x is not None}
     if not sizes:
         raise SartmError('no image: the network needs at least one modality')
     if len(sizes) > 1:

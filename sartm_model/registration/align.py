@@ -184,12 +184,13 @@ def blend(rgb: np.ndarray, thermal: np.ndarray, homography: np.ndarray) -> np.nd
     """
     import torch
 
-    from sartm_model.preprocess import ThermalRange, scale_thermal, warp_thermal
+    from sartm_model.preprocess import ThermalRange, scale_thermal, warp_matrix, warp_thermal
 
     size = (rgb.shape[0], rgb.shape[1])
     counts = torch.from_numpy(np.ascontiguousarray(thermal))
     scaled = scale_thermal(counts, ThermalRange()).clamp(0, 1)[None, None]
-    warped = warp_thermal(scaled, check_homography(homography, size), size)[0, 0].numpy()
+    matrix = warp_matrix(check_homography(homography, size), *counts.shape)
+    warped = warp_thermal(scaled, torch.from_numpy(matrix), size)[0, 0].numpy()
     tile = max(min(size) // BLEND_TILES, 1)
     y, x = np.indices(size) // tile
     grey = (warped * 255).round().astype(np.uint8)

@@ -21,6 +21,7 @@ from sartm_model.preprocess import (
     ThermalRange,
     normalise_rgb,
     normalise_thermal,
+    planes,
     scale_thermal,
 )
 from sartm_model.training.sensor_faults import spoil_rgb, spoil_thermal
@@ -50,7 +51,7 @@ class Sample(NamedTuple):
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """Of a batch: normalised RGB `[B, 3, H, W]` and thermal `[B, 1, H, W]`, float32."""
-        return normalise_rgb(self.rgb), normalise_thermal(self.thermal.float())
+        return normalise_rgb(planes(self.rgb)), normalise_thermal(self.thermal.float())
 
 
 class Crop(NamedTuple):
