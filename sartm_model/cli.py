@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sartm_model import commands
+from sartm_model.config import SIZES
 from sartm_model.errors import SartmError
 
 USER_ERROR = 2
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(verbs)
     _add_download(verbs)
     _add_info(verbs)
+    _add_benchmark(verbs)
     _add_adapters(verbs)
     _add_make_bag(verbs)
     _add_replay(verbs)
@@ -292,6 +294,35 @@ def _add_info(verbs: argparse._SubParsersAction) -> None:
             default=pixels,
             help='of the pair whose operations are counted (default: %(default)s)',
         )
+
+
+def _add_benchmark(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'benchmark',
+        commands.benchmark,
+        'Time a checkpoint, or random weights of a size, stage by stage. --compare runs every way\n'
+        'to run it on this device in turn and gives the ratios of their times and how far their\n'
+        'labels agree. Times of a machine that does other work as well are good for ratios only.',
+        'sartm benchmark --checkpoint demo\n'
+        'sartm benchmark --size base_plus --height 1280 --width 1280 --iterations 3\n'
+        'sartm benchmark --checkpoint demo --compare --json compare.json',
+    )
+    _add_model(verb)
+    verb.add_argument('--size', choices=SIZES, help='random weights of this size instead')
+    for side, pixels in (('height', 480), ('width', 640)):
+        verb.add_argument(
+            f'--{side}',
+            metavar='PX',
+            type=int,
+            default=pixels,
+            help='of the images (default: %(default)s)',
+        )
+    verb.add_argument(
+        '--iterations', metavar='N', type=int, default=20, help='timed (default: %(default)s)'
+    )
+    verb.add_argument('--compare', action='store_true', help='every way side by side')
+    _add_json(verb)
 
 
 def _add_adapters(verbs: argparse._SubParsersAction) -> None:

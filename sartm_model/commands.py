@@ -150,6 +150,36 @@ def info(args: Namespace) -> None:
     _give(describe(args.checkpoint, args.height, args.width), None)
 
 
+def benchmark(args: Namespace) -> None:
+    """Time a checkpoint, or the ways to run it side by side."""
+    from contextlib import nullcontext
+
+    from sartm_model import benchmark as measuring
+
+    if args.compare and args.precision != 'auto':
+        raise SartmError('--compare runs every precision in turn; leave --precision out')
+    source = measuring.untrained(args.size) if args.size else nullcontext(args.checkpoint)
+    with source as checkpoint:
+        if args.compare:
+            result = measuring.compare(
+                checkpoint,
+                args.height,
+                args.width,
+                device=args.device,
+                iterations=args.iterations,
+            )
+        else:
+            result = measuring.benchmark(
+                checkpoint,
+                args.height,
+                args.width,
+                device=args.device,
+                precision=args.precision,
+                iterations=args.iterations,
+            )
+    _give({**result, 'checkpoint': args.size or str(args.checkpoint)}, args.json)
+
+
 def adapters(args: Namespace) -> None:
     """Take SAM2's weights out of a checkpoint, or put them back."""
     from sartm_model.adapters import apply, extract

@@ -1,6 +1,6 @@
 """The real node with an instant network that fails when a pair asks it to.
 
-All of `Predictor.predict` is as shipped but for `probabilities`, which gives every pixel the class
+All of `Predictor.predict` is as shipped but for `Sartm.coarse`, which gives every pixel the class
 of the last thermal count, modulo the number of classes. A thermal image whose first row begins with
 `MAGIC` and a code asks for one of the `FAULTS`. RGB alone is of class 1.
 
@@ -18,12 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sartm_model.network import Sartm
 from sartm_model.predictor import Prediction, Predictor
 from sartm_ros.node import main
 
 MAGIC = (201, 17, 202)
 FAULTS = ('none', 'exception', 'nan', 'all_nan', 'cuda_memory', 'cpu_memory', 'hold')
-NAN_ROWS = 8
+NAN_ROWS = 10
+"""Of the labels: those that the first two rows of a quarter's height have a part in."""
+
 HOLD_HEIGHT = 1
 
 original = Predictor.predict
@@ -33,20 +36,24 @@ def predict(
     self: Any, rgb: np.ndarray | None, thermal: np.ndarray | None, **options: Any
 ) -> Prediction:
     """See the module's text."""
-    self.fault, self.class_id = 'none', 1
+    model = self.network.model
+    model.fault, model.class_id = 'none', 1
     if thermal is not None:
-        self.class_id = int(thermal[-1, -1]) % len(self.label_space)
+        model.class_id = int(thermal[-1, -1]) % len(self.label_space)
         if tuple(thermal[0, :3]) == MAGIC:
-            self.fault = FAULTS[thermal[0, 3]]
+            model.fault = FAULTS[thermal[0, 3]]
     return original(self, rgb, thermal, **options)
 
 
-def probabilities(self: Any, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+def coarse(
+    self: Any, rgb: Tensor | None, thermal: Tensor | None
+) -> tuple[list[Tensor], tuple[int, int]]:
     """See the module's text."""
     given = thermal if rgb is None else rgb
     assert given is not None
-    result = torch.zeros(len(self.label_space), *given.shape[-2:])
-    result[self.class_id] = 1
+    height, width = given.shape[-2:]
+    logits = torch.zeros(self.num_classes, height // 4, width // 4)
+    logits[self.class_id] = 100
     if self.fault == 'exception':
         raise RuntimeError('no such kernel')
     if self.fault == 'cuda_memory':
@@ -56,9 +63,8 @@ def probabilities(self: Any, rgb: Tensor | None, thermal: Tensor | None) -> Tens
     if self.fault == 'hold':
         hold()
     if self.fault in ('nan', 'all_nan'):
-        rows = NAN_ROWS if self.fault == 'nan' else None
-        result[0, :rows] = float('nan')
-    return result
+        logits[0, : 2 if self.fault == 'nan' else None] = torch.nan
+    return [logits], (height, width)
 
 
 def warm_up(self: Any, height: int, width: int) -> None:
@@ -74,9 +80,8 @@ def hold() -> None:
         time.sleep(0.001)
 
 
-Predictor.predict = predict  # type: ignore[method-assign]
-Predictor.probabilities = probabilities  # type: ignore[method-assign]
-Predictor.warm_up = warm_up  # type: ignore[method-assign]
-
-if __name__ == '__main__':
+if __name__ == '__main__':  # who imports the names above keeps the real network
+    Predictor.predict = predict  # type: ignore[method-assign]
+    Predictor.warm_up = warm_up  # type: ignore[method-assign]
+    Sartm.coarse = coarse  # type: ignore[method-assign]
     sys.exit(main())

@@ -75,7 +75,7 @@ def test_pixels_without_a_number_go_out_as_unknown(node, exchange):
         exchange.good()
     wait_until(lambda: stamp_of(overlays[-1]) == exchange.stamp, 'the last overlay')
     peer.wait_for_counts(nan_outputs=50, pairs_out=sent + 75, pairs_in=sent + 75)
-    assert 'the network gave NaN for 16.7% of the pixels' in node.output
+    assert 'the network gave NaN for 20.8% of the pixels' in node.output
     wait_until(lambda: peer.status()['level'] == 0, 'the diagnostics to be well again')
     exchange.send(code=CODES['nan'])
     wait_until(lambda: 'NaN from the network' in peer.status()['message'], 'a warning')

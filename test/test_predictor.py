@@ -198,16 +198,16 @@ def test_pixels_without_a_number_are_unknown(checkpoint, monkeypatch):
     asked = {'confidence': True, 'overlay': True, 'overlay_opacity': 1.0}
     sound = predictor.predict(rgb, thermal, **asked)
     bad = np.zeros(thermal.shape, bool)
-    bad[3:9, 5] = True
-    run = predictor.probabilities
+    bad[6:] = True  # nearer than one row of a quarter's height to its third row
+    run = predictor.network.model.coarse
 
     def spoilt(*pair):
-        probability = run(*pair).clone()
-        for index, (row, column) in enumerate(zip(*bad.nonzero(), strict=True)):
-            probability[index % len(MFNET), row, column] = float('nan')  # of one class or another
-        return probability
+        heads, seen = run(*pair)
+        for column in range(heads[1].shape[-1]):
+            heads[1][column % len(MFNET), 2:, column] = torch.nan  # of one class or another
+        return heads, seen
 
-    monkeypatch.setattr(predictor, 'probabilities', spoilt)
+    monkeypatch.setattr(predictor.network.model, 'coarse', spoilt)
     found = predictor.predict(rgb, thermal, **asked)
     np.testing.assert_array_equal(found.labels, np.where(bad, 255, sound.labels))
     np.testing.assert_array_equal(found.confidence, np.where(bad, 0, sound.confidence))
