@@ -36,7 +36,8 @@ $(READY): setup.py $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
 	$(PIP) install --upgrade pip 'setuptools>=61,<80' wheel
 	$(PIP) install torch==2.13.0 $(NUMPY)
-	$(PIP) install $(NUMPY) -r requirements/model.txt $(ROS_WHEELS) -r requirements/test.txt
+	$(PIP) install $(NUMPY) -r requirements/model.txt $(ROS_WHEELS) -r requirements/export.txt \
+	  -r requirements/test.txt
 	$(PIP) install --no-deps -r requirements/teacher.txt
 	$(PIP) install --no-build-isolation --no-deps sam2==1.1.0
 	$(PIP) install --no-build-isolation --no-deps --editable .

@@ -38,6 +38,7 @@ setup(
         'tqdm',
     ],
     extras_require={
+        'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'report': ['matplotlib>=3.8'],
         'train': [
             'huggingface_hub>=0.24',

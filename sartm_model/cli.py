@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_info(verbs)
     _add_benchmark(verbs)
     _add_adapters(verbs)
+    _add_export(verbs)
     _add_make_bag(verbs)
     _add_replay(verbs)
     return parser
@@ -101,7 +102,8 @@ def _add_model(verb: argparse.ArgumentParser) -> None:
         '--checkpoint',
         metavar='F',
         default='demo',
-        help="a .safetensors checkpoint, or 'demo' for the shipped one (default: %(default)s)",
+        help="a .safetensors checkpoint, an .onnx file of sartm export, or 'demo' for the shipped "
+        'one (default: %(default)s)',
     )
     verb.add_argument(
         '--device',
@@ -339,6 +341,53 @@ def _add_adapters(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument('file', metavar='F', type=Path, help='a checkpoint; with --sam2: adapters')
     verb.add_argument('--sam2', metavar='PT', type=Path, help="SAM2's official .pt, to put in")
     verb.add_argument('--out', metavar='FILE', type=Path, required=True, help='where to write')
+
+
+def _add_export(verbs: argparse._SubParsersAction) -> None:
+    verb = _add(
+        verbs,
+        'export',
+        commands.export,
+        'Write a checkpoint for other runtimes. The file takes images as cameras give them and\n'
+        'gives labels and confidence; all that is between is in it. --format onnx is for ONNX\n'
+        'Runtime (and for --checkpoint and the node), torch for C++ with libtorch (TorchScript).',
+        'sartm export --checkpoint demo --out demo.onnx\n'
+        'sartm export --checkpoint my.safetensors --height 720 --width 1280 --out my.onnx\n'
+        'sartm export --checkpoint my.safetensors --thermal-type uint16 --thermal-size 512 640\n'
+        '             --thermal-range 28000 32000 --format torch --out my.pt',
+    )
+    verb.add_argument(
+        '--checkpoint', metavar='F', default='demo', help='.safetensors (default: %(default)s)'
+    )
+    verb.add_argument('--out', metavar='FILE', type=Path, required=True, help='.onnx, or .pt')
+    verb.add_argument('--format', choices=('onnx', 'torch'), default='onnx')
+    for side, pixels in (('height', 480), ('width', 640)):
+        verb.add_argument(
+            f'--{side}',
+            metavar='PX',
+            type=int,
+            default=pixels,
+            help='of the images (default: %(default)s)',
+        )
+    verb.add_argument('--modality', choices=('both', 'rgb', 'thermal'), default='both')
+    verb.add_argument(
+        '--thermal-size',
+        metavar=('H', 'W'),
+        type=int,
+        nargs=2,
+        help='of thermal beside RGB (default: that of RGB)',
+    )
+    verb.add_argument('--thermal-type', choices=('uint8', 'uint16'), default='uint8')
+    verb.add_argument(
+        '--thermal-range',
+        metavar=('LOW', 'HIGH'),
+        type=float,
+        nargs=2,
+        help="counts shown as 0 and as 1 (default: each image's percentiles)",
+    )
+    verb.add_argument(
+        '--precision', choices=('fp32', 'fp16'), default='fp32', help='of the network'
+    )
 
 
 def _add_make_bag(verbs: argparse._SubParsersAction) -> None:

@@ -13,6 +13,7 @@ from sartm_model.files import write_file
 
 if TYPE_CHECKING:
     from sartm_model.datasets.base import Frame
+    from sartm_model.onnx_predictor import OnnxPredictor
     from sartm_model.predictor import Predictor
 
 
@@ -37,6 +38,7 @@ def predict(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Give the metrics of a checkpoint on a split."""
+    import numpy as np
     import torch
 
     from sartm_model.datasets import open_dataset
@@ -44,6 +46,7 @@ def evaluate(args: Namespace) -> None:
     from sartm_model.evaluation.evaluate import Answer
     from sartm_model.evaluation.evaluate import evaluate as measure
     from sartm_model.evaluation.tta import check_scales, probabilities
+    from sartm_model.onnx_predictor import OnnxPredictor
 
     if args.report is not None:
         write_report = _report_writer(args.report)
@@ -61,7 +64,16 @@ def evaluate(args: Namespace) -> None:
             f'but {args.dataset} has those of {dataset.label_space.name!r}'
         )
 
+    if isinstance(predictor, OnnxPredictor) and (args.flip or args.scales != [1.0]):
+        raise SartmError(
+            'an .onnx checkpoint gives no probabilities; leave --flip and --scales out'
+        )
+
     def answer(frame: Frame) -> Answer:
+        if isinstance(predictor, OnnxPredictor):
+            given = predictor.predict(frame.rgb, frame.thermal, confidence=True)
+            assert given.confidence is not None
+            return Answer(given.labels, given.confidence / np.float32(255))
         found = probabilities(
             predictor, frame.rgb, frame.thermal, flip=args.flip, scales=args.scales
         )
@@ -240,12 +252,36 @@ def replay(args: Namespace) -> None:
     _give({'checkpoint': str(args.checkpoint), **result}, args.json)
 
 
-def _predictor(args: Namespace) -> Predictor:
-    from sartm_model.predictor import Predictor
+def export(args: Namespace) -> None:
+    """Write a checkpoint for other runtimes."""
+    from sartm_model.export import ExportConfig, export_onnx, export_torchscript
+
+    thermal_height, thermal_width = args.thermal_size or (0, 0)
+    config = ExportConfig(
+        height=args.height,
+        width=args.width,
+        modality=args.modality,
+        thermal_height=thermal_height,
+        thermal_width=thermal_width,
+        thermal_type=args.thermal_type,
+        thermal_range=('fixed', *args.thermal_range)
+        if args.thermal_range
+        else ExportConfig.thermal_range,
+        precision=args.precision,
+    )
+    write = export_onnx if args.format == 'onnx' else export_torchscript
+    write(args.checkpoint, args.out, config)
+    print(f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB')
+
+
+def _predictor(args: Namespace) -> Predictor | OnnxPredictor:
+    from sartm_model.onnx_predictor import open_predictor
     from sartm_model.registration.homography import read_homography
 
     head = getattr(args, 'head', None)  # of the verbs that have it
-    predictor = Predictor(args.checkpoint, device=args.device, precision=args.precision, head=head)
+    predictor = open_predictor(
+        args.checkpoint, device=args.device, precision=args.precision, head=head
+    )
     if getattr(args, 'homography', None) is not None:
         predictor.homography = read_homography(args.homography)
     return predictor

@@ -188,11 +188,11 @@ class SartmNode(LifecycleNode):
         memory.give_back()
 
     def _load(self) -> Any:
-        from sartm_model.predictor import Predictor
+        from sartm_model.onnx_predictor import open_predictor
 
         settings = self._settings
         begun_s = time.monotonic()
-        predictor = Predictor(
+        predictor = open_predictor(
             settings.checkpoint,
             device=settings.device,
             precision=settings.precision,
@@ -278,6 +278,11 @@ class SartmNode(LifecycleNode):
                 self._settings, [(change.name, change.value) for change in changes]
             )
         except SartmError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        try:
+            self._predictor.thermal_range = _thermal_range(settings)
+            self._predictor.homography = ros_parameters.homography(settings)
+        except SartmError as error:  # an exported network has its own
             return SetParametersResult(successful=False, reason=str(error))
         self._settings = settings
         if self._pipeline is not None:

@@ -60,7 +60,9 @@ class Parameters:
     """What the node is told; times in seconds. Each field's meaning is its description."""
 
     checkpoint: str = _parameter(
-        'demo', "Weights: path of a .safetensors file, or 'demo' for the ones that come along."
+        'demo',
+        "Weights: path of a .safetensors file or of an .onnx file of `sartm export`, or 'demo' "
+        'for the ones that come along.',
     )
     device: str = _parameter('auto', 'Where the network runs: auto, cpu, cuda or cuda:N.')
     precision: str = _parameter(

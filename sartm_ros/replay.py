@@ -20,6 +20,7 @@ from tqdm import tqdm
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import Answer, Tally
 from sartm_model.labels import IGNORE_ID, LabelSpace
+from sartm_model.onnx_predictor import OnnxPredictor
 from sartm_model.predictor import Predictor
 from sartm_ros.bag import (
     LABELS_TOPIC,
@@ -70,7 +71,7 @@ class FrameRecord:
 
 def replay(
     bag: Path,
-    predictor: Predictor,
+    predictor: Predictor | OnnxPredictor,
     *,
     labels: Path | None = None,
     report: Path | None = None,

@@ -1,0 +1,265 @@
+"""Runs a file of `sartm export` by ONNX Runtime, with the public face of `Predictor`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sartm_model.errors import SartmError
+from sartm_model.labels import LabelSpace
+from sartm_model.preprocess import ThermalRange
+
+if TYPE_CHECKING:
+    from sartm_model.predictor import Prediction, Predictor
+
+
+def open_predictor(checkpoint: str | Path, **settings: Any) -> Predictor | OnnxPredictor:
+    """What runs a checkpoint: `Predictor`, or `OnnxPredictor` where the name ends in `.onnx`.
+
+    Args:
+        checkpoint: a file, or 'demo'.
+        settings: the keyword arguments of `Predictor`.
+
+    Raises:
+        SartmError: as either does.
+    """
+    if Path(checkpoint).suffix == '.onnx':
+        return OnnxPredictor(checkpoint, **settings)
+    from sartm_model.predictor import Predictor
+
+    return Predictor(checkpoint, **settings)
+
+
+class OnnxPredictor:
+    """An exported network ready to run. Scaling of thermal, head and precision are the file's.
+
+    Args:
+        checkpoint: an `.onnx` file that `sartm export` has written.
+        device: 'auto' (CUDA where ONNX Runtime has it), 'cpu', 'cuda' or 'cuda:1'.
+        precision: 'auto', or that of the file.
+        thermal_range: None, or that of the file.
+        head: None, or that of the file.
+        homography: as of `Predictor`; thermal is then warped before it is given to the file.
+        threads: of the CPU; 0 for one a core.
+
+    Raises:
+        SartmError: ONNX Runtime is missing, the file is not one of `sartm export`, the device is
+            not there, or the file was made with another precision, range or head.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        device: str = 'auto',
+        precision: str = 'auto',
+        thermal_range: ThermalRange | None = None,
+        head: str | None = None,
+        homography: np.ndarray | None = None,
+        threads: int = 0,
+    ) -> None:
+        from sartm_model.export import ExportConfig
+
+        self.path = Path(checkpoint)
+        self.device, providers = _providers(device)
+        self._session = _open(self.path, providers, threads)
+        texts = _metadata(self._session, self.path)
+        try:
+            self.label_space = LabelSpace.from_dict(json.loads(texts['labels']))
+            self.head: str = json.loads(texts['model'])['prediction']
+            self.config = ExportConfig(**json.loads(texts['export']))
+        except (KeyError, TypeError, ValueError, SartmError) as error:
+            raise SartmError(f'checkpoint {self.path} has damaged metadata: {error}') from error
+        self.precision = self.config.precision
+        self._require('precision', precision, ('auto', self.precision))
+        self._require('head', head, (None, self.head))
+        self._range = self.config.range
+        if thermal_range is not None:
+            self.thermal_range = thermal_range
+        self.homography = homography
+
+    @property
+    def thermal_range(self) -> ThermalRange:
+        """How the file scales thermal counts; only an equal one can be set."""
+        return self._range
+
+    @thermal_range.setter
+    def thermal_range(self, range_: ThermalRange) -> None:
+        fixed = self._range.mode == 'fixed'
+        same = range_ == self._range if fixed else range_.mode == 'percentile'
+        if self.config.modality != 'rgb' and (not same or range_.smoothing_s):
+            wanted = f'{range_.mode} {range_.low:g} to {range_.high:g}'
+            own = self._range.mode + (
+                f' {self._range.low:g} to {self._range.high:g}' if fixed else ''
+            )
+            raise SartmError(
+                f'checkpoint {self.path} scales thermal by itself: {own}, without smoothing; the '
+                f'range set is {wanted}, smoothing {range_.smoothing_s:g} s; set that of the file, '
+                f'or export one with --thermal-range'
+            )
+
+    @property
+    def homography(self) -> np.ndarray | None:
+        """Thermal pixel -> RGB pixel, `[3, 3]`; an exported file cannot have one."""
+        return None
+
+    @homography.setter
+    def homography(self, matrix: np.ndarray | None) -> None:
+        if matrix is not None:
+            raise SartmError(
+                f'checkpoint {self.path} is exported and only resizes thermal; leave the '
+                f'homography out, or use the .safetensors checkpoint'
+            )
+
+    def predict(
+        self,
+        rgb: np.ndarray | None,
+        thermal: np.ndarray | None,
+        *,
+        confidence: bool = False,
+        overlay: bool = False,
+        overlay_opacity: float = 0.5,
+        time_s: float | None = None,
+    ) -> Prediction:
+        """Segment one pair; arguments and result as of `Predictor.predict`.
+
+        Raises:
+            SartmError: an image of another size, shape or type than the file takes, or one that it
+                does not take, or none that it takes.
+        """
+        from sartm_model.predictor import Prediction, _check_images
+
+        _check_images(rgb, thermal)
+        feeds = self._feeds({'rgb': rgb, 'thermal': thermal})
+        found = dict(zip(('labels', 'confidence'), self._session.run(None, feeds), strict=True))
+        labels: np.ndarray = found['labels']
+        blended = None
+        if overlay:
+            backdrop = self._backdrop(rgb, thermal)
+            blended = _blend(backdrop, labels, self.label_space.palette(), overlay_opacity)
+        return Prediction(labels, found['confidence'] if confidence else None, blended)
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Run once on blank images of the file's size, whatever size is expected."""
+        blank = {
+            name: np.zeros((*size, 3) if name == 'rgb' else size, self._type(name))
+            for name, size in self.config.sizes.items()
+        }
+        self.predict(blank.get('rgb'), blank.get('thermal'))
+
+    def _type(self, name: str) -> Any:
+        return np.dtype('uint8' if name == 'rgb' else self.config.thermal_type)
+
+    def _feeds(self, images: dict[str, np.ndarray | None]) -> dict[str, np.ndarray]:
+        """The images as the file takes them, contiguous."""
+        feeds = {}
+        for name, size in self.config.sizes.items():
+            image = images[name]
+            if image is None:
+                raise SartmError(
+                    f'checkpoint {self.path} takes {" and ".join(self.config.sizes)} in every '
+                    f'pair, and {name} is missing; export with another --modality, or use the '
+                    f'.safetensors checkpoint'
+                )
+            if image.dtype != self._type(name):
+                raise SartmError(
+                    f'checkpoint {self.path} takes {name} of {self._type(name)}, got '
+                    f'{image.dtype}; export with --thermal-type {image.dtype}'
+                )
+            height, width = image.shape[:2]
+            if (height, width) != size:
+                raise SartmError(
+                    f'checkpoint {self.path} takes {name} images of {size[1]}x{size[0]} pixels, '
+                    f'got {width}x{height}; export with that size'
+                )
+            feeds[name] = np.ascontiguousarray(image)
+        return feeds
+
+    def _backdrop(self, rgb: np.ndarray | None, thermal: np.ndarray | None) -> np.ndarray:
+        """What an overlay is laid over, `[H, W, 3]` or `[H, W, 1]`."""
+        if rgb is not None and 'rgb' in self.config.sizes:
+            return rgb
+        import torch
+
+        from sartm_model.preprocess import scale_thermal
+
+        assert thermal is not None
+        scaled = scale_thermal(torch.from_numpy(np.ascontiguousarray(thermal)), self._range)
+        return (scaled.clamp(0, 1) * 255)[..., None].numpy()
+
+    def _require(self, what: str, wanted: str | None, allowed: tuple[str | None, ...]) -> None:
+        if wanted not in allowed:
+            raise SartmError(
+                f'checkpoint {self.path} was exported with {what} {allowed[1]}, and {wanted} is '
+                f'asked for; leave it out, or export anew'
+            )
+
+
+def _blend(
+    backdrop: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity: float
+) -> np.ndarray:
+    """Class colours over an image, uint8 `[H, W, 3]`; id 0 leaves the image as it is."""
+    start = backdrop.astype(np.float32)
+    weight = (labels != 0)[..., None] * np.float32(opacity)
+    return (start + weight * (palette[labels] - start)).round().astype(np.uint8)
+
+
+def _providers(device: str) -> tuple[str, list[Any]]:
+    """The device's name, and what ONNX Runtime is asked to run on."""
+    ort = _runtime()
+    has_cuda = 'CUDAExecutionProvider' in ort.get_available_providers()
+    if device == 'cpu' or (device == 'auto' and not has_cuda):
+        return 'cpu', ['CPUExecutionProvider']
+    kind, _, index = device.partition(':')
+    if device != 'auto' and (kind != 'cuda' or (index and not index.isdecimal())):
+        raise SartmError(f'device {device!r}; expected auto, cpu, cuda or cuda:N')
+    if not has_cuda:
+        raise SartmError(
+            f'device {device!r} is not there: this ONNX Runtime knows no CUDA; use cpu, or install '
+            f'onnxruntime-gpu'
+        )
+    cuda = ('CUDAExecutionProvider', {'device_id': int(index or 0)})
+    return 'cuda' if device == 'auto' else device, [cuda, 'CPUExecutionProvider']
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise SartmError('an .onnx checkpoint needs onnxruntime; pip install onnxruntime') from None
+    return onnxruntime
+
+
+def _open(path: Path, providers: list[Any], threads: int) -> Any:
+    if not path.is_file():
+        raise SartmError(f'no checkpoint {path}; expected an .onnx file written by sartm export')
+    ort = _runtime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    # Threads that wait would otherwise keep a core busy that the cameras' driver needs.
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    options.log_severity_level = 3  # its warnings are about itself
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # it has many, without a common class
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SartmError(
+            f'checkpoint {path} is damaged or foreign ({first}); expected an .onnx file written by '
+            f'sartm export'
+        ) from None
+
+
+def _metadata(session: Any, path: Path) -> dict[str, str]:
+    from sartm_model.export import FORMAT
+
+    texts: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    if texts.get('format') != FORMAT:
+        raise SartmError(
+            f'checkpoint {path} has format {texts.get("format")!r}; expected {FORMAT!r}, as sartm '
+            f'export writes it'
+        )
+    return texts
