@@ -124,7 +124,7 @@ class ExportedModel(nn.Module):
         )
         named = dict(zip(self.config.sizes, images, strict=True))
         rgb, thermal = named.get('rgb'), named.get('thermal')
-        height, width = images[0].shape[:2]
+        height, width = next(iter(self.config.sizes.values()))
         small = self._network_size(height, width)
         inputs = {}
         rgb_name, thermal_name = self.model.config.modalities
