@@ -32,6 +32,7 @@ from sartm_model.preprocess import (
     min_span,
     normalise_thermal,
     resize_thermal,
+    scale_between,
     scale_thermal,
 )
 
@@ -156,9 +157,7 @@ class ExportedModel(nn.Module):
         bits = THERMAL_BITS[self.config.thermal_type]
         low, high = percentiles(counts[::4, ::4].reshape(1, -1), bits)
         widen = (min_span(bits == 8) - (high - low)).clamp_min(0) / 2
-        return scale_thermal(
-            thermal, ThermalRange('fixed', 0, 1), torch.stack((low - widen, high + widen))
-        )
+        return scale_between(thermal, torch.stack((low - widen, high + widen)))
 
     def _heads(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits `[1 or 2, K, h/4, w/4]` of the heads that the prediction is made of."""

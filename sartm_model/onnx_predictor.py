@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
 from sartm_model.preprocess import ThermalRange
+from sartm_model.stages import StageClock
 
 if TYPE_CHECKING:
     from sartm_model.predictor import Prediction, Predictor
@@ -65,7 +67,8 @@ class OnnxPredictor:
         from sartm_model.export import ExportConfig
 
         self.path = Path(checkpoint)
-        self.device, providers = _providers(device)
+        name, providers = _providers(device)
+        self.device = torch.device(name)
         self._session = _open(self.path, providers, threads)
         texts = _metadata(self._session, self.path)
         try:
@@ -89,18 +92,7 @@ class OnnxPredictor:
 
     @thermal_range.setter
     def thermal_range(self, range_: ThermalRange) -> None:
-        fixed = self._range.mode == 'fixed'
-        same = range_ == self._range if fixed else range_.mode == 'percentile'
-        if self.config.modality != 'rgb' and (not same or range_.smoothing_s):
-            wanted = f'{range_.mode} {range_.low:g} to {range_.high:g}'
-            own = self._range.mode + (
-                f' {self._range.low:g} to {self._range.high:g}' if fixed else ''
-            )
-            raise SartmError(
-                f'checkpoint {self.path} scales thermal by itself: {own}, without smoothing; the '
-                f'range set is {wanted}, smoothing {range_.smoothing_s:g} s; set that of the file, '
-                f'or export one with --thermal-range'
-            )
+        self.check(range_, None)
 
     @property
     def homography(self) -> np.ndarray | None:
@@ -109,7 +101,19 @@ class OnnxPredictor:
 
     @homography.setter
     def homography(self, matrix: np.ndarray | None) -> None:
-        if matrix is not None:
+        self.check(self._range, matrix)
+
+    def check(self, thermal_range: ThermalRange, homography: np.ndarray | None) -> None:
+        """Raise SartmError unless these are what the file does by itself."""
+        fixed = self._range.mode == 'fixed'
+        same = thermal_range == self._range if fixed else thermal_range.mode == 'percentile'
+        if self.config.modality != 'rgb' and (not same or thermal_range.smoothing_s):
+            raise SartmError(
+                f'checkpoint {self.path} scales thermal by itself: {_said(self._range)}; the range '
+                f'set is {_said(thermal_range)}; set that of the file, or export one with '
+                f'--thermal-range'
+            )
+        if homography is not None:
             raise SartmError(
                 f'checkpoint {self.path} is exported and only resizes thermal; leave the '
                 f'homography out, or use the .safetensors checkpoint'
@@ -131,17 +135,22 @@ class OnnxPredictor:
             SartmError: an image of another size, shape or type than the file takes, or one that it
                 does not take, or none that it takes.
         """
-        from sartm_model.predictor import Prediction, _check_images
+        from sartm_model.predictor import Prediction, check_images
 
-        _check_images(rgb, thermal)
+        clock = StageClock(torch.device('cpu'))
+        check_images(rgb, thermal)
         feeds = self._feeds({'rgb': rgb, 'thermal': thermal})
+        clock.mark('upload')
         found = dict(zip(('labels', 'confidence'), self._session.run(None, feeds), strict=True))
+        clock.mark('network')
         labels: np.ndarray = found['labels']
         blended = None
         if overlay:
             backdrop = self._backdrop(rgb, thermal)
             blended = _blend(backdrop, labels, self.label_space.palette(), overlay_opacity)
-        return Prediction(labels, found['confidence'] if confidence else None, blended)
+        return Prediction(
+            labels, found['confidence'] if confidence else None, blended, clock.seconds('download')
+        )
 
     def warm_up(self, height: int, width: int) -> None:
         """Run once on blank images of the file's size, whatever size is expected."""
@@ -183,8 +192,6 @@ class OnnxPredictor:
         """What an overlay is laid over, `[H, W, 3]` or `[H, W, 1]`."""
         if rgb is not None and 'rgb' in self.config.sizes:
             return rgb
-        import torch
-
         from sartm_model.preprocess import scale_thermal
 
         assert thermal is not None
@@ -197,6 +204,12 @@ class OnnxPredictor:
                 f'checkpoint {self.path} was exported with {what} {allowed[1]}, and {wanted} is '
                 f'asked for; leave it out, or export anew'
             )
+
+
+def _said(range_: ThermalRange) -> str:
+    smoothing = f', smoothed over {range_.smoothing_s:g} s' if range_.smoothing_s else ''
+    ends = f' {range_.low:g} to {range_.high:g}' if range_.mode == 'fixed' else ''
+    return range_.mode + ends + smoothing
 
 
 def _blend(

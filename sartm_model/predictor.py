@@ -99,6 +99,11 @@ class Predictor:
     def homography(self, matrix: np.ndarray | None) -> None:
         self._homography = None if matrix is None else check_homography(matrix)
 
+    def check(self, thermal_range: ThermalRange, homography: np.ndarray | None) -> None:
+        """Raise SartmError unless these can be set; other predictors have their own."""
+        if homography is not None:
+            check_homography(homography)
+
     def predict(
         self,
         rgb: np.ndarray | None,
@@ -161,7 +166,7 @@ class Predictor:
         opacity: float = 0.0,
     ) -> tuple[np.ndarray, Asked]:
         """The dials for a pair, see `frame`, and by which way it goes; errors as of `predict`."""
-        _check_images(rgb, thermal)
+        check_images(rgb, thermal)
         range_, homography = self.thermal_range, self._homography  # once: a thread may set them
         matrix = None
         if homography is not None and rgb is not None and thermal is not None:
@@ -220,7 +225,8 @@ def _in_precision(model: Sartm, dtype: torch.dtype) -> Sartm:
     return model
 
 
-def _check_images(rgb: np.ndarray | None, thermal: np.ndarray | None) -> None:
+def check_images(rgb: np.ndarray | None, thermal: np.ndarray | None) -> None:
+    """Raise SartmError unless `predict` can take them."""
     if rgb is None and thermal is None:
         raise SartmError('no image: give an RGB image, a thermal image or both')
     if rgb is not None and (rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3):

@@ -277,12 +277,8 @@ class SartmNode(LifecycleNode):
             settings = ros_parameters.changed(
                 self._settings, [(change.name, change.value) for change in changes]
             )
+            self._predictor.check(thermal_range(settings), ros_parameters.homography(settings))
         except SartmError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        try:
-            self._predictor.thermal_range = _thermal_range(settings)
-            self._predictor.homography = ros_parameters.homography(settings)
-        except SartmError as error:  # an exported network has its own
             return SetParametersResult(successful=False, reason=str(error))
         self._settings = settings
         if self._pipeline is not None:

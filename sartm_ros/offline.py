@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sartm_model.errors import SartmError
+from sartm_model.onnx_predictor import OnnxPredictor
 from sartm_model.predictor import Prediction, Predictor
 from sartm_ros.ahead import read_ahead
 from sartm_ros.bag import BagPair
@@ -63,7 +64,11 @@ class OfflineRun:
     """
 
     def __init__(
-        self, predictor: Predictor, settings: Parameters, truth_of: Truth, overlay_every: int = 0
+        self,
+        predictor: Predictor | OnnxPredictor,
+        settings: Parameters,
+        truth_of: Truth,
+        overlay_every: int = 0,
     ) -> None:
         self.dropped: Counter[str] = Counter()
         self.error: SartmError | None = None
