@@ -1,4 +1,7 @@
-"""Train the same run with a part taken away, with several seeds, and measure each on real frames.
+"""Train the same run with a part taken away, with several seeds, and measure each.
+
+On MFNet's `val` to be reported, and on generated scenes of `val` to choose by: what is chosen on
+the real frames cannot be measured on them any more.
 
     python -m sartm_model.training.ablation --config config/train/ablation.yaml \
         --out runs/ablation --mfnet MFNET --seeds 0 1
@@ -41,6 +44,9 @@ VARIANTS = {
 }
 """Name -> overrides of the configuration: rows of the paper's tables V and VI, and the presets."""
 
+GENERATED = 40
+"""Scenes to choose by."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of this module."""
@@ -67,7 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(config: Path, out: Path, mfnet: Path, variant: str, seed: int) -> dict[str, Any]:
-    """Train one variant where that is not done, and measure it on MFNet's `val`."""
+    """Train one variant where that is not done, and measure it.
+
+    Returns the figures of MFNet's `val`, and under 'generated' those of the generated one.
+    """
     folder = out / f'{variant.replace(" ", "_")}_{seed}'
     figures = folder / 'val.json'
     if figures.is_file():
@@ -89,18 +98,26 @@ def run(config: Path, out: Path, mfnet: Path, variant: str, seed: int) -> dict[s
         return predictor.predict(rgb, thermal).labels
 
     result = evaluate(labels_of, open_dataset('mfnet', mfnet, 'val'))
+    generated = open_dataset('synthetic', None, 'val')
+    generated.names = generated.names[:GENERATED]
+    result['generated'] = evaluate(labels_of, generated)
     write_file(figures, json.dumps(result))
     return result
 
 
 def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Markdown: a row a variant with the mean over its seeds, in percent, and each seed's mIoU."""
+    """Markdown: a row a variant with the mean over its seeds, in percent, and each seed's mIoU.
+
+    All but 'generated' is of MFNet's `val`.
+    """
     classes = list(next(iter(found.values()))[0]['per_class_iou'])
-    head = ['variant', 'mIoU', 'each seed', 'day', 'night', *classes]
+    head = ['variant', 'generated', 'each seed', 'mIoU', 'each seed', 'day', 'night', *classes]
     lines = [f'| {" | ".join(head)} |', f'|{"---|" * len(head)}']
     for name, results in found.items():
-        mious = [result['miou'] for result in results]
-        cells = [f'{np.mean(mious):.1f}', ' '.join(f'{miou:.1f}' for miou in mious)]
+        cells = []
+        for measured in ([result['generated'] for result in results], results):
+            mious = [result['miou'] for result in measured]
+            cells += [f'{np.mean(mious):.1f}', ' '.join(f'{miou:.1f}' for miou in mious)]
         for light in ('day', 'night'):
             cells.append(f'{np.mean([result[light]["miou"] for result in results]):.1f}')
         for label in classes:
