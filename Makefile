@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | bench. Everything is installed in .venv of this folder.
+# make setup | demo | test | lint | bench | bench-gpu. Everything is installed in .venv of this folder.
 #
 # Where a ROS 2 environment is sourced, its rclpy is used; elsewhere ROS comes as wheels.
 
@@ -26,7 +26,7 @@ NUMPY := numpy
 ROS_WHEELS := -r requirements/ros.txt
 endif
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint format bench bench-gpu clean
 
 setup: $(READY)
 
@@ -60,7 +60,14 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	$(BIN)/python -m sartm_model.benchmark
+	for size in nano tiny small base_plus large; do \
+	  $(BIN)/sartm benchmark --size $$size --iterations 5; done
+	$(BIN)/sartm benchmark --checkpoint demo --compare
+
+# On a machine with a GPU, in less than eight minutes.
+bench-gpu: setup
+	$(BIN)/python -m pytest test/test_predictor.py test/test_captured.py test/test_stages.py
+	$(BIN)/python -m sartm_model.gpu_report --out gpu_report
 
 clean:
 	rm -rf $(VENV) build install log demo_output *.egg-info

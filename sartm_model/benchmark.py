@@ -62,15 +62,17 @@ def benchmark(
         SartmError: the checkpoint, the device or the size cannot be used.
     """
     predictor = Predictor(checkpoint, device=device, precision=precision)
-    images = _images(height, width)[0]
+    rgb, thermal = images(height, width)[0]
     if predictor.device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(predictor.device)
-    total_s = [_timed(lambda: predictor.predict(*images)) for _ in range(WARM_UPS + iterations)]
+    total_s = [
+        _timed(lambda: predictor.predict(rgb, thermal)) for _ in range(WARM_UPS + iterations)
+    ]
     peak_mib = _peak_memory_mib(predictor.device)
     stages_s: dict[str, list[float]] = defaultdict(list)
     with _marked(predictor) as run:
         for index in range(WARM_UPS + iterations):
-            for stage, seconds in run(*images).items():
+            for stage, seconds in run(rgb, thermal).items():
                 if index >= WARM_UPS:
                     stages_s[stage].append(seconds)
     model = predictor.network.model
@@ -109,7 +111,7 @@ def compare(
         pixels with the label that 'fp32' gives, on generated frames), or error, what kept it from
         running.
     """
-    pairs = _images(height, width)
+    pairs = images(height, width)
     with ExitStack() as kept:
         ways: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {}
         failed: dict[str, str] = {}
@@ -265,7 +267,7 @@ def _marked(
         yield run
 
 
-def _images(height: int, width: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def images(height: int, width: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Generated pairs of a size. Raises SartmError where it is too small."""
     from sartm_model.datasets.synthetic import render
 

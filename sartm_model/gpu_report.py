@@ -1,0 +1,180 @@
+"""`make bench-gpu`: on a machine with a GPU, check the results and write every figure down.
+
+    python -m sartm_model.gpu_report --out gpu_report
+
+Leaves `table.md`, `results.json` and `profile.txt`, the operations that take the time of the sizes
+that miss their target. Takes less than eight minutes on one H200. The exit status is 1 where labels
+in half precision differ on more pixels than they may, 2 where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sartm_model.benchmark import benchmark, compare, images, untrained
+from sartm_model.files import write_file
+from sartm_model.predictor import Predictor
+
+RUNS = (
+    ('demo', 480, 640),
+    ('tiny', 480, 640),
+    ('small', 480, 640),
+    ('base_plus', 480, 640),
+    ('large', 480, 640),
+    ('base_plus', 1280, 1280),
+)
+TARGETS_MS = {
+    ('tiny', 480, 640): 2.5,
+    ('base_plus', 480, 640): 4.0,
+    ('large', 480, 640): 8.0,
+    ('base_plus', 1280, 1280): 12.0,
+}
+"""Median of a pair, numpy to numpy, on one H200."""
+
+COMPARED = (('demo', 480, 640), ('tiny', 480, 640))
+"""Runs whose ways are held against each other; each compilation takes a minute."""
+
+COLUMNS = (
+    *('size', 'image', 'precision', 'median ms', 'p99 ms', 'target ms'),
+    *('memory MiB', 'TFLOP/s', 'of matrix rate'),
+)
+
+AGREEMENT = 0.999
+"""Share of pixels on which fp16 must give the label of fp32, with trained weights."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of this module."""
+    parser = argparse.ArgumentParser(
+        prog='python -m sartm_model.gpu_report', description='Check and time SARTM on a GPU.'
+    )
+    parser.add_argument('--out', metavar='DIR', type=Path, default=Path('gpu_report'))
+    parser.add_argument('--iterations', metavar='N', type=int, default=100)
+    args = parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        print('gpu_report: error: torch sees no CUDA device', file=sys.stderr)
+        return 2
+    result = report(args.out, 'cuda', RUNS, COMPARED, args.iterations)
+    print((args.out / 'table.md').read_text())
+    return 0 if result['agreement'] >= AGREEMENT else 1
+
+
+def report(
+    out: Path,
+    device: str,
+    runs: Sequence[tuple[str, int, int]],
+    compared: Sequence[tuple[str, int, int]],
+    iterations: int,
+) -> dict[str, Any]:
+    """Measure and write the files named above.
+
+    Args:
+        out: folder for them.
+        device: as of `Predictor`.
+        runs: size, or 'demo', height and width of each.
+        compared: likewise, of which every way is run.
+        iterations: timed pairs a run.
+
+    Returns:
+        torch, agreement, runs and compared, as in `results.json`.
+    """
+    result: dict[str, Any] = {
+        'torch': torch.__version__,
+        'agreement': agreement(device),
+        'runs': [],
+        'compared': [],
+    }
+    profiles = []
+    for size, height, width in runs:
+        with nullcontext(size) if size == 'demo' else untrained(size) as checkpoint:
+            try:
+                found = benchmark(checkpoint, height, width, device=device, iterations=iterations)
+            except torch.OutOfMemoryError as error:
+                found = {'error': str(error).splitlines()[0]}
+            target = TARGETS_MS.get((size, height, width))
+            found |= {'checkpoint': size, 'image': [height, width], 'target_ms': target}
+            if target and found.get('total_ms', {}).get('median', target) >= target:
+                profiles.append(f'{size} at {height}x{width}\n{profile(checkpoint, height, width)}')
+        result['runs'].append(found)
+        _write(out, result, profiles)  # as far as it got
+    for size, height, width in compared:
+        with nullcontext(size) if size == 'demo' else untrained(size) as checkpoint:
+            found = compare(checkpoint, height, width, device=device, iterations=iterations)
+        result['compared'].append({**found, 'checkpoint': size})
+        _write(out, result, profiles)
+    return result
+
+
+def agreement(device: str) -> float:
+    """Share of pixels on which `demo` in half precision gives the label of fp32, generated scenes.
+
+    Half is fp16 on a GPU and bf16 on a CPU.
+    """
+    half = 'bf16' if device == 'cpu' else 'fp16'
+    full, rounded = (Predictor('demo', device=device, precision=p) for p in ('fp32', half))
+    same = [
+        float((full.predict(*pair).labels == rounded.predict(*pair).labels).mean())
+        for pair in images(480, 640)
+    ]
+    return sum(same) / len(same)
+
+
+def profile(checkpoint: str | Path, height: int, width: int) -> str:
+    """The twenty operations of one pair that take the device the longest."""
+    from torch.profiler import ProfilerActivity
+
+    predictor = Predictor(checkpoint, device='cuda', engine='eager')
+    pair = images(height, width)[0]
+    predictor.predict(*pair)
+    with torch.profiler.profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
+        predictor.predict(*pair)
+    return found.key_averages().table(sort_by='self_cuda_time_total', row_limit=20)
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The report in Markdown."""
+    lines = [
+        f'torch {result["torch"]}; labels of half precision and fp32 agree on '
+        f'{result["agreement"]:.3%} of the pixels (at least {AGREEMENT:.1%}).',
+        '',
+        f'| {" | ".join(COLUMNS)} |',
+        '|---' * len(COLUMNS) + '|',
+    ]
+    for run in result['runs']:
+        image = 'x'.join(map(str, run['image']))
+        if 'error' in run:
+            lines.append(f'| {run["checkpoint"]} | {image} | {run["error"]} | | | | | | |')
+            continue
+        total = run['total_ms']
+        cells = [run['checkpoint'], image, run['precision'], total['median'], total['p99']]
+        cells += [run['target_ms'] or '', run['peak_memory_mib'], run['tflops']]
+        lines.append(f'| {" | ".join(map(str, [*cells, run["of_matrix_rate"]]))} |')
+    for found in result['compared']:
+        image = 'x'.join(map(str, found['image']))
+        lines += ['', f'{found["checkpoint"]} at {image} on {found["device"]}:', '']
+        lines += ['| way | median ms | ratio | agreement |', '|---|---|---|---|']
+        for name, way in found['variants'].items():
+            figures = [way.get('error', way.get('median_ms')), way.get('ratio', '')]
+            figures.append(way.get('agreement', ''))
+            lines.append(f'| {name} | {" | ".join(map(str, figures))} |')
+    return '\n'.join(lines) + '\n'
+
+
+def _write(out: Path, result: Mapping[str, Any], profiles: Sequence[str]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_file(out / 'results.json', json.dumps(result, indent=2))
+    write_file(out / 'table.md', table(result))
+    if profiles:
+        write_file(out / 'profile.txt', '\n\n'.join(profiles))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
