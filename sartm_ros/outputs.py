@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+from rclpy.duration import Duration
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float32, String
 
@@ -19,6 +20,9 @@ ENCODINGS = {'labels': 'mono8', 'confidence': 'mono8', 'overlay': 'rgb8'}
 
 COMPRESSIONS = {'labels': 'png', 'confidence': 'png', 'overlay': 'jpeg'}
 """Of `<topic>/compressed`. JPEG would make classes out of nothing where two labels meet."""
+
+FAREWELL = Duration(seconds=0.5)
+"""A listener that does not answer is not waited for any longer."""
 
 
 class Outputs:
@@ -98,7 +102,10 @@ class Outputs:
         return [text for text in texts if text]
 
     def close(self) -> None:
-        """Give the publishers back."""
+        """Give the publishers back, when the last labels have come to those who listen."""
+        for name in ('labels', 'status'):
+            if name in self._publishers:
+                self._publishers[name].wait_for_all_acked(FAREWELL)
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()

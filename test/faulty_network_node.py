@@ -52,7 +52,7 @@ def coarse(
     given = thermal if rgb is None else rgb
     assert given is not None
     height, width = given.shape[-2:]
-    logits = torch.zeros(self.num_classes, height // 4, width // 4)
+    logits = torch.zeros(self.num_classes, -(-height // 4), -(-width // 4))
     logits[self.class_id] = 100
     if self.fault == 'exception':
         raise RuntimeError('no such kernel')

@@ -140,7 +140,7 @@ class Outputs:
     def publish_compressed(self, *_):
         pass
 
-    publish_status = publish_compressed
+    publish_status = publish_latency = publish_compressed
 
 
 class NoNetwork:
@@ -149,7 +149,10 @@ class NoNetwork:
     def predict(self, rgb, thermal, **_):
         given = thermal if rgb is None else rgb
         return SimpleNamespace(
-            labels=np.zeros(given.shape[:2], np.uint8), confidence=None, overlay=None
+            labels=np.zeros(given.shape[:2], np.uint8),
+            confidence=None,
+            overlay=None,
+            stages_s={},
         )
 
 
