@@ -70,12 +70,13 @@ def benchmark(
     ]
     peak_mib = _peak_memory_mib(predictor.device)
     stages_s: dict[str, list[float]] = defaultdict(list)
-    with _marked(predictor) as run:
+    plain = Predictor(checkpoint, device=device, precision=precision, engine='eager')
+    with _marked(plain) as run:
         for index in range(WARM_UPS + iterations):
             for stage, seconds in run(rgb, thermal).items():
                 if index >= WARM_UPS:
                     stages_s[stage].append(seconds)
-    model = predictor.network.model
+    model = plain.network.model
     gflop = checkpoints.count_flops(model.float(), height, width) * 1e-9
     total = _spread(total_s[WARM_UPS:])
     tflops = gflop / total['median']
@@ -216,7 +217,7 @@ def _variants(checkpoint: str | Path, device: torch.device) -> Mapping[str, Any]
     found['fp32 channels last'] = way(change=channels_last)
     found['fp32 compiled'] = way(change=compiled)
     if device.type == 'cpu':
-        return found | {'bf16': way('bf16')}
+        return found | {'fp32 halves': way(engine='halves'), 'bf16': way('bf16')}
     for precision in ('fp16', 'bf16'):
         found[precision] = way(precision)
         found[f'{precision} graph'] = way(precision, 'graph')

@@ -131,7 +131,7 @@ class FrameNetwork:
         size = (inputs.backdrop.shape[0], inputs.backdrop.shape[1])
         heads, seen = self.model.coarse(inputs.rgb, inputs.thermal)
         mark('network')
-        labels, probability = label_map(heads, seen, size)
+        labels, probability = label_map(heads, seen, size, self.model.side_by_side)
         result = {'labels': labels}
         if asked.confidence:
             result['confidence'] = (probability * 255).round().to(torch.uint8)

@@ -57,7 +57,8 @@ class Predictor:
         homography: `[3, 3]`, thermal pixel -> RGB pixel, as in `registration.homography`, or None:
             thermal is resized to the RGB image. May be set anew between two calls.
         engine: 'graph' records each kind of pair once as a CUDA graph, 'eager' asks the device for
-            one operation after another; 'auto': graph on CUDA, eager on the CPU.
+            one operation after another, 'halves' (CPU only) has each half of the cores do its part
+            of that; 'auto': graph on CUDA, halves on a CPU of several cores.
 
     Raises:
         SartmError: the checkpoint, the device, the precision, the head, the homography or the
@@ -89,6 +90,8 @@ class Predictor:
         self.network = FrameNetwork(model.to(self.device), self.label_space.palette())
         self.engine = _engine(engine, self.device)
         self._captured = CapturedFrames(self.network) if self.engine == 'graph' else None
+        if self.engine == 'halves':
+            self.network.model.halve()
 
     @property
     def homography(self) -> np.ndarray | None:
@@ -212,9 +215,13 @@ def _precision(name: str, device: torch.device) -> str:
 
 def _engine(name: str, device: torch.device) -> str:
     if name == 'auto':
-        return 'graph' if device.type == 'cuda' else 'eager'
-    if name not in ('eager', 'graph'):
-        raise SartmError(f'engine {name!r}; expected auto, eager or graph')
+        if device.type == 'cuda':
+            return 'graph'
+        return 'halves' if torch.get_num_threads() > 1 else 'eager'
+    if name not in ('eager', 'graph', 'halves') or (name == 'halves' and device.type != 'cpu'):
+        raise SartmError(
+            f'engine {name!r} on {device}; expected auto, eager, graph or, cpu, halves'
+        )
     return name
 
 

@@ -26,7 +26,8 @@ def test_the_stages_make_up_a_pair(checkpoint):
     assert list(result['stages_ms']) == STAGES
     for spread in (*result['stages_ms'].values(), result['total_ms']):
         assert 0 <= spread['median'] <= spread['p99']
-    assert (result['engine'], result['precision'], result['image']) == ('eager', 'fp32', [64, 96])
+    engine = 'halves' if torch.get_num_threads() > 1 else 'eager'
+    assert (result['engine'], result['precision'], result['image']) == (engine, 'fp32', [64, 96])
     assert result['gflop'] > 0
     # Both are rounded to three places.
     assert result['of_matrix_rate'] == pytest.approx(
@@ -41,9 +42,11 @@ def test_every_way_is_run_and_held_against_fp32(checkpoint, monkeypatch):
 
     monkeypatch.setattr(torch, 'compile', no_compiler)
     ways = compare(checkpoint, 64, 96, device='cpu', iterations=2)['variants']
-    assert set(ways) == {'fp32', 'fp32 unmerged', 'fp32 channels last', 'fp32 compiled', 'bf16'}
+    plain = {'fp32', 'fp32 unmerged', 'fp32 channels last', 'fp32 compiled'}
+    assert set(ways) == plain | {'fp32 halves', 'bf16'}
     assert ways['fp32']['ratio'] == ways['fp32']['agreement'] == 1
-    assert ways['fp32 unmerged']['agreement'] > 0.999  # rounding alone may decide a pixel
+    for name in ('fp32 unmerged', 'fp32 halves'):
+        assert ways[name]['agreement'] > 0.999  # rounding alone may decide a pixel
     assert 0.5 < ways['bf16']['agreement'] < 1  # untrained: many classes are nearly equal
     assert ways['fp32 compiled'] == {'error': 'RuntimeError: no compiler here'}
 

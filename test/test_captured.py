@@ -115,5 +115,5 @@ def test_a_result_is_not_overwritten_by_the_next(both):
 
 
 def test_an_engine_that_is_not_there_is_refused(checkpoint):
-    with pytest.raises(SartmError, match=r"engine 'steam'; expected auto"):
+    with pytest.raises(SartmError, match=r"engine 'steam' on cpu; expected auto"):
         Predictor(checkpoint, device='cpu', engine='steam')

@@ -15,13 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sartm_model.labels import IGNORE_ID
+from sartm_model.network.side_by_side import SideBySide
 
 STRIP_VALUES = 1 << 18
 """Logits in one strip on a CPU: 1 MiB of float32, about what a core's cache takes."""
 
 
 def label_map(
-    heads: Sequence[Tensor], seen: tuple[int, int], size: tuple[int, int]
+    heads: Sequence[Tensor],
+    seen: tuple[int, int],
+    size: tuple[int, int],
+    side_by_side: SideBySide | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The most probable class of each pixel, and its probability.
 
@@ -29,6 +33,7 @@ def label_map(
         heads: logits `[K, h, w]` of each head, h and w a quarter of the padded input's.
         seen: height and width of the input without its padding.
         size: height and width of the result.
+        side_by_side: has the upper and the lower half made at once.
 
     Returns:
         labels uint8 `[H, W]`, 255 where a head's logits are not numbers; probability float32
@@ -40,7 +45,17 @@ def label_map(
     strip = height
     if logits.device.type == 'cpu':
         strip = max(1, STRIP_VALUES // (logits.shape[0] * logits.shape[1] * width))
-    parts = [_label_strip(part, 4 * width / seen[1], width) for part in rows.split(strip, dim=2)]
+    strips = rows.split(strip, dim=2)
+
+    def work(some: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        return [_label_strip(one, 4 * width / seen[1], width) for one in some]
+
+    if side_by_side is None or len(strips) == 1:
+        parts = work(strips)
+    else:
+        middle = len(strips) // 2
+        upper, lower = side_by_side(lambda: work(strips[:middle]), lambda: work(strips[middle:]))
+        parts = upper + lower
     labels, probability = zip(*parts, strict=True)
     return torch.cat(labels), torch.cat(probability)
 

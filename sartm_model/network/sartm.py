@@ -14,6 +14,7 @@ from sartm_model.network.auxiliary import AuxiliaryHead
 from sartm_model.network.decoder import ClassMaskDecoder
 from sartm_model.network.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.network.fusion import CrossModalFusion
+from sartm_model.network.side_by_side import SideBySide, SplitEncoder
 
 HEADS = {'mean': ('mask', 'auxiliary'), 'mask': ('mask',), 'auxiliary': ('auxiliary',)}
 """Whose probabilities a prediction is the mean of."""
@@ -51,7 +52,8 @@ class Sartm(nn.Module):
         self.config = config
         self.num_classes = num_classes
         self.merged = merged
-        self.encoder = Encoder(config, merged=merged)
+        self.encoder: Encoder | SplitEncoder = Encoder(config, merged=merged)
+        self.side_by_side: SideBySide | None = None  # see `halve`
         channels = self.encoder.channels
         widths = (channels, channels // 4, channels // 8)  # of a pyramid's levels
         self.fusions = nn.ModuleList(
@@ -111,7 +113,13 @@ class Sartm(nn.Module):
         images = dict(zip(self.config.modalities, (rgb, thermal), strict=True))
         given = {name: _pad(_three_channels(x)) for name, x in images.items() if x is not None}
         pyramids = self.encoder(given)
-        return Pyramid(*(self._fuse(level, pyramids, absent) for level in range(3)))
+        if self.side_by_side is None:
+            return Pyramid(*(self._fuse(level, pyramids, absent) for level in range(3)))
+        (sfm, ifp), ffp = self.side_by_side(
+            lambda: (self._fuse(0, pyramids, absent), self._fuse(1, pyramids, absent)),
+            lambda: self._fuse(2, pyramids, absent),
+        )
+        return Pyramid(sfm, ifp, ffp)
 
     def _fuse(self, level: int, pyramids: dict[str, Pyramid], absent: Tensor | None) -> Tensor:
         """The fused map of a level; a learned vector stands in for an absent modality's map."""
@@ -159,8 +167,20 @@ class Sartm(nn.Module):
         """
         fused = self.fused(rgb, thermal)
         heads = {'mask': self.mask_decoder, 'auxiliary': self.auxiliary_head}
-        logits = [heads[name](fused)[0] for name in HEADS[self.config.prediction]]
-        return logits, _common_size(rgb, thermal)
+        chosen = [heads[name] for name in HEADS[self.config.prediction]]
+        if self.side_by_side is not None and len(chosen) == 2:
+            both = self.side_by_side(lambda: chosen[0](fused)[0], lambda: chosen[1](fused)[0])
+            return list(both), _common_size(rgb, thermal)
+        return [head(fused)[0] for head in chosen], _common_size(rgb, thermal)
+
+    def halve(self) -> None:
+        """From now on run what is independent side by side, each with half of the cores.
+
+        For inference on a CPU, of a merged model, by one thread at a time.
+        """
+        assert isinstance(self.encoder, Encoder)
+        self.side_by_side = SideBySide()
+        self.encoder = SplitEncoder(self.encoder, self.side_by_side)
 
     def probabilities(self, output: SartmOutput) -> Tensor:
         """Class probabilities `[B, K, H, W]`: the mean of the heads' or one head's, as configured.

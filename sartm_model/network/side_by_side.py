@@ -1,0 +1,104 @@
+"""Two halves of the network's work on two halves of a processor's cores.
+
+The operations of a small network are too short to be shared by threads: to wake one and to wait for
+it takes as long as the work. But modalities, levels and heads do not depend on each other until
+they meet, so each half takes its own way through many operations without a word to the other.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sartm_model.network.encoder import Encoder, Pyramid
+from sartm_model.network.lora import MergedQkv, Route
+
+First = TypeVar('First')
+Second = TypeVar('Second')
+
+
+class SideBySide:
+    """Runs two functions at once, without gradients: one in a thread of its own.
+
+    Each has half of torch's threads, but one at least. For one caller at a time.
+    """
+
+    def __init__(self) -> None:
+        self._other = ThreadPoolExecutor(1, thread_name_prefix='side')
+
+    def __call__(
+        self, first: Callable[[], First], second: Callable[[], Second]
+    ) -> tuple[First, Second]:
+        """Both results. What either raises is raised when both have ended."""
+        threads = torch.get_num_threads()
+        half = max(threads // 2, 1)
+
+        def other() -> Second:
+            torch.set_num_threads(half)
+            with torch.inference_mode():
+                return second()
+
+        coming = self._other.submit(other)
+        try:
+            torch.set_num_threads(half)
+            made = first()
+        finally:
+            error = coming.exception()  # waits: the threads are shared until both have ended
+            torch.set_num_threads(threads)
+        if error is not None:
+            raise error
+        return made, coming.result()
+
+
+class SplitEncoder(nn.Module):
+    """A merged `Encoder` that encodes each modality by itself, two of them at once.
+
+    All weights but the merged projections are shared between the two.
+
+    Args:
+        encoder: in its inference form.
+        side_by_side: runs the two.
+    """
+
+    def __init__(self, encoder: Encoder, side_by_side: SideBySide) -> None:
+        super().__init__()
+        self.channels = encoder.channels
+        self.encoders = nn.ModuleDict(
+            {name: _of_one_modality(encoder, name) for name in encoder.modalities}
+        )
+        self._side_by_side = side_by_side
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Pyramid]:
+        """As of `Encoder`."""
+        names = list(images)
+        if len(names) == 1:
+            return self._encode(images, names[0])
+        one, other = self._side_by_side(
+            lambda: self._encode(images, names[0]), lambda: self._encode(images, names[1])
+        )
+        return {**one, **other}
+
+    def _encode(self, images: Mapping[str, Tensor], name: str) -> dict[str, Pyramid]:
+        pyramids: dict[str, Pyramid] = self.encoders[name]({name: images[name]})
+        return pyramids
+
+
+def _of_one_modality(encoder: Encoder, name: str) -> Encoder:
+    """The encoder with that modality's projections alone, as plain layers."""
+    index = encoder.modalities.index(name)
+    one = copy.deepcopy(encoder, {id(weight): weight for weight in encoder.parameters()})
+    one.modalities = (name,)
+    one.route = Route(one.modalities)
+    for block in one.trunk.blocks:
+        merged: MergedQkv = block.attn.qkv
+        weight = merged.weight[index].detach()
+        plain = nn.Linear(weight.shape[1], weight.shape[0], device='meta')
+        plain.weight = nn.Parameter(weight, requires_grad=False)
+        plain.bias = merged.bias
+        block.attn.qkv = plain
+    return one

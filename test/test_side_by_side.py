@@ -1,0 +1,97 @@
+"""Two halves of the work at once give what one after the other gives."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from untrained import save_untrained
+
+from sartm_model.errors import SartmError
+from sartm_model.network.side_by_side import SideBySide
+from sartm_model.predictor import Predictor
+
+
+@pytest.fixture(scope='module')
+def predictors(tmp_path_factory):
+    path = save_untrained(tmp_path_factory.mktemp('halves') / 'untrained.safetensors')
+    return [Predictor(path, device='cpu', engine=engine) for engine in ('eager', 'halves')]
+
+
+def pair(height=96, width=128):
+    rng = np.random.default_rng(3)
+    rgb = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return rgb, rng.integers(0, 256, (height, width), dtype=np.uint8)
+
+
+@pytest.mark.parametrize('given', ['both', 'rgb', 'thermal'])
+@pytest.mark.parametrize('size', [(96, 128), (70, 101), (480, 640)])
+def test_halves_give_what_the_whole_gives(predictors, given, size):
+    rgb, thermal = pair(*size)
+    images = (None if given == 'thermal' else rgb, None if given == 'rgb' else thermal)
+    one, other = (predictor.predict(*images, confidence=True) for predictor in predictors)
+    # Products of other shapes round in another order.
+    assert (one.labels == other.labels).mean() > 0.999
+    assert np.abs(one.confidence.astype(int) - other.confidence).max() <= 1
+
+
+def test_the_probabilities_of_test_time_augmentation_are_the_same(predictors):
+    one, other = (
+        predictor.probabilities(inputs.rgb, inputs.thermal)
+        for predictor in predictors
+        for inputs in [predictor.inputs(*pair())]
+    )
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def test_a_network_of_halves_shares_all_weights_but_the_projections(predictors):
+    one, other = predictors[1].network.model.encoder.encoders.values()
+    apart = {
+        name
+        for (name, mine), (_, yours) in zip(
+            one.named_parameters(), other.named_parameters(), strict=True
+        )
+        if mine.data_ptr() != yours.data_ptr()
+    }
+    assert apart == {f'trunk.blocks.{i}.attn.qkv.weight' for i in range(len(one.trunk.blocks))}
+
+
+def test_they_run_at_once_without_gradients_and_the_threads_come_back():
+    side_by_side, threads = SideBySide(), torch.get_num_threads()
+    meet = threading.Barrier(2, timeout=30)
+
+    def work():
+        meet.wait()  # in vain, unless the other comes too
+        return torch.get_num_threads(), threading.get_ident()
+
+    def other():
+        return *work(), torch.is_inference_mode_enabled()
+
+    (mine, here), (yours, there, inference) = side_by_side(work, other)
+    assert mine == yours == max(threads // 2, 1)
+    assert here == threading.get_ident() != there
+    assert inference
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize('failing', [0, 1])
+def test_what_one_raises_is_raised_when_both_have_ended(failing):
+    side_by_side, threads, ended = SideBySide(), torch.get_num_threads(), []
+
+    def fail():
+        raise ValueError('this one')
+
+    works = [lambda: ended.append(1)] * 2
+    works[failing] = fail
+    with pytest.raises(ValueError, match='this one'):
+        side_by_side(*works)
+    assert ended == [1]
+    assert torch.get_num_threads() == threads
+    assert side_by_side(lambda: 1, lambda: 2) == (1, 2)
+
+
+def test_halves_are_for_a_cpu():
+    with pytest.raises(SartmError, match="engine 'thirds' on cpu"):
+        Predictor(device='cpu', engine='thirds')
