@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
@@ -286,7 +287,9 @@ class SartmNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
 
-def main(args: list[str] | None = None) -> int:
+def main(
+    args: list[str] | None = None, make_node: Callable[[], SartmNode] | None = None
+) -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status (see the module's text)."""
     stop = threading.Event()
 
@@ -303,7 +306,7 @@ def main(args: list[str] | None = None) -> int:
         print(f'sartm_node: ROS does not start: {type(error).__name__} {error}', file=sys.stderr)
         return 2
     try:
-        node = SartmNode()
+        node = (make_node or SartmNode)()
         status = node.autostart()
         if status == 0:
             _spin(node, stop)

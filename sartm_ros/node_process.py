@@ -58,16 +58,36 @@ def node_process(arguments: dict[str, Any], log: Path) -> Iterator[subprocess.Po
     command = [str(find_node()), '--ros-args']
     for name, value in arguments.items():
         command += ['-p', f'{name}:={value}']
+    with child_process(command, log) as process:
+        yield process
+
+
+@contextmanager
+def child_process(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
+    """A process that is killed at the end if it still runs; its output goes to `log`.
+
+    Text may be written to its `stdin`, by lines.
+    """
     # The wheels' start-up code would take the child for one that it has prepared already.
     environment = {k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
     with log.open('wb') as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            text=True,
+            bufsize=1,
+        )
     try:
         yield process
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def tail(log: Path, lines: int = 3) -> str:
