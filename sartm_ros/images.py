@@ -6,7 +6,6 @@ Only `from_numpy` needs ROS: a message read from a bag by other means has the sa
 
 from __future__ import annotations
 
-import array
 import importlib
 import sys
 from typing import Any, NamedTuple
@@ -129,10 +128,8 @@ def from_numpy(image: np.ndarray, encoding: str, header: Any) -> Any:
     height, width = image.shape[:2]
     message = Image(header=header, height=height, width=width, encoding=encoding)
     message.step = width * (image.shape[2] if image.ndim == 3 else 1)
-    # The message takes over an array of bytes as it is, and checks anything else item by item.
-    data = array.array('B')
-    data.frombytes(np.ascontiguousarray(image).data)
-    message.data = data
+    # Into the message's own array: what is assigned is copied once more, or checked item by item.
+    message.data.frombytes(np.ascontiguousarray(image).data)
     return message
 
 

@@ -223,16 +223,17 @@ class SartmNode(LifecycleNode):
             self._arm(self._pipeline.deadline_ns)
 
     def _arm(self, deadline_ns: int | None) -> None:
-        """Set the timer to the monotonic time at which an image has waited long enough."""
-        if deadline_ns == self._armed_ns:
+        """Set the timer to the monotonic time at which an image has waited long enough.
+
+        A timer that is due earlier is left as it is and looks again then: to set it anew with each
+        pair costs more than to let it go off in vain now and then.
+        """
+        if deadline_ns is None or (self._armed_ns is not None and self._armed_ns <= deadline_ns):
             return
         self._armed_ns = deadline_ns
-        if deadline_ns is None:
-            self._deadline_timer.cancel()
-        else:
-            wait_ns = max(deadline_ns - time.monotonic_ns(), 0)
-            self._deadline_timer.timer_period_ns = wait_ns + 1_000_000
-            self._deadline_timer.reset()
+        wait_ns = max(deadline_ns - time.monotonic_ns(), 0)
+        self._deadline_timer.timer_period_ns = wait_ns + 1_000_000
+        self._deadline_timer.reset()
 
     # Reports and settings -------------------------------------------------------------------------
 
@@ -287,9 +288,7 @@ class SartmNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
 
-def main(
-    args: list[str] | None = None, make_node: Callable[[], SartmNode] | None = None
-) -> int:
+def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status (see the module's text)."""
     stop = threading.Event()
 

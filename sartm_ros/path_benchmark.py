@@ -35,11 +35,14 @@ OVERLOAD_PAIRS = 300
 ROUNDS = 2
 """Of each node at each size, in turn; `--pairs` are those of all rounds."""
 
+MIN_PAIRS = 100
+"""Of a round, where there are to be more than one."""
+
 SLACK_S = 0.02
 """For the system to wake threads, beside one inference and one interval of the cameras."""
 
 PATIENCE_S = 60.0
-LAST_S = 3.0
+LAST_S = 2.0
 """For the last pair to come out; a pair that is still away then is lost."""
 
 NODES = ('sartm', 'plain')
@@ -106,7 +109,7 @@ def run_round(node: str, settings: Settings, folder: Path) -> Round:
         wait('end of the pairs', records['cameras'].exists, PATIENCE_S + 2 * sent_s)
         sent = _read_when_whole(records['cameras'])
         cpu = (_cpu_s(processes[node]) - cpu_s) / (time.monotonic() - wall_s)
-        end_s = time.monotonic() + LAST_S + 20 * settings.network_s
+        end_s = time.monotonic() + LAST_S + 6 * settings.network_s
         wait('end', lambda: sent[-1] in begun or time.monotonic() > end_s, 2 * PATIENCE_S)
         processes[node].send_signal(signal.SIGINT)
         if processes[node].wait(PATIENCE_S):
@@ -286,10 +289,11 @@ def measure(
                     rounds[node].append(run_round(node, settings, Path(folder)))
         return rounds
 
+    count = ROUNDS if pairs >= ROUNDS * MIN_PAIRS else 1
     for width, height in sizes:
-        settings = Settings('', width, height, rate_hz, max(pairs // ROUNDS, 1))
+        settings = Settings('', width, height, rate_hz, pairs // count)
         result['sizes'][f'{width}x{height}'] = {
-            node: summary(rounds) for node, rounds in rounds_of(settings, ROUNDS).items()
+            node: summary(rounds) for node, rounds in rounds_of(settings, count).items()
         }
     width, height = sizes[0]
     settings = Settings('', width, height, rate_hz, overload_pairs, OVERLOAD_S)
@@ -330,13 +334,17 @@ def table(result: Mapping[str, Any]) -> Iterator[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table and the JSON; returns the exit status."""
     parser = argparse.ArgumentParser(prog='python -m sartm_ros.path_benchmark', description=__doc__)
-    parser.add_argument('--pairs', type=int, default=1800, help='of each node at each size')
+    parser.add_argument(
+        '--pairs', type=int, default=1800, help='of each node at each size (default: %(default)s)'
+    )
     parser.add_argument('--rate', type=float, default=30.0, help='Hz (default: %(default)s)')
     parser.add_argument(
         '--sizes', type=_size, nargs='+', default=[(640, 480), (1280, 1024)], metavar='WxH'
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there too')
     args = parser.parse_args(argv)
+    if args.pairs < 1 or not args.rate > 0:
+        parser.error(f'--pairs is {args.pairs}, --rate {args.rate}; expected more than 0')
     enter_own_domain()
     try:
         result = measure(args.sizes, args.pairs, args.rate, min(args.pairs, OVERLOAD_PAIRS))

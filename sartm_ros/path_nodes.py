@@ -11,12 +11,14 @@ import select
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.serialization import serialize_message
@@ -183,11 +185,12 @@ class PlainNode(Node):
         import cv2
 
         shape = rgb_msg.height, rgb_msg.width
-        rgb = np.array(rgb_msg.data, dtype=np.uint8).reshape(*shape, 3)
-        rgb = cv2.cvtColor(rgb, cv2.COLOR_BGR2RGB)
+        bgr = np.array(rgb_msg.data, dtype=np.uint8).reshape(*shape, 3)
+        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         thermal = np.frombuffer(bytes(thermal_msg.data), np.uint16).reshape(shape)
-        thermal = cv2.normalize(thermal, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
-        labels = self._network(rgb, thermal)
+        grey = np.empty(shape, np.uint8)
+        cv2.normalize(thermal, grey, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+        labels = self._network(rgb, grey)
         msg = Image(header=rgb_msg.header, height=shape[0], width=shape[1], encoding='mono8')
         msg.step = shape[1]
         msg.data = labels.tobytes()
@@ -266,10 +269,8 @@ def plain(settings: Settings) -> None:
     """The plain node until SIGINT."""
     record = Record()
     rclpy.init()
-    try:
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(PlainNode(settings, record))
-    except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
-        pass
     record.write(Path(settings.record))
 
 
