@@ -66,7 +66,8 @@ bench: setup
 
 # On a machine with a GPU, in less than eight minutes.
 bench-gpu: setup
-	$(BIN)/python -m pytest test/test_predictor.py test/test_captured.py test/test_stages.py
+	$(BIN)/python -m pytest test/test_predictor.py test/test_captured.py test/test_stages.py \
+	  test/test_label_kernel.py test/test_side_by_side.py
 	$(BIN)/python -m sartm_model.gpu_report --out gpu_report
 
 clean:

@@ -7,6 +7,7 @@ tensor, the dials.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -95,6 +96,9 @@ class FrameNetwork:
     Args:
         model: in its inference form, on the device and in its precision.
         palette: uint8 `[256, 3]`, the colour of each id.
+
+    Attributes:
+        label_kernel: makes the planes of the logits at once, or None: by torch's operations.
     """
 
     def __init__(self, model: Sartm, palette: np.ndarray) -> None:
@@ -103,6 +107,7 @@ class FrameNetwork:
         self.device, self.dtype = weight.device, weight.dtype
         self._palette = torch.from_numpy(palette).to(self.device, torch.float32)
         self._held = torch.zeros(2, device=self.device)
+        self.label_kernel = label_kernel(self.device)
 
     @torch.inference_mode()
     def __call__(
@@ -131,6 +136,9 @@ class FrameNetwork:
         size = (inputs.backdrop.shape[0], inputs.backdrop.shape[1])
         heads, seen = self.model.coarse(inputs.rgb, inputs.thermal)
         mark('network')
+        if self.label_kernel is not None:
+            over = (inputs.backdrop, self._palette, dials[3]) if asked.overlay else None
+            return self.label_kernel(heads, seen, size, confidence=asked.confidence, overlay=over)
         labels, probability = label_map(heads, seen, size, self.model.side_by_side)
         result = {'labels': labels}
         if asked.confidence:
@@ -186,3 +194,19 @@ class FrameNetwork:
         weight = (labels != 0)[..., None] * opacity
         colours = self._palette[labels.int()]
         return torch.lerp(backdrop.float(), colours, weight).round().to(torch.uint8)
+
+
+def label_kernel(device: torch.device) -> Callable[..., dict[str, Tensor]] | None:
+    """`network.label_kernel.label_planes` where that runs on the device, else None."""
+    if device.type != 'cuda':
+        return None
+    try:
+        # A Jetson's build of torch may come without Triton, and Triton needs a C compiler there.
+        from sartm_model.network.label_kernel import label_planes
+
+        label_planes([torch.zeros(2, 8, 8, device=device)], (32, 32), (32, 32))
+    except Exception as error:
+        why = f'{type(error).__name__}: {error}'.splitlines()[0]
+        warnings.warn(f'labels take torch more time than a Triton kernel: {why}', stacklevel=2)
+        return None
+    return label_planes

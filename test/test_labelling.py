@@ -55,6 +55,19 @@ def test_strips_give_what_whole_maps_give(monkeypatch, seen, size, count, strip)
     assert (wanted.max(axis=0) - chosen).max() < 4e-5
 
 
+@pytest.mark.parametrize(('seen', 'size'), CASES)
+def test_all_at_once_gives_the_same(seen, size):
+    """The way on a GPU without Triton."""
+    generator = torch.Generator().manual_seed(sum(size))
+    padded = [-(-side // 32) * 8 for side in seen]
+    heads = torch.randn(2, 7, *padded, generator=generator) * 3
+    wanted = whole(heads, seen, size)
+    labels, probability = labelling._label_all(heads, seen, size)
+    np.testing.assert_allclose(probability, wanted.max(axis=0), atol=2e-5)
+    chosen = np.take_along_axis(wanted, labels.numpy()[None].astype(int), 0)[0]
+    assert (wanted.max(axis=0) - chosen).max() < 4e-5
+
+
 def test_the_same_as_torch_interpolates():
     heads = [torch.randn(9, 16, 24) for _ in range(2)]
     full = [

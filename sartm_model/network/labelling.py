@@ -41,10 +41,10 @@ def label_map(
     """
     logits = torch.stack(tuple(heads)).float()  # [M, K, h, w]
     height, width = size
+    if logits.device.type != 'cpu':
+        return _label_all(logits, seen, size)
     rows = _resize_rows(logits, 4 * height / seen[0], height)  # [M, K, H, w]
-    strip = height
-    if logits.device.type == 'cpu':
-        strip = max(1, STRIP_VALUES // (logits.shape[0] * logits.shape[1] * width))
+    strip = max(1, STRIP_VALUES // (logits.shape[0] * logits.shape[1] * width))
     strips = rows.split(strip, dim=2)
 
     def work(some: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -58,6 +58,16 @@ def label_map(
         parts = upper + lower
     labels, probability = zip(*parts, strict=True)
     return torch.cat(labels), torch.cat(probability)
+
+
+def _label_all(
+    logits: Tensor, seen: tuple[int, int], size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """All of it at once, for a GPU: along one axis torch interpolates there by few threads."""
+    # Rounding must not take a row off.
+    factors = [4 * new / old * (1 + 1e-9) for new, old in zip(size, seen, strict=True)]
+    full = F.interpolate(logits, scale_factor=factors, mode='bilinear')
+    return _largest(full[..., : size[0], : size[1]])
 
 
 def _resize_rows(logits: Tensor, factor: float, height: int) -> Tensor:
@@ -77,14 +87,20 @@ def _label_strip(rows: Tensor, factor: float, width: int) -> tuple[Tensor, Tenso
     full = F.interpolate(rows.flatten(0, 2)[None], scale_factor=factor * (1 + 1e-9), mode='linear')[
         ..., :width
     ]
-    by_head = full.view(heads, classes, count, width).softmax(dim=1)
+    return _largest(full.view(heads, classes, count, width))
+
+
+def _largest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """`[M, K, n, W]` -> labels and probability `[n, W]`."""
+    heads, classes = logits.shape[:2]
+    by_head = logits.softmax(dim=1)
     total = by_head[0]
     for other in by_head[1:]:
         total = total + other
     best = total.amax(dim=0)
     # The index of the largest by comparisons, which a CPU does many at a time; its max with
     # indices goes value by value and takes as long as all the rest.
-    countdown = torch.arange(classes, 0, -1, dtype=torch.uint8, device=rows.device)
+    countdown = torch.arange(classes, 0, -1, dtype=torch.uint8, device=logits.device)
     code = ((total == best) * countdown[:, None, None]).amax(dim=0)  # K of class 0, ..., 0 of none
     known = code > 0
     labels = torch.where(known, classes - code, IGNORE_ID)
