@@ -24,6 +24,7 @@ from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
 from sartm_model.network import Sartm
+from sartm_model.network.side_by_side import TwoStreams
 from sartm_model.predictor import PRECISIONS, Predictor
 from sartm_model.stages import StageClock
 from sartm_model.transfer import download, upload
@@ -31,6 +32,11 @@ from sartm_model.transfer import download, upload
 WARM_UPS = 3
 SAMPLES = 4
 """Pairs whose labels are compared."""
+
+GRAPH = 'fp16 graph'
+TWO_STREAMS = 'fp16 two streams graph'
+NO_KERNEL = 'fp16 graph, label kernel off'
+"""Ways of `compare` on a GPU: the usual one, and what it is held against."""
 
 
 def benchmark(
@@ -213,14 +219,22 @@ def _variants(checkpoint: str | Path, device: torch.device) -> Mapping[str, Any]
         model = predictor.network.model
         model.coarse = torch.compile(model.coarse)  # type: ignore[method-assign]
 
+    def two_streams(predictor: Predictor) -> None:
+        predictor.network.model.halve(TwoStreams(predictor.device))
+
+    def no_kernel(predictor: Predictor) -> None:
+        predictor.network.label_kernel = None
+
     found = {'fp32': way(), 'fp32 unmerged': way(change=unmerged)}
     found['fp32 channels last'] = way(change=channels_last)
-    found['fp32 compiled'] = way(change=compiled)
     if device.type == 'cpu':
+        found['fp32 compiled'] = way(change=compiled)
         return found | {'fp32 halves': way(engine='halves'), 'bf16': way('bf16')}
     for precision in ('fp16', 'bf16'):
         found[precision] = way(precision)
         found[f'{precision} graph'] = way(precision, 'graph')
+    found[TWO_STREAMS] = way('fp16', 'graph', two_streams)
+    found[NO_KERNEL] = way('fp16', 'graph', no_kernel)
     found['fp16 channels last graph'] = way('fp16', 'graph', channels_last)
     found['fp16 compiled'] = way('fp16', change=compiled)
     found['fp16 compiled graph'] = way('fp16', 'graph', compiled)

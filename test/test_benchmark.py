@@ -8,6 +8,7 @@ import pytest
 import torch
 from untrained import save_untrained
 
+from sartm_model import benchmark as benchmarks
 from sartm_model import gpu_report
 from sartm_model.benchmark import benchmark, compare, matrix_tflops
 from sartm_model.cli import main
@@ -49,6 +50,12 @@ def test_every_way_is_run_and_held_against_fp32(checkpoint, monkeypatch):
         assert ways[name]['agreement'] > 0.999  # rounding alone may decide a pixel
     assert 0.5 < ways['bf16']['agreement'] < 1  # untrained: many classes are nearly equal
     assert ways['fp32 compiled'] == {'error': 'RuntimeError: no compiler here'}
+
+
+def test_the_ways_on_a_gpu_are_named(checkpoint):
+    names = list(benchmarks._variants(checkpoint, torch.device('cuda')))
+    assert {benchmarks.GRAPH, benchmarks.TWO_STREAMS, benchmarks.NO_KERNEL} <= set(names)
+    assert sum('compiled' in name for name in names) == 2  # each takes a minute
 
 
 def test_the_command_writes_json(tmp_path, capsys):

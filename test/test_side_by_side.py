@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from untrained import save_untrained
 
 from sartm_model.errors import SartmError
-from sartm_model.network.side_by_side import SideBySide
+from sartm_model.network.side_by_side import SideBySide, TwoStreams
 from sartm_model.predictor import Predictor
 
 
@@ -95,3 +96,83 @@ def test_what_one_raises_is_raised_when_both_have_ended(failing):
 def test_halves_are_for_a_cpu():
     with pytest.raises(SartmError, match="engine 'thirds' on cpu"):
         Predictor(device='cpu', engine='thirds')
+
+
+class Streams:
+    """Stands in for `torch.cuda`: writes down what is asked of its streams, and in which order."""
+
+    def __init__(self, monkeypatch):
+        self.log: list[tuple[str, ...]] = []
+        self.current = self.Stream(self, 'usual')
+        monkeypatch.setattr(torch.cuda, 'Stream', lambda device: self.Stream(self, 'other'))
+        monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: self.current)
+        monkeypatch.setattr(torch.cuda, 'stream', self.use)
+
+    class Stream:
+        def __init__(self, streams, name):
+            self.streams, self.name = streams, name
+
+        def wait_stream(self, stream):
+            self.streams.log.append((self.name, 'waits for', stream.name))
+
+    @contextmanager
+    def use(self, stream):
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+    def work(self, name):
+        self.log.append((self.current.name, 'does', name))
+        return name
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    return Streams(monkeypatch)
+
+
+def test_two_streams_part_and_meet(streams):
+    both = TwoStreams(torch.device('cuda'))
+    found = both(lambda: streams.work('this'), lambda: streams.work('that'))
+    assert found == ('this', 'that')
+    # 'that' is asked for first: what it lets go of, 'this' cannot be reading.
+    assert streams.log == [
+        ('other', 'waits for', 'usual'),
+        ('other', 'does', 'that'),
+        ('usual', 'does', 'this'),
+        ('usual', 'waits for', 'other'),
+    ]
+
+
+@pytest.mark.parametrize('failing', [0, 1])
+def test_two_streams_meet_though_one_fails(streams, failing):
+    works = [lambda: streams.work('well')] * 2
+    works[failing] = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        TwoStreams(torch.device('cuda'))(*works)
+    assert streams.log[-1] == ('usual', 'waits for', 'other')
+
+
+def test_two_streams_give_what_halves_give(streams, predictors, tmp_path):
+    path = save_untrained(tmp_path / 'untrained.safetensors')
+    parted = Predictor(path, device='cpu', engine='eager')
+    parted.network.model.halve(TwoStreams(torch.device('cuda')))
+    for images in (pair(), pair(70, 101), (pair()[0], None)):
+        one, other = (p.predict(*images, confidence=True) for p in (predictors[1], parted))
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.confidence, other.confidence)
+    assert streams.log.count(('other', 'waits for', 'usual')) >= 3 * 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no CUDA device')
+@pytest.mark.parametrize('engine', ['eager', 'graph'])
+def test_two_streams_on_a_gpu(engine):
+    whole, parted = (
+        Predictor('demo', device='cuda', precision='fp32', engine=engine) for _ in range(2)
+    )
+    parted.network.model.halve(TwoStreams(parted.device))
+    for seed in range(20):  # a race would not show each time
+        rng = np.random.default_rng(seed)
+        rgb = rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)
+        one, other = (p.predict(rgb, rgb[..., 0]).labels for p in (whole, parted))
+        assert (one == other).mean() > 0.99

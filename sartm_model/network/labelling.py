@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sartm_model.labels import IGNORE_ID
-from sartm_model.network.side_by_side import SideBySide
+from sartm_model.network.side_by_side import AtOnce
 
 STRIP_VALUES = 1 << 18
 """Logits in one strip on a CPU: 1 MiB of float32, about what a core's cache takes."""
@@ -25,7 +25,7 @@ def label_map(
     heads: Sequence[Tensor],
     seen: tuple[int, int],
     size: tuple[int, int],
-    side_by_side: SideBySide | None = None,
+    side_by_side: AtOnce | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The most probable class of each pixel, and its probability.
 

@@ -14,7 +14,7 @@ from sartm_model.network.auxiliary import AuxiliaryHead
 from sartm_model.network.decoder import ClassMaskDecoder
 from sartm_model.network.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.network.fusion import CrossModalFusion
-from sartm_model.network.side_by_side import SideBySide, SplitEncoder
+from sartm_model.network.side_by_side import AtOnce, SideBySide, SplitEncoder
 
 HEADS = {'mean': ('mask', 'auxiliary'), 'mask': ('mask',), 'auxiliary': ('auxiliary',)}
 """Whose probabilities a prediction is the mean of."""
@@ -53,7 +53,7 @@ class Sartm(nn.Module):
         self.num_classes = num_classes
         self.merged = merged
         self.encoder: Encoder | SplitEncoder = Encoder(config, merged=merged)
-        self.side_by_side: SideBySide | None = None  # see `halve`
+        self.side_by_side: AtOnce | None = None  # see `halve`
         channels = self.encoder.channels
         widths = (channels, channels // 4, channels // 8)  # of a pyramid's levels
         self.fusions = nn.ModuleList(
@@ -173,13 +173,16 @@ class Sartm(nn.Module):
             return list(both), _common_size(rgb, thermal)
         return [head(fused)[0] for head in chosen], _common_size(rgb, thermal)
 
-    def halve(self) -> None:
+    def halve(self, side_by_side: AtOnce | None = None) -> None:
         """From now on run what is independent side by side, each with half of the cores.
 
-        For inference on a CPU, of a merged model, by one thread at a time.
+        For inference, of a merged model, by one thread at a time.
+
+        Args:
+            side_by_side: `TwoStreams` on a GPU; where left out, `SideBySide`, for a CPU.
         """
         assert isinstance(self.encoder, Encoder)
-        self.side_by_side = SideBySide()
+        self.side_by_side = side_by_side or SideBySide()
         self.encoder = SplitEncoder(self.encoder, self.side_by_side)
 
     def probabilities(self, output: SartmOutput) -> Tensor:

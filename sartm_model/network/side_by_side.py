@@ -1,8 +1,9 @@
-"""Two halves of the network's work on two halves of a processor's cores.
+"""Two halves of the network's work on two halves of a processor's cores, or on two GPU streams.
 
 The operations of a small network are too short to be shared by threads: to wake one and to wait for
 it takes as long as the work. But modalities, levels and heads do not depend on each other until
-they meet, so each half takes its own way through many operations without a word to the other.
+they meet, so each half takes its own way through many operations without a word to the other. On a
+GPU it is the same: one small operation does not fill it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,14 @@ from sartm_model.network.lora import MergedQkv, Route
 
 First = TypeVar('First')
 Second = TypeVar('Second')
+
+
+class AtOnce(Protocol):
+    """What runs two functions at once and gives both results, when both have ended."""
+
+    def __call__(
+        self, first: Callable[[], First], second: Callable[[], Second]
+    ) -> tuple[First, Second]: ...
 
 
 class SideBySide:
@@ -55,6 +64,40 @@ class SideBySide:
         return made, coming.result()
 
 
+class TwoStreams:
+    """Runs two functions at once on a GPU: what the second asks for goes to a stream of its own.
+
+    A graph can record it: that stream joins the recording where it waits for the current one, and
+    the current one waits for it at the end. For one caller at a time.
+
+    The allocator lets memory that was freed be used again by its own stream at once, though the
+    other one may still read it. Here it cannot: what a function is given, its caller holds until
+    the end; all that the second allocates, and lets go of, is settled before the first begins; and
+    the next second begins by waiting for all that has read its results. A graph's memory is a pool
+    of its own, to which the same applies.
+
+    Args:
+        device: CUDA device that both work on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._other = torch.cuda.Stream(device)
+
+    def __call__(
+        self, first: Callable[[], First], second: Callable[[], Second]
+    ) -> tuple[First, Second]:
+        """Both results, which the current stream may use. What either raises is raised."""
+        current = torch.cuda.current_stream(self._device)
+        self._other.wait_stream(current)
+        try:
+            with torch.cuda.stream(self._other):
+                there = second()
+            return first(), there
+        finally:
+            current.wait_stream(self._other)
+
+
 class SplitEncoder(nn.Module):
     """A merged `Encoder` that encodes each modality by itself, two of them at once.
 
@@ -65,7 +108,7 @@ class SplitEncoder(nn.Module):
         side_by_side: runs the two.
     """
 
-    def __init__(self, encoder: Encoder, side_by_side: SideBySide) -> None:
+    def __init__(self, encoder: Encoder, side_by_side: AtOnce) -> None:
         super().__init__()
         self.channels = encoder.channels
         self.encoders = nn.ModuleDict(
