@@ -49,11 +49,13 @@ class CapturedFrame:
         self._staging = Staging.like([rgb, thermal, settings], network.device)
         self._staging.write([rgb, thermal, settings])
         self._graph: torch.cuda.CUDAGraph | None = None
+        held = network.held.clone()
         if network.device.type == 'cuda':
             self._record()
         else:
             self._planes = self._run()
             self._brought = pack(self._planes)
+        network.held.copy_(held)  # these runs were not the next pair of a video
 
     def __call__(
         self,
@@ -68,7 +70,8 @@ class CapturedFrame:
         if self._graph is None:
             self._brought.copy_(pack(self._run()))
         else:
-            self._graph.replay()
+            with torch.inference_mode():  # as at the recording, whose memory it may write to
+                self._graph.replay()
             torch.cuda.current_stream(self._network.device).synchronize()
         mark('network')
         # The next pair overwrites what was brought.
@@ -92,7 +95,8 @@ class CapturedFrame:
             self._brought = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=True)
             stream.synchronize()
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=stream):
+            # Another thread, of another node in this process, may allocate meanwhile.
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode='thread_local'):
                 self._planes = self._run()
                 self._brought.copy_(pack(self._planes), non_blocking=True)
 

@@ -98,6 +98,7 @@ class FrameNetwork:
         palette: uint8 `[256, 3]`, the colour of each id.
 
     Attributes:
+        held: float32 `[2]`, the thermal range that the next pair's follows.
         label_kernel: makes the planes of the logits at once, or None: by torch's operations.
     """
 
@@ -106,7 +107,7 @@ class FrameNetwork:
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self._palette = torch.from_numpy(palette).to(self.device, torch.float32)
-        self._held = torch.zeros(2, device=self.device)
+        self.held = torch.zeros(2, device=self.device)
         self.label_kernel = label_kernel(self.device)
 
     @torch.inference_mode()
@@ -186,8 +187,8 @@ class FrameNetwork:
         if fixed:
             return scale_between(thermal, dials[:2])
         # Kept in its place: a graph reads it there the next time.
-        self._held.copy_(follow(self._held, percentile_ends(thermal), dials[2]))
-        return scale_between(thermal, widened(self._held, thermal))
+        self.held.copy_(follow(self.held, percentile_ends(thermal), dials[2]))
+        return scale_between(thermal, widened(self.held, thermal))
 
     def _blend(self, backdrop: Tensor, labels: Tensor, opacity: Tensor) -> Tensor:
         """Class colours over the image, uint8 `[H, W, 3]`; id 0 leaves the image as it is."""

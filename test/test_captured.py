@@ -95,6 +95,18 @@ def test_a_smoothed_range_goes_on_from_replay_to_replay(both):
         )
 
 
+def test_a_recording_amid_a_video_leaves_its_range_alone(both):
+    for predictor in both:
+        predictor.thermal_range = ThermalRange(smoothing_s=0.5)
+    plain, replayed = both
+    for index, (rgb, thermal) in enumerate(pairs(dtype=np.uint16)):
+        asked = {'confidence': True, 'overlay': index > 1, 'time_s': 0.1 * index}
+        shifted = thermal // 4 + np.uint16(8000 * (index % 2))
+        check_equal(plain.predict(rgb, shifted, **asked), replayed.predict(rgb, shifted, **asked))
+        torch.testing.assert_close(plain.network.held, replayed.network.held)
+    assert len(replayed._captured) == 2
+
+
 def test_each_kind_of_pair_has_a_recording_and_their_number_is_bounded(both):
     plain, replayed = both
     for width in (32, 64, 96, 128, 160):

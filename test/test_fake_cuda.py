@@ -108,7 +108,7 @@ def network(request):
             if value is not None:
                 module._buffers[name] = fake(value)
     network.device, network.dtype = GPU, torch.float16
-    network._palette, network._held = fake(network._palette), fake(network._held)
+    network._palette, network.held = fake(network._palette), fake(network.held)
     return network
 
 
