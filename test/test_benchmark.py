@@ -87,6 +87,48 @@ def test_the_report_of_a_gpu_on_a_cpu(tmp_path, monkeypatch):
     assert json.loads((tmp_path / 'results.json').read_text()) == result
 
 
+def test_what_fails_on_a_gpu_does_not_end_the_report(tmp_path, monkeypatch):
+    """None of it ever ran on one: each part must come to its row."""
+
+    def fails(device):
+        raise RuntimeError('operation not permitted\nwhen stream is capturing')
+
+    def measured(checkpoint, *_, **__):
+        if checkpoint == 'demo':
+            raise torch.OutOfMemoryError('too much')
+        raise ValueError('a fault')
+
+    monkeypatch.setattr(gpu_report, 'agreement', fails)
+    monkeypatch.setattr(gpu_report, 'benchmark', measured)
+    monkeypatch.setattr(gpu_report, 'compare', measured)
+    runs = [('demo', 64, 96), ('nano', 64, 64)]
+    result = gpu_report.report(tmp_path, 'cpu', runs, runs[1:], 1)
+    assert result['failed'] == [
+        'agreement: RuntimeError: operation not permitted',
+        'nano at 64x64: ValueError: a fault',
+        'nano compared: ValueError: a fault',
+    ]
+    text = (tmp_path / 'table.md').read_text()
+    rows = [line for line in text.splitlines() if line.startswith('|')]
+    assert len({line.count('|') for line in rows}) == 1
+    assert 'OutOfMemoryError: too much' in text
+    assert 'an unknown share of the pixels' in text
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(gpu_report, 'report', lambda *_: result)
+    assert gpu_report.main(['--out', str(tmp_path)]) == 1
+
+
+def test_the_report_says_which_way_was_faster():
+    medians = {benchmarks.GRAPH: 2.0, benchmarks.TWO_STREAMS: 1.5, benchmarks.NO_KERNEL: 2.25}
+    variants = {name: {'median_ms': median} for name, median in medians.items()}
+    assert gpu_report.answers(variants) == [
+        'Faster: a stream for each, 1.5 ms; one batch of both modalities, 2.0 ms.',
+        "Faster: the label kernel, 2.0 ms; torch's own operations, 2.25 ms.",
+    ]
+    variants[benchmarks.TWO_STREAMS] = {'error': 'failed'}
+    assert len(gpu_report.answers(variants)) == 1
+
+
 def test_the_report_of_a_gpu_says_where_there_is_none(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert gpu_report.main(['--out', str(tmp_path)]) == 2
