@@ -11,6 +11,8 @@ the tests can hold this way against the plain one on a CPU.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -88,7 +90,7 @@ class CapturedFrame:
         device = self._network.device
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True), torch.cuda.device(device):
+        with _algorithms_tried(), torch.cuda.device(device):
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
                     packed = pack(self._run())
@@ -99,6 +101,17 @@ class CapturedFrame:
             with torch.cuda.graph(self._graph, stream=stream, capture_error_mode='thread_local'):
                 self._planes = self._run()
                 self._brought.copy_(pack(self._planes), non_blocking=True)
+
+
+@contextmanager
+def _algorithms_tried() -> Iterator[None]:
+    """cuDNN times its algorithms for a convolution that it has not met and takes the fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class CapturedFrames:

@@ -27,8 +27,10 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(params=DEVICES)
-def both(request, checkpoint):
+def both(request, checkpoint, monkeypatch):
     """A predictor that asks for each operation, and one that replays."""
+    # Two algorithms that round to 10 bits would differ on many pixels of an untrained network.
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     return [
         Predictor(checkpoint, device=request.param, precision='fp32', engine=engine)
         for engine in ('eager', 'graph')
@@ -48,13 +50,15 @@ def pairs(count=3, height=64, width=96, dtype=np.uint8):
 
 
 def check_equal(first, second):
+    # On a GPU other algorithms may be chosen: at the edge of two classes float32 decides.
+    same = first.labels == second.labels
+    assert (~same).mean() < 1e-3
     for name in ('labels', 'confidence', 'overlay'):
         one, other = getattr(first, name), getattr(second, name)
         if one is None:
             assert other is None
             continue
-        # On a GPU other algorithms may be chosen: at the edge of two classes float32 decides.
-        assert (one != other).mean() < 1e-3, name
+        assert np.abs(one.astype(int) - other)[same].max() <= 1, name
         assert other.flags.c_contiguous
 
 

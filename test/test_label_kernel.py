@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from sartm_model.frame import FrameNetwork
+from sartm_model.benchmark import images
 from sartm_model.labels import MFNET
 from sartm_model.network.labelling import label_map
 from sartm_model.predictor import Predictor
@@ -103,19 +103,31 @@ SPECIAL = {
 }
 
 
+PAIRS = {
+    name: (
+        None if name == 'thermal' else torch.from_numpy(images(70, 101)[0][0]),
+        None if name == 'rgb' else torch.from_numpy(images(70, 101)[0][1]),
+    )
+    for name in ('both', 'rgb', 'thermal')
+}
+
+
 @pytest.fixture(scope='module')
 def planes(tmp_path_factory):
-    """What the interpreter gives for each case, all in one process."""
+    """What the interpreter gives for each case and pair, all in one process."""
     folder = tmp_path_factory.mktemp('kernel')
     cases = RANDOM | SPECIAL
-    torch.save(list(cases.values()), folder / 'cases.pt')
+    given = {'cases': list(cases.values()), 'pairs': list(PAIRS.values())}
+    torch.save(given, folder / 'cases.pt')
     command = [sys.executable, str(HERE / 'interpreted_kernel.py')]
     command += [str(folder / 'cases.pt'), str(folder / 'planes.pt')]
     paths = [str(HERE.parent), os.environ.get('PYTHONPATH', '')]
     environment = os.environ | {'PYTHONPATH': os.pathsep.join(paths)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    return dict(zip(cases, torch.load(folder / 'planes.pt', weights_only=True), strict=True))
+    return dict(
+        zip([*cases, *PAIRS], torch.load(folder / 'planes.pt', weights_only=True), strict=True)
+    )
 
 
 def by_hand(heads, seen, size):
@@ -192,6 +204,20 @@ def test_unknown_equal_and_halfway(planes):
 
 
 @TRITON
+@pytest.mark.parametrize('name', PAIRS)
+def test_a_pair_is_given_to_it_as_it_takes_it(planes, name):
+    predictor = Predictor('demo', device='cpu', engine='eager')
+    assert predictor.network.label_kernel is None  # it is for a GPU
+    given = (None if image is None else image.numpy() for image in PAIRS[name])
+    wanted, found = predictor.predict(*given, confidence=True, overlay=True), planes[name]
+    same = wanted.labels == found['labels'].numpy()
+    assert same.mean() > 0.999
+    for plane in ('confidence', 'overlay'):
+        apart = np.abs(getattr(wanted, plane).astype(int) - found[plane].numpy())
+        assert apart[same].max() <= 1
+
+
+@TRITON
 @pytest.mark.parametrize('capability', [90, 87], ids=['H200', 'Orin'])
 def test_it_compiles_for_a_gpu_that_is_not_here(capability, tmp_path, monkeypatch):
     monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
@@ -232,8 +258,3 @@ def test_a_pair_on_a_gpu_with_it_and_without_it():
         for name in ('confidence', 'overlay'):
             apart = np.abs(getattr(one, name).astype(int) - getattr(other, name))
             assert apart[same].max() <= 1
-
-
-def test_a_network_on_the_cpu_has_none(tmp_path):
-    network: FrameNetwork = Predictor('demo', device='cpu').network
-    assert network.label_kernel is None
