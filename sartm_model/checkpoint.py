@@ -19,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from sartm_model.config import ModelConfig, model_config_from_dict, to_dict
 from sartm_model.errors import SartmError
@@ -148,6 +147,8 @@ def count_flops(model: Sartm, height: int, width: int) -> int:
     """
     if height < 1 or width < 1:
         raise SartmError(f'the size is {width}x{height} pixels; expected 1 or more each way')
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton, where it is there
+
     parameter = next(model.parameters())
     rgb, thermal = (parameter.new_zeros(1, channels, height, width) for channels in (3, 1))
     counter = FlopCounterMode(display=False)
