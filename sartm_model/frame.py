@@ -208,6 +208,10 @@ def label_kernel(device: torch.device) -> Callable[..., dict[str, Tensor]] | Non
         label_planes([torch.zeros(2, 8, 8, device=device)], (32, 32), (32, 32))
     except Exception as error:
         why = f'{type(error).__name__}: {error}'.splitlines()[0]
-        warnings.warn(f'labels take torch more time than a Triton kernel: {why}', stacklevel=2)
+        warnings.warn(
+            f'labels are made by torch, which is slower than the Triton kernel: {why}; '
+            f'that needs triton and a C compiler',
+            stacklevel=2,
+        )
         return None
     return label_planes

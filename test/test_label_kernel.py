@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sartm_model.benchmark import images
+from sartm_model.frame import label_kernel
 from sartm_model.labels import MFNET
 from sartm_model.network.labelling import label_map
 from sartm_model.predictor import Predictor
@@ -218,8 +219,18 @@ def test_a_pair_is_given_to_it_as_it_takes_it(planes, name):
 
 
 @TRITON
-@pytest.mark.parametrize('capability', [90, 87], ids=['H200', 'Orin'])
-def test_it_compiles_for_a_gpu_that_is_not_here(capability, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ('capability', 'logits', 'constants', 'backdrop'),
+    [
+        (90, '*fp16', {'TWO': True, 'CONFIDENCE': True, 'CHANNELS': 3}, '*u8'),
+        (90, '*bf16', {'TWO': False, 'CONFIDENCE': False, 'CHANNELS': 0}, '*bf16'),
+        (87, '*fp32', {'TWO': True, 'CONFIDENCE': True, 'CHANNELS': 1}, '*fp32'),
+    ],
+    ids=['H200', 'H200, labels alone', 'Orin, over thermal'],
+)
+def test_it_compiles_for_a_gpu_that_is_not_here(
+    capability, logits, constants, backdrop, tmp_path, monkeypatch
+):
     monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     import triton
@@ -227,17 +238,23 @@ def test_it_compiles_for_a_gpu_that_is_not_here(capability, tmp_path, monkeypatc
 
     from sartm_model.network.label_kernel import _label_pixels
 
-    types = {'first': '*fp16', 'last': '*fp16', 'palette': '*fp32', 'opacity': '*fp32'}
-    types |= dict.fromkeys(('backdrop', 'labels', 'confidence', 'overlay'), '*u8')
+    constants = constants | {'CLASSES': 9, 'UNKNOWN': 255, 'BLOCK': 256}
+    types = {'first': logits, 'last': logits, 'backdrop': backdrop}
+    types |= dict.fromkeys(('palette', 'opacity'), '*fp32')
+    types |= dict.fromkeys(('labels', 'confidence', 'overlay'), '*u8')
     types |= dict.fromkeys(('row_step', 'column_step'), 'fp32')
-    constants = {'CLASSES': 9, 'TWO': True, 'CONFIDENCE': True, 'CHANNELS': 3}
-    constants |= {'UNKNOWN': 255, 'BLOCK': 256}
     names = _label_pixels.arg_names
     signature = {n: types.get(n, 'constexpr' if n in constants else 'i32') for n in names}
     source = triton.compiler.ASTSource(_label_pixels, signature, constants)
     made = triton.compile(source, target=GPUTarget('cuda', capability, 32))
     assert len(made.asm['cubin']) > 0
     assert '.local' not in made.asm['ptx']  # a pixel's numbers stay in registers
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is here')
+def test_where_it_does_not_run_torch_makes_the_labels():
+    with pytest.warns(UserWarning, match='slower than the Triton kernel.*needs triton'):
+        assert label_kernel(torch.device('cuda')) is None
 
 
 @TRITON

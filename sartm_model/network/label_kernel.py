@@ -66,7 +66,7 @@ def label_planes(
             width,
             seen[0] / (4 * height),
             seen[1] / (4 * width),
-            backdrop.contiguous(),
+            backdrop if overlay is None else backdrop.contiguous(),
             palette,
             opacity,
             planes['labels'],
