@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except SartmError as error:
         message = str(error)
+    except MemoryError as error:
+        message = str(error) or 'out of memory'
     except OSError as error:
         if error.filename is None:
             raise
@@ -353,6 +355,7 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
         'Runtime (and for --checkpoint and the node), torch for C++ with libtorch (TorchScript).',
         'sartm export --checkpoint demo --out demo.onnx\n'
         'sartm export --checkpoint my.safetensors --height 720 --width 1280 --out my.onnx\n'
+        'sartm export --checkpoint my.safetensors --dynamic --out any_size.onnx\n'
         'sartm export --checkpoint my.safetensors --thermal-type uint16 --thermal-size 512 640\n'
         '             --thermal-range 28000 32000 --format torch --out my.pt',
     )
@@ -366,9 +369,11 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
             f'--{side}',
             metavar='PX',
             type=int,
-            default=pixels,
-            help='of the images (default: %(default)s)',
+            help=f'of the images (default: {pixels})',
         )
+    verb.add_argument(
+        '--dynamic', action='store_true', help='the file takes images of any size, not of one'
+    )
     verb.add_argument('--modality', choices=('both', 'rgb', 'thermal'), default='both')
     verb.add_argument(
         '--thermal-size',

@@ -254,15 +254,21 @@ def replay(args: Namespace) -> None:
 
 def export(args: Namespace) -> None:
     """Write a checkpoint for other runtimes."""
-    from sartm_model.export import ExportConfig, export_onnx, export_torchscript
+    from sartm_model.export import export_onnx, export_torchscript
+    from sartm_model.exported_model import ExportConfig
 
-    thermal_height, thermal_width = args.thermal_size or (0, 0)
+    sizes = {side: getattr(args, side) for side in ('height', 'width')}
+    if args.thermal_size:
+        sizes['thermal_height'], sizes['thermal_width'] = args.thermal_size
+    sizes = {side: pixels for side, pixels in sizes.items() if pixels is not None}
+    if args.dynamic and sizes:
+        raise SartmError(
+            '--dynamic takes images of any size; leave --height, --width and --thermal-size out'
+        )
     config = ExportConfig(
-        height=args.height,
-        width=args.width,
+        **sizes,
+        dynamic=args.dynamic,
         modality=args.modality,
-        thermal_height=thermal_height,
-        thermal_width=thermal_width,
         thermal_type=args.thermal_type,
         thermal_range=('fixed', *args.thermal_range)
         if args.thermal_range

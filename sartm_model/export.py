@@ -1,8 +1,7 @@
 """Writes a checkpoint as one file that other runtimes take: camera counts in, labels out.
 
-`ExportedModel` is the whole way of `Predictor.predict`, scaling and resizing and padding included,
-in operations that ONNX has; `export_onnx` and `export_torchscript` write it. The metadata of the
-file says what it takes: JSON texts `format`, `model`, `labels`, `card` and `export`.
+`export_onnx` and `export_torchscript` write an `ExportedModel`. The metadata of the file says what
+it takes: JSON texts `format`, `model`, `labels`, `card` and `export`.
 """
 
 from __future__ import annotations
@@ -10,162 +9,27 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sartm_model import checkpoint as checkpoints
 from sartm_model.config import to_dict
 from sartm_model.errors import SartmError
+from sartm_model.exported_model import ExportConfig, ExportedModel
 from sartm_model.files import write_file
-from sartm_model.network import Sartm
-from sartm_model.network.encoder import STRIDE, Pyramid
-from sartm_model.preprocess import (
-    PERCENTILES,
-    RGB_MEAN,
-    RGB_STD,
-    ThermalRange,
-    min_span,
-    normalise_thermal,
-    resize_thermal,
-    scale_between,
-    scale_thermal,
-)
 
 FORMAT = 'sartm-export-1'
 OPSET = 18
-MODALITIES = ('both', 'rgb', 'thermal')
-THERMAL_BITS = {'uint8': 8, 'uint16': 16}
-PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16}
 OUTPUTS = ['labels', 'confidence']
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """What an exported file takes.
-
-    Attributes:
-        height, width: of the RGB image, pixels; of the thermal image where it is alone.
-        modality: both, or rgb or thermal alone.
-        thermal_height, thermal_width: of the thermal image beside RGB; 0 for that of RGB.
-        thermal_type: of its pixels, uint8 or uint16.
-        thermal_range: mode, low and high of `ThermalRange`.
-        precision: of the network, fp32 or fp16; images and labels stay uint8.
-    """
-
-    height: int = 480
-    width: int = 640
-    modality: str = 'both'
-    thermal_height: int = 0
-    thermal_width: int = 0
-    thermal_type: str = 'uint8'
-    thermal_range: tuple[str, float, float] = ('percentile', 0.0, 255.0)
-    precision: str = 'fp32'
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, 'thermal_range', tuple(self.thermal_range))  # JSON knows lists
-        choices = {
-            'modality': MODALITIES,
-            'thermal_type': tuple(THERMAL_BITS),
-            'precision': tuple(PRECISIONS),
-        }
-        for key, allowed in choices.items():
-            if getattr(self, key) not in allowed:
-                raise SartmError(
-                    f'export: {key} is {getattr(self, key)!r}; expected {", ".join(allowed)}'
-                )
-        for name, (height, width) in self.sizes.items():
-            if height < 1 or width < 1:
-                raise SartmError(
-                    f'export: the {name} image is {width}x{height}; expected 1 or more'
-                )
-        self.range  # noqa: B018  complains of an empty range
-
-    @property
-    def range(self) -> ThermalRange:
-        """How thermal counts are scaled."""
-        return ThermalRange(*self.thermal_range)
-
-    @property
-    def sizes(self) -> dict[str, tuple[int, int]]:
-        """`(height, width)` of each input, by its name, in the file's order."""
-        rgb = self.height, self.width
-        thermal = self.thermal_height or self.height, self.thermal_width or self.width
-        if self.modality == 'both':
-            return {'rgb': rgb, 'thermal': thermal}
-        return {self.modality: rgb}
-
-
-class ExportedModel(nn.Module):
-    """Images as cameras give them -> uint8 labels and confidence, both `[H, W]`.
-
-    Args:
-        model: merged, in float32, in evaluation mode; it is brought to the precision.
-        config: what it takes.
-    """
-
-    def __init__(self, model: Sartm, config: ExportConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = PRECISIONS[config.precision]
-        self.model = model.to(self.dtype)
-        self.model.mask_decoder.position.float()  # as in `predictor`: half would blur positions
-        self.register_buffer('mean', torch.tensor(RGB_MEAN)[:, None, None] * 255)
-        self.register_buffer('std', torch.tensor(RGB_STD)[:, None, None] * 255)
-
-    def forward(self, *images: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB `[H, W, 3]` uint8 and thermal `[h, w]`, or the one that the configuration names."""
-        images = tuple(
-            _check_size(image, list(size))
-            for image, size in zip(images, self.config.sizes.values(), strict=True)
-        )
-        named = dict(zip(self.config.sizes, images, strict=True))
-        rgb, thermal = named.get('rgb'), named.get('thermal')
-        height, width = next(iter(self.config.sizes.values()))
-        small = self._network_size(height, width)
-        inputs = {}
-        rgb_name, thermal_name = self.model.config.modalities
-        if rgb is not None:
-            counts = _resize(rgb.permute(2, 0, 1)[None].float(), small)  # [1, 3, h, w]
-            inputs[rgb_name] = (counts - self.get_buffer('mean')) / self.get_buffer('std')
-        if thermal is not None:
-            scaled = self._scaled(thermal)[None]
-            x = resize_thermal(normalise_thermal(scaled), (height, width))  # [1, 1, H, W]
-            inputs[thermal_name] = _resize(x, small).expand(-1, 3, -1, -1)
-        padded = [_parts(side, STRIDE) * STRIDE for side in small]
-        border = (0, padded[1] - small[1], 0, padded[0] - small[0])
-        logits = self._heads({n: F.pad(x, border).to(self.dtype) for n, x in inputs.items()})
-        probabilities = _probabilities(logits.float(), small, (height, width))
-        confidence, labels = probabilities.max(dim=0)
-        planes = labels.to(torch.uint8), (confidence * 255).round().to(torch.uint8)
-        # Here one byte a pixel is copied, before it would have been four for every class.
-        return planes[0][:height, :width], planes[1][:height, :width]
-
-    def _network_size(self, height: int, width: int) -> tuple[int, int]:
-        scale = self.model.config.input_scale
-        return max(1, round(height * scale)), max(1, round(width * scale))
-
-    def _scaled(self, thermal: Tensor) -> Tensor:
-        """As `scale_thermal`, with percentiles by bisection: few runtimes sort as much at once."""
-        if self.config.thermal_range[0] == 'fixed':
-            return scale_thermal(thermal, self.config.range)
-        counts = thermal.to(torch.int32).float()
-        bits = THERMAL_BITS[self.config.thermal_type]
-        low, high = percentiles(counts[::4, ::4].reshape(1, -1), bits)
-        widen = (min_span(bits == 8) - (high - low)).clamp_min(0) / 2
-        return scale_between(thermal, torch.stack((low - widen, high + widen)))
-
-    def _heads(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits `[1 or 2, K, h/4, w/4]` of the heads that the prediction is made of."""
-        pyramids = self.model.encoder(inputs)
-        fused = Pyramid(*(self.model._fuse(level, pyramids, None) for level in range(3)))
-        heads = {'mask': self.model.mask_decoder, 'auxiliary': self.model.auxiliary_head}
-        chosen = self.model.config.prediction
-        return torch.cat([head(fused) for n, head in heads.items() if chosen in ('mean', n)])
+PRESENT = 'present'
+"""The input of an ONNX file for both that tells which of them are there; may be left out."""
+TRACED_SIZES = ((96, 160), (80, 112))  # of a file for any size: small, and no two alike
 
 
 def export_onnx(checkpoint: str | Path, path: Path, config: ExportConfig) -> None:
@@ -187,23 +51,82 @@ def export_onnx(checkpoint: str | Path, path: Path, config: ExportConfig) -> Non
             f'the export to ONNX needs {error.name}; pip install onnx onnxscript onnxruntime'
         ) from None
     module, texts = _prepare(checkpoint, config)
+    examples = _examples(config)
+    if config.modality == 'both':
+        examples[PRESENT] = torch.ones(2, dtype=torch.uint8)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of torch's own parts
-        exported = torch.onnx.export(
-            module,
-            _examples(config),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=list(config.sizes),
-            output_names=OUTPUTS,
-        )
-    assert exported is not None
-    model = exported.model_proto
+        model = _traced(module, examples) if config.dynamic else _exported(module, examples)
+    if PRESENT in examples:
+        _default_to_ones(model.graph, PRESENT)
     for key, text in texts.items():
         model.metadata_props.add(key=key, value=text)
     model.producer_name, model.producer_version = 'sartm', _version()
     write_file(path, model.SerializeToString())
+
+
+def _exported(module: ExportedModel, examples: dict[str, Tensor]) -> Any:
+    """The ONNX model of a fixed size."""
+    program = torch.onnx.export(
+        module,
+        tuple(examples.values()),
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=list(examples),
+        output_names=OUTPUTS,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _traced(module: ExportedModel, examples: dict[str, Tensor]) -> Any:
+    """The ONNX model for any size.
+
+    By torch's older exporter, which writes sizes as the trace has them. The newer one has to prove
+    what holds of them, and the windows of Hiera are beyond it.
+    """
+    import onnx
+
+    buffer = io.BytesIO()
+    thermal = examples.get('thermal')
+    if thermal is not None and thermal.dtype == torch.uint16:
+        examples = {**examples, 'thermal': thermal.to(torch.int32)}  # see `_take_uint16`
+    axes = {n: {0: f'{n}_height', 1: f'{n}_width'} for n in examples if n != PRESENT}
+    axes |= dict.fromkeys(OUTPUTS, next(iter(axes.values())))
+    torch.onnx.export(
+        module,
+        tuple(examples.values()),
+        buffer,  # type: ignore[arg-type]  # which it takes
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=list(examples),
+        output_names=OUTPUTS,
+        dynamic_axes=axes,
+    )
+    model = onnx.load_from_string(buffer.getvalue())
+    if thermal is not None and thermal.dtype == torch.uint16:
+        _take_uint16(model.graph)
+    return model
+
+
+def _take_uint16(graph: Any) -> None:
+    """Make thermal, which is int32, uint16: a type that the older exporter does not know."""
+    from onnx import TensorProto, helper
+
+    for node in graph.node:
+        node.input[:] = ['thermal_int32' if name == 'thermal' else name for name in node.input]
+    cast = helper.make_node('Cast', ['thermal'], ['thermal_int32'], to=TensorProto.INT32)
+    graph.node.insert(0, cast)
+    thermal = next(value for value in graph.input if value.name == 'thermal')
+    thermal.type.tensor_type.elem_type = TensorProto.UINT16
+
+
+def _default_to_ones(graph: Any, name: str) -> None:
+    """Let an input be left out: a constant of its name stands in for it."""
+    from onnx import numpy_helper
+
+    graph.initializer.append(numpy_helper.from_array(np.ones(2, np.uint8), name))
 
 
 def export_torchscript(checkpoint: str | Path, path: Path, config: ExportConfig) -> None:
@@ -220,7 +143,8 @@ def export_torchscript(checkpoint: str | Path, path: Path, config: ExportConfig)
     buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch advises torch.export; sizes are meant to be fixed
-        traced = torch.jit.trace(module, _examples(config), check_trace=False)
+        examples = tuple(_examples(config).values())
+        traced = torch.jit.trace(module, examples, check_trace=False)
         torch.jit.save(traced, buffer, _extra_files={'sartm.json': json.dumps(texts)})
     write_file(path, buffer.getvalue())
 
@@ -243,12 +167,13 @@ def _prepare(checkpoint: str | Path, config: ExportConfig) -> tuple[ExportedMode
     return ExportedModel(checkpoints.build(loaded), config).eval(), texts
 
 
-def _examples(config: ExportConfig) -> tuple[Tensor, ...]:
+def _examples(config: ExportConfig) -> dict[str, Tensor]:
+    sizes = dict(zip(config.sizes, TRACED_SIZES, strict=False)) if config.dynamic else config.sizes
     types = {'rgb': torch.uint8, 'thermal': getattr(torch, config.thermal_type)}
-    return tuple(
-        torch.zeros((*size, 3) if name == 'rgb' else size, dtype=types[name])
-        for name, size in config.sizes.items()
-    )
+    return {
+        name: torch.zeros((*size, 3) if name == 'rgb' else size, dtype=types[name])
+        for name, size in sizes.items()
+    }
 
 
 def _version() -> str:
@@ -256,72 +181,3 @@ def _version() -> str:
         return metadata.version('sartm_ros')
     except metadata.PackageNotFoundError:
         return ''
-
-
-def percentiles(counts: Tensor, bits: int) -> Tensor:
-    """`PERCENTILES` of whole numbers `[1, N]` below 2^bits, float32 `[2]`, as `torch.quantile`.
-
-    The value of rank r is the largest v that no more than r of the numbers are below: its bits are
-    found one by one.
-    """
-    place = torch.tensor(PERCENTILES) * (counts.shape[1] - 1)
-    below = place.floor()
-    ranks = torch.cat((below, place.ceil()))[:, None]  # [4, 1]
-    found = torch.zeros(4, 1)
-    for bit in reversed(range(bits)):
-        trial = found + float(2**bit)
-        # Shares of ones: a sum of so many of them, as a float, is exact.
-        fewer = (counts < trial).float().sum(dim=1, keepdim=True) <= ranks
-        found = torch.where(fewer, trial, found)
-    lower, upper = found[:2, 0], found[2:, 0]
-    return lower + (upper - lower) * (place - below)
-
-
-@torch.jit.script_if_tracing
-def _check_size(image: Tensor, size: list[int]) -> Tensor:
-    # A trace knows only the one size, and would go on with another.
-    if list(image.shape[:2]) != size:
-        raise ValueError(f'the image is {image.shape[:2]}; this file takes {size}')
-    return image
-
-
-def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=size, mode='bilinear')
-
-
-def _probabilities(logits: Tensor, seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Logits of the heads `[1 or 2, K, h, w]` -> their mean probability `[K, >= H, >= W]`.
-
-    As `network.sartm._to_size`, a softmax and the mean, in a form that runtimes are quick at. A
-    softmax does not change where all classes lose the same, here what makes the largest of them
-    zero; that is done at the small size. So far down as 100 they count nothing, and a pixel between
-    four others keeps at least one class above -75, where exp is far from 0.
-
-    Args:
-        logits: h and w a quarter of the padded input's.
-        seen: the input's size without its padding.
-        size: `(H, W)` that `seen` becomes; what is beyond comes of the padding.
-    """
-    logits = (logits - logits.amax(dim=1, keepdim=True)).clamp_min(-100)
-    factors = [_factor(new, old) for new, old in zip(size, seen, strict=True)]
-    if any(factor % 1 for factor in factors):
-        # A spare row and column, equal to what goes on behind the edge, as a runtime's float32 may
-        # round the number of rows down.
-        logits = F.pad(logits, (0, 1, 0, 1), mode='replicate')
-    full = F.interpolate(logits, scale_factor=tuple(factors), mode='bilinear')
-    powers = full.exp()
-    weights = 1 / (powers.sum(dim=1, keepdim=True) * len(logits))
-    # The sum of the heads: a mean over the first of the dimensions takes far longer.
-    return (powers * weights).sum(dim=0)
-
-
-def _parts(length: int, part: int) -> int:
-    """How many parts cover a length."""
-    return (length + part - 1) // part
-
-
-def _factor(new: int, old: int) -> float:
-    whole = 4 * (new // old)
-    return float(whole) if whole * old == 4 * new else 4 * new / old

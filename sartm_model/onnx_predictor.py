@@ -64,13 +64,16 @@ class OnnxPredictor:
         homography: np.ndarray | None = None,
         threads: int = 0,
     ) -> None:
-        from sartm_model.export import ExportConfig
+        from sartm_model.export import PRESENT
+        from sartm_model.exported_model import ExportConfig
 
         self.path = Path(checkpoint)
         name, providers = _providers(device)
         self.device = torch.device(name)
         self._session = _open(self.path, providers, threads)
         texts = _metadata(self._session, self.path)
+        optional = {value.name for value in self._session.get_overridable_initializers()}
+        self._may_miss_one = PRESENT in optional
         try:
             self.label_space = LabelSpace.from_dict(json.loads(texts['labels']))
             self.head: str = json.loads(texts['model'])['prediction']
@@ -134,6 +137,7 @@ class OnnxPredictor:
         Raises:
             SartmError: an image of another size, shape or type than the file takes, or one that it
                 does not take, or none that it takes.
+            MemoryError: they are larger than there is memory for.
         """
         from sartm_model.predictor import Prediction, check_images
 
@@ -141,7 +145,7 @@ class OnnxPredictor:
         check_images(rgb, thermal)
         feeds = self._feeds({'rgb': rgb, 'thermal': thermal})
         clock.mark('upload')
-        found = dict(zip(('labels', 'confidence'), self._session.run(None, feeds), strict=True))
+        found = dict(zip(('labels', 'confidence'), self._run(feeds), strict=True))
         clock.mark('network')
         labels: np.ndarray = found['labels']
         blended = None
@@ -153,40 +157,74 @@ class OnnxPredictor:
         )
 
     def warm_up(self, height: int, width: int) -> None:
-        """Run once on blank images of the file's size, whatever size is expected."""
-        blank = {
-            name: np.zeros((*size, 3) if name == 'rgb' else size, self._type(name))
-            for name, size in self.config.sizes.items()
-        }
+        """Run once on blank images: of this size, or of the file's own where it has one."""
+        sizes = self.config.sizes
+        if self.config.dynamic:
+            sizes = dict.fromkeys(sizes, (height, width))
+        blank = {name: self._blank(name, size) for name, size in sizes.items()}
         self.predict(blank.get('rgb'), blank.get('thermal'))
+
+    def _blank(self, name: str, size: tuple[int, int]) -> np.ndarray:
+        return np.zeros((*size, 3) if name == 'rgb' else size, self._type(name))
 
     def _type(self, name: str) -> Any:
         return np.dtype('uint8' if name == 'rgb' else self.config.thermal_type)
 
     def _feeds(self, images: dict[str, np.ndarray | None]) -> dict[str, np.ndarray]:
-        """The images as the file takes them, contiguous."""
-        feeds = {}
-        for name, size in self.config.sizes.items():
+        """The images as the file takes them, contiguous; a blank one for one that is missing."""
+        feeds, sizes = {}, self.config.sizes
+        for name in sizes:
             image = images[name]
-            if image is None:
-                raise SartmError(
-                    f'checkpoint {self.path} takes {" and ".join(self.config.sizes)} in every '
-                    f'pair, and {name} is missing; export with another --modality, or use the '
-                    f'.safetensors checkpoint'
-                )
-            if image.dtype != self._type(name):
-                raise SartmError(
-                    f'checkpoint {self.path} takes {name} of {self._type(name)}, got '
-                    f'{image.dtype}; export with --thermal-type {image.dtype}'
-                )
-            height, width = image.shape[:2]
-            if (height, width) != size:
-                raise SartmError(
-                    f'checkpoint {self.path} takes {name} images of {size[1]}x{size[0]} pixels, '
-                    f'got {width}x{height}; export with that size'
-                )
-            feeds[name] = np.ascontiguousarray(image)
-        return feeds
+            if image is not None:
+                self._check(name, image)
+                feeds[name] = np.ascontiguousarray(image)
+        missing = [name for name in sizes if name not in feeds]
+        if not missing:
+            return feeds
+        if not self._may_miss_one:
+            raise SartmError(
+                f'checkpoint {self.path} takes {" and ".join(sizes)} in every pair, and '
+                f'{missing[0]} is missing; export with another --modality, or use the '
+                f'.safetensors checkpoint'
+            )
+        (given,) = (image.shape[:2] for image in feeds.values())
+        if missing == ['rgb'] and not self.config.dynamic and given != sizes['rgb']:
+            raise SartmError(
+                f'checkpoint {self.path} gives labels of the size of its rgb images; it cannot do '
+                f'so of thermal alone, which has another; export with --dynamic'
+            )
+        blank = self._blank(missing[0], given if self.config.dynamic else sizes[missing[0]])
+        present = np.array([name in feeds for name in sizes], np.uint8)
+        return {**feeds, missing[0]: blank, 'present': present}
+
+    def _check(self, name: str, image: np.ndarray) -> None:
+        """Raise SartmError unless the file takes the image."""
+        if image.dtype != self._type(name):
+            raise SartmError(
+                f'checkpoint {self.path} takes {name} of {self._type(name)}, got '
+                f'{image.dtype}; export with --thermal-type {image.dtype}'
+            )
+        height, width = image.shape[:2]
+        size = self.config.sizes[name]
+        if not self.config.dynamic and (height, width) != size:
+            raise SartmError(
+                f'checkpoint {self.path} takes {name} images of {size[1]}x{size[0]} pixels, '
+                f'got {width}x{height}; export with that size, or with --dynamic for any'
+            )
+
+    def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Labels and confidence; MemoryError where there is not enough for images of this size."""
+        try:
+            found: list[np.ndarray] = self._session.run(None, feeds)
+        except Exception as error:  # it has many, none for this
+            if 'allocate memory' not in str(error):
+                raise
+            sizes = (f'{n} of {feeds[n].shape[1]}x{feeds[n].shape[0]}' for n in self.config.sizes)
+            raise MemoryError(
+                f'not enough memory to run checkpoint {self.path} on {" and ".join(sizes)}; it '
+                f'grows with the square of the pixels, so give it smaller images'
+            ) from error
+        return found
 
     def _backdrop(self, rgb: np.ndarray | None, thermal: np.ndarray | None) -> np.ndarray:
         """What an overlay is laid over, `[H, W, 3]` or `[H, W, 1]`."""
@@ -259,11 +297,14 @@ def _open(path: Path, providers: list[Any], threads: int) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # it has many, without a common class
-        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise SartmError(
-            f'checkpoint {path} is damaged or foreign ({first}); expected an .onnx file written by '
-            f'sartm export'
+            f'checkpoint {path} is damaged or foreign ({_first_line(error)}); expected an .onnx '
+            f'file written by sartm export'
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _metadata(session: Any, path: Path) -> dict[str, str]:

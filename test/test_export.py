@@ -20,13 +20,8 @@ import onnx
 from sartm_model import cli
 from sartm_model.datasets import open_dataset
 from sartm_model.errors import SartmError
-from sartm_model.export import (
-    ExportConfig,
-    _prepare,
-    export_onnx,
-    export_torchscript,
-    percentiles,
-)
+from sartm_model.export import _prepare, export_onnx, export_torchscript
+from sartm_model.exported_model import ExportConfig, percentiles
 from sartm_model.labels import MFNET
 from sartm_model.onnx_predictor import OnnxPredictor, open_predictor
 from sartm_model.predictor import Prediction, Predictor
@@ -186,8 +181,6 @@ def test_what_does_not_fit_the_file_is_named(demo_onnx):
     rgb, thermal = pair(480, 640)
     with pytest.raises(SartmError, match='takes rgb images of 640x480 pixels, got 100x70'):
         exported.predict(*pair())
-    with pytest.raises(SartmError, match='thermal is missing'):
-        exported.predict(rgb, None)
     with pytest.raises(SartmError, match='thermal of uint8, got uint16'):
         exported.predict(rgb, thermal.astype(np.uint16))
     with pytest.raises(SartmError, match='scales thermal by itself: percentile'):

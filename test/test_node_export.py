@@ -14,7 +14,8 @@ pytest.importorskip('onnxscript', reason='needs onnxscript')
 
 from ros_helpers import SECOND, Peer, image, running_node, send_until, wait_until
 
-from sartm_model.export import ExportConfig, export_onnx
+from sartm_model.export import export_onnx
+from sartm_model.exported_model import ExportConfig
 from sartm_model.predictor import Predictor
 
 
