@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exports import AGREE, agreement, pair
 from untrained import save_untrained
 
 pytest.importorskip('onnxruntime', reason='needs onnxruntime')
@@ -26,30 +27,6 @@ from sartm_model.labels import MFNET
 from sartm_model.onnx_predictor import OnnxPredictor, open_predictor
 from sartm_model.predictor import Prediction, Predictor
 from sartm_model.preprocess import ThermalRange
-
-# Sums are taken in another order: where two classes are as likely, either may come out.
-AGREE = 0.999
-
-
-def pair(height=70, width=100, thermal_size=None, bits=8, seed=0):
-    """Blocks of random colours and temperatures."""
-    rng = np.random.default_rng(seed)
-    rows, columns = thermal_size or (height, width)
-    block = np.ones((16, 16), np.uint8)
-    rgb = np.stack([np.kron(rng.integers(0, 256, (99, 99)), block) for _ in range(3)], axis=-1)
-    thermal = np.kron(rng.integers(0, 2**bits, (99, 99)), block)
-    dtype = np.uint8 if bits == 8 else np.uint16
-    return rgb[:height, :width].astype(np.uint8), thermal[:rows, :columns].astype(dtype)
-
-
-def agreement(found, expected):
-    """The part of the pixels with the same label; the confidence must differ by no more than 1."""
-    assert found.labels.dtype == np.uint8
-    assert found.labels.shape == expected.labels.shape
-    same = found.labels == expected.labels
-    difference = np.abs(found.confidence.astype(int) - expected.confidence)
-    assert (difference[same] <= 1).mean() > AGREE
-    return same.mean()
 
 
 @pytest.fixture(scope='module')
@@ -83,6 +60,14 @@ def test_it_gives_what_the_predictor_gives_on_real_frames(demo_onnx, real_data):
         found = exported.predict(frame.rgb, frame.thermal, confidence=True)
         expected = predictor.predict(frame.rgb, frame.thermal, confidence=True)
         assert agreement(found, expected) >= AGREE
+
+
+def test_either_image_may_be_missing(demo_onnx):
+    exported, predictor = open_predictor(demo_onnx, device='cpu'), Predictor('demo', device='cpu')
+    rgb, thermal = pair(480, 640)
+    for given in ((rgb, None), (None, thermal)):
+        found = exported.predict(*given, confidence=True)
+        assert agreement(found, predictor.predict(*given, confidence=True)) >= AGREE
 
 
 @pytest.mark.parametrize(
@@ -128,6 +113,8 @@ def test_half_precision_and_16_bits(untrained, tmp_path):
     expected = Predictor(untrained, device='cpu').predict(rgb, thermal, confidence=True)
     assert np.abs(found.confidence.astype(int) - expected.confidence).max() <= 4
     assert (found.labels == expected.labels).mean() > 0.95
+    with pytest.raises(SartmError, match=r'of thermal alone, which has another; .*--dynamic'):
+        exported.predict(None, thermal)
 
 
 def test_a_scale_that_is_not_whole(untrained, tmp_path):
