@@ -233,7 +233,7 @@ class OnnxPredictor:
         from sartm_model.preprocess import scale_thermal
 
         assert thermal is not None
-        scaled = scale_thermal(torch.from_numpy(np.ascontiguousarray(thermal)), self._range)
+        scaled = scale_thermal(torch.from_numpy(np.array(thermal, order='C')), self._range)
         return (scaled.clamp(0, 1) * 255)[..., None].numpy()
 
     def _require(self, what: str, wanted: str | None, allowed: tuple[str | None, ...]) -> None:

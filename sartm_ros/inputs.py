@@ -1,4 +1,7 @@
-"""The node's two image subscriptions, raw or compressed, whichever the topics carry."""
+"""The node's two image subscriptions, raw or compressed, whichever the topics carry.
+
+rclpy is asked for the serialised messages, which `cdr` reads without a copy of the pixels.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,16 @@ from typing import Any
 from sensor_msgs.msg import CompressedImage, Image
 
 from sartm_model.errors import SartmError
-from sartm_ros import qos
+from sartm_ros import cdr, qos
 from sartm_ros.health import TOPICS
 from sartm_ros.parameters import Parameters
 
 _TYPES = {'raw': Image, 'compressed': CompressedImage}
 _TRANSPORTS = {'sensor_msgs/msg/Image': 'raw', 'sensor_msgs/msg/CompressedImage': 'compressed'}
+_READERS: dict[str, Callable[[bytes], Any]] = {
+    'raw': cdr.read_image,
+    'compressed': cdr.read_compressed_image,
+}
 _TYPE_NAMES = {transport: name for name, transport in _TRANSPORTS.items()}
 
 
@@ -37,7 +44,8 @@ class Inputs:
     Args:
         node: subscribes.
         settings: the topics and their transports.
-        on_image: called with 'rgb' or 'thermal' and the message.
+        on_image: called with 'rgb' or 'thermal' and the message, as `cdr` reads it.
+        on_bad: called with 'rgb' or 'thermal' and why a message cannot be read.
 
     Attributes:
         topics: full names of 'rgb' and 'thermal'.
@@ -47,10 +55,15 @@ class Inputs:
     """
 
     def __init__(
-        self, node: Any, settings: Parameters, on_image: Callable[[str, Any], None]
+        self,
+        node: Any,
+        settings: Parameters,
+        on_image: Callable[[str, Any], None],
+        on_bad: Callable[[str, SartmError], None],
     ) -> None:
         self._node = node
         self._on_image = on_image
+        self._on_bad = on_bad
         self._asked = dict(
             zip(TOPICS, (settings.rgb_transport, settings.thermal_transport), strict=True)
         )
@@ -126,8 +139,17 @@ class Inputs:
             return self._node.create_subscription(
                 _TYPES[transport],
                 topic,
-                partial(self._on_image, which),
+                partial(self._read, which, _READERS[transport]),
                 profile,
                 event_callbacks=qos.QUIET_SUBSCRIPTION,
                 qos_overriding_options=qos.overridable(),
+                raw=True,
             )
+
+    def _read(self, which: str, read: Callable[[bytes], Any], message: bytes) -> None:
+        try:
+            image = read(message)
+        except SartmError as error:
+            self._on_bad(which, error)
+        else:
+            self._on_image(which, image)

@@ -20,7 +20,6 @@ from typing import Any
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
@@ -35,7 +34,16 @@ from sartm_ros.outputs import Outputs
 from sartm_ros.parameters import Parameters
 from sartm_ros.pipeline import Pipeline, make_matcher, thermal_range
 
+try:
+    from rclpy.experimental import EventsExecutor as Executor
+except ImportError:  # Humble
+    from rclpy.executors import SingleThreadedExecutor as Executor  # type: ignore[assignment]
+
 REPORT_PERIOD_S = 1.0
+
+SPIN_S = 1.0
+"""`spin_once` is given a limit: without one some builds of EventsExecutor hang on the first event,
+their wait having ended before it began, as the end of time does not fit their clock."""
 
 
 class SartmNode(LifecycleNode):
@@ -94,7 +102,7 @@ class SartmNode(LifecycleNode):
             assert self._outputs is not None
             self._outputs.publish_legend(self._predictor.label_space)
             self._begin()
-            self._inputs = Inputs(self, self._settings, self._on_image)
+            self._inputs = Inputs(self, self._settings, self._on_image, self._on_bad)
         except Exception as error:
             self._stop()
             super().on_deactivate(state)
@@ -215,6 +223,12 @@ class SartmNode(LifecycleNode):
             self._pipeline.add(which, msg)
             self._arm(self._pipeline.deadline_ns)
 
+    def _on_bad(self, which: str, error: SartmError) -> None:
+        """A message that means nothing, as a frame that means nothing: see `Pipeline`."""
+        self._health.received(which)
+        self._health.dropped('bad_frame', error=f'{which}: {error}')
+        self._diagnostics.warn('bad_frame', f'message dropped: {which}: {error}')
+
     def _on_deadline(self) -> None:
         if self._pipeline is not None:
             self._pipeline.poll()
@@ -321,20 +335,20 @@ def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | Non
 
 def _spin(node: SartmNode, stop: threading.Event) -> None:
     """Serve the node in a second thread; the first waits where Python can act on a signal."""
-    executor = SingleThreadedExecutor()
+    executor = Executor()
     executor.add_node(node)
 
     def serve() -> None:
         while not stop.is_set():
             try:
-                executor.spin_once()
+                executor.spin_once(SPIN_S)
             except Exception:
                 node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
 
     thread = threading.Thread(target=serve, name='executor')
     thread.start()
     stop.wait()
-    executor.create_task(lambda: None)  # a mere wake-up does not return from spin_once
+    executor.create_task(lambda: None)  # a mere wake-up does not return from spin_once of one
     thread.join()
     executor.shutdown()
 

@@ -12,8 +12,8 @@ from std_msgs.msg import Float32, String
 
 from sartm_model.labels import IGNORE_ID, LabelSpace
 from sartm_ros import qos
+from sartm_ros.cdr import write_image
 from sartm_ros.compressed import compress
-from sartm_ros.images import from_numpy
 
 ENCODINGS = {'labels': 'mono8', 'confidence': 'mono8', 'overlay': 'rgb8'}
 """Of the image topics."""
@@ -61,7 +61,7 @@ class Outputs:
 
     def publish(self, name: str, image: np.ndarray, header: Any) -> None:
         """Publish uint8 `[H, W]` or `[H, W, 3]`."""
-        self._publishers[name].publish(from_numpy(image, ENCODINGS[name], header))
+        self._publishers[name].publish(write_image(image, ENCODINGS[name], header))
 
     def publish_compressed(self, name: str, image: np.ndarray, header: Any) -> None:
         """Likewise on the compressed topic; costs nothing where no one listens."""
