@@ -33,12 +33,23 @@ def figures(device: Any) -> dict[str, str]:
     return {name: f'{count / MIB:.1f}' for name, count in values.items()}
 
 
+def settle() -> None:
+    """Spare the collector of garbage what is there now, until `give_back`.
+
+    A network and its libraries are some hundred thousand objects: to look through them takes long
+    enough to be late with a frame.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def give_back() -> None:
     """Return to the system and to the GPU what is no longer used.
 
     Without it torch keeps the memory of its GPU, and glibc that of tensors below 32 MiB, which are
     almost all of them.
     """
+    gc.unfreeze()
     gc.collect()
     if 'torch' in sys.modules:
         import torch

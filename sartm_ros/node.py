@@ -34,16 +34,18 @@ from sartm_ros.outputs import Outputs
 from sartm_ros.parameters import Parameters
 from sartm_ros.pipeline import Pipeline, make_matcher, thermal_range
 
+SPIN_S: float | None = 1.0
+"""Without a limit some builds of EventsExecutor hang at the first event: the end of all time, until
+which they wait, does not fit the clock they wait by."""
+
 try:
     from rclpy.experimental import EventsExecutor as Executor
-except ImportError:  # Humble
+except ImportError:  # Humble, and the first releases of Jazzy
     from rclpy.executors import SingleThreadedExecutor as Executor  # type: ignore[assignment]
 
-REPORT_PERIOD_S = 1.0
+    SPIN_S = None
 
-SPIN_S = 1.0
-"""`spin_once` is given a limit: without one some builds of EventsExecutor hang on the first event,
-their wait having ended before it began, as the end of time does not fit their clock."""
+REPORT_PERIOD_S = 1.0
 
 
 class SartmNode(LifecycleNode):
@@ -87,6 +89,7 @@ class SartmNode(LifecycleNode):
             self._health = Health()
             self._predictor = self._load()
             self._outputs = Outputs(self)
+            memory.settle()
         except Exception as error:
             refusal = self._refuse('configured', error)
         if refusal is not None:
@@ -348,7 +351,7 @@ def _spin(node: SartmNode, stop: threading.Event) -> None:
     thread = threading.Thread(target=serve, name='executor')
     thread.start()
     stop.wait()
-    executor.create_task(lambda: None)  # a mere wake-up does not return from spin_once of one
+    executor.create_task(lambda: None)  # a mere wake-up does not return from spin_once
     thread.join()
     executor.shutdown()
 

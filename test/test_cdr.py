@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -126,12 +127,8 @@ def test_a_message_that_is_cut_off_is_refused(msg, data):
 @given(st.binary(max_size=120), st.sampled_from([b'', b'\0\0\0\0', b'\0\1\0\0']))
 def test_rubbish_is_read_or_refused(rubbish, begin):
     for read in (read_image, read_compressed_image):
-        try:
-            image = read(begin + rubbish)
-        except SartmError as error:
-            assert '\n' not in str(error)
-        else:
-            assert len(image.data) <= len(rubbish)
+        with suppress(SartmError):
+            assert len(read(begin + rubbish).data) <= len(rubbish)
 
 
 def test_a_length_that_lies_is_named():
