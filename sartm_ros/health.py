@@ -36,7 +36,10 @@ STALLS = {
 }
 """What a camera does, and what to look at."""
 
-FAILURES = ('bad_frame', 'failed', 'out_of_memory')
+UNREADABLE = {topic: f'{topic}_unreadable' for topic in TOPICS}
+"""Drops of messages that are cut off or no images at all."""
+
+FAILURES = ('bad_frame', 'failed', 'out_of_memory', *UNREADABLE.values())
 """Drops whose error is told."""
 
 HINTS = {

@@ -28,7 +28,7 @@ from sartm_model.errors import SartmError
 from sartm_ros import memory
 from sartm_ros import parameters as ros_parameters
 from sartm_ros.diagnostics import Diagnostics
-from sartm_ros.health import ERROR, Health
+from sartm_ros.health import ERROR, UNREADABLE, Health
 from sartm_ros.inputs import Inputs, topic_names
 from sartm_ros.outputs import Outputs
 from sartm_ros.parameters import Parameters
@@ -227,10 +227,10 @@ class SartmNode(LifecycleNode):
             self._arm(self._pipeline.deadline_ns)
 
     def _on_bad(self, which: str, error: SartmError) -> None:
-        """A message that means nothing, as a frame that means nothing: see `Pipeline`."""
+        """Count a message that cannot be read, and go on."""
         self._health.received(which)
-        self._health.dropped('bad_frame', error=f'{which}: {error}')
-        self._diagnostics.warn('bad_frame', f'message dropped: {which}: {error}')
+        self._health.dropped(UNREADABLE[which], error=f'{which}: {error}')
+        self._diagnostics.warn(UNREADABLE[which], f'message dropped: {which}: {error}')
 
     def _on_deadline(self) -> None:
         if self._pipeline is not None:

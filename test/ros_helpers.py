@@ -52,7 +52,9 @@ MATCHER_DROPS = (
     *(
         f'{topic}_{reason}'
         for topic in ('rgb', 'thermal')
-        for reason in ('no_stamp', 'duplicate', 'out_of_order', 'overflow', 'reset')
+        for reason in (
+            *('unreadable', 'no_stamp', 'duplicate', 'out_of_order', 'overflow', 'reset'),
+        )
     ),
     *('rgb_no_partner', 'rgb_timeout', 'rgb_outranked', 'rgb_late', 'thermal_unused'),
 )

@@ -11,6 +11,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from faults import FAULTY, Exchange, label_of
 from mutations import sound, spoil
+from rclpy.serialization import serialize_message
 from ros_helpers import Peer, random_checkpoint, running_node, wait_until
 
 ROUNDS = 10
@@ -108,6 +109,23 @@ def test_each_kind_of_bad_message_costs_its_pair_alone(node, exchange, which):
     assert len(exchange.peer.labels) == count == 100
     assert not status['dropped.failed']
     assert 'frame dropped: RGB: ' in node.output  # logged now and then, so not each
+
+
+def test_a_message_that_is_cut_off_as_it_travels_is_counted(node, exchange):
+    """What even its header or its lengths do not survive, amid sound pairs."""
+    rng = np.random.default_rng(3)
+    for _ in range(ROUNDS):
+        for publisher, msg in zip(
+            (exchange.peer.rgb, exchange.peer.thermal), exchange.pair(), strict=True
+        ):
+            message = serialize_message(msg)
+            publisher.publish(message[: int(rng.integers(4, len(message) - 8))])
+        exchange.good()
+    status = exchange.accounts(ROUNDS)
+    assert status['dropped.rgb_unreadable'] == status['dropped.thermal_unreadable'] == ROUNDS
+    assert status['rgb_received'] == status['thermal_received'] == 2 * ROUNDS
+    assert status['pairs_out'] == ROUNDS
+    assert 'message dropped: rgb: a serialised image of' in node.output
 
 
 def test_exchanged_topics_are_survived(exchange):
