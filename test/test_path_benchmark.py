@@ -13,16 +13,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from sartm_ros.path_benchmark import (
-    NODES,
-    Round,
-    overload,
-    run_round,
-    served,
-    summary,
-    table,
-    waiting_newer,
-)
+from sartm_ros.path_benchmark import NODES, run_round, table
+from sartm_ros.path_figures import Round, overload, served, summary, waiting_newer
 from sartm_ros.path_nodes import Record, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
