@@ -1,7 +1,7 @@
 """Serialised images as they travel (OMG CDR, XCDR1), read and written without rclpy's messages.
 
-Of a message that rclpy makes, the pixels have been copied twice before anyone sees them. Here they
-are a view of what came in, and one copy makes what goes out.
+To make a message of them rclpy goes over the pixels once more on the way in, and twice on the way
+out. Here they are a view of the bytes that came in, and one copy makes the bytes that go out.
 
 A serialised message begins with two bytes that tell the byte order, and two of options. Each number
 after them is aligned to its size, counted from the fifth byte. A string is its length with a zero
