@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sartm_model.network import Sartm
 from sartm_model.network.labelling import label_map
+from sartm_model.network.seams import labels_alone
 from sartm_model.preprocess import (
     follow,
     normalise_rgb,
@@ -140,12 +141,16 @@ class FrameNetwork:
         if self.label_kernel is not None:
             over = (inputs.backdrop, self._palette, dials[3]) if asked.overlay else None
             return self.label_kernel(heads, seen, size, confidence=asked.confidence, overlay=over)
-        labels, probability = label_map(heads, seen, size, self.model.side_by_side)
-        result = {'labels': labels}
+        at_once = self.model.side_by_side
+        if self.device.type == 'cpu' and not asked.confidence:
+            result = {'labels': labels_alone(heads, seen, size, at_once)}
+        else:
+            labels, probability = label_map(heads, seen, size, at_once)
+            result = {'labels': labels}
         if asked.confidence:
             result['confidence'] = (probability * 255).round().to(torch.uint8)
         if asked.overlay:
-            result['overlay'] = self._blend(inputs.backdrop, labels, dials[3])
+            result['overlay'] = self._blend(inputs.backdrop, result['labels'], dials[3])
         return result
 
     @torch.inference_mode()

@@ -15,6 +15,7 @@ from sartm_model import checkpoint as checkpoints
 from sartm_model.captured import CapturedFrames
 from sartm_model.errors import SartmError
 from sartm_model.frame import Asked, FrameNetwork, Inputs, dials
+from sartm_model.freed_memory import keep_freed_memory
 from sartm_model.network import Sartm
 from sartm_model.preprocess import ThermalRange, follow_weight, warp_matrix
 from sartm_model.registration.homography import check_homography
@@ -78,6 +79,8 @@ class Predictor:
     ) -> None:
         self.device = _device(device)
         self.precision = _precision(precision, self.device)
+        if self.device.type == 'cpu':
+            keep_freed_memory()
         self.thermal_range = thermal_range or ThermalRange()
         self.homography = homography
         self._time_s: float | None = None  # of the last pair, if it had one

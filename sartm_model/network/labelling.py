@@ -67,7 +67,7 @@ def _label_all(
     # Rounding must not take a row off.
     factors = [4 * new / old * (1 + 1e-9) for new, old in zip(size, seen, strict=True)]
     full = F.interpolate(logits, scale_factor=factors, mode='bilinear')
-    return _largest(full[..., : size[0], : size[1]])
+    return largest(full[..., : size[0], : size[1]])
 
 
 def _resize_rows(logits: Tensor, factor: float, height: int) -> Tensor:
@@ -87,10 +87,10 @@ def _label_strip(rows: Tensor, factor: float, width: int) -> tuple[Tensor, Tenso
     full = F.interpolate(rows.flatten(0, 2)[None], scale_factor=factor * (1 + 1e-9), mode='linear')[
         ..., :width
     ]
-    return _largest(full.view(heads, classes, count, width))
+    return largest(full.view(heads, classes, count, width))
 
 
-def _largest(logits: Tensor) -> tuple[Tensor, Tensor]:
+def largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     """`[M, K, n, W]` -> labels and probability `[n, W]`."""
     heads, classes = logits.shape[:2]
     by_head = logits.softmax(dim=1)
@@ -98,10 +98,19 @@ def _largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     for other in by_head[1:]:
         total = total + other
     best = total.amax(dim=0)
-    # The index of the largest by comparisons, which a CPU does many at a time; its max with
-    # indices goes value by value and takes as long as all the rest.
-    countdown = torch.arange(classes, 0, -1, dtype=torch.uint8, device=logits.device)
-    code = ((total == best) * countdown[:, None, None]).amax(dim=0)  # K of class 0, ..., 0 of none
+    code = countdown(total, best, dim=0)  # K of class 0, ..., 0 of none
     known = code > 0
     labels = torch.where(known, classes - code, IGNORE_ID)
     return labels, torch.where(known, best / heads, 0.0)
+
+
+def countdown(values: Tensor, best: Tensor, dim: int) -> Tensor:
+    """K less the index of the first of K values that is `best`, their largest; 0: none. uint8.
+
+    By comparisons, which a CPU does many at a time. Its maximum with indices goes value by value
+    and takes as long as all the rest.
+    """
+    classes = values.shape[dim]
+    count = torch.arange(classes, 0, -1, dtype=torch.uint8, device=values.device)
+    count = count.view(-1, *[1] * (values.dim() - dim - 1))
+    return ((values == best.unsqueeze(dim)) * count).amax(dim)

@@ -1,0 +1,103 @@
+"""Labels alone are those of the whole maps, wherever they come from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sartm_model.network import labelling, seams
+from sartm_model.network.labelling import countdown, label_map
+from sartm_model.network.seams import labels_alone
+from sartm_model.network.side_by_side import SideBySide
+
+CASES = [
+    # what the network saw, and the size of the labels: as large, twice as large, odd, shrunk
+    ((64, 96), (64, 96)),
+    ((60, 80), (120, 160)),
+    ((37, 53), (75, 107)),
+    ((64, 64), (50, 33)),
+    ((1, 1), (2, 3)),
+]
+
+
+def smooth(count, classes, seen, seed, grain=6):
+    """Logits of a scene with areas: noise at one of `grain` of the size, enlarged."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = (-(-side // 32) * 8 for side in seen)
+    small = (
+        torch.randn(count, classes, height // grain + 2, width // grain + 2, generator=generator)
+        * 4
+    )
+    small[1:] = small[:1] + 0.1 * small[1:]
+    return list(F.interpolate(small, size=(height, width), mode='bicubic'))
+
+
+@pytest.mark.parametrize(('seen', 'size'), CASES)
+@pytest.mark.parametrize('count', [1, 2])
+@pytest.mark.parametrize('strip', [100, 1 << 18])
+def test_the_labels_of_the_whole_map(monkeypatch, seen, size, count, strip):
+    monkeypatch.setattr(seams, 'STRIP_VALUES', strip)
+    monkeypatch.setattr(seams, 'FEW', 1.0)
+    heads = smooth(count, 7, seen, sum(seen))
+    assert torch.equal(labels_alone(heads, seen, size), label_map(heads, seen, size)[0])
+
+
+@pytest.mark.parametrize('at_once', [None, SideBySide()])
+def test_most_of_a_smooth_map_needs_no_arithmetic(monkeypatch, at_once):
+    heads = smooth(2, 9, (240, 320), 3, grain=24)
+    wanted = label_map(heads, (240, 320), (480, 640))[0]
+    computed = []
+
+    def counted(logits):
+        computed.append(logits[0, 0].numel())
+        return labelling.largest(logits)
+
+    monkeypatch.setattr(seams, 'largest', counted)
+    assert torch.equal(labels_alone(heads, (240, 320), (480, 640), at_once), wanted)
+    assert 0 < sum(computed) < 0.35 * wanted.numel()
+
+
+def test_noise_is_left_to_the_strips(monkeypatch):
+    heads = [torch.randn(9, 16, 24), torch.randn(9, 16, 24)]
+    monkeypatch.setattr(seams, 'largest', None)
+    assert torch.equal(
+        labels_alone(heads, (64, 96), (64, 96)), label_map(heads, (64, 96), (64, 96))[0]
+    )
+
+
+def test_what_is_no_number_stays_unknown(monkeypatch):
+    monkeypatch.setattr(seams, 'FEW', 1.0)
+    heads = smooth(2, 5, (64, 64), 5)
+    heads[1][3, 4:7, 9] = torch.nan
+    labels = labels_alone(heads, (64, 64), (64, 64))
+    assert torch.equal(labels, label_map(heads, (64, 64), (64, 64))[0])
+    assert (labels == 255).any()
+
+
+@pytest.mark.parametrize('wrong', [torch.inf, -torch.inf])
+def test_around_an_infinite_logit_nothing_is_taken_as_known(monkeypatch, wrong):
+    monkeypatch.setattr(seams, 'FEW', 1.0)
+    head = torch.zeros(3, 8, 8)
+    head[2] = 1
+    head[1, 4, 4] = wrong
+    labels = labels_alone([head], (32, 32), (32, 32))
+    # Half a place on either side at most: an infinite one times nothing is not a number.
+    assert (labels[16:20, 16:20] == 255).any()
+    assert (labels[:13] == 2).all()
+    assert (labels[24:] == 2).all()
+
+
+def test_of_equal_classes_the_first():
+    head = torch.zeros(4, 8, 8)
+    head[[1, 3]] = 2.0
+    assert (labels_alone([head, head], (32, 32), (32, 32)) == 1).all()
+    values = torch.tensor([[1.0, torch.nan], [5.0, 0.0], [5.0, 0.0]])
+    assert countdown(values, values.amax(0), dim=0).tolist() == [2, 0]
+
+
+def test_most_classes():
+    heads = smooth(1, 254, (64, 64), 8)
+    assert torch.equal(
+        labels_alone(heads, (64, 64), (64, 64)), label_map(heads, (64, 64), (64, 64))[0]
+    )
