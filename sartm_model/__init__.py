@@ -6,9 +6,7 @@ command are built on it. Nothing is imported here, so that `import sartm_model` 
 
 import os
 
-# torch reads these when it is imported. Its threads would otherwise spin while one of them waits
-# for a processor that another process has: beside one busy process that took ten times as long on
-# two cores, while on an idle machine spinning saves a quarter. And on Linux large tensors come in
-# huge pages, whose first touch costs far less. Set either yourself and it is left alone.
+# torch reads it when it is imported. Its threads would otherwise spin while one of them waits for a
+# processor that another process has: beside one busy process that took ten times as long on two
+# cores, while on an idle machine spinning saves a quarter. Set it yourself and it is left alone.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')

@@ -229,7 +229,8 @@ def _variants(checkpoint: str | Path, device: torch.device) -> Mapping[str, Any]
     found['fp32 channels last'] = way(change=channels_last)
     if device.type == 'cpu':
         found['fp32 compiled'] = way(change=compiled)
-        return found | {'fp32 halves': way(engine='halves'), 'bf16': way('bf16')}
+        found |= {'fp32 halves': way(engine='halves'), 'bf16': way('bf16')}
+        return found | {'int8 halves': way('int8', 'halves')}
     for precision in ('fp16', 'bf16'):
         found[precision] = way(precision)
         found[f'{precision} graph'] = way(precision, 'graph')

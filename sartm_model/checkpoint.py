@@ -25,7 +25,7 @@ from sartm_model.errors import SartmError
 from sartm_model.files import write_file
 from sartm_model.labels import LabelSpace
 from sartm_model.network import Sartm
-from sartm_model.network.encoder import sam2_config
+from sartm_model.network.encoder import Encoder, sam2_config
 from sartm_model.network.lora import merge_state
 
 FORMAT = 'sartm-1'
@@ -106,6 +106,9 @@ def build(checkpoint: Checkpoint, *, merged: bool = True) -> Sartm:
             raise SartmError(f'checkpoint {checkpoint.path} lacks the weight {error}') from None
     model = Sartm(checkpoint.config, len(checkpoint.label_space), merged=merged)
     load_strictly(model, state, f'checkpoint {checkpoint.path}')
+    if merged:
+        assert isinstance(model.encoder, Encoder)
+        model.encoder.fold()
     return model.eval()
 
 

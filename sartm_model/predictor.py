@@ -17,12 +17,18 @@ from sartm_model.errors import SartmError
 from sartm_model.frame import Asked, FrameNetwork, Inputs, dials
 from sartm_model.freed_memory import keep_freed_memory
 from sartm_model.network import Sartm
+from sartm_model.network.int8 import check_int8, to_int8
 from sartm_model.preprocess import ThermalRange, follow_weight, warp_matrix
 from sartm_model.registration.homography import check_homography
 from sartm_model.stages import StageClock
 from sartm_model.transfer import download, upload
 
-PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+PRECISIONS = {
+    'fp32': torch.float32,
+    'fp16': torch.float16,
+    'bf16': torch.bfloat16,
+    'int8': torch.float32,  # of all but the encoder's products
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class Predictor:
     Args:
         checkpoint: a SARTM `.safetensors` file, or 'demo' for the shipped one.
         device: 'auto' (CUDA where there is a GPU), 'cpu', 'cuda' or 'cuda:1'.
-        precision: 'auto' (fp16 on CUDA, fp32 on the CPU), 'fp16', 'bf16' or 'fp32'.
+        precision: 'auto' (fp16 on CUDA, fp32 on the CPU), 'fp16', 'bf16', 'fp32' or, for engine
+            'halves', 'int8': the encoder's products in integers, see `network.int8`.
         thermal_range: how thermal counts are scaled; may be set anew between two calls.
         head: 'mean' of the heads' probabilities, 'mask' or 'auxiliary' for one head's; what the
             checkpoint says where left out.
@@ -91,10 +98,12 @@ class Predictor:
         self.label_space = loaded.label_space
         model = _in_precision(checkpoints.build(loaded), PRECISIONS[self.precision])
         self.network = FrameNetwork(model.to(self.device), self.label_space.palette())
-        self.engine = _engine(engine, self.device)
+        self.engine = _engine(engine, self.device, self.precision)
         self._captured = CapturedFrames(self.network) if self.engine == 'graph' else None
         if self.engine == 'halves':
             self.network.model.halve()
+        if self.precision == 'int8':
+            to_int8(self.network.model.encoder)
 
     @property
     def homography(self) -> np.ndarray | None:
@@ -212,19 +221,23 @@ def _precision(name: str, device: torch.device) -> str:
     if name == 'auto':
         return 'fp16' if device.type == 'cuda' else 'fp32'
     if name not in PRECISIONS:
-        raise SartmError(f'precision {name!r}; expected auto, fp16, bf16 or fp32')
+        raise SartmError(f'precision {name!r}; expected auto, fp16, bf16, fp32 or int8')
+    if name == 'int8':
+        check_int8(device)
     return name
 
 
-def _engine(name: str, device: torch.device) -> str:
+def _engine(name: str, device: torch.device, precision: str) -> str:
     if name == 'auto':
         if device.type == 'cuda':
             return 'graph'
-        return 'halves' if torch.get_num_threads() > 1 else 'eager'
+        return 'halves' if torch.get_num_threads() > 1 or precision == 'int8' else 'eager'
     if name not in ('eager', 'graph', 'halves') or (name == 'halves' and device.type != 'cpu'):
         raise SartmError(
             f'engine {name!r} on {device}; expected auto, eager, graph or, cpu, halves'
         )
+    if precision == 'int8' and name != 'halves':
+        raise SartmError(f'engine {name!r} with precision int8; expected auto or halves')
     return name
 
 

@@ -67,8 +67,9 @@ class Parameters:
     device: str = _parameter('auto', 'Where the network runs: auto, cpu, cuda or cuda:N.')
     precision: str = _parameter(
         'auto',
-        'Arithmetic of the network; auto is fp16 on a GPU and fp32 on a CPU.',
-        choices=('auto', 'fp16', 'bf16', 'fp32'),
+        'Arithmetic of the network; auto is fp16 on a GPU and fp32 on a CPU; int8 is for large '
+        'networks on a CPU with VNNI.',
+        choices=('auto', 'fp16', 'bf16', 'fp32', 'int8'),
     )
     warm_up_width: int = _parameter(
         640,

@@ -44,7 +44,7 @@ def test_every_way_is_run_and_held_against_fp32(checkpoint, monkeypatch):
     monkeypatch.setattr(torch, 'compile', no_compiler)
     ways = compare(checkpoint, 64, 96, device='cpu', iterations=2)['variants']
     plain = {'fp32', 'fp32 unmerged', 'fp32 channels last', 'fp32 compiled'}
-    assert set(ways) == plain | {'fp32 halves', 'bf16'}
+    assert set(ways) == plain | {'fp32 halves', 'bf16', 'int8 halves'}
     assert ways['fp32']['ratio'] == ways['fp32']['agreement'] == 1
     for name in ('fp32 unmerged', 'fp32 halves'):
         assert ways[name]['agreement'] > 0.999  # rounding alone may decide a pixel

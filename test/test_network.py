@@ -135,8 +135,13 @@ def test_merged_equals_unmerged(given):
     merged.load_state_dict(merge_state(model.state_dict(), model.config.modalities))
     rgb, thermal = pair()
     inputs = (None if given == 'thermal' else rgb, None if given == 'rgb' else thermal)
-    for ours, theirs in zip(merged(*inputs)[:2], model(*inputs)[:2], strict=True):
-        torch.testing.assert_close(ours, theirs, **TOLERANCE)
+    for folded in (False, True):
+        if folded:
+            before = sum(weight.numel() for weight in merged.parameters())
+            merged.encoder.fold()
+            assert sum(weight.numel() for weight in merged.parameters()) < before
+        for ours, theirs in zip(merged(*inputs)[:2], model(*inputs)[:2], strict=True):
+            torch.testing.assert_close(ours, theirs, **TOLERANCE)
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ def test_an_integer_serves_as_a_float():
         ('thermal.hold_at_most', -1.0, '0 to 60'),
         ('sync.policy', 'closest', 'one of nearest, approximate, exact'),
         ('autostart', 'yes', 'expected bool'),
-        ('precision', 'int8', 'one of auto, fp16, bf16, fp32'),
+        ('precision', 'int4', 'one of auto, fp16, bf16, fp32'),
         ('device', 'gpu', 'auto, cpu, cuda or cuda:N'),
         ('device', 'cuda:', 'auto, cpu, cuda or cuda:N'),
         ('checkpoint', '', 'is empty'),

@@ -55,8 +55,8 @@ class Encoder(nn.Module):
         self.laterals: nn.ModuleList = image_encoder.neck.convs  # coarsest first
         self.channels: int = image_encoder.neck.d_model
         # In SAM2 these two belong to the mask decoder, which runs them on the encoder's maps.
-        self.conv_s0 = nn.Conv2d(self.channels, self.channels // 8, kernel_size=1)
-        self.conv_s1 = nn.Conv2d(self.channels, self.channels // 4, kernel_size=1)
+        self.conv_s0: nn.Module = nn.Conv2d(self.channels, self.channels // 8, kernel_size=1)
+        self.conv_s1: nn.Module = nn.Conv2d(self.channels, self.channels // 4, kernel_size=1)
         if merged:
             use_merged(self.trunk, self.modalities, self.route)
         else:
@@ -78,6 +78,15 @@ class Encoder(nn.Module):
         levels = self._pyramid(self._stages(batch))
         chunks = [level.chunk(len(present)) for level in levels]
         return {name: Pyramid(*(chunk[i] for chunk in chunks)) for i, name in enumerate(present)}
+
+    def fold(self) -> None:
+        """Make one convolution of each lateral and the one that follows it, for inference.
+
+        Both are 1x1 with nothing between them, and between them the map is widest.
+        """
+        _, _, middle, fine = self.laterals
+        self.laterals[2], self.conv_s1 = _joined(middle, self.conv_s1), nn.Identity()
+        self.laterals[3], self.conv_s0 = _joined(fine, self.conv_s0), nn.Identity()
 
     def _stages(self, images: Tensor) -> list[Tensor]:
         """Hiera's forward: the last map of each stage `[N, C_i, H / s, W / s]`, finest first.
@@ -114,6 +123,20 @@ class Encoder(nn.Module):
         coarsest, coarse, middle, fine = self.laterals
         sfm = coarse(at_16) + F.interpolate(coarsest(at_32), scale_factor=2.0, mode='nearest')
         return Pyramid(sfm, self.conv_s1(middle(at_8)), self.conv_s0(fine(at_4)))
+
+
+def _joined(first: nn.Module, second: nn.Module) -> nn.Conv2d:
+    """Two 1x1 convolutions as one: W = W2 W1, b = W2 b1 + b2, computed in float64."""
+    (w1, b1), (w2, b2) = (
+        [weight.detach().double() for weight in layer.parameters()] for layer in (first, second)
+    )
+    joined = nn.Conv2d(w1.shape[1], w2.shape[0], kernel_size=1)
+    weight = torch.einsum('oi,ij->oj', w2[..., 0, 0], w1[..., 0, 0])
+    with torch.no_grad():
+        joined.weight.copy_(weight[..., None, None])
+        assert joined.bias is not None
+        joined.bias.copy_(w2[..., 0, 0] @ b1 + b2)
+    return joined.requires_grad_(False)
 
 
 def build_image_encoder(size: str) -> ImageEncoder:

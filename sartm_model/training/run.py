@@ -20,6 +20,7 @@ from sartm_model import checkpoint as checkpoints
 from sartm_model.config import TrainConfig, differences, load_train_config, to_dict
 from sartm_model.errors import SartmError
 from sartm_model.files import write_file
+from sartm_model.freed_memory import keep_freed_memory
 from sartm_model.labels import LABEL_SPACES, LabelSpace
 from sartm_model.network import Sartm
 from sartm_model.training.callbacks import STATE, KeepBest, KeepState, LogPictures, Progress
@@ -145,6 +146,8 @@ def _trainer(config: TrainConfig, out: Path, keep_state: KeepState) -> pl.Traine
     warnings.filterwarnings('ignore', message='.*isinstance.treespec, LeafSpec.*')
     warnings.filterwarnings('ignore', message='.*exists and is not empty.*')
     on_gpu = config.device != 'cpu' and torch.cuda.is_available()
+    if not on_gpu:
+        keep_freed_memory()
     several = config.devices * config.nodes > 1
     callbacks: list[Any] = [
         keep_state,
