@@ -6,7 +6,6 @@ much work as trained ones; that two ways give the same labels shows only with tr
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import time
 from collections import defaultdict
@@ -71,10 +70,8 @@ def benchmark(
     rgb, thermal = images(height, width)[0]
     if predictor.device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(predictor.device)
-    total_s = [
-        _timed(lambda: predictor.predict(rgb, thermal)) for _ in range(WARM_UPS + iterations)
-    ]
-    peak_mib = _peak_memory_mib(predictor.device)
+    total_s = [timed(lambda: predictor.predict(rgb, thermal)) for _ in range(WARM_UPS + iterations)]
+    peak_mib = peak_memory_mib(predictor.device)
     stages_s: dict[str, list[float]] = defaultdict(list)
     plain = Predictor(checkpoint, device=device, precision=precision, engine='eager')
     with _marked(plain) as run:
@@ -135,7 +132,7 @@ def compare(
         times_s: dict[str, list[float]] = defaultdict(list)
         for _ in range(iterations):
             for name, way in ways.items():
-                times_s[name].append(_timed(lambda way=way: way(*pairs[0])))  # type: ignore[misc]
+                times_s[name].append(timed(lambda way=way: way(*pairs[0])))  # type: ignore[misc]
         labels = {name: [way(*pair) for pair in pairs] for name, way in ways.items()}
     reference = float(np.median(times_s['fp32']))
     variants: dict[str, Any] = {}
@@ -180,7 +177,7 @@ def matrix_tflops(device: torch.device, dtype: torch.dtype) -> float:
         if device.type == 'cuda':
             torch.cuda.synchronize(device)
 
-    return 2e-12 * side**3 / min(_timed(product) for _ in range(10))
+    return 2e-12 * side**3 / min(timed(product) for _ in range(10))
 
 
 def device_name(device: torch.device) -> str:
@@ -297,7 +294,8 @@ def images(height: int, width: int) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds that a piece of work takes."""
     begun_s = time.perf_counter()
     work()
     return time.perf_counter() - begun_s
@@ -308,7 +306,10 @@ def _spread(seconds: list[float]) -> dict[str, float]:
     return {'median': median, 'p99': p99}
 
 
-def _peak_memory_mib(device: torch.device) -> float:
+def peak_memory_mib(device: torch.device) -> float:
+    """The most this process has held: of the GPU's memory, or of the host's where there is none."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    # Not `getrusage`, whose figure a process starts with that of the one that started it.
+    status = Path('/proc/self/status').read_text()
+    return int(status.partition('VmHWM:')[2].split()[0]) / 2**10
