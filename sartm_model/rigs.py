@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sartm_model.benchmark import WARM_UPS, images, peak_memory_mib, timed
+from sartm_model.benchmark import images, peak_memory_mib, timed
 from sartm_model.errors import SartmError
 from sartm_model.predictor import Predictor
 
@@ -54,6 +54,7 @@ def by_rigs(
     """
     times_s: dict[int, list[list[float]]] = {count: [[] for _ in range(count)] for count in counts}
     with running(max(counts), checkpoint, shape, device) as connections:
+        ask(connections, seconds / 4)  # to warm up
         for _ in range(rounds):
             for count in counts:
                 answers = ask(connections[:count], seconds)
@@ -79,7 +80,7 @@ def by_rigs(
 def running(
     count: int, checkpoint: str | Path, shape: tuple[int, int], device: str
 ) -> Iterator[list[Connection]]:
-    """Rigs that have met their first pairs and wait for `ask`; they end with the context."""
+    """Rigs that have met their first pair and wait for `ask`; they end with the context."""
     context = multiprocessing.get_context('spawn')  # CUDA does not survive a fork
     connections: list[Connection] = []
     processes = []
@@ -118,8 +119,6 @@ def _serve(
     """A rig: answers each number of seconds with the pairs that it ran meanwhile."""
     predictor = Predictor(checkpoint, device=device)
     rgb, thermal = images(*shape)[0]
-    for _ in range(WARM_UPS):
-        predictor.predict(rgb, thermal)
     while True:
         try:
             end_s = connection.recv() + time.monotonic()
