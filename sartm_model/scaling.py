@@ -102,7 +102,8 @@ def by_pixels(
     Returns:
         for each network and image: network, image, gflop, median_ms, peak_memory_mib (in a process
         of its own, see `benchmark.peak_memory_mib`) and exponent, the e of `time = a pixels^e` that
-        goes best through all images of that network; None where there is one alone.
+        goes best through that network's images, of three or more without the smallest, whose time
+        has the largest part that is the same for all; None where there is one alone.
     """
     found: list[dict[str, Any]] = []
     ways: list[Callable[[], Any]] = []
@@ -218,8 +219,9 @@ def _peak_memory_mib(file: str | Path, shape: tuple[int, int], device: str) -> f
 def _exponent(found: Sequence[dict[str, Any]]) -> float | None:
     if len(found) < 2:
         return None
-    pixels = [math.prod(one['image']) for one in found]
-    times_ms = [one['median_ms'] for one in found]
+    fitted = found[1:] if len(found) > 2 else found
+    pixels = [math.prod(one['image']) for one in fitted]
+    times_ms = [one['median_ms'] for one in fitted]
     return round(float(np.polyfit(np.log(pixels), np.log(times_ms), 1)[0]), 2)
 
 

@@ -43,6 +43,15 @@ def test_cost_against_pixels(checkpoint, monkeypatch):
     assert found[1]['gflop'] == found[3]['gflop'] == round(count_flops(model, *SHAPE) / 1e9, 2)
 
 
+def test_the_exponent_is_that_of_the_larger_images():
+    sides = (10, 40, 80, 160)
+    times_ms = [100.0] + [side**2.5 for side in sides[1:]]  # pixels are its square
+    found = [
+        {'image': [side, side], 'median_ms': ms} for side, ms in zip(sides, times_ms, strict=True)
+    ]
+    assert scaling._exponent(found) == 1.25
+
+
 def test_an_image_too_large_is_left_out(checkpoint, monkeypatch):
     monkeypatch.setattr(scaling, 'LONGEST_S', 0.0)
     (only,) = scaling.by_pixels(checkpoint, [], [(32, 32), SHAPE], device='cpu', iterations=1)
