@@ -170,23 +170,33 @@ class FrameNetwork:
             full_size: at the size of the images, not at that which the network sees.
         """
         shrink = nn.Identity() if full_size else self.model.shrink
-        rgb_input = thermal_input = None
-        if thermal is not None:
-            scaled = self._scale(thermal, dials, asked.fixed)
-            backdrop = (scaled.clamp(0, 1) * 255)[..., None]
-            thermal_input = normalise_thermal(scaled[None])  # [1, 1, h, w]
+
+        def colour(rgb: Tensor) -> Tensor:
+            # Shrunk first: both steps are linear, and there is less left to normalise.
+            return normalise_rgb(shrink(planes(rgb[None]))).to(self.dtype)
+
+        def heat(scaled: Tensor) -> Tensor:
+            maps = normalise_thermal(scaled[None])  # [1, 1, h, w]
             if rgb is not None:
                 size = (rgb.shape[0], rgb.shape[1])
                 if asked.registered:
-                    thermal_input = warp_thermal(thermal_input, dials[4:].view(3, 3), size)
+                    maps = warp_thermal(maps, dials[4:].view(3, 3), size)
                 else:
-                    thermal_input = resize_thermal(thermal_input, size)
-            thermal_input = shrink(thermal_input).to(self.dtype)
-        if rgb is not None:
-            backdrop = rgb
-            # Shrunk first: both steps are linear, and there is less left to normalise.
-            rgb_input = normalise_rgb(shrink(planes(rgb[None]))).to(self.dtype)
-        return Inputs(rgb_input, thermal_input, backdrop)
+                    maps = resize_thermal(maps, size)
+            return shrink(maps).to(self.dtype)
+
+        if thermal is None:
+            assert rgb is not None
+            return Inputs(colour(rgb), None, rgb)
+        if rgb is None:
+            scaled = self._scale(thermal, dials, asked.fixed)
+            return Inputs(None, heat(scaled), (scaled.clamp(0, 1) * 255)[..., None])
+        on_cpu = self.device.type == 'cpu'
+        at_once = (self.model.side_by_side if on_cpu else None) or _one_by_one
+        rgb_input, thermal_input = at_once(
+            lambda: colour(rgb), lambda: heat(self._scale(thermal, dials, asked.fixed))
+        )
+        return Inputs(rgb_input, thermal_input, rgb)
 
     def _scale(self, thermal: Tensor, dials: Tensor, fixed: bool) -> Tensor:
         if fixed:
@@ -200,6 +210,10 @@ class FrameNetwork:
         weight = (labels != 0)[..., None] * opacity
         colours = self._palette[labels.int()]
         return torch.lerp(backdrop.float(), colours, weight).round().to(torch.uint8)
+
+
+def _one_by_one(first: Callable[[], Tensor], second: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+    return first(), second()
 
 
 def label_kernel(device: torch.device) -> Callable[..., dict[str, Tensor]] | None:

@@ -18,6 +18,7 @@ from sartm_model.frame import Asked, FrameNetwork, Inputs, dials
 from sartm_model.freed_memory import keep_freed_memory
 from sartm_model.network import Sartm
 from sartm_model.network.int8 import check_int8, to_int8
+from sartm_model.network.traced import TRACEABLE
 from sartm_model.preprocess import ThermalRange, follow_weight, warp_matrix
 from sartm_model.registration.homography import check_homography
 from sartm_model.stages import StageClock
@@ -101,7 +102,9 @@ class Predictor:
         self.engine = _engine(engine, self.device, self.precision)
         self._captured = CapturedFrames(self.network) if self.engine == 'graph' else None
         if self.engine == 'halves':
-            self.network.model.halve()
+            # The operations of the other sizes take too long for Python's share to matter.
+            short = loaded.config.size == 'nano' and self.precision != 'int8'
+            self.network.model.halve(traced=short and TRACEABLE)
         if self.precision == 'int8':
             to_int8(self.network.model.encoder)
 
@@ -198,9 +201,10 @@ class Predictor:
         return settings, Asked(fixed=range_.mode == 'fixed', registered=matrix is not None)
 
     def warm_up(self, height: int, width: int) -> None:
-        """Run once on a blank pair, so that the first real one meets allocated memory."""
+        """Run on a blank pair, so that the first real one finds memory and traces made."""
         rgb = np.zeros((height, width, 3), np.uint8)
-        self.predict(rgb, rgb[..., 0], confidence=True, overlay=True)
+        for _ in range(2 if self.network.model.traced else 1):
+            self.predict(rgb, rgb[..., 0], confidence=True, overlay=True)
 
 
 def _device(name: str) -> torch.device:

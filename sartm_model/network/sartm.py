@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from sartm_model.network.decoder import ClassMaskDecoder
 from sartm_model.network.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.network.fusion import CrossModalFusion
 from sartm_model.network.side_by_side import AtOnce, SideBySide, SplitEncoder
+from sartm_model.network.traced import Traced
 
 HEADS = {'mean': ('mask', 'auxiliary'), 'mask': ('mask',), 'auxiliary': ('auxiliary',)}
 """Whose probabilities a prediction is the mean of."""
@@ -54,6 +56,7 @@ class Sartm(nn.Module):
         self.merged = merged
         self.encoder: Encoder | SplitEncoder = Encoder(config, merged=merged)
         self.side_by_side: AtOnce | None = None  # see `halve`
+        self.traced: dict[nn.Module, Traced] = {}  # likewise
         channels = self.encoder.channels
         widths = (channels, channels // 4, channels // 8)  # of a pyramid's levels
         self.fusions = nn.ModuleList(
@@ -134,7 +137,7 @@ class Sartm(nn.Module):
             else:
                 gone = absent[:, index, None, None, None]
                 maps.append(torch.where(gone, stand_in, pyramids[name][level]))
-        return self.fusions[level](*maps)
+        return self._part(self.fusions[level])(*maps)
 
     def shrink(self, image: Tensor) -> Tensor:
         """An image `[B, C, H, W]` at `config.input_scale` of its size, as the network sees it."""
@@ -167,23 +170,31 @@ class Sartm(nn.Module):
         """
         fused = self.fused(rgb, thermal)
         heads = {'mask': self.mask_decoder, 'auxiliary': self.auxiliary_head}
-        chosen = [heads[name] for name in HEADS[self.config.prediction]]
+        chosen = [self._part(heads[name]) for name in HEADS[self.config.prediction]]
         if self.side_by_side is not None and len(chosen) == 2:
             both = self.side_by_side(lambda: chosen[0](fused)[0], lambda: chosen[1](fused)[0])
             return list(both), _common_size(rgb, thermal)
         return [head(fused)[0] for head in chosen], _common_size(rgb, thermal)
 
-    def halve(self, side_by_side: AtOnce | None = None) -> None:
+    def _part(self, part: nn.Module) -> Callable[..., Any]:
+        return self.traced.get(part, part)
+
+    def halve(self, side_by_side: AtOnce | None = None, *, traced: bool = False) -> None:
         """From now on run what is independent side by side, each with half of the cores.
 
         For inference, of a merged model, by one thread at a time.
 
         Args:
             side_by_side: `TwoStreams` on a GPU; where left out, `SideBySide`, for a CPU.
+            traced: run them without Python, see `traced`; for a CPU, where torch is `TRACEABLE`.
         """
         assert isinstance(self.encoder, Encoder)
+        self.requires_grad_(False)
         self.side_by_side = side_by_side or SideBySide()
-        self.encoder = SplitEncoder(self.encoder, self.side_by_side)
+        self.encoder = SplitEncoder(self.encoder, self.side_by_side, traced=traced)
+        if traced:
+            parts = (*self.fusions, self.mask_decoder, self.auxiliary_head)
+            self.traced = {part: Traced(part) for part in parts}
 
     def probabilities(self, output: SartmOutput) -> Tensor:
         """Class probabilities `[B, K, H, W]`: the mean of the heads' or one head's, as configured.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sartm_model.network.encoder import Encoder, Pyramid
 from sartm_model.network.lora import MergedQkv, Route
+from sartm_model.network.traced import Traced
 
 First = TypeVar('First')
 Second = TypeVar('Second')
@@ -106,15 +107,18 @@ class SplitEncoder(nn.Module):
     Args:
         encoder: in its inference form.
         side_by_side: runs the two.
+        traced: run each without Python, see `Traced`.
     """
 
-    def __init__(self, encoder: Encoder, side_by_side: AtOnce) -> None:
+    def __init__(self, encoder: Encoder, side_by_side: AtOnce, *, traced: bool = False) -> None:
         super().__init__()
         self.channels = encoder.channels
         self.encoders = nn.ModuleDict(
             {name: _of_one_modality(encoder, name) for name in encoder.modalities}
         )
         self._side_by_side = side_by_side
+        parts = {name: _OfImage(one, name) for name, one in self.encoders.items()}
+        self._parts = {name: Traced(part) for name, part in parts.items()} if traced else parts
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Pyramid]:
         """As of `Encoder`."""
@@ -127,8 +131,19 @@ class SplitEncoder(nn.Module):
         return {**one, **other}
 
     def _encode(self, images: Mapping[str, Tensor], name: str) -> dict[str, Pyramid]:
-        pyramids: dict[str, Pyramid] = self.encoders[name]({name: images[name]})
-        return pyramids
+        return {name: Pyramid(*self._parts[name](images[name]))}
+
+
+class _OfImage(nn.Module):
+    """An encoder of one modality as a function of its image alone."""
+
+    def __init__(self, encoder: nn.Module, name: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.name = name
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.encoder({self.name: image})[self.name])
 
 
 def _of_one_modality(encoder: Encoder, name: str) -> Encoder:
