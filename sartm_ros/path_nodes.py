@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.serialization import serialize_message
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -268,9 +269,14 @@ def sartm(settings: Settings) -> int:
 def plain(settings: Settings) -> None:
     """The plain node until SIGINT."""
     record = Record()
-    rclpy.init()
-    with suppress(KeyboardInterrupt, ExternalShutdownException):
-        rclpy.spin(PlainNode(settings, record))
+    ends: list[int] = []
+    # An interrupt as an exception may come where it is swallowed; the process then never ends.
+    signal.signal(signal.SIGINT, lambda number, _: ends.append(number))
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    executor.add_node(PlainNode(settings, record))
+    while not ends:
+        executor.spin_once(0.1)  # as `rclpy.spin` does, but for the limit
     record.write(Path(settings.record))
 
 
