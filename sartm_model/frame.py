@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sartm_model.network import Sartm
 from sartm_model.network.labelling import label_map
 from sartm_model.network.seams import labels_alone
+from sartm_model.network.side_by_side import one_by_one
 from sartm_model.preprocess import (
     follow,
     normalise_rgb,
@@ -192,7 +193,7 @@ class FrameNetwork:
             scaled = self._scale(thermal, dials, asked.fixed)
             return Inputs(None, heat(scaled), (scaled.clamp(0, 1) * 255)[..., None])
         on_cpu = self.device.type == 'cpu'
-        at_once = (self.model.side_by_side if on_cpu else None) or _one_by_one
+        at_once = (self.model.side_by_side if on_cpu else None) or one_by_one
         rgb_input, thermal_input = at_once(
             lambda: colour(rgb), lambda: heat(self._scale(thermal, dials, asked.fixed))
         )

@@ -18,6 +18,7 @@ from sartm_model.frame import Asked, FrameNetwork, Inputs, dials
 from sartm_model.freed_memory import keep_freed_memory
 from sartm_model.network import Sartm
 from sartm_model.network.int8 import check_int8, to_int8
+from sartm_model.network.side_by_side import one_by_one
 from sartm_model.network.traced import TRACEABLE
 from sartm_model.preprocess import ThermalRange, follow_weight, warp_matrix
 from sartm_model.registration.homography import check_homography
@@ -58,8 +59,8 @@ class Predictor:
     Args:
         checkpoint: a SARTM `.safetensors` file, or 'demo' for the shipped one.
         device: 'auto' (CUDA where there is a GPU), 'cpu', 'cuda' or 'cuda:1'.
-        precision: 'auto' (fp16 on CUDA, fp32 on the CPU), 'fp16', 'bf16', 'fp32' or, for engine
-            'halves', 'int8': the encoder's products in integers, see `network.int8`.
+        precision: 'auto' (fp16 on CUDA, fp32 on the CPU), 'fp16', 'bf16', 'fp32' or, on a CPU,
+            'int8': the encoder's products in integers, see `network.int8`.
         thermal_range: how thermal counts are scaled; may be set anew between two calls.
         head: 'mean' of the heads' probabilities, 'mask' or 'auxiliary' for one head's; what the
             checkpoint says where left out.
@@ -99,12 +100,14 @@ class Predictor:
         self.label_space = loaded.label_space
         model = _in_precision(checkpoints.build(loaded), PRECISIONS[self.precision])
         self.network = FrameNetwork(model.to(self.device), self.label_space.palette())
-        self.engine = _engine(engine, self.device, self.precision)
+        self.engine = _engine(engine, self.device)
         self._captured = CapturedFrames(self.network) if self.engine == 'graph' else None
         if self.engine == 'halves':
             # The operations of the other sizes take too long for Python's share to matter.
             short = loaded.config.size == 'nano' and self.precision != 'int8'
             self.network.model.halve(traced=short and TRACEABLE)
+        elif self.precision == 'int8':
+            self.network.model.halve(one_by_one)  # each modality has layers of its own
         if self.precision == 'int8':
             to_int8(self.network.model.encoder)
 
@@ -231,17 +234,15 @@ def _precision(name: str, device: torch.device) -> str:
     return name
 
 
-def _engine(name: str, device: torch.device, precision: str) -> str:
+def _engine(name: str, device: torch.device) -> str:
     if name == 'auto':
         if device.type == 'cuda':
             return 'graph'
-        return 'halves' if torch.get_num_threads() > 1 or precision == 'int8' else 'eager'
+        return 'halves' if torch.get_num_threads() > 1 else 'eager'
     if name not in ('eager', 'graph', 'halves') or (name == 'halves' and device.type != 'cpu'):
         raise SartmError(
             f'engine {name!r} on {device}; expected auto, eager, graph or, cpu, halves'
         )
-    if precision == 'int8' and name != 'halves':
-        raise SartmError(f'engine {name!r} with precision int8; expected auto or halves')
     return name
 
 

@@ -37,6 +37,19 @@ def test_the_stages_make_up_a_pair(checkpoint):
     assert result['peak_memory_mib'] > 50
 
 
+@pytest.mark.skipif(
+    not torch.cpu.get_capabilities().get('avx512_vnni'), reason='no VNNI instructions for int8'
+)
+def test_the_operations_of_integers_count_too(checkpoint):
+    whole, rounded = (
+        benchmark(checkpoint, 64, 96, device='cpu', precision=precision, iterations=1)
+        for precision in ('fp32', 'int8')
+    )
+    assert rounded['precision'] == 'int8'
+    assert list(rounded['stages_ms']) == STAGES
+    assert rounded['gflop'] == whole['gflop']
+
+
 def test_every_way_is_run_and_held_against_fp32(checkpoint, monkeypatch):
     def no_compiler(*_, **__):  # one that is there takes minutes
         raise RuntimeError('no compiler here')
