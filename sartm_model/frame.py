@@ -213,10 +213,6 @@ class FrameNetwork:
         return torch.lerp(backdrop.float(), colours, weight).round().to(torch.uint8)
 
 
-def _one_by_one(first: Callable[[], Tensor], second: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-    return first(), second()
-
-
 def label_kernel(device: torch.device) -> Callable[..., dict[str, Tensor]] | None:
     """`network.label_kernel.label_planes` where that runs on the device, else None."""
     if device.type != 'cuda':

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from map_sizes import CASES
 
 from sartm_model.network import labelling
 from sartm_model.network.labelling import label_map
@@ -25,16 +26,6 @@ def whole(heads, seen, size):
             logits = near * (1 - part) + far * part
         maps.append(torch.from_numpy(logits).softmax(0).numpy())
     return np.mean(maps, axis=0)
-
-
-CASES = [
-    # what the network saw, and the size of the labels: as large, twice as large, odd, shrunk
-    ((64, 96), (64, 96)),
-    ((60, 80), (120, 160)),
-    ((37, 53), (75, 107)),
-    ((64, 64), (50, 33)),
-    ((1, 1), (2, 3)),
-]
 
 
 @pytest.mark.parametrize(('seen', 'size'), CASES)

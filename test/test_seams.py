@@ -5,20 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from map_sizes import CASES
 
 from sartm_model.network import labelling, seams
 from sartm_model.network.labelling import countdown, label_map
 from sartm_model.network.seams import labels_alone
 from sartm_model.network.side_by_side import SideBySide
-
-CASES = [
-    # what the network saw, and the size of the labels: as large, twice as large, odd, shrunk
-    ((64, 96), (64, 96)),
-    ((60, 80), (120, 160)),
-    ((37, 53), (75, 107)),
-    ((64, 64), (50, 33)),
-    ((1, 1), (2, 3)),
-]
 
 
 def smooth(count, classes, seen, seed, grain=6):
