@@ -44,7 +44,7 @@ $(READY): setup.py $(wildcard requirements/*.txt)
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m sartm_ros.demo --out demo_output --loop '$(LOOP)' \
+	$(BIN)/python -m sartm_ros.demo.run --out demo_output --loop '$(LOOP)' \
 	  $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
 
 test: setup
@@ -66,9 +66,9 @@ bench: setup
 
 # On a machine with a GPU, in less than eight minutes.
 bench-gpu: setup
-	$(BIN)/python -m pytest test/test_predictor.py test/test_captured.py test/test_stages.py \
-	  test/test_label_kernel.py test/test_side_by_side.py
-	$(BIN)/python -m sartm_model.gpu_report --out gpu_report
+	$(BIN)/python -m pytest test/inference/test_predictor.py test/inference/test_cuda_graph.py \
+	  test/inference/test_stage_clock.py test/models/test_parallel.py
+	$(BIN)/python -m benchmarks.gpu_report --out gpu_report
 
 clean:
 	rm -rf $(VENV) build install log demo_output *.egg-info

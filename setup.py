@@ -26,15 +26,18 @@ setup(
     python_requires='>=3.10',
     install_requires=[
         'setuptools',
+        'jinja2>=3.1',
         'numpy>=1.26',
         'omegaconf>=2.3',
         'opencv-python-headless>=4.6',
         'pillow>=10.1',
+        'psutil>=5.9',
         'pyyaml',
         'rosbags>=0.10',
         'safetensors>=0.4',
         'sam2>=1.0',
         'torch>=2.3',
+        'torchmetrics>=1.4',
         'tqdm',
     ],
     extras_require={
@@ -51,8 +54,8 @@ setup(
     },
     entry_points={
         'console_scripts': [
-            'sartm = sartm_model.cli:main',
-            'sartm_node = sartm_ros.node:main',
+            'sartm = sartm_model.cli.main:main',
+            'sartm_node = sartm_ros.node.lifecycle_node:main',
         ],
     },
 )

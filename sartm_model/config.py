@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from sartm_model.errors import SartmError
+from sartm_model.utils.text import first_line
 
 SIZES = ('nano', 'tiny', 'small', 'base_plus', 'large')
 PREDICTIONS = ('mean', 'mask', 'auxiliary')
@@ -353,7 +354,7 @@ def load_train_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     except FileNotFoundError:
         raise SartmError(f'no configuration file {path}; config/train/ has some') from None
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise SartmError(f'configuration {path}: {_first_line(error)}') from error
+        raise SartmError(f'configuration {path}: {first_line(error)}') from error
 
 
 def differences(before: TrainConfig, now: TrainConfig) -> list[str]:
@@ -386,10 +387,6 @@ def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
 def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
     """The configuration as plain values."""
     return asdict(config)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _one_of(key: str, value: str, choices: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from sartm_ros.images import from_numpy
+from sartm_ros.messages.images import from_numpy
 
 rclpy.init()
 node = rclpy.create_node('cameras')

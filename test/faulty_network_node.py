@@ -1,8 +1,8 @@
 """The real node with an instant network that fails when a pair asks it to.
 
-All of `Predictor.predict` is as shipped but for `Sartm.coarse`, which gives every pixel the class
-of the last thermal count, modulo the number of classes. A thermal image whose first row begins with
-`MAGIC` and a code asks for one of the `FAULTS`. RGB alone is of class 1.
+All of `Predictor.predict` is as shipped but for `Sartm.forward_logits`, which gives every pixel the
+class of the last thermal count, modulo the number of classes. A thermal image whose first row
+begins with `MAGIC` and a code asks for one of the `FAULTS`. RGB alone is of class 1.
 
 A warm-up at a height of `HOLD_HEIGHT` lasts until a signal has come, and so does 'hold'.
 """
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sartm_model.network import Sartm
-from sartm_model.predictor import Prediction, Predictor
-from sartm_ros.node import main
+from sartm_model.inference.predictor import Prediction, Predictor
+from sartm_model.models.sartm import Sartm
+from sartm_ros.node.lifecycle_node import main
 
 MAGIC = (201, 17, 202)
 FAULTS = ('none', 'exception', 'nan', 'all_nan', 'cuda_memory', 'cpu_memory', 'hold')
@@ -45,7 +45,7 @@ def predict(
     return original(self, rgb, thermal, **options)
 
 
-def coarse(
+def forward_logits(
     self: Any, rgb: Tensor | None, thermal: Tensor | None
 ) -> tuple[list[Tensor], tuple[int, int]]:
     """See the module's text."""
@@ -83,5 +83,5 @@ def hold() -> None:
 if __name__ == '__main__':  # who imports the names above keeps the real network
     Predictor.predict = predict  # type: ignore[method-assign]
     Predictor.warm_up = warm_up  # type: ignore[method-assign]
-    Sartm.coarse = coarse  # type: ignore[method-assign]
+    Sartm.forward_logits = forward_logits  # type: ignore[method-assign]
     sys.exit(main())

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from sartm_model import predictor
-from sartm_ros.node import main
+from sartm_model.inference import predictor
+from sartm_ros.node.lifecycle_node import main
 
 
 def predict(

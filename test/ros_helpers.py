@@ -29,11 +29,11 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 
-from sartm_model import checkpoint as checkpoints
 from sartm_model.config import ModelConfig
 from sartm_model.labels import MFNET, LabelSpace
-from sartm_model.network import Sartm
-from sartm_ros.images import from_numpy
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.sartm import Sartm
+from sartm_ros.messages.images import from_numpy
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 30.0
@@ -56,7 +56,7 @@ MATCHER_DROPS = (
             *('unreadable', 'no_stamp', 'duplicate', 'out_of_order', 'overflow', 'reset'),
         )
     ),
-    *('rgb_no_partner', 'rgb_timeout', 'rgb_outranked', 'rgb_late', 'thermal_unused'),
+    *('rgb_no_partner', 'rgb_timeout', 'rgb_partner_taken', 'rgb_late', 'thermal_unused'),
 )
 COUNTS = (
     *('rgb_received', 'thermal_received', 'pairs_in', 'pairs_out'),
@@ -167,7 +167,9 @@ def running_node(
     namespace: str = '/',
 ) -> Iterator[Process]:
     """The node as a process of its own; `script` in place of its module."""
-    program = [str(Path(__file__).parent / script)] if script else ['-m', 'sartm_ros.node']
+    program = (
+        [str(Path(__file__).parent / script)] if script else ['-m', 'sartm_ros.node.lifecycle_node']
+    )
     settings = [f'{name}:={value}' for name, value in parameters.items()]
     words = [word for setting in settings for word in ('-p', setting)]
     words += ['-r', f'__ns:={namespace}']

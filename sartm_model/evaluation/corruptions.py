@@ -1,7 +1,7 @@
 """What sensors do to their images, at five severities, to measure how a network bears it.
 
-Each corruption is a function of a frame; `AlteredPairs` lays one over a data set. A corruption is
-drawn from the frame's name, so that every run and every network meets the same images, and a
+Each corruption is a function of a frame; `CorruptedDataset` lays one over a data set. A corruption
+is drawn from the frame's name, so that every run and every network meets the same images, and a
 greater severity makes the same draw worse.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sartm_model.datasets.base import Frame, PairDataset
+from sartm_model.data.base import Frame, PairDataset
 from sartm_model.errors import SartmError
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -31,7 +31,7 @@ Corruption = Callable[[Frame, int, np.random.Generator, Callable[[int], Frame]],
 """(frame, severity 1 to 5, source of randomness, the frame so many places earlier) -> frame."""
 
 
-class AlteredPairs(PairDataset):
+class CorruptedDataset(PairDataset):
     """A data set as the network gets to see it: a modality taken away, the images corrupted.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sartm_model.datasets.base import Frame, PairDataset
+from sartm_model.data.base import Frame, PairDataset
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.boundary import BoundaryCounts
 from sartm_model.evaluation.calibration import Calibration
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
     confidence: np.ndarray
 
 
-class Tally:
+class MetricAccumulator:
     """All that is counted of some of the frames."""
 
     def __init__(self, label_space: LabelSpace) -> None:
@@ -52,7 +52,7 @@ class Tally:
         if isinstance(answer, Answer):
             self.calibration.update(labels, answer.confidence, truth)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: MetricAccumulator) -> None:
         """Count all that `other` has counted."""
         self.confusion.add(other.confusion)
         self.boundary.add(other.boundary)
@@ -91,7 +91,7 @@ def evaluate(
     """
     from tqdm import tqdm
 
-    groups = {name: Tally(dataset.label_space) for name in ('day', 'night', None)}
+    groups = {name: MetricAccumulator(dataset.label_space) for name in ('day', 'night', None)}
     names = []  # in the order of the data set
     bar = tqdm(dataset, total=len(dataset), unit='frame', disable=not sys.stderr.isatty())
     for frame in bar:
@@ -103,7 +103,7 @@ def evaluate(
             groups[frame.condition].update(frame.name, answer, frame.labels)
         except SartmError as error:
             raise SartmError(f'frame {frame.name}: {error}') from error
-    overall = Tally(dataset.label_space)
+    overall = MetricAccumulator(dataset.label_space)
     for group in groups.values():
         overall.add(group)
     overall.frame_miou = {name: overall.frame_miou[name] for name in names}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sartm_model.datasets.base import Frame, PairDataset
+from sartm_model.data.base import Frame, PairDataset
 from sartm_model.errors import SartmError
 from sartm_model.registration.checkerboard import corner_pairs, parse_pattern
 from sartm_model.registration.clicks import click_pairs
@@ -184,7 +184,7 @@ def blend(rgb: np.ndarray, thermal: np.ndarray, homography: np.ndarray) -> np.nd
     """
     import torch
 
-    from sartm_model.preprocess import ThermalRange, scale_thermal, warp_matrix, warp_thermal
+    from sartm_model.data.transforms import ThermalRange, scale_thermal, warp_matrix, warp_thermal
 
     size = (rgb.shape[0], rgb.shape[1])
     counts = torch.from_numpy(np.ascontiguousarray(thermal))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sartm_model.errors import SartmError
-from sartm_model.files import write_file
+from sartm_model.utils.files import write_file
 
 PARAMETER = 'thermal.homography'
 

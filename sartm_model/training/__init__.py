@@ -1,5 +1,6 @@
 """Training: losses, text teacher, augmentation, the Lightning module and the entry point."""
 
-from sartm_model.torchvision_guard import mend_torchvision
+from sartm_model.utils.torchvision_patch import patch_torchvision_ops
 
-mend_torchvision()  # before Lightning, peft and open_clip, each of which may import torchvision
+# Before Lightning, peft and open_clip, each of which may import torchvision.
+patch_torchvision_ops()

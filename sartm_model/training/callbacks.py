@@ -13,17 +13,17 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from tqdm import tqdm
 
-from sartm_model import checkpoint as checkpoints
 from sartm_model.config import TrainConfig, to_dict
+from sartm_model.data.sampling import EvalFrame
 from sartm_model.errors import SartmError
-from sartm_model.training.data import WholeFrame
+from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.module import SartmTraining
 
 STATE = 'last.ckpt'
 PICTURES = 4  # frames of `data.val` whose predictions are logged
 
 
-class KeepState(Callback):
+class ResumeCheckpoint(Callback):
     """Writes `last.ckpt`, all that `--resume` needs, and the model `last.safetensors`.
 
     Every `val_every` steps, at the end, and where SIGTERM or SIGINT asks the run to stop: that is
@@ -86,7 +86,7 @@ class KeepState(Callback):
             save_model(self.out / 'last.safetensors', trainer, module)
 
 
-class KeepBest(Callback):
+class TopKCheckpoint(Callback):
     """Keeps the models that measured best on `data.val` and says how each measurement went.
 
     The best is `best.safetensors`, the next `best_2.safetensors` and so on, `keep_best` of them.
@@ -131,7 +131,7 @@ class LogPictures(Callback):
         trainer: pl.Trainer,
         module: Any,
         labels: Any,
-        frame: WholeFrame,
+        frame: EvalFrame,
         index: int,
         dataloader: int = 0,
     ) -> None:

@@ -12,20 +12,20 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from sartm_model.config import TrainConfig
+from sartm_model.data.augmentation import Sample
+from sartm_model.data.sampling import (
+    EvalDataset,
+    EvalFrame,
+    ResumableBatchSampler,
+    TrainingSamples,
+    open_source,
+)
+from sartm_model.data.transforms import ThermalRange, network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
-from sartm_model.network import Sartm
-from sartm_model.network.sartm import SartmOutput
-from sartm_model.preprocess import ThermalRange, network_inputs
-from sartm_model.training.augment import Sample
-from sartm_model.training.data import (
-    BatchesFrom,
-    TrainingSamples,
-    WholeFrame,
-    WholeFrames,
-    open_source,
-)
+from sartm_model.models.sartm import Sartm
+from sartm_model.models.sartm.model import SartmOutput
 from sartm_model.training.losses import (
     Prototypes,
     class_means,
@@ -67,7 +67,7 @@ class SartmTraining(pl.LightningModule):
         for name, value in zip(('text', 'known'), text or (None, None), strict=True):
             self.register_buffer(name, value, persistent=False)  # cached beside the run
         self.samples = TrainingSamples(config.data, label_space, config.seed)
-        self.measured = WholeFrames(open_source(config.data.val, label_space))
+        self.measured = EvalDataset(open_source(config.data.val, label_space))
 
     def train_dataloader(self) -> DataLoader:
         """This process's batches, from the first that the run has not yet been trained on."""
@@ -75,7 +75,7 @@ class SartmTraining(pl.LightningModule):
         first = trainer.global_step * self.config.optim.accumulate
         return DataLoader(
             self.samples,
-            batch_sampler=BatchesFrom(
+            batch_sampler=ResumableBatchSampler(
                 first, data.batch_size, trainer.global_rank, trainer.world_size
             ),
             num_workers=data.workers,
@@ -165,7 +165,7 @@ class SartmTraining(pl.LightningModule):
         """Count anew."""
         self.confusion = ConfusionMatrix(len(self.label_space))
 
-    def validation_step(self, frame: WholeFrame, index: int) -> Tensor:
+    def validation_step(self, frame: EvalFrame, index: int) -> Tensor:
         """Predict one frame at its own size by the averaged weights; the labels, uint8 `[H, W]`."""
         model = cast(Sartm, self.ema.module)
         modality = self.config.data.modality

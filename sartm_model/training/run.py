@@ -16,16 +16,21 @@ import yaml
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from sartm_model import checkpoint as checkpoints
 from sartm_model.config import TrainConfig, differences, load_train_config, to_dict
 from sartm_model.errors import SartmError
-from sartm_model.files import write_file
-from sartm_model.freed_memory import keep_freed_memory
 from sartm_model.labels import LABEL_SPACES, LabelSpace
-from sartm_model.network import Sartm
-from sartm_model.training.callbacks import STATE, KeepBest, KeepState, LogPictures, Progress
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.sartm import Sartm
+from sartm_model.training.callbacks import (
+    STATE,
+    LogPictures,
+    Progress,
+    ResumeCheckpoint,
+    TopKCheckpoint,
+)
 from sartm_model.training.module import SartmTraining
-from sartm_model.training.teacher import text_embeddings
+from sartm_model.training.text_teacher import text_embeddings
+from sartm_model.utils.files import write_file
 
 METRICS = 'metrics.csv'
 # What may differ between a run and its resumption: it changes the speed and not the samples.
@@ -66,7 +71,7 @@ def train(
     if config.loss.weights.language:
         text = text_embeddings(config.text, label_space, out)
     module = SartmTraining(_start(config, label_space), config, label_space, text)
-    keep_state = KeepState(config, out)
+    keep_state = ResumeCheckpoint(config, out)
     trainer = _trainer(config, out, keep_state)
     try:
         # weights_only: the state is tensors and plain values, and no code is read with it.
@@ -138,7 +143,7 @@ def _start(config: TrainConfig, label_space: LabelSpace) -> Sartm:
     return model
 
 
-def _trainer(config: TrainConfig, out: Path, keep_state: KeepState) -> pl.Trainer:
+def _trainer(config: TrainConfig, out: Path, keep_state: ResumeCheckpoint) -> pl.Trainer:
     # Lightning's remarks on its own products and on numbers of workers are not about the run.
     for name in ('pytorch_lightning.utilities.rank_zero', 'lightning_fabric.utilities.seed'):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -146,12 +151,10 @@ def _trainer(config: TrainConfig, out: Path, keep_state: KeepState) -> pl.Traine
     warnings.filterwarnings('ignore', message='.*isinstance.treespec, LeafSpec.*')
     warnings.filterwarnings('ignore', message='.*exists and is not empty.*')
     on_gpu = config.device != 'cpu' and torch.cuda.is_available()
-    if not on_gpu:
-        keep_freed_memory()
     several = config.devices * config.nodes > 1
     callbacks: list[Any] = [
         keep_state,
-        KeepBest(config, out),
+        TopKCheckpoint(config, out),
         LogPictures(),
         Progress(refresh_rate=10),
     ]

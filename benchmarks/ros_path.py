@@ -1,0 +1,262 @@
+"""What the node adds to its network: `python -m benchmarks.ros_path`.
+
+Cameras, node and listener are processes that talk over DDS on this machine, with the profile of
+`config/fastdds_images.xml`, in a ROS domain of their own. The network does nothing: see
+`path_nodes`. The plain node, `path_nodes.PlainNode`, is measured in the same run, in turn with this
+one. In the last rounds the network takes `OVERLOAD_S`, longer than the cameras' interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ros_path_figures import Round, overload, summary
+from benchmarks.ros_path_nodes import LABELS_TOPIC, Record, Settings
+from sartm_model.errors import SartmError
+from sartm_ros.demo.node_process import child_process, enter_own_domain, tail
+
+OVERLOAD_S = 0.1
+OVERLOAD_PAIRS = 300
+ROUNDS = 2
+"""Of each node at each size, in turn; `--pairs` are those of all rounds."""
+
+MIN_PAIRS = 100
+"""Of a round, where there are to be more than one."""
+
+PATIENCE_S = 60.0
+LAST_S = 2.0
+"""For the last pair to come out; a pair that is still away then is lost."""
+
+NODES = ('sartm', 'plain')
+
+
+def run_round(node: str, settings: Settings, folder: Path) -> Round:
+    """Start the processes and send the pairs of one round.
+
+    Args:
+        node: one of `NODES`.
+        settings: but for `record`.
+        folder: for the logs and the records.
+
+    Raises:
+        SartmError: a process does not start, or ends before its time.
+    """
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listener())
+        logs = {role: folder / f'{role}.log' for role in (node, 'cameras')}
+        records = {role: folder / f'{role}.json' for role in logs}
+        processes = {
+            role: stack.enter_context(child_process(_command(role, settings, records[role]), log))
+            for role, log in logs.items()
+        }
+
+        def wait(what: str, holds: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
+            end_s = time.monotonic() + patience_s
+            while not holds():
+                for role, process in processes.items():
+                    if process.poll() is not None:
+                        raise SartmError(f'{role} ended with {process.returncode}: {log(role)}')
+                if time.monotonic() > end_s:
+                    raise SartmError(f'no {what} after {patience_s:g} s: {log(node)}')
+                time.sleep(0.01)
+
+        def log(role: str) -> str:
+            return tail(logs[role])
+
+        begun: dict[int, int] = {}
+        listener.received = begun
+        wait('labels', lambda: len(begun) >= 5)  # the streams are known by then
+        cpu_s, wall_s = _cpu_s(processes[node]), time.monotonic()
+        _say(processes['cameras'], 'count')
+        sent_s = settings.pairs / settings.rate_hz
+        wait('end of the pairs', records['cameras'].exists, PATIENCE_S + 2 * sent_s)
+        sent = _read_when_whole(records['cameras'])
+        cpu = (_cpu_s(processes[node]) - cpu_s) / (time.monotonic() - wall_s)
+        end_s = time.monotonic() + LAST_S + 6 * settings.network_s
+        wait('end', lambda: sent[-1] in begun or time.monotonic() > end_s, 2 * PATIENCE_S)
+        processes[node].send_signal(signal.SIGINT)
+        if processes[node].wait(PATIENCE_S):
+            raise SartmError(f'{node} ended with {processes[node].returncode}: {log(node)}')
+        _say(processes['cameras'], 'end')
+        processes['cameras'].wait(PATIENCE_S)
+        return Round(sent, begun, Record.read(records[node]), cpu, listener.repeated)
+
+
+def _read_when_whole(path: Path) -> list[int]:
+    """A file that another process is writing."""
+    end_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return json.loads(path.read_text())
+        except ValueError:
+            if time.monotonic() > end_s:
+                raise
+            time.sleep(0.01)
+
+
+def _command(role: str, settings: Settings, record: Path) -> list[str]:
+    text = json.dumps(asdict(replace(settings, record=str(record))))
+    return [sys.executable, '-m', 'benchmarks.ros_path_nodes', role, text]
+
+
+def _say(process: subprocess.Popen, line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f'{line}\n')
+
+
+def _cpu_s(process: subprocess.Popen) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f'/proc/{process.pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+class _Listener:
+    """Notes when labels come, without making an image of them."""
+
+    def __init__(self) -> None:
+        self.received: dict[int, int] = {}
+        self.repeated = 0
+
+    def hear(self, data: bytes) -> None:
+        """A serialised image: a stamp follows the four bytes that tell the encoding."""
+        now_ns = time.monotonic_ns()
+        sec, nanosec = (int.from_bytes(data[i : i + 4], sys.byteorder) for i in (4, 8))
+        stamp = sec * 1_000_000_000 + nanosec
+        self.repeated += stamp in self.received
+        self.received.setdefault(stamp, now_ns)
+
+
+@contextmanager
+def _listener() -> Iterator[_Listener]:
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from sensor_msgs.msg import Image
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('listener', context=context)
+    listener = _Listener()
+    node.create_subscription(Image, LABELS_TOPIC, listener.hear, 10, raw=True)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    stopping = threading.Event()
+
+    def spin() -> None:
+        while not stopping.is_set():
+            executor.spin_once(timeout_sec=0.1)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        yield listener
+    finally:  # the executor before the context, or the process aborts
+        stopping.set()
+        thread.join()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def measure(
+    sizes: Sequence[tuple[int, int]], pairs: int, rate_hz: float, overload_pairs: int
+) -> dict[str, Any]:
+    """All figures: by 'WIDTHxHEIGHT' and node, and by node under 'overload', at the first size."""
+    result: dict[str, Any] = {'rate_hz': rate_hz, 'load': os.getloadavg(), 'sizes': {}}
+
+    def rounds_of(settings: Settings, count: int) -> dict[str, list[Round]]:
+        rounds: dict[str, list[Round]] = {node: [] for node in NODES}
+        for _ in range(count):
+            for node in NODES:
+                with tempfile.TemporaryDirectory() as folder:
+                    rounds[node].append(run_round(node, settings, Path(folder)))
+        return rounds
+
+    count = ROUNDS if pairs >= ROUNDS * MIN_PAIRS else 1
+    for width, height in sizes:
+        settings = Settings('', width, height, rate_hz, pairs // count)
+        result['sizes'][f'{width}x{height}'] = {
+            node: summary(rounds) for node, rounds in rounds_of(settings, count).items()
+        }
+    width, height = sizes[0]
+    settings = Settings('', width, height, rate_hz, overload_pairs, OVERLOAD_S)
+    result['overload'] = {
+        node: {**summary(rounds), **overload(rounds, settings)}
+        for node, rounds in rounds_of(settings, 1).items()
+    }
+    return result
+
+
+def table(result: Mapping[str, Any]) -> Iterator[str]:
+    """The figures as lines of Markdown."""
+    yield (
+        '| Images | Node | Added median / p99 / max, ms | End to end median / p99 / max, ms '
+        '| Pairs | Lost | One core |'
+    )
+    yield '|---|---|' + '---:|' * 5
+    rows = [(size, figures) for size, nodes in result['sizes'].items() for figures in nodes.items()]
+    rows += [('overload', figures) for figures in result['overload'].items()]
+    for images, (node, figures) in rows:
+        times = [
+            ' / '.join(f'{value:.1f}' for value in figures[name].values()) or '-'
+            for name in ('added_ms', 'end_to_end_ms')
+        ]
+        lost = figures['pairs'] - figures['received']
+        cells = [images, node, *times, figures['pairs'], lost, f'{figures["cpu_percent"]} %']
+        yield f'| {" | ".join(map(str, cells))} |'
+    yield ''
+    for node, figures in result['overload'].items():
+        yield (
+            f'Overload, {node}: added {"within" if figures["within"] else "beyond"} '
+            f'{figures["limit_ms"]} ms; newer pairs sent when it became free: '
+            f'median {figures["passed_over_median"]}, max {figures["passed_over_max"]}; '
+            f'newer pairs waiting in the node: {figures["not_newest"]}'
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table and the JSON; returns the exit status."""
+    parser = argparse.ArgumentParser(prog='python -m benchmarks.ros_path', description=__doc__)
+    parser.add_argument(
+        '--pairs', type=int, default=1800, help='of each node at each size (default: %(default)s)'
+    )
+    parser.add_argument('--rate', type=float, default=30.0, help='Hz (default: %(default)s)')
+    parser.add_argument(
+        '--sizes', type=_size, nargs='+', default=[(640, 480), (1280, 1024)], metavar='WxH'
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there too')
+    args = parser.parse_args(argv)
+    if args.pairs < 1 or not args.rate > 0:
+        parser.error(f'--pairs is {args.pairs}, --rate {args.rate}; expected more than 0')
+    enter_own_domain()
+    try:
+        result = measure(args.sizes, args.pairs, args.rate, min(args.pairs, OVERLOAD_PAIRS))
+    except SartmError as error:
+        print(f'{parser.prog}: {error}', file=sys.stderr)
+        return 2
+    text = json.dumps(result, indent=2)
+    if args.json is not None:
+        args.json.write_text(text + '\n')
+    print('\n'.join([*table(result), '', text]))
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = text.split('x')
+    return int(width), int(height)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

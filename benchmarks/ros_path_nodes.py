@@ -1,0 +1,295 @@
+"""The processes of `path_benchmark`: cameras, the node without its network, and the plain node.
+
+`python -m benchmarks.ros_path_nodes cameras|sartm|plain SETTINGS`, SETTINGS a `Settings` as JSON.
+The nodes write a `Record` at their end, which SIGINT brings about.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.serialization import serialize_message
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from sartm_ros.messages.images import from_numpy, stamp_ns
+from sartm_ros.node.lifecycle_node import SartmNode
+from sartm_ros.node.lifecycle_node import main as node_main
+
+RGB_TOPIC, THERMAL_TOPIC, LABELS_TOPIC = '/camera/color/image_raw', '/thermal/image_raw', '/labels'
+SCENES = 8
+"""Different images that the cameras repeat."""
+
+_STAMP = slice(4, 12)
+"""Where a serialised image has its stamp, after the four bytes that tell the encoding."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one round; `record` is the file that a node writes, or the cameras write their stamps to.
+
+    `network_s` is how long the network in the nodes does nothing.
+    """
+
+    record: str
+    width: int = 640
+    height: int = 480
+    rate_hz: float = 30.0
+    pairs: int = 100
+    network_s: float = 0.0
+
+
+@dataclass
+class Record:
+    """Monotonic times in ns by the pair's stamp, as one process took them.
+
+    Attributes:
+        arrived: a callback was entered with the later message of the pair.
+        offered: that callback has returned; of the plain node only where it served no pair.
+        published: the call that published the labels has returned.
+    """
+
+    arrived: dict[int, int] = field(default_factory=dict)
+    offered: dict[int, int] = field(default_factory=dict)
+    published: dict[int, int] = field(default_factory=dict)
+
+    def around(self, callback: Callable[[Any], None], msg: Any) -> None:
+        """Call it and note when."""
+        stamp = stamp_ns(msg.header)
+        self.arrived[stamp] = time.monotonic_ns()  # the later message of the two overwrites
+        callback(msg)
+        self.offered[stamp] = time.monotonic_ns()
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """What `write` wrote."""
+        fields = json.loads(path.read_text())
+        return cls(**{n: {int(k): v for k, v in times.items()} for n, times in fields.items()})
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        path.write_text(json.dumps(asdict(self)))
+
+
+class NoNetwork:
+    """Stands in for `Predictor`: gives ready labels after a while."""
+
+    def __init__(self, settings: Settings) -> None:
+        import torch
+
+        from sartm_model.data.transforms import ThermalRange
+        from sartm_model.inference.predictor import Prediction
+        from sartm_model.labels import MFNET
+
+        self.label_space = MFNET
+        self.device, self.precision = torch.device('cpu'), 'fp32'
+        self.thermal_range, self.homography = ThermalRange(), None
+        self._network_s = settings.network_s
+        self._prediction = Prediction(ready_labels(settings))
+
+    def check(self, *_: Any) -> None:
+        """Anything goes."""
+
+    def predict(self, *_: Any, **__: Any) -> Any:
+        """Wait and return the labels."""
+        time.sleep(self._network_s)
+        return self._prediction
+
+
+class TimedNode(SartmNode):
+    """The node as shipped, but for `NoNetwork`; it notes when messages come and labels go."""
+
+    def __init__(self, settings: Settings, record: Record) -> None:
+        self._round, self._record = settings, record
+        super().__init__()
+
+    def on_configure(self, state: Any) -> Any:
+        """As shipped, with a clock around `publish`."""
+        result = super().on_configure(state)
+        if self._outputs is not None:
+            publish, published = self._outputs.publish, self._record.published
+
+            def timed(name: str, image: np.ndarray, header: Any) -> None:
+                publish(name, image, header)
+                if name == 'labels':
+                    published[stamp_ns(header)] = time.monotonic_ns()
+
+            self._outputs.publish = timed  # type: ignore[method-assign]
+        return result
+
+    def _load(self) -> Any:
+        return NoNetwork(self._round)
+
+    def _on_image(self, which: str, msg: Any) -> None:
+        super_on_image = super()._on_image
+        self._record.around(lambda m: super_on_image(which, m), msg)
+
+
+class PlainNode(Node):
+    """What one would write first: two callbacks, copies of the images, the network in between.
+
+    The pairs are those of `message_filters` where it is installed; elsewhere each message looks for
+    the other topic's nearest within 50 ms among the last ten.
+    """
+
+    def __init__(self, settings: Settings, record: Record) -> None:
+        super().__init__('plain')
+        self._settings, self._record = settings, record
+        self._labels = ready_labels(settings)
+        self._waiting: dict[str, list[Any]] = {'rgb': [], 'thermal': []}
+        self._publisher = self.create_publisher(Image, LABELS_TOPIC, 10)
+        try:
+            from message_filters import ApproximateTimeSynchronizer, Subscriber
+        except ImportError:
+            for which, topic in (('rgb', RGB_TOPIC), ('thermal', THERMAL_TOPIC)):
+                self.create_subscription(
+                    Image, topic, self._callback(which), qos_profile_sensor_data
+                )
+            return
+        topics = (RGB_TOPIC, THERMAL_TOPIC)
+        subscribers = [
+            Subscriber(self, Image, topic, qos_profile=qos_profile_sensor_data) for topic in topics
+        ]
+        for subscriber in subscribers:  # called in turn: this one before the synchronizer's
+            subscriber.registerCallback(lambda msg: record.around(lambda _: None, msg))
+        self._synchronizer = ApproximateTimeSynchronizer(subscribers, 10, 0.05)
+        self._synchronizer.registerCallback(self._infer)
+
+    def _callback(self, which: str) -> Callable[[Any], None]:
+        return lambda msg: self._record.around(lambda m: self._on_image(which, m), msg)
+
+    def _on_image(self, which: str, msg: Any) -> None:
+        others = self._waiting['thermal' if which == 'rgb' else 'rgb']
+        stamp = stamp_ns(msg.header)
+        nearest = min(others, key=lambda m: abs(stamp_ns(m.header) - stamp), default=None)
+        if nearest is None or abs(stamp_ns(nearest.header) - stamp) > 50_000_000:
+            self._waiting[which] = [*self._waiting[which][-9:], msg]
+            return
+        others.remove(nearest)
+        self._infer(*((msg, nearest) if which == 'rgb' else (nearest, msg)))
+
+    def _infer(self, rgb_msg: Any, thermal_msg: Any) -> None:
+        import cv2
+
+        shape = rgb_msg.height, rgb_msg.width
+        bgr = np.array(rgb_msg.data, dtype=np.uint8).reshape(*shape, 3)
+        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        thermal = np.frombuffer(bytes(thermal_msg.data), np.uint16).reshape(shape)
+        grey = np.empty(shape, np.uint8)
+        cv2.normalize(thermal, grey, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+        labels = self._network(rgb, grey)
+        msg = Image(header=rgb_msg.header, height=shape[0], width=shape[1], encoding='mono8')
+        msg.step = shape[1]
+        msg.data = labels.tobytes()
+        self._publisher.publish(msg)
+        self._record.published[stamp_ns(rgb_msg.header)] = time.monotonic_ns()
+
+    def _network(self, rgb: np.ndarray, thermal: np.ndarray) -> np.ndarray:
+        time.sleep(self._settings.network_s)
+        return self._labels
+
+
+def ready_labels(settings: Settings) -> np.ndarray:
+    """Ids uint8 `[H, W]` of nine classes."""
+    size = (settings.height, settings.width)
+    return np.random.default_rng(0).integers(0, 9, size, np.uint8)
+
+
+def cameras(settings: Settings) -> None:
+    """Publish bgr8 and mono16 images at the rate until a line comes in, then so many pairs more.
+
+    Both images of a pair have the same stamp: the monotonic time just before the first goes out.
+    The stamps of the pairs after the line are written as a list. What this process is late by is
+    not made up for: no camera sends two frames at once.
+    """
+    rclpy.init()
+    node = rclpy.create_node('cameras')
+    publishers = [
+        node.create_publisher(Image, topic, qos_profile_sensor_data)
+        for topic in (RGB_TOPIC, THERMAL_TOPIC)
+    ]
+    scenes = [_scene(settings, index) for index in range(SCENES)]
+    stamps: list[int] = []
+    index, counting, period_s = 0, False, 1 / settings.rate_hz
+    due_s = time.monotonic()
+    while len(stamps) < settings.pairs:
+        counting = counting or bool(select.select([sys.stdin], [], [], 0)[0])
+        stamp = time.monotonic_ns()
+        sec, nanosec = divmod(stamp, 1_000_000_000)
+        for publisher, data in zip(publishers, scenes[index % SCENES], strict=True):
+            data[_STAMP] = sec.to_bytes(4, sys.byteorder) + nanosec.to_bytes(4, sys.byteorder)
+            publisher.publish(bytes(data))
+        if counting:
+            stamps.append(stamp)
+        index += 1
+        due_s = max(due_s + period_s, time.monotonic() + 0.5 * period_s)
+        time.sleep(max(0.0, due_s - time.monotonic()))
+    Path(settings.record).write_text(json.dumps(stamps))
+    sys.stdin.readline()
+    sys.stdin.readline()  # both are kept until whoever counts has what was sent
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def _scene(settings: Settings, index: int) -> tuple[bytearray, bytearray]:
+    """Serialised images of noise, with contrast; each differs from the one before."""
+    chance = np.random.default_rng(index)
+    size = (settings.height, settings.width)
+    header = Header(frame_id='camera')
+    rgb = from_numpy(chance.integers(0, 256, (*size, 3), np.uint8), 'bgr8', header)
+    counts = chance.integers(7000, 9000, size, np.uint16)
+    thermal = from_numpy(counts.view(np.uint8).reshape(size[0], -1), 'mono16', header)
+    thermal.width = settings.width
+    return bytearray(serialize_message(rgb)), bytearray(serialize_message(thermal))
+
+
+def sartm(settings: Settings) -> int:
+    """The node as shipped, but for its network."""
+    record = Record()
+    remap = f'/sartm/labels:={LABELS_TOPIC}'
+    status = node_main(['--ros-args', '-r', remap], lambda: TimedNode(settings, record))
+    record.write(Path(settings.record))
+    return status
+
+
+def plain(settings: Settings) -> None:
+    """The plain node until SIGINT."""
+    record = Record()
+    ends: list[int] = []
+    # An interrupt as an exception may come where it is swallowed; the process then never ends.
+    signal.signal(signal.SIGINT, lambda number, _: ends.append(number))
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    executor.add_node(PlainNode(settings, record))
+    while not ends:
+        executor.spin_once(0.1)  # as `rclpy.spin` does, but for the limit
+    record.write(Path(settings.record))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line: see the module's text."""
+    role, text = sys.argv[1:] if argv is None else argv
+    roles: dict[str, Callable[[Settings], int | None]] = {
+        'cameras': cameras,
+        'sartm': sartm,
+        'plain': plain,
+    }
+    return roles[role](Settings(**json.loads(text))) or 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""How many samples a second the training loader gives: `python -m benchmarks.training_loader`.
+
+One line of JSON for each stage of a sample in one process on one core, then one for the whole
+loader with each number of workers, in the same run. Whether a GPU starves is arithmetic: with a
+batch of B and a step of T seconds it takes B / T samples a second, so the loader keeps up while its
+rate is above that, and W workers on W free cores give at most W times the rate of one. Of each
+loader, `keeps_up_with_step_ms` is 1000 B / rate: steps that are longer are never waited for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, default_collate
+
+from sartm_model.config import TrainConfig, load_train_config
+from sartm_model.data.augmentation import cut, disturb, pack
+from sartm_model.data.sampling import ResumableBatchSampler, TrainingSamples, open_source
+from sartm_model.labels import LABEL_SPACES
+
+
+def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
+    """Milliseconds a sample of each stage, from the files to the batch, on one core."""
+    data, rng = config.data, np.random.default_rng(config.seed)
+    sources = [open_source(source, LABEL_SPACES[config.label_space]) for source in data.train]
+    weights = np.array([source.weight for source in data.train], float)
+    spent: dict[str, float] = {}
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        spent[stage] = spent.get(stage, 0.0) + 1e3 * (time.perf_counter() - begun) / samples
+
+    packed = []
+    for _ in range(samples):
+        dataset = sources[rng.choice(len(sources), p=weights / weights.sum())]
+        index = int(rng.integers(len(dataset)))
+        with timed('read'):
+            frame = dataset[index]
+        with timed('crop'):
+            crop = cut(frame, data, rng)
+        with timed('colour and faults'):
+            crop = disturb(crop, data, rng)
+        with timed('to tensors'):
+            packed.append(pack(frame.name, crop, data, rng))
+        if len(packed) == data.batch_size:
+            with timed('collate'):
+                default_collate(packed)
+            packed = []
+    return spent
+
+
+def measure_loader(config: TrainConfig, workers: int, samples: int) -> float:
+    """Samples a second of the loader once its queue is in a steady state."""
+    batch = config.data.batch_size
+    dataset = TrainingSamples(config.data, LABEL_SPACES[config.label_space], config.seed)
+    loader = iter(
+        DataLoader(dataset, batch_sampler=ResumableBatchSampler(0, batch), num_workers=workers)
+    )
+    for _ in range(2 * workers + 1):  # what the workers prepare ahead
+        next(loader)
+    batches = max(1, samples // batch)
+    begun = time.perf_counter()
+    for _ in range(batches):
+        next(loader)
+    return batches * batch / (time.perf_counter() - begun)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print one line of JSON a stage and one a number of workers."""
+    parser = argparse.ArgumentParser(
+        prog='python -m benchmarks.training_loader', description=__doc__
+    )
+    parser.add_argument('--config', type=Path, required=True, help='a training configuration')
+    parser.add_argument(
+        '--workers', nargs='+', type=int, help='of the loader (default: the configuration)'
+    )
+    parser.add_argument('--samples', type=int, default=200, help='timed (default: %(default)s)')
+    parser.add_argument('--set', nargs='*', default=[], metavar='key=value', help='override')
+    args = parser.parse_args(argv)
+    config = load_train_config(args.config, args.set)
+    # As in a worker, which has one core: several threads a worker only hinder each other.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    spent = measure_stages(config, args.samples)
+    for stage, milliseconds in {**spent, 'one process': sum(spent.values())}.items():
+        rate = round(1e3 / milliseconds, 1) if milliseconds else None
+        print(json.dumps({'stage': stage, 'ms': round(milliseconds, 2), 'samples_per_s': rate}))
+    for workers in args.workers or [config.data.workers]:
+        rate = measure_loader(config, workers, args.samples)
+        line = {
+            'workers': workers,
+            'samples_per_s': round(rate, 1),
+            'keeps_up_with_step_ms': round(1e3 * config.data.batch_size / rate, 1),
+        }
+        print(json.dumps(line), flush=True)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

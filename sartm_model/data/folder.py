@@ -1,0 +1,195 @@
+"""Frames whose images lie in files: the base of every data set on disk, and plain folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sartm_model.data.base import Condition, Frame, PairDataset
+from sartm_model.data.image_io import read_labels, read_rgb, read_rgbt, read_thermal
+from sartm_model.errors import SartmError
+from sartm_model.labels import MFNET, LabelSpace
+from sartm_model.utils.text import format_names
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+MFNET_NAME = re.compile(r'\d+([DN])(_flip)?')
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """Where the images of one frame are; None for a modality that is absent.
+
+    RGB and thermal are the same path where one RGBA file holds both, thermal in alpha.
+    """
+
+    rgb: Path | None
+    thermal: Path | None
+    labels: Path | None
+
+
+class FileFault(NamedTuple):
+    """A file that cannot be used, and the error that says why."""
+
+    path: Path
+    error: SartmError
+
+
+class PairedFiles(PairDataset):
+    """Frames read from files when they are asked for.
+
+    Args:
+        files: the files of each frame, by the frame's name.
+        label_space: what the ids in the label files mean.
+        aligned: whether RGB and thermal must be of one size. Where they need not be, as with raw
+            cameras, the predictor resizes thermal. Labels must always be of the RGB's size.
+    """
+
+    def __init__(
+        self, files: Mapping[str, FrameFiles], label_space: LabelSpace, *, aligned: bool
+    ) -> None:
+        self.label_space = label_space
+        self.names = list(files)
+        self._files = [files[name] for name in self.names]
+        self._aligned = aligned
+
+    def __getitem__(self, index: int) -> Frame:
+        frame, faults = self.inspect(index)
+        if faults:
+            raise faults[0].error
+        return frame
+
+    def inspect(self, index: int) -> tuple[Frame, list[FileFault]]:
+        """What can be read of a frame, None in place of the rest, and every fault of its files."""
+        name, files = self.names[index], self._files[index]
+        faults: list[FileFault] = []
+
+        def attempt(path: Path | None, read: Callable[[Path], Any]) -> Any:
+            if path is None:
+                return None
+            try:
+                return read(path)
+            except SartmError as error:
+                faults.append(FileFault(path, error))
+                return None
+
+        if files.rgb is not None and files.rgb == files.thermal:
+            rgb, thermal = attempt(files.rgb, read_rgbt) or (None, None)
+        else:
+            rgb, thermal = attempt(files.rgb, read_rgb), attempt(files.thermal, read_thermal)
+        labels = attempt(files.labels, lambda path: read_labels(path, len(self.label_space)))
+        if self._aligned and rgb is not None and thermal is not None:
+            attempt(files.thermal, lambda path: _check_size(path, thermal, files.rgb, rgb))
+        image, source = (rgb, files.rgb) if rgb is not None else (thermal, files.thermal)
+        if labels is not None and image is not None:
+            attempt(files.labels, lambda path: _check_size(path, labels, source, image))
+        return Frame(name, rgb, thermal, labels, condition_of(name)), faults
+
+
+class FolderPairs(PairedFiles):
+    """RGB, thermal and labels in a folder each, matched by stem, or in a file each.
+
+    A modality, and the labels, may be left out. Hidden files and files that are no images are
+    passed over. Frames come in the order of their names.
+
+    Raises:
+        SartmError: neither modality is given; a path does not exist; a folder has no images or
+            two of one stem; a stem is in one folder and not in another; files are mixed with
+            folders.
+    """
+
+    def __init__(
+        self,
+        rgb: Path | None,
+        thermal: Path | None,
+        labels: Path | None = None,
+        label_space: LabelSpace = MFNET,
+        *,
+        aligned: bool = False,
+    ) -> None:
+        if rgb is None and thermal is None:
+            raise SartmError('neither RGB nor thermal images are given; give one or both')
+        paths = {'rgb': rgb, 'thermal': thermal, 'labels': labels}
+        given = {part: Path(path) for part, path in paths.items() if path is not None}
+        for path in given.values():
+            if not path.exists():
+                raise SartmError(f'{path} does not exist; expected an image or a folder of images')
+        if len({path.is_dir() for path in given.values()}) > 1:
+            raise SartmError(
+                f'{" and ".join(map(str, given.values()))} mix files with folders; give either '
+                'a file each or a folder each'
+            )
+        first = next(iter(given.values()))
+        if first.is_dir():
+            found = {part: images_in(path) for part, path in given.items()}
+            _check_paired({given[part]: stems.keys() for part, stems in found.items()})
+            names = sorted(found[next(iter(found))])
+        else:  # one frame; what its files are called is the caller's affair
+            names = [first.stem]
+            found = {part: {first.stem: path} for part, path in given.items()}
+        files = {
+            name: FrameFiles(*(found[part][name] if part in found else None for part in paths))
+            for name in names
+        }
+        super().__init__(files, label_space, aligned=aligned)
+
+
+def split_folder(root: Path, split: str, name: str) -> Path:
+    """The folder `root/split`. Raises SartmError that names the splits there are."""
+    if Path(split).name == split and (root / split).is_dir():
+        return root / split
+    there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    raise SartmError(
+        f'{root / split} does not exist; {name} has a folder a split, and here are: '
+        f'{", ".join(there) or "none"}'
+    )
+
+
+def images_in(folder: Path) -> dict[str, Path]:
+    """The image files of a folder by stem.
+
+    Raises:
+        SartmError: there are none, or two have one stem.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith('.'):
+            continue
+        if path.stem in found:
+            raise SartmError(
+                f'{folder} has both {found[path.stem].name} and {path.name}; a stem names one frame'
+            )
+        found[path.stem] = path
+    if not found:
+        raise SartmError(f'{folder} has no images; expected files named {", ".join(SUFFIXES)}')
+    return found
+
+
+def condition_of(name: str) -> Condition | None:
+    """Day or night, where a frame is named as in MFNet: a number, then D or N."""
+    match = MFNET_NAME.fullmatch(name)
+    return None if match is None else ('day' if match[1] == 'D' else 'night')
+
+
+def _check_paired(stems: Mapping[Path, Iterable[str]]) -> None:
+    every = sorted({stem for found in stems.values() for stem in found})
+    for folder, found in stems.items():
+        missing = [stem for stem in every if stem not in set(found)]
+        if missing:
+            raise SartmError(
+                f'{folder} has no image for {format_names(missing)}, which another folder has; '
+                'each frame needs files of one stem in all folders'
+            )
+
+
+def _check_size(path: Path, image: np.ndarray, other_path: Path | None, other: np.ndarray) -> None:
+    if image.shape[:2] != other.shape[:2]:
+        (height, width), (other_height, other_width) = image.shape[:2], other.shape[:2]
+        raise SartmError(
+            f'{path} is {width}x{height}, but {other_path} is {other_width}x{other_height}; the '
+            'images of a frame must be of one size'
+        )

@@ -1,0 +1,179 @@
+"""A procedural scene, painted at one moment: backdrop, ground, light, then thing by thing."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from sartm_model.data.synthetic.canvas import Canvas, Pen
+from sartm_model.data.synthetic.scene import Scene, Thing
+from sartm_model.data.synthetic.textures import GROUND_TILE_M, TILE, textures, tile
+
+SMALLEST_PX = 5.0
+"""A thing that would be lower than this, for an image 480 high, is left out."""
+
+
+def paint(scene: Scene, time_s: float, height: int, width: int) -> Canvas:
+    """The scene as it is after `time_s`, before the cameras' blur and noise."""
+    travelled = scene.speed * time_s
+    camera = scene.camera(height, width, time_s)
+    canvas = Canvas(camera)
+    present = []
+    for thing in scene.things:
+        ahead = thing.along + thing.velocity[0] * time_s - travelled
+        across = thing.across + thing.velocity[1] * time_s
+        if ahead > 1.2:
+            x = float(camera.lateral(ahead, across))
+            present.append((ahead, x, thing))
+    present.sort(key=lambda entry: -entry[0])
+
+    _paint_sky(canvas, scene)
+    _paint_ground(canvas, scene)
+    for ahead, x, thing in present:
+        if thing.flat:
+            thing.draw(_pen(canvas, scene, thing, x, ahead, np.ones(3)), time_s)
+    _light_ground(canvas, scene, travelled)
+    least = SMALLEST_PX * height / 480
+    for ahead, x, thing in present:
+        if not thing.flat and (not thing.label or camera.focal * thing.extent[1] / ahead > least):
+            amount = float(scene.light(x, ahead, travelled))
+            light = max(amount, thing.fill_light if scene.night else 0.0) * scene.tint
+            thing.draw(_pen(canvas, scene, thing, x, ahead, light), time_s)
+    _texture_leaves(canvas, scene)
+    return canvas
+
+
+def _pen(canvas: Canvas, scene: Scene, thing: Thing, x: float, z: float, light: np.ndarray) -> Pen:
+    return Pen(
+        canvas,
+        (x, z),
+        yaw=thing.yaw + (canvas.camera.curvature * z if not thing.flat else 0.0),
+        light=light,
+        rgb_contrast=thing.rgb_contrast,
+        thermal_contrast=thing.thermal_contrast,
+        extent=thing.extent,
+        label=thing.label,
+    )
+
+
+def _paint_sky(canvas: Canvas, scene: Scene) -> None:
+    """Sky down to the horizon, and a line of far trees and roofs on it."""
+    camera = canvas.camera
+    rows = int(np.clip(camera.horizon + 1, 1, camera.height))
+    up = np.linspace(1, 0, rows)[:, None]
+    zenith, haze = ((12.0, 13, 16), 20.0) if scene.night else ((150.0, 190, 235), 235.0)
+    column = np.clip((np.array(zenith) * up + haze * (1 - up)) * scene.ambient, 0, 255)
+    sky = np.repeat(column.astype(np.uint8)[:, None], camera.width, axis=1)
+    np.copyto(canvas.rgb[:rows], sky)
+    rng = np.random.default_rng(scene.texture_origin)
+    coldest = rng.uniform(8, 45) if scene.night else rng.uniform(5, 30)
+    canvas.thermal[:rows] = (coldest + (60 - coldest) * 0.7 * (1 - up)).astype(np.uint8)
+    # 90 m away: roofs, which are steps, and before them tree tops, which are waves.
+    edges = np.repeat(np.linspace(-70, 70, 15), 2)[1:-1]
+    roofs = np.repeat(rng.choice([-3.0, 6.0, 10.0, 16.0, 24.0], 14), 2)
+    across = np.linspace(-70, 70, 90)
+    waves = rng.uniform(2, 14) + sum(
+        rng.uniform(0.3, 1.5) * np.sin(rng.uniform(0.1, 1) * across + p) for p in range(6)
+    )
+    tones = np.array([[70.0, 66, 60], [48, 62, 42]]) * scene.tint * scene.ambient
+    for x, tops, tone, heat in ((edges, roofs, tones[0], 68.0), (across, waves, tones[1], 63.0)):
+        line = np.stack((x * 0.9 / scene.focal, np.maximum(tops, -3), np.full(len(x), 90.0)), -1)
+        feet = np.array([[line[-1, 0], -3, 90.0], [line[0, 0], -3, 90.0]])
+        polygon = camera.project(np.concatenate((line, feet)))
+        canvas.fill([polygon], tone, heat, None)
+    cv2.fillPoly(canvas.leaves, [polygon.astype(np.int32)], 255)
+
+
+def _paint_ground(canvas: Canvas, scene: Scene) -> None:
+    """Verge, pavement and road, unlit and without texture."""
+    camera = canvas.camera
+    top = int(np.clip(camera.horizon + 1, 0, camera.height - 1))
+    rng = np.random.default_rng(scene.texture_origin)
+    grass = rng.random() < 0.5
+    # One row down, because the antialiased edge reaches a row above itself.
+    below = np.array([[0, top + 1], [camera.width, top + 1], [camera.width, camera.height + 1],
+                      [0, camera.height + 1]])  # fmt: skip
+    canvas.fill([below], (60, 80, 40) if grass else (95, 92, 88), 63 if grass else 69, None)
+    canvas.leaves[top:] = 0
+    along = 1.0 + 119 * np.linspace(0, 1, 30) ** 2
+    for half, tone, heat in (
+        (scene.road_half_m + rng.uniform(1, 4), rng.uniform(90, 130), rng.uniform(68, 74)),
+        (scene.road_half_m, rng.uniform(60, 95), rng.uniform(67, 73)),
+    ):
+        left, right = (
+            np.stack((camera.lateral(along, side * half), np.zeros(30), along), -1)
+            for side in (-1, 1)
+        )
+        strip = camera.project(np.concatenate((left, right[::-1])))
+        canvas.fill([strip], (tone, tone, 0.97 * tone), heat, None)
+
+
+def _light_ground(canvas: Canvas, scene: Scene, travelled: float) -> None:
+    """Give the ground its texture, which moves with it, and the light that falls on it."""
+    camera = canvas.camera
+    top = int(np.clip(camera.horizon + 1, 0, camera.height - 1))
+    rows, columns = camera.height - top, camera.width
+    # At half the resolution: what the cameras' noise leaves of the texture is coarser than that.
+    half_rows, half_columns = -(-rows // 2), -(-columns // 2)
+    # From a pixel to the ground: z = focal mount / (row - horizon), x = z (column - W/2) / focal.
+    # From there to the texture, the homography T in texel = T (column, row, 1):
+    scale = TILE / GROUND_TILE_M
+    reach = camera.focal * camera.mount_m
+    row0 = top - camera.horizon
+    shift_x = scene.texture_origin[0]
+    shift_z = (scene.texture_origin[1] + scale * travelled) % TILE
+    to_texel = np.array(
+        [
+            [
+                scale * camera.mount_m,
+                shift_x,
+                shift_x * row0 - scale * camera.mount_m * columns / 2,
+            ],
+            [0.0, shift_z, scale * reach + shift_z * row0],
+            [0.0, 1.0, row0],
+        ]
+    )
+    texels = cv2.warpPerspective(
+        textures()['paved' if scene.paved else 'asphalt'],
+        to_texel @ np.diag([2.0, 2.0, 1.0]),
+        (half_columns, half_rows),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_WRAP,
+    )
+    grain, patches = cv2.split(texels)
+
+    cell = 8
+    v = np.maximum(np.arange(-(-rows // cell)) * cell + cell / 2 + row0, 1.0)
+    z = (reach / v)[:, None]
+    x = (np.arange(-(-columns // cell)) * cell + cell / 2 - columns / 2)[None, :] * z / camera.focal
+    light = scene.light(x, np.broadcast_to(z, (len(v), x.shape[1])), travelled)
+    factor = cv2.resize(light.astype(np.float32), (half_columns, half_rows))
+    factor = cv2.multiply(factor, grain, scale=1 / 128, dtype=cv2.CV_32F)
+    if not scene.night:
+        factor = cv2.multiply(factor, cv2.LUT(patches, np.linspace(0.5, 1, 256, dtype=np.float32)))
+    factor = cv2.resize(factor, (columns, rows))
+    ground = canvas.rgb[top:]
+    lit = cv2.merge([factor * tint for tint in scene.tint.astype(np.float32)])
+    cv2.multiply(ground, lit, dst=ground, dtype=cv2.CV_8U)
+
+    weight = 0.03 if scene.night else 0.12  # what lay in the sun is warmer
+    warmth = cv2.addWeighted(grain, 0.06, patches, weight, 128 * (1 - weight) - 7.7)
+    warmth = cv2.resize(warmth, (columns, rows))
+    heat = canvas.thermal[top:]
+    cv2.addWeighted(heat, 1, warmth, 1, -128, dst=heat)
+
+
+def _texture_leaves(canvas: Canvas, scene: Scene) -> None:
+    """Break foliage up into light and dark, with holes through which the cold sky shows."""
+    height, width = canvas.labels.shape
+    leaf = tile(textures()['leaf'], height, width, scene.texture_origin)
+    top = int(np.clip(canvas.camera.horizon + 0.1 * height, 1, height))
+    window = np.s_[:top]
+    piece = leaf[window]
+    foliage = canvas.leaves[window] * (canvas.labels[window] == 0)
+    textured = cv2.multiply(canvas.rgb[window], cv2.merge([piece] * 3), scale=1 / 110)
+    cv2.copyTo(textured, foliage, canvas.rgb[window])
+    warmer = cv2.addWeighted(canvas.thermal[window], 1, piece, 0.06, -7.7)
+    cv2.copyTo(warmer, foliage, canvas.thermal[window])
+    high = np.s_[: int(np.clip(0.6 * canvas.camera.horizon, 1, top))]
+    canvas.thermal[high][(piece[high] > 205) & (foliage[high] > 0)] = 12

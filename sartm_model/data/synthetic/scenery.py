@@ -1,0 +1,221 @@
+"""Scenery of the procedural scenes: what is on the ground and beside the road.
+
+As in `things`, a function draws a style at random and returns a function that draws it.
+The first two, `band` and `bump`, have classes of their own (`curve` and `bump`); the rest is
+'unlabeled', and is there so that not everything that stands out is an object.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from sartm_model.data.synthetic.canvas import CIRCLE, Pen
+from sartm_model.data.synthetic.things import Draw, points, upright
+
+
+def edge_path(
+    rng: np.random.Generator, start: float, stop: float, across: float, side: float
+) -> np.ndarray:
+    """Points (across, along) `[N, 2]` of a road's edge, which may turn off at a corner."""
+    along = start + (stop - start) * np.linspace(0, 1, 24) ** 2
+    path = np.column_stack((np.full(24, across), along))
+    if rng.random() < 0.4:
+        radius = rng.uniform(2, 8)
+        angle = np.linspace(0, np.pi / 2, 8)[1:]
+        arc = np.column_stack(
+            (across + side * radius * (1 - np.cos(angle)), stop + radius * np.sin(angle))
+        )
+        path = np.concatenate((path, arc, np.add(arc[-1:], (side * 20, 0.0))))
+    return path
+
+
+def band(rng: np.random.Generator, path: np.ndarray, width: float, *, night: bool) -> Draw:
+    """A kerb or painted line of `width` metres along `path` `[N, 2]`, placed at its last point."""
+    tone = rng.uniform(150, 245) * np.array([1.0, 1.0, rng.uniform(0.8, 1.0)])
+    heat = 70 + rng.choice([-1.0, 1.0]) * rng.uniform(6, 12) + (0 if night else rng.uniform(-9, 9))
+    last = path[:, 1].max()
+
+    def draw(pen: Pen, _: float) -> None:
+        camera = pen.canvas.camera
+        along = path[:, 1] - last + pen.z
+        first = int(np.searchsorted(along, 1.0)) if along[0] < 1.0 else 0
+        seen, across = along[first:], path[first:, 0]
+        if first:  # continue down to the camera's feet
+            seen = np.concatenate(([1.0], seen))
+            across = np.concatenate((path[first - 1 : first, 0], across))
+        if len(seen) < 2:
+            return
+        step = np.gradient(np.column_stack((across, seen)), axis=0)
+        normal = np.column_stack((step[:, 1], -step[:, 0])) / np.hypot(*step.T)[:, None]
+        middle = np.column_stack((camera.lateral(seen, across), seen))
+        edges = np.concatenate((middle - width / 2 * normal, (middle + width / 2 * normal)[::-1]))
+        strip = np.column_stack((edges[:, 0], np.zeros(len(edges)), edges[:, 1]))
+        pen.canvas.fill([camera.project(strip)], *pen.tones(tone, heat), pen.label)
+
+    return draw
+
+
+def bump(rng: np.random.Generator, half: float, depth: float, *, night: bool) -> Draw:
+    """A speed bump across the road: painted stripes, or a band of other paving."""
+    heat = 70 + rng.choice([-1.0, 1.0]) * rng.uniform(6, 12) + (0 if night else rng.uniform(-9, 20))
+    striped = rng.random() < 0.6
+    tone = np.array([225.0, 190, 60]) if rng.random() < 0.5 else np.full(3, 225.0)
+    base = 55.0 if striped else rng.choice([45.0, 150.0])
+    stripes, slant = int(rng.integers(5, 12)), rng.uniform(-0.4, 0.4)
+
+    def draw(pen: Pen, _: float) -> None:
+        area = points((-half, 0, 0), (half, 0, 0), (half, 0, depth), (-half, 0, depth))
+        pen.fill(area, base, heat)
+        cells = np.linspace(-half, half, 2 * stripes + 1)
+        if striped:
+            for left, right in zip(cells[:-1:2], cells[1::2], strict=False):
+                pen.fill(points((left, 0, 0), (right, 0, 0), (right + slant, 0, depth),
+                                (left + slant, 0, depth)), tone, heat + 2)  # fmt: skip
+        else:
+            for z in np.linspace(0.1, 0.9, 5) * depth:
+                pen.line(points((-half, 0, z), (half, 0, z)), 0.03, 0.5 * base, heat - 3)
+
+    return draw
+
+
+def marking(rng: np.random.Generator, kind: str, road: float) -> Draw:
+    """White paint on the road that is no class of its own: 'arrow', 'crossing', 'dashes', 'patch'
+    (the last is a repaired, darker or lighter piece of road)."""
+    tone, heat = rng.uniform(140, 230), 70 + rng.normal(0, 2)
+    turn = rng.uniform(-0.6, 0.6)
+
+    def draw(pen: Pen, _: float) -> None:
+        if kind == 'crossing':
+            for x in np.arange(-road, road, 0.9) - pen.x:
+                pen.fill(
+                    points((x, 0, 0), (x + 0.45, 0, 0), (x + 0.45, 0, 3), (x, 0, 3)), tone, heat
+                )
+        elif kind == 'dashes':
+            for z in np.arange(0, 40, 6.0):
+                if pen.z + z > 1:
+                    stroke = points(
+                        (-0.07, 0, z), (0.07, 0, z), (0.07, 0, z + 3), (-0.07, 0, z + 3)
+                    )
+                    pen.fill(stroke, tone, heat)
+        elif kind == 'arrow':
+            head = [(-0.12, 0), (0.12, 0), (0.12 + turn, 2), (0.5 + turn, 2), (turn, 3.4),
+                    (-0.5 + turn, 2), (-0.12 + turn, 2)]  # fmt: skip
+            pen.fill(np.array([(x, 0.0, z) for x, z in head]), tone, heat)
+        else:
+            dark = 60 + 0.5 * (tone - 140)
+            shape = points((-1, 0, 0), (1.2, 0, 0.4), (1, 0, 3), (-1.1, 0, 2.6))
+            pen.fill(shape, dark, heat + turn * 12)
+
+    return draw
+
+
+def facade(rng: np.random.Generator, length: float, inward: float, *, night: bool) -> Draw:
+    """A building along the road, `length` metres back from its far end (z = 0), its gable end
+    towards the camera; `inward` is the sign of x towards the road."""
+    tall = rng.uniform(5, 20)
+    tone = rng.uniform(50, 190) * rng.uniform(0.8, 1.1, 3)
+    heat = rng.uniform(62, 80) if night else rng.uniform(55, 110)
+    window_heat = heat + rng.choice([-6.0, 8.0, 14.0])
+    glow = np.array([255, rng.uniform(215, 255), rng.uniform(140, 235)])
+    columns, rows = int(length / 3.2), int(tall / 3.3)
+    lit = rng.random((rows, columns)) < (rng.uniform(0, 0.5) if night else 0.0)
+    far = -inward * 12.0
+
+    def draw(pen: Pen, _: float) -> None:
+        near = max(-length, 1.5 - pen.z)
+        if near >= -0.5:
+            return
+        end = points((0, 0, near), (0, tall, near), (far, tall, near), (far, 0, near))
+        front = points((0, 0, near), (0, tall, near), (0, tall, 0), (0, 0, 0))
+        hidden = [pen.pixels(part).astype(np.int32) for part in (end, front)]
+        cv2.fillPoly(pen.canvas.leaves, hidden, 0)
+        pen.fill(end, 0.8 * tone, heat - 3)
+        pen.fill(front, tone, heat)
+        z0 = -length + 1.0 + 3.2 * np.arange(columns)[None, :]
+        y0 = 1.0 + 3.3 * np.arange(rows)[:, None]
+        z0, y0 = np.broadcast_to(z0, lit.shape), np.broadcast_to(y0, lit.shape)
+        z = np.stack((z0, z0, z0 + 1.6, z0 + 1.6), -1)
+        y = np.stack((y0, y0 + 1.6, y0 + 1.6, y0), -1)
+        panes = pen.pixels(np.stack((np.zeros_like(z), y, z), -1))
+        ahead = z0 + pen.z > 1.5
+        dark, bright = panes[ahead & ~lit], panes[ahead & lit]
+        if len(dark):
+            pen.canvas.fill(list(dark), *pen.tones(0.45 * tone, window_heat), 0)
+        if len(bright):
+            pen.canvas.fill(list(bright), *pen.tones(glow, window_heat + 8, True), 0)
+            for pane in bright[:: max(1, len(bright) // 6)]:
+                pen.canvas.shine(pane.mean(0), 0.5 * pen.scale, 0.35 * glow)
+
+    return draw
+
+
+def tree(rng: np.random.Generator, *, night: bool) -> Draw:
+    """A tree: a trunk that keeps the day's warmth and a crown of overlapping discs."""
+    tall, wide, trunk = rng.uniform(4, 9), rng.uniform(1.5, 3.2), rng.uniform(0.12, 0.45)
+    heat = rng.uniform(55, 68) if night else rng.uniform(50, 85)
+    green = np.array([45.0, 75, 25]) * rng.uniform(0.6, 1.5)
+    crown = rng.normal(0, 0.45, (7, 2)) * wide + (0, tall)
+    radii = rng.uniform(0.4, 0.8, 7) * wide
+
+    def draw(pen: Pen, _: float) -> None:
+        pen.fill(upright([(-trunk, 0), (trunk, 0), (0.6 * trunk, tall), (-0.6 * trunk, tall)]),
+                 (70, 60, 50), heat + 6)  # fmt: skip
+        shapes = [pen.pixels(upright(c + r * CIRCLE)) for c, r in zip(crown, radii, strict=True)]
+        pen.canvas.fill(shapes[:1], *pen.tones(green, heat), 0)
+        for place, shape in enumerate(shapes[1:]):
+            shade = 0.8 + 0.07 * place
+            pen.canvas.fill([shape], *pen.tones(shade * green, heat - 2 + 0.7 * place), 0)
+        cv2.fillPoly(pen.canvas.leaves, [s.astype(np.int32) for s in shapes], 255)
+
+    return draw
+
+
+def hedge(rng: np.random.Generator, length: float, side: float, *, night: bool) -> Draw:
+    """A hedge along the road, from its far end (z = 0) `length` metres towards the camera."""
+    tall = rng.uniform(0.6, 1.6)
+    heat = rng.uniform(55, 68) if night else rng.uniform(55, 90)
+    green = np.array([50.0, 85, 30]) * rng.uniform(0.6, 1.4)
+
+    def draw(pen: Pen, _: float) -> None:
+        near = max(-length, 2.0 - pen.z)
+        if near >= -0.5:
+            return
+        for x, z in ((0.0, None), (side * 1.2, near)):
+            if z is None:
+                shape = points((0, 0, near), (0, tall, near), (0, tall, 0), (0, 0, 0))
+            else:
+                shape = points((0, 0, z), (0, tall, z), (x, tall, z), (x, 0, z))
+            pen.fill(shape, green if z is None else 0.8 * green, heat)
+            cv2.fillPoly(pen.canvas.leaves, [pen.pixels(shape).astype(np.int32)], 255)
+
+    return draw
+
+
+def signpost(rng: np.random.Generator, *, night: bool) -> Draw:
+    """A pole with a round, square or no sign."""
+    tall, heat = rng.uniform(2, 3.2), 70 + rng.normal(0, 8) + (0 if night else 10)
+    kind, tone = rng.integers(3), rng.choice([90.0, 180.0])
+    face = np.array([[200.0, 30, 30], [40, 70, 190], [220, 220, 215]])[rng.integers(3)]
+
+    def draw(pen: Pen, _: float) -> None:
+        pen.line(points((0, 0, 0), (0, tall, 0)), 0.07, tone, heat)
+        if kind:
+            ring = CIRCLE if kind == 1 else CIRCLE[[0, 3, 6, 9]]
+            pen.fill(upright(0.3 * ring + (0, tall - 0.3)), face, heat - 4)
+
+    return draw
+
+
+def street_lamp(rng: np.random.Generator, tall: float, *, night: bool) -> Draw:
+    """A street lamp, lit at night."""
+    heat = 70 + rng.normal(0, 6)
+    glow = np.array([rng.uniform(180, 255), 255, rng.uniform(150, 235)])
+
+    def draw(pen: Pen, _: float) -> None:
+        pen.line(points((0, 0, 0), (0, tall, 0)), 0.1, 120, heat)
+        pen.fill(upright(0.18 * CIRCLE + (0, tall)), 200, heat + (45 if night else 5))
+        if night:
+            pen.lamp((0.0, tall, 0.0), 0.16, glow)
+
+    return draw

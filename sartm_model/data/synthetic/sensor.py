@@ -1,0 +1,86 @@
+"""The two cameras of the procedural scenes: exposure, blur, glow, noise and drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from sartm_model.data.synthetic.canvas import Canvas
+from sartm_model.data.synthetic.textures import NOISE_DEVIATION, NOISE_TILE, textures, tile
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """What the two cameras do to a scene; one draw of it serves a whole sequence.
+
+    Attributes:
+        tint: white balance, one factor a channel.
+        black: level of the RGB camera's black.
+        rgb_noise, thermal_noise: deviation of the noise, in grey levels.
+        rgb_blur, thermal_blur: deviation of the point spread, in pixels of a 640-wide image.
+        motion_px: length of the RGB's horizontal motion blur, for a 640-wide image.
+        gain, offset: of the thermal camera, about the level 70.
+        drift: amplitude of the thermal camera's slow spatial drift, in grey levels.
+    """
+
+    tint: np.ndarray
+    black: float
+    rgb_noise: float
+    thermal_noise: float
+    rgb_blur: float
+    thermal_blur: float
+    motion_px: float
+    gain: float
+    offset: float
+    drift: float
+
+    def expose(self, canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """RGB uint8 `[H, W, 3]` and thermal uint8 `[H, W]` as the cameras deliver them.
+
+        `rng` gives the noise of this one frame.
+        """
+        bank = textures()
+        height, width = canvas.labels.shape
+        size, scale = (width, height), width / 640
+        ramp = np.arange(256)[:, None] * self.tint
+        rgb = cv2.LUT(canvas.rgb, np.clip(ramp, 0, 255).astype(np.uint8)[None])
+        if self.rgb_blur * scale > 0.3:
+            rgb = _blur(rgb, self.rgb_blur * scale)
+        if self.motion_px * scale >= 2:
+            rgb = cv2.blur(rgb, (round(self.motion_px * scale), 1))
+        rgb = cv2.add(rgb, cv2.resize(self._halo(canvas.glow, scale), size))
+        grain = _piece(bank['noise'], height, width, rng)
+        noise = self.rgb_noise / NOISE_DEVIATION
+        rgb = cv2.addWeighted(rgb, 1, grain, noise, self.black - 128 * noise)
+
+        thermal = _blur(canvas.thermal, max(0.4, self.thermal_blur * scale))
+        soft = bank['soft'][::16, ::16].astype(np.float32)
+        level = 70 + self.offset - 70 * self.gain
+        heat = cv2.resize((soft / 64 - 2) * self.drift + level, size)
+        stripes = rng.standard_normal(width).astype(np.float32)
+        heat += np.float32(0.4 * self.thermal_noise) * stripes
+        heat = cv2.scaleAdd(_piece(bank['grain'], height, width, rng), self.thermal_noise, heat)
+        heat = cv2.add(heat, cv2.LUT(thermal, self.gain * np.arange(256, dtype=np.float32)))
+        return rgb, np.clip(heat, 0, 255).astype(np.uint8)
+
+    def _halo(self, glow: np.ndarray, scale: float) -> np.ndarray:
+        """The light that spreads around lamps, uint8 `[H / 4, W / 4, 3]`."""
+        spread = max(1.0, 3 * scale)
+        small = cv2.GaussianBlur(cv2.blur(glow, (4, 4))[::4, ::4], (0, 0), max(0.5, spread))
+        wide = cv2.resize(small, glow.shape[1::-1])
+        halo = cv2.scaleAdd(wide, 0.5, cv2.GaussianBlur(glow, (0, 0), spread))
+        return cv2.convertScaleAbs(halo * self.tint.astype(np.float32))
+
+
+def _blur(image: np.ndarray, deviation: float) -> np.ndarray:
+    """Gaussian blur with a kernel that ends at two deviations, which is enough for a lens."""
+    size = 2 * max(1, round(2 * deviation)) + 1
+    return cv2.GaussianBlur(image, (size, size), deviation)
+
+
+def _piece(noise: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A piece of a noise texture, at random; where it can be, one that needs no copy."""
+    room = (max(1, NOISE_TILE - height), max(1, NOISE_TILE - width))
+    return tile(noise, height, width, (int(rng.integers(room[0])), int(rng.integers(room[1]))))

@@ -1,0 +1,136 @@
+"""What a check of a data set found, as values and as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sartm_model.data.base import Frame
+from sartm_model.labels import IGNORE_ID, LabelSpace
+
+
+@dataclass
+class SplitSummary:
+    """What is in a split.
+
+    Attributes:
+        frames: how many it names; `unusable` of them have a fault.
+        day, night: how many, where the names tell.
+        sizes: frames of each size, 'width x height'.
+        thermal_types: frames of each dtype of thermal; `thermal_range` is over all, in counts.
+        pixels: int64 `[256]`, labelled pixels of each id.
+        frames_with: int64 `[256]`, frames in which an id occurs.
+    """
+
+    frames: int
+    unusable: int = 0
+    day: int = 0
+    night: int = 0
+    sizes: Counter = field(default_factory=Counter)
+    thermal_types: Counter = field(default_factory=Counter)
+    thermal_range: tuple[int, int] | None = None
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    frames_with: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+
+    def add(self, frame: Frame) -> None:
+        """Count a frame, as far as it could be read."""
+        self.day += frame.condition == 'day'
+        self.night += frame.condition == 'night'
+        image = frame.rgb if frame.rgb is not None else frame.thermal
+        if image is not None:
+            self.sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
+        if frame.thermal is not None:
+            self.thermal_types[str(frame.thermal.dtype)] += 1
+            ends = [int(frame.thermal.min()), int(frame.thermal.max()), *(self.thermal_range or ())]
+            self.thermal_range = min(ends), max(ends)
+        if frame.labels is not None:
+            counts = np.bincount(frame.labels.ravel(), minlength=256)
+            self.pixels += counts
+            self.frames_with += counts > 0
+
+    def to_dict(self, space: LabelSpace) -> dict[str, Any]:
+        """As plain values, the classes by name."""
+        share = 100 * self.pixels / max(1, self.pixels.sum())
+        return {
+            'frames': self.frames,
+            'unusable': self.unusable,
+            'day': self.day,
+            'night': self.night,
+            'sizes': dict(self.sizes),
+            'thermal_types': dict(self.thermal_types),
+            'thermal_range': self.thermal_range,
+            'classes': {
+                name: {'pixels_percent': float(share[i]), 'frames': int(self.frames_with[i])}
+                for i, name in enumerate(space.classes)
+            },
+            'not_labelled_percent': float(share[IGNORE_ID]),
+        }
+
+
+@dataclass
+class Report:
+    """What a check found. Faults and warnings are pairs of a file and what is wrong with it."""
+
+    dataset: str
+    label_space: LabelSpace
+    splits: dict[str, SplitSummary] = field(default_factory=dict)
+    unpaired: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    # Dictionaries for their keys: a file of two lists is read twice, its fault is one.
+    faults: dict[tuple[str, str], None] = field(default_factory=dict)
+    warnings: dict[tuple[str, str], None] = field(default_factory=dict)
+
+    def fault(self, file: Path, what: object) -> None:
+        """Note a fault; the file's name is dropped from the beginning of an error's text."""
+        self.faults[str(file), str(what).removeprefix(f'{file} ')] = None
+
+    def warn(self, file: object, what: str) -> None:
+        """Note something suspicious."""
+        self.warnings[str(file), what] = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            'dataset': self.dataset,
+            'splits': {n: s.to_dict(self.label_space) for n, s in self.splits.items()},
+            'unpaired_stems': self.unpaired,
+            'files_in_no_split': self.unlisted,
+            'faults': [{'file': file, 'fault': what} for file, what in self.faults],
+            'warnings': [{'file': file, 'warning': what} for file, what in self.warnings],
+        }
+
+
+def summary(report: Report) -> str:
+    """The report as text: a table a split, then faults, then warnings."""
+    lines = []
+    for name, split in report.splits.items():
+        low, high = split.thermal_range or (0, 0)
+        told = f' ({split.day} day, {split.night} night)' if split.day + split.night else ''
+        lines.append(
+            f'{name}: {split.frames} frames{told}, {split.unusable} unusable, '
+            f'{_counts(split.sizes)}, thermal {_counts(split.thermal_types)} {low} to {high}'
+        )
+        lines.append(f'  {"class":20}{"% of pixels":>12}{"frames":>8}')
+        values = split.to_dict(report.label_space)
+        for label, found in values['classes'].items():
+            lines.append(f'  {label:20}{found["pixels_percent"]:12.3f}{found["frames"]:8d}')
+        if values['not_labelled_percent']:
+            lines.append(f'  {"(not labelled)":20}{values["not_labelled_percent"]:12.3f}')
+    lines += [f'fault: {file}: {what}' for file, what in report.faults]
+    lines += [f'warning: {file}: {what}' for file, what in report.warnings]
+    lines.append(
+        f'{len(report.faults)} faults, {len(report.warnings)} warnings, '
+        f'{len(report.unpaired)} unpaired stems, {len(report.unlisted)} files in no split'
+    )
+    return '\n'.join(lines)
+
+
+def _counts(counts: Counter) -> str:
+    """'640x480', or 'a of 640x480 and b of ...' where there are several kinds."""
+    if len(counts) < 2:
+        return next(iter(counts), 'none')
+    return ' and '.join(f'{n} of {kind}' for kind, n in counts.most_common())

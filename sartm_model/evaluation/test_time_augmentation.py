@@ -1,0 +1,81 @@
+"""Test-time augmentation: the mean of the probabilities of flipped and resized copies of a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sartm_model.errors import SartmError
+from sartm_model.inference.predictor import Predictor
+
+
+@torch.inference_mode()
+def probabilities(
+    predictor: Predictor,
+    rgb: np.ndarray | None,
+    thermal: np.ndarray | None,
+    *,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+) -> Tensor:
+    """Class probabilities float32 `[K, H, W]` at the pair's own size, on the predictor's device.
+
+    p = mean over scales s and mirrorings m of m^-1(resize_1/s(network(resize_s(m(pair))))), all
+    resizing bilinear, antialiased where it shrinks.
+
+    Args:
+        predictor: runs each copy.
+        rgb, thermal: as `Predictor.predict` takes them; either may be None.
+        flip: also run each copy mirrored left to right.
+        scales: factors of height and width.
+
+    Raises:
+        SartmError: no scale, or one that is not a positive number; what `Predictor.predict` raises.
+    """
+    check_scales(scales)
+    inputs = predictor.inputs(rgb, thermal)
+    copies = list(_copies(predictor, inputs.rgb, inputs.thermal, flip, scales))
+    return torch.stack(copies).mean(dim=0)
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Raise SartmError where `probabilities` could not run with these scales."""
+    wrong = [scale for scale in scales if not 0 < scale < float('inf')]
+    if wrong or not scales:
+        what = f'scale {wrong[0]:g} is' if wrong else 'no scale is'
+        raise SartmError(f'{what} given; scales are factors greater than 0, such as 0.75 1 1.25')
+
+
+def _copies(
+    predictor: Predictor,
+    rgb: Tensor | None,
+    thermal: Tensor | None,
+    flip: bool,
+    scales: Sequence[float],
+) -> Iterator[Tensor]:
+    """The probabilities of each copy `[K, H, W]`, brought back to the size and side of the pair."""
+    image = rgb if rgb is not None else thermal
+    assert image is not None
+    height, width = image.shape[-2:]
+    for scale in scales:
+        size = (max(round(height * scale), 1), max(round(width * scale), 1))
+        scaled = [None if x is None else _resize(x, size) for x in (rgb, thermal)]
+        for mirrored in (False, True) if flip else (False,):
+            pair = [x.flip(-1) if mirrored and x is not None else x for x in scaled]
+            found = predictor.probabilities(*pair)
+            found = found.flip(-1) if mirrored else found
+            yield _resize(found[None], (height, width))[0]
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """`[1, C, h, w]` -> `[1, C, *size]`; in float32, as not every device shrinks halves."""
+    if x.shape[-2:] == size:
+        return x
+    resized = F.interpolate(
+        x.float(), size=size, mode='bilinear', align_corners=False, antialias=True
+    )
+    return resized.to(x.dtype)

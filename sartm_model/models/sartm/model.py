@@ -1,0 +1,233 @@
+"""SARTM: two modalities in, two heads' logits out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sartm_model.config import ModelConfig
+from sartm_model.errors import SartmError
+from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead
+from sartm_model.models.sartm.encoder import STRIDE, Encoder, Pyramid
+from sartm_model.models.sartm.fusion import CrossModalFusion
+from sartm_model.models.sartm.mask_decoder import ClassMaskDecoder
+from sartm_model.models.sartm.parallel_encoder import SplitEncoder
+from sartm_model.utils.parallel import ParallelRunner, Runner
+
+HEADS = {'mean': ('mask', 'auxiliary'), 'mask': ('mask',), 'auxiliary': ('auxiliary',)}
+"""Whose probabilities a prediction is the mean of."""
+
+
+class SartmOutput(NamedTuple):
+    """What a forward pass gives; K classes, H x W the size of the input.
+
+    Attributes:
+        mask_logits: head 1, the mask decoder, `[B, K, H, W]`.
+        auxiliary_logits: head 2, the FPN head, `[B, K, H, W]`.
+        fused: the fused maps of the input padded to a multiple of 32.
+    """
+
+    mask_logits: Tensor
+    auxiliary_logits: Tensor
+    fused: Pyramid
+
+
+class Sartm(nn.Module):
+    """The network of the paper, for two modalities named by the configuration.
+
+    The second modality is called thermal throughout, after the paper; nothing in here depends on
+    what it is.
+
+    Args:
+        config: size, modalities, LoRA rank, prediction.
+        num_classes: K.
+        merged: build the inference form, whose adapters are part of the encoder's weights. Its
+            weights come from `lora.merge_state`.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int, *, merged: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.merged = merged
+        self.encoder: Encoder | SplitEncoder = Encoder(config, merged=merged)
+        self.runner: Runner | None = None  # see `enable_parallel`
+        channels = self.encoder.channels
+        widths = (channels, channels // 4, channels // 8)  # of a pyramid's levels
+        self.fusions = nn.ModuleList(
+            CrossModalFusion(width, heads) for width, heads in zip(widths, (4, 2, 1), strict=True)
+        )
+        self.absent = nn.ParameterList(
+            torch.randn(len(config.modalities), width) * 0.02 for width in widths
+        )
+        mlp_dim = 256 if config.size == 'nano' else 2048
+        self.mask_decoder = ClassMaskDecoder(channels, num_classes, mlp_dim)
+        self.auxiliary_head = AuxiliaryHead(channels, num_classes)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """Freeze what the paper keeps from SAM2; its adapters stay trainable.
+
+        `nano` has no SAM2 weights to keep, so all of it is trained.
+        """
+        from_sam2 = nn.ModuleList([self.encoder, self.mask_decoder.masks.transformer])
+        keep = self.config.size != 'nano'
+        for name, parameter in from_sam2.named_parameters():
+            parameter.requires_grad_(not keep or 'lora_' in name)
+        # SAM2 predicts each mask's quality beside the mask; nothing here is trained on it.
+        self.mask_decoder.masks.iou_prediction_head.requires_grad_(False)
+
+    def forward(
+        self,
+        rgb: Tensor | None,
+        thermal: Tensor | None,
+        absent: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> SartmOutput:
+        """Segment a batch of aligned pairs.
+
+        Args:
+            rgb: normalised `[B, 3, H, W]`, any H and W; None where there is no RGB image.
+            thermal: normalised `[B, 1, H, W]` or `[B, 3, H, W]`, likewise.
+            absent: bool `[B, 2]`, true where a modality that was given is to count as absent
+                (modality dropout in training).
+            size: `(H, W)` of the logits; that of the images where left out.
+
+        Raises:
+            SartmError: both are None, or their sizes differ.
+        """
+        input_size = _common_size(rgb, thermal)
+        fused = self.fused(rgb, thermal, absent)
+        return SartmOutput(
+            mask_logits=_to_size(self.mask_decoder(fused), input_size, size or input_size),
+            auxiliary_logits=_to_size(self.auxiliary_head(fused), input_size, size or input_size),
+            fused=fused,
+        )
+
+    def fused(
+        self, rgb: Tensor | None, thermal: Tensor | None, absent: Tensor | None = None
+    ) -> Pyramid:
+        """The fused maps of the images padded to multiples of 32; arguments as of `forward`."""
+        images = dict(zip(self.config.modalities, (rgb, thermal), strict=True))
+        given = {name: _pad(_three_channels(x)) for name, x in images.items() if x is not None}
+        pyramids = self.encoder(given)
+        if self.runner is None:
+            return Pyramid(*(self._fuse(level, pyramids, absent) for level in range(3)))
+        (sfm, ifp), ffp = self.runner(
+            lambda: (self._fuse(0, pyramids, absent), self._fuse(1, pyramids, absent)),
+            lambda: self._fuse(2, pyramids, absent),
+        )
+        return Pyramid(sfm, ifp, ffp)
+
+    def _fuse(self, level: int, pyramids: dict[str, Pyramid], absent: Tensor | None) -> Tensor:
+        """The fused map of a level; a learned vector stands in for an absent modality's map."""
+        some_map = next(iter(pyramids.values()))[level]
+        maps = []
+        for index, name in enumerate(self.config.modalities):
+            stand_in = self.absent[level][index][None, :, None, None]
+            if name not in pyramids:
+                maps.append(stand_in.to(some_map.dtype).expand_as(some_map))
+            elif absent is None:
+                maps.append(pyramids[name][level])
+            else:
+                gone = absent[:, index, None, None, None]
+                maps.append(torch.where(gone, stand_in, pyramids[name][level]))
+        return self.fusions[level](*maps)
+
+    def resize_input(self, image: Tensor) -> Tensor:
+        """An image `[B, C, H, W]` at `config.input_scale` of its size, as the network sees it."""
+        scale = self.config.input_scale
+        if scale == 1:
+            return image
+        small = tuple(max(1, round(side * scale)) for side in image.shape[-2:])
+        return F.interpolate(image, size=small, mode='bilinear')
+
+    def segment(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        """Class probabilities `[B, K, H, W]` of images whose size is H x W.
+
+        The network sees them at `config.input_scale` of their size. Arguments and errors are those
+        of `forward`.
+        """
+        size = _common_size(rgb, thermal)
+        inputs = (None if image is None else self.resize_input(image) for image in (rgb, thermal))
+        return self.probabilities(self(*inputs, size=size))
+
+    def forward_logits(
+        self, rgb: Tensor | None, thermal: Tensor | None
+    ) -> tuple[list[Tensor], tuple[int, int]]:
+        """The logits of the heads that the prediction takes, at a quarter of the padded input.
+
+        Args:
+            rgb, thermal: one pair as `resize_input` gives it.
+
+        Returns:
+            `[K, h, w]` of each head, and height and width of the input without its padding.
+        """
+        fused = self.fused(rgb, thermal)
+        heads = {'mask': self.mask_decoder, 'auxiliary': self.auxiliary_head}
+        chosen = [heads[name] for name in HEADS[self.config.prediction]]
+        if self.runner is not None and len(chosen) == 2:
+            both = self.runner(lambda: chosen[0](fused)[0], lambda: chosen[1](fused)[0])
+            return list(both), _common_size(rgb, thermal)
+        return [head(fused)[0] for head in chosen], _common_size(rgb, thermal)
+
+    def enable_parallel(self, runner: Runner | None = None) -> None:
+        """From now on run what is independent side by side, each with half of the cores.
+
+        For inference, of a merged model, by one thread at a time.
+
+        Args:
+            runner: `TwoStreams` on a GPU; where left out, `ParallelRunner`, for a CPU.
+        """
+        assert isinstance(self.encoder, Encoder)
+        self.requires_grad_(False)
+        self.runner = runner or ParallelRunner()
+        self.encoder = SplitEncoder(self.encoder, self.runner)
+
+    def probabilities(self, output: SartmOutput) -> Tensor:
+        """Class probabilities `[B, K, H, W]`: the mean of the heads' or one head's, as configured.
+
+        Computed in float32.
+        """
+        logits = {'mask': output.mask_logits, 'auxiliary': output.auxiliary_logits}
+        heads = [logits[name].float().softmax(dim=1) for name in HEADS[self.config.prediction]]
+        return torch.stack(heads).mean(dim=0)
+
+
+def _three_channels(x: Tensor) -> Tensor:
+    return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
+
+
+def _pad(x: Tensor) -> Tensor:
+    """Pad bottom and right with zeros, the mean of a normalised image, to multiples of 32."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))
+
+
+def _common_size(*images: Tensor | None) -> tuple[int, int]:
+    """Height and width that all images have, of those that are there."""
+    sizes = {(x.shape[-2], x.shape[-1]) for x in images if x is not None}
+    if not sizes:
+        raise SartmError('no image: the network needs at least one modality')
+    if len(sizes) > 1:
+        raise SartmError(f'the modalities differ in size: {sorted(sizes)}; expected one size')
+    return sizes.pop()
+
+
+def _to_size(logits: Tensor, input_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Bilinear from a quarter of the padded input to `size`, the padding cut off.
+
+    Args:
+        logits: `[B, K, h, w]`, h and w a quarter of the padded input's.
+        input_size: the input's size without its padding.
+        size: what the input's size becomes: x4 where it is the same.
+    """
+    rows, columns = (4 * new / old for old, new in zip(input_size, size, strict=True))
+    # Rounding must not take a row off.
+    full = F.interpolate(
+        logits, scale_factor=(rows * (1 + 1e-9), columns * (1 + 1e-9)), mode='bilinear'
+    )
+    return full[..., : size[0], : size[1]]

@@ -1,0 +1,156 @@
+"""Play a bag to DDS at the recorded rate, with `/clock`: `python -m sartm_ros.bag.player BAG`.
+
+For machines whose ROS came without `ros2 bag`. Messages are published as the bag holds them,
+without being decoded, on the topics of their names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rosgraph_msgs.msg import Clock
+
+from sartm_model.errors import SartmError
+from sartm_ros.bag.reading import RawMessage, read_raw, topics
+
+CLOCK_PERIOD_S = 0.01  # bag seconds between two messages on /clock while no frame is due
+_NS = 1_000_000_000
+
+
+def message_class(type_name: str) -> Any:
+    """The Python class of e.g. 'sensor_msgs/msg/Image'. Raises SartmError if not installed."""
+    package, *_, name = type_name.split('/')
+    try:
+        return getattr(import_module(f'{package}.msg'), name)
+    except (ImportError, AttributeError) as error:
+        raise SartmError(f'message type {type_name} is not installed') from error
+
+
+class BagPlayer:
+    """Publishers for the topics of a bag and for `/clock`.
+
+    A reliable publisher serves best-effort subscriptions as well, so no camera's quality of service
+    has to be guessed.
+
+    Args:
+        node: publishes; its executor need not spin.
+        types: message type of each topic to play.
+    """
+
+    def __init__(self, node: Node, types: dict[str, str]) -> None:
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        self.publishers: dict[str, Publisher] = {
+            topic: node.create_publisher(message_class(name), topic, qos)
+            for topic, name in types.items()
+        }
+        self._clock = node.create_publisher(Clock, '/clock', 10)
+
+    def play(
+        self,
+        messages: Iterable[RawMessage],
+        *,
+        rate: float = 1.0,
+        on_publish: Callable[[RawMessage, float], None] | None = None,
+    ) -> None:
+        """Publish the messages when they are due, `rate` bag seconds a second; late ones at once.
+
+        Args:
+            messages: in time order; those of topics that have no publisher are passed over.
+            rate: speed, more than 0.
+            on_publish: called just before each message goes out, with it and `time.monotonic()`;
+                what it raises ends the playing.
+        """
+        start_s = time.monotonic()
+        first_ns = ticked_ns = -1
+        for message in messages:
+            if message.topic not in self.publishers:
+                continue
+            if first_ns < 0:
+                first_ns = message.time_ns
+            while (ahead_ns := message.time_ns - first_ns - self._played_ns(start_s, rate)) > 0:
+                time.sleep(min(ahead_ns / _NS, CLOCK_PERIOD_S) / rate)
+                ticked_ns = min(first_ns + self._played_ns(start_s, rate), message.time_ns)
+                self.tick(ticked_ns)
+            if ticked_ns < message.time_ns:
+                ticked_ns = message.time_ns
+                self.tick(ticked_ns)
+            if on_publish is not None:
+                on_publish(message, time.monotonic())
+            self.publishers[message.topic].publish(message.data)
+
+    def flush(self) -> None:
+        """Wait until reliable subscriptions have what was published, at most a second a topic."""
+        for publisher in self.publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=1))
+
+    def tick(self, time_ns: int) -> None:
+        """Publish a time on `/clock`."""
+        clock = Clock()
+        clock.clock.sec, clock.clock.nanosec = divmod(time_ns, _NS)
+        self._clock.publish(clock)
+
+    @staticmethod
+    def _played_ns(start_s: float, rate: float) -> int:
+        return int((time.monotonic() - start_s) * rate * _NS)
+
+
+def playable_types(bag: Path) -> tuple[dict[str, str], list[str]]:
+    """(the bag's topics with their types, those topics left out whose type is not installed)."""
+    playable, left_out = {}, []
+    for topic, (name, _) in topics(bag).items():
+        try:
+            message_class(name)
+            playable[topic] = name
+        except SartmError:
+            left_out.append(f'{topic} ({name})')
+    return playable, left_out
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line of the player."""
+    parser = argparse.ArgumentParser(
+        prog='python -m sartm_ros.bag.player',
+        description='Play a rosbag2 bag to DDS at the recorded rate, with /clock.',
+    )
+    parser.add_argument('bag', type=Path, help='rosbag2 folder, or one .mcap or .db3 file')
+    parser.add_argument('--rate', type=float, default=1.0, help='speed (default: %(default)s)')
+    parser.add_argument('--loop', action='store_true', help='start again at the end, for ever')
+    args = parser.parse_args(argv)
+    if not args.rate > 0:
+        parser.error(f'--rate is {args.rate}; expected more than 0')
+    try:
+        types, left_out = playable_types(args.bag)
+        if left_out:
+            print(f'not played, type not installed: {", ".join(left_out)}', file=sys.stderr)
+        if not types:
+            raise SartmError(f'{args.bag} has no topic that can be played')
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is Python's own
+        player = BagPlayer(rclpy.create_node('bag_player'), types)
+        while True:
+            player.play(read_raw(args.bag, list(types)), rate=args.rate)
+            if not args.loop:
+                player.flush()
+                return 0
+    except SartmError as error:
+        print(f'{parser.prog}: error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Rosbag2 bags without ROS: read messages and pairs out of one, write messages to a new one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from sartm_model.errors import SartmError
+from sartm_model.utils.files import new_folder
+from sartm_ros.messages.images import stamp_ns
+from sartm_ros.sync.pair_matcher import Pair, PairMatcher
+
+RGB_TOPIC = '/camera/color/image_raw'
+THERMAL_TOPIC = '/thermal/image_raw'
+LABELS_TOPIC = '/ground_truth/labels'
+
+IMAGE_TYPE = 'sensor_msgs/msg/Image'
+COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+Storage = Literal['mcap', 'sqlite3']
+STORAGES: tuple[Storage, ...] = ('mcap', 'sqlite3')
+BAG_VERSION: Literal[8] = 8  # the newest whose QoS is still the text that Humble reads
+
+LABELS_WAIT_NS = 1_000_000_000
+"""How much later than a pair its labels may have been received."""
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+
+
+@dataclass(frozen=True)
+class RawMessage:
+    """A message as the bag holds it.
+
+    Attributes:
+        topic: the topic's name.
+        type: e.g. 'sensor_msgs/msg/Image'.
+        time_ns: when the bag says that it was received, in nanoseconds.
+        data: the message in CDR, as it travels over DDS.
+    """
+
+    topic: str
+    type: str
+    time_ns: int
+    data: bytes
+
+
+class Topic(NamedTuple):
+    """What a bag holds of one topic: the message type and the number of messages."""
+
+    type: str
+    messages: int
+
+
+@dataclass(frozen=True)
+class BagPair(Pair):
+    """Two messages of a bag that belong together, or one whose partner is in a gap.
+
+    `rgb` and `thermal` have the fields of `sensor_msgs/Image` or `CompressedImage`.
+
+    Attributes:
+        index: place of the RGB message among those of its topic, from 0; None without one.
+        labels: the labels message of the same stamp, or None.
+    """
+
+    index: int | None
+    labels: Any
+
+
+def topics(bag: Path) -> dict[str, Topic]:
+    """The topics of a bag. Raises SartmError where it is not a bag."""
+    with _reader(bag) as reader:
+        return {c.topic: Topic(c.msgtype, c.msgcount) for c in reader.connections}
+
+
+def read_raw(bag: Path, only: Sequence[str] | None = None) -> Iterator[RawMessage]:
+    """The messages of a bag in the order in which they were received.
+
+    Args:
+        bag: a rosbag2 folder, or one `.mcap` or `.db3` file.
+        only: the topics to read; all of them where left out.
+
+    Raises SartmError where it is not a bag that can be read, or has not all of these topics.
+    """
+    with _reader(bag) as reader:
+        present = {connection.topic: connection.msgtype for connection in reader.connections}
+        for topic in only or ():
+            if topic not in present:
+                listed = ', '.join(sorted(present)) or 'none at all'
+                raise SartmError(f'{bag} has no topic {topic}; its topics are: {listed}')
+        wanted = [c for c in reader.connections if only is None or c.topic in only]
+        if not wanted:
+            return
+        for connection, time_ns, data in reader.messages(wanted):
+            yield RawMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
+
+
+def read_images(bag: Path, only: Sequence[str]) -> Iterator[tuple[RawMessage, Any]]:
+    """Like `read_raw`, each with its decoded message.
+
+    It has the fields of `sensor_msgs/Image`, or of `CompressedImage` where the topic carries those.
+
+    Raises SartmError besides where a topic carries another type, or a message is damaged.
+    """
+    for raw in read_raw(bag, only):
+        if raw.type not in (IMAGE_TYPE, COMPRESSED_TYPE):
+            raise SartmError(
+                f'{bag}: topic {raw.topic} carries {raw.type}, not {IMAGE_TYPE} or '
+                f'{COMPRESSED_TYPE}'
+            )
+        yield raw, decode(raw)
+
+
+def read_pairs(
+    bag: Path,
+    matcher: PairMatcher,
+    *,
+    rgb_topic: str = RGB_TOPIC,
+    thermal_topic: str = THERMAL_TOPIC,
+    labels_topic: str | None = None,
+) -> Iterator[BagPair]:
+    """The RGB-thermal pairs of a bag, as the node's matcher makes them.
+
+    The time at which the bag received a message stands for the clock by which the node would wait
+    for a partner, so a replay depends on the bag alone. What was dropped, and why, is in
+    `matcher.drops` afterwards.
+
+    Raises SartmError as `read_images` does.
+    """
+    only = [rgb_topic, thermal_topic] + ([labels_topic] if labels_topic else [])
+    labels: dict[int, Any] = {}
+    waiting: deque[tuple[Pair, int]] = deque()  # for their labels, and since when
+    index = -1
+    now_ns = 0
+
+    def finished(pairs: Iterable[Pair], wait_ns: int) -> Iterator[BagPair]:
+        waiting.extend((pair, now_ns) for pair in pairs)
+        while waiting:
+            pair, since_ns = waiting[0]
+            if pair.stamp_ns not in labels and now_ns - since_ns < wait_ns:
+                return
+            waiting.popleft()
+            for old_ns in [stamp for stamp in labels if stamp < pair.stamp_ns]:
+                del labels[old_ns]
+            rgb_index, rgb = pair.rgb or (None, None)
+            yield BagPair(
+                **{**vars(pair), 'rgb': rgb},
+                index=rgb_index,
+                labels=None if rgb is None else labels.pop(pair.stamp_ns, None),
+            )
+
+    wait_ns = LABELS_WAIT_NS if labels_topic else 0
+    for raw, message in read_images(bag, only):
+        now_ns = raw.time_ns
+        pairs: list[Pair] = []
+        if raw.topic == rgb_topic:
+            index += 1
+            pairs = matcher.add_rgb(stamp_ns(message.header), (index, message), now_ns)
+        elif raw.topic == thermal_topic:
+            pairs = matcher.add_thermal(stamp_ns(message.header), message, now_ns)
+        else:
+            labels[stamp_ns(message.header)] = message
+        yield from finished(pairs, wait_ns)
+    while matcher.deadline_ns is not None:  # nothing more comes: let those that wait run out
+        now_ns = max(now_ns, matcher.deadline_ns)
+        yield from finished(matcher.poll(now_ns), wait_ns)
+    yield from finished([], 0)
+
+
+def decode(message: RawMessage) -> Any:
+    """The message's fields. Raises SartmError where its bytes are not what its type says."""
+    try:
+        return TYPES.deserialize_cdr(message.data, message.type)
+    except Exception as error:  # the deserialiser raises whatever the bytes lead it into
+        raise SartmError(
+            f'a message on {message.topic} is not a whole {message.type} ({error!r})'
+        ) from error
+
+
+class Write:
+    """Writes messages to an open bag, a connection a topic, and counts them."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.counts: dict[str, int] = {}
+        self._writer = writer
+        self._connections: dict[str, Any] = {}
+
+    def __call__(self, message: RawMessage) -> None:
+        connection = self._connections.get(message.topic)
+        if connection is None:
+            connection = self._writer.add_connection(message.topic, message.type, typestore=TYPES)
+            self._connections[message.topic] = connection
+        self._writer.write(connection, message.time_ns, message.data)
+        self.counts[message.topic] = self.counts.get(message.topic, 0) + 1
+
+
+@contextmanager
+def open_writer(out: Path, storage: Storage = 'mcap') -> Iterator[Write]:
+    """A function that writes messages to the new bag `out`, which appears when the block ends.
+
+    Raises SartmError where `out` exists.
+    """
+    plugin = StoragePlugin[storage.upper()]
+    with (
+        new_folder(out) as aside,
+        Writer(aside, version=BAG_VERSION, storage_plugin=plugin) as writer,
+    ):
+        yield Write(writer)
+
+
+@contextmanager
+def _reader(bag: Path) -> Iterator[Reader]:
+    if not bag.exists():
+        raise SartmError(f'there is no bag {bag}')
+    if bag.is_dir() and not (bag / 'metadata.yaml').exists():
+        raise SartmError(f'{bag} is not a rosbag2 folder: it has no metadata.yaml')
+    try:
+        with Reader(bag) as reader:
+            yield reader
+    except (SartmError, GeneratorExit):
+        raise
+    except Exception as error:  # a foreign file can lead the reader into any exception
+        raise SartmError(f'{bag} cannot be read as a rosbag2 bag: {error}') from error

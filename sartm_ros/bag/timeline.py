@@ -1,0 +1,60 @@
+"""The timeline of a replay as one SVG drawing, in the colours of the page it is put into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sartm_model.evaluation.report.curves import BLUE, GREY, ORANGE, STYLE, as_svg
+from sartm_ros.bag.replay import MODALITIES, FrameRecord
+
+COLORS = {'both': BLUE, 'rgb': ORANGE, 'thermal': GREY}
+
+
+def timeline_svg(records: Sequence[FrameRecord]) -> str:
+    """Latency, skew, mIoU where it is known, and modality over the stamps, as an `<svg>` element.
+
+    Each pair is a point in the colour of its modality.
+    """
+    curves: dict[str, list[float | None]] = {
+        'prediction (ms)': [record.predict_ms for record in records],
+        'skew (ms)': [record.skew_ms for record in records],
+        'mIoU (%)': [record.miou for record in records],
+    }
+    if all(value is None for value in curves['mIoU (%)']):
+        del curves['mIoU (%)']
+    first_ns = min(record.stamp_ns for record in records)
+    seconds = [(record.stamp_ns - first_ns) / 1e9 for record in records]
+    with matplotlib.rc_context(STYLE):
+        drawing = Figure(figsize=(11, 1.7 * len(curves) + 1.4), layout='constrained')
+        heights = [2.0] * len(curves) + [1.0]
+        *axes, last = drawing.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        for one, (name, values) in zip(axes, curves.items(), strict=True):
+            _points(one, seconds, values, records)
+            one.set_ylabel(name)
+        axes[0].set_ylim(bottom=0)
+        names = [name for name in MODALITIES if any(name == record.modality for record in records)]
+        _points(last, seconds, [names.index(record.modality) for record in records], records)
+        last.set_yticks(range(len(names)), [MODALITIES[name] for name in names])
+        last.set_ylim(len(names) - 0.5, -0.5)
+        last.set_xlabel('stamp, seconds since the first pair')
+        return as_svg(drawing)
+
+
+def _points(
+    axes: Axes,
+    seconds: Sequence[float],
+    values: Sequence[float | None],
+    records: Sequence[FrameRecord],
+) -> None:
+    for name, color in COLORS.items():
+        chosen = [
+            (x, y)
+            for x, y, record in zip(seconds, values, records, strict=True)
+            if record.modality == name and y is not None
+        ]
+        if chosen:
+            axes.plot(*zip(*chosen, strict=True), '.', color=color, markersize=5)

@@ -1,0 +1,194 @@
+"""Make a bag of frames, with the faults of real cameras where they are asked for. No ROS import.
+
+The bag holds `sensor_msgs/msg/Image` on the topics that the node listens to by default. Frame i is
+stamped `START_NS + i / rate`. Without faults the time at which the bag says that a message was
+received is its stamp.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from sartm_model.data.base import Frame
+from sartm_model.errors import SartmError
+from sartm_ros.bag.reading import (
+    IMAGE_TYPE,
+    LABELS_TOPIC,
+    RGB_TOPIC,
+    THERMAL_TOPIC,
+    TYPES,
+    RawMessage,
+    Storage,
+    Write,
+    open_writer,
+)
+
+RGB_FRAME = 'camera_color_optical_frame'
+THERMAL_FRAME = 'thermal_optical_frame'
+START_NS = 1_700_000_000_000_000_000
+"""The stamp of a bag's first frame in nanoseconds: fixed, so that a bag can be made again."""
+
+_NS = 1_000_000_000
+_Image = TYPES.types[IMAGE_TYPE]
+_Header = TYPES.types['std_msgs/msg/Header']
+_Time = TYPES.types['builtin_interfaces/msg/Time']
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong between the cameras and the bag; none of it by default.
+
+    Labels are the truth and have no faults.
+
+    Attributes:
+        jitter_s: images are received up to so many seconds late, each by chance (uniform), in
+            their order. Stamps stay as they are.
+        drop: share of the images that get lost, each by chance, from 0 to below 1.
+        thermal_offset_s: seconds by which the thermal camera lags behind RGB; its stamps and its
+            images come so much later. Negative: RGB lags.
+        freezes: (start, duration) in seconds since the first frame: from there on and for so long
+            the thermal camera repeats its last image before, with stamps that go on, as with its
+            shutter closed.
+        seed: of chance; the same one makes the same bag.
+    """
+
+    jitter_s: float = 0.0
+    drop: float = 0.0
+    thermal_offset_s: float = 0.0
+    freezes: tuple[tuple[float, float], ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.jitter_s) and self.jitter_s >= 0):
+            raise SartmError(f'the jitter is {self.jitter_s} s; expected 0 or more')
+        if not 0 <= self.drop < 1:
+            raise SartmError(f'the share to drop is {self.drop}; expected 0 to below 1')
+        if not math.isfinite(self.thermal_offset_s):
+            raise SartmError(f'the thermal offset is {self.thermal_offset_s} s; expected a number')
+        for start, duration in self.freezes:
+            if not (0 <= start < math.inf and 0 < duration < math.inf):
+                raise SartmError(
+                    f'a freeze is {start:g}:{duration:g} s; expected a start of 0 or more and a '
+                    'duration of more than 0'
+                )
+
+
+def parse_freeze(text: str) -> tuple[float, float]:
+    """'START:DURATION' in seconds. Raises SartmError where it is not that."""
+    try:
+        start, duration = text.split(':')
+        return float(start), float(duration)
+    except ValueError:
+        raise SartmError(
+            f'a freeze is {text!r}; expected START:DURATION in seconds, e.g. 2:1.5'
+        ) from None
+
+
+def write_bag(
+    frames: Iterable[Frame],
+    out: Path,
+    *,
+    rate_hz: float = 10.0,
+    thermal_rate_hz: float | None = None,
+    faults: Faults | None = None,
+    storage: Storage = 'mcap',
+) -> dict[str, int]:
+    """Write `frames` as the bag `out`, a folder that must not exist yet.
+
+    RGB goes to `RGB_TOPIC` as rgb8, thermal to `THERMAL_TOPIC` as mono8 or mono16, labels where a
+    frame has them to `LABELS_TOPIC` as mono8 with the stamp of the RGB image. The bag is written
+    aside and appears under its name when it is whole.
+
+    Args:
+        frames: frames in time order, each with both modalities.
+        out: the bag's folder.
+        rate_hz: RGB frames a second.
+        thermal_rate_hz: thermal images a second, `rate_hz` where left out. At another rate each
+            thermal message shows the frame that is current at its time.
+        faults: none where left out.
+        storage: 'mcap' or 'sqlite3'.
+
+    Returns:
+        The number of messages on each topic.
+
+    Raises SartmError where there is no frame, one lacks a modality, or `out` exists.
+    """
+    faults = faults or Faults()
+    rgb_period = _period_ns('rate', rate_hz)
+    thermal_period = _period_ns(
+        'thermal rate', rate_hz if thermal_rate_hz is None else thermal_rate_hz
+    )
+    offset_ns = round(faults.thermal_offset_s * _NS)
+    freezes = [(start * _NS, (start + duration) * _NS) for start, duration in faults.freezes]
+    thermal_count = 0
+    shown: np.ndarray | None = None  # what the thermal camera sends
+    with open_writer(out, storage) as write:
+        link = _Link(write, faults)
+        count = 0
+        for count, frame in enumerate(frames, start=1):
+            if frame.rgb is None or frame.thermal is None:
+                absent = 'RGB' if frame.rgb is None else 'thermal'
+                raise SartmError(f'frame {frame.name} has no {absent} image; a bag needs both')
+            stamp_ns = START_NS + round((count - 1) * rgb_period)
+            link.send(_message(RGB_TOPIC, frame.rgb, stamp_ns, RGB_FRAME))
+            if frame.labels is not None:
+                write(_message(LABELS_TOPIC, frame.labels, stamp_ns, RGB_FRAME))
+            while (since_ns := thermal_count * thermal_period) < count * rgb_period:
+                if shown is None or not any(start <= since_ns < end for start, end in freezes):
+                    shown = frame.thermal
+                stamp_ns = START_NS + offset_ns + round(since_ns)
+                link.send(_message(THERMAL_TOPIC, shown, stamp_ns, THERMAL_FRAME))
+                thermal_count += 1
+        if not count:
+            raise SartmError(f'no frames to write to {out}')
+        return dict(write.counts)
+
+
+class _Link:
+    """The way from the cameras to the bag, on which images get late and lost."""
+
+    def __init__(self, write: Write, faults: Faults) -> None:
+        self._write = write
+        self._faults = faults
+        self._random = np.random.default_rng(faults.seed)
+        self._last_ns: dict[str, int] = {}
+
+    def send(self, message: RawMessage) -> None:
+        # Both are drawn for every image, so that one fault does not change the other's chances.
+        lost, late = self._random.random(2)
+        if lost < self._faults.drop:
+            return
+        time_ns = message.time_ns + round(late * self._faults.jitter_s * _NS)
+        time_ns = max(time_ns, self._last_ns.get(message.topic, time_ns))  # a link keeps the order
+        self._last_ns[message.topic] = time_ns
+        self._write(replace(message, time_ns=time_ns))
+
+
+def _period_ns(name: str, rate_hz: float) -> Fraction:
+    if not (math.isfinite(rate_hz) and rate_hz > 0):
+        raise SartmError(f'the {name} is {rate_hz} Hz; expected more than 0')
+    # Exact, because at 30 and 9 Hz rounded periods would show some frames one step early.
+    return Fraction(_NS) / Fraction(str(rate_hz))
+
+
+def _message(topic: str, image: np.ndarray, stamp_ns: int, frame_id: str) -> RawMessage:
+    little_endian = np.ascontiguousarray(image.astype(image.dtype.newbyteorder('<'), copy=False))
+    encoding = 'rgb8' if image.ndim == 3 else 'mono16' if image.itemsize == 2 else 'mono8'
+    height, width = image.shape[:2]
+    message = _Image(
+        header=_Header(stamp=_Time(sec=stamp_ns // _NS, nanosec=stamp_ns % _NS), frame_id=frame_id),
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=little_endian.strides[0],
+        data=little_endian.reshape(-1).view(np.uint8),
+    )
+    data = bytes(TYPES.serialize_cdr(message, IMAGE_TYPE))
+    return RawMessage(topic, IMAGE_TYPE, stamp_ns, data)

@@ -1,0 +1,131 @@
+"""The node's publishers: image topics and their compressed ones, legend, status and latency."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from rclpy.duration import Duration
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Float32, String
+
+from sartm_model.labels import IGNORE_ID, LabelSpace
+from sartm_ros.messages.cdr import write_image
+from sartm_ros.messages.compressed import compress
+from sartm_ros.node import qos
+
+ENCODINGS = {'labels': 'mono8', 'confidence': 'mono8', 'overlay': 'rgb8'}
+"""Of the image topics."""
+
+COMPRESSIONS = {'labels': 'png', 'confidence': 'png', 'overlay': 'jpeg'}
+"""Of `<topic>/compressed`. JPEG would make classes out of nothing where two labels meet."""
+
+FAREWELL = Duration(seconds=0.5)
+"""A listener that does not answer is not waited for any longer."""
+
+
+class Outputs:
+    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, the legend,
+    `~/status` and `~/latency`.
+
+    Args:
+        node: a lifecycle node, which publishes.
+
+    Raises:
+        SartmError: a publisher cannot be made.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._publishers: dict[str, Any] = {}
+        try:
+            for name in ENCODINGS:
+                self._create(Image, name)
+                self._create(CompressedImage, _compressed(name))
+            self._create(String, 'status')
+            self._create(Float32, 'latency')
+            self._create(String, 'label_info', latched=True)
+            try:
+                from vision_msgs.msg import LabelInfo
+            except ImportError:
+                return
+            self._create(LabelInfo, 'vision_label_info', latched=True)
+        except Exception:
+            self.close()
+            raise
+
+    def wanted(self, name: str) -> bool:
+        """Whether anyone listens to an image topic or to its compressed one."""
+        return self._heard(name) or self._heard(_compressed(name))
+
+    def publish(self, name: str, image: np.ndarray, header: Any) -> None:
+        """Publish uint8 `[H, W]` or `[H, W, 3]`."""
+        self._publishers[name].publish(write_image(image, ENCODINGS[name], header))
+
+    def publish_compressed(self, name: str, image: np.ndarray, header: Any) -> None:
+        """Likewise on the compressed topic; costs nothing where no one listens."""
+        if self._heard(_compressed(name)):
+            message = compress(image, COMPRESSIONS[name], header)
+            self._publishers[_compressed(name)].publish(message)
+
+    def publish_status(self, status: dict[str, Any]) -> None:
+        """Publish what a result was made from, as JSON; costs nothing where no one listens."""
+        if self._heard('status'):
+            self._publishers['status'].publish(String(data=json.dumps(status)))
+
+    def publish_latency(self, latency_s: float) -> None:
+        """Publish it in milliseconds, for a plot; costs nothing where no one listens."""
+        if self._heard('latency'):
+            self._publishers['latency'].publish(Float32(data=latency_s * 1e3))
+
+    def publish_legend(self, space: LabelSpace) -> None:
+        """Publish what the ids mean."""
+        text = json.dumps({**space.to_dict(), 'unknown_id': IGNORE_ID})
+        self._publishers['label_info'].publish(String(data=text))
+        if 'vision_label_info' in self._publishers:
+            from vision_msgs.msg import LabelInfo, VisionClass
+
+            message = LabelInfo()
+            message.header.stamp = self._node.get_clock().now().to_msg()
+            message.class_map = [
+                VisionClass(class_id=id_, class_name=name) for id_, name in enumerate(space.classes)
+            ]
+            self._publishers['vision_label_info'].publish(message)
+
+    def mismatches(self) -> list[str]:
+        """Of each topic with a subscription that cannot be served: see `qos.output_mismatch`."""
+        texts = [
+            qos.output_mismatch(self._node, publisher.topic_name, publisher.qos_profile)
+            for publisher in self._publishers.values()
+        ]
+        return [text for text in texts if text]
+
+    def close(self) -> None:
+        """Give the publishers back, when the last labels have come to those who listen."""
+        for name in ('labels', 'status'):
+            if name in self._publishers:
+                self._publishers[name].wait_for_all_acked(FAREWELL)
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+    def _heard(self, name: str) -> bool:
+        return self._publishers[name].get_subscription_count() > 0
+
+    def _create(self, message_type: Any, name: str, *, latched: bool = False) -> None:
+        node = self._node
+        topic = node.resolve_topic_name(f'~/{name}')
+        profile = qos.latched_qos() if latched else qos.output_qos()
+        with qos.checked(topic):
+            self._publishers[name] = node.create_lifecycle_publisher(
+                message_type,
+                topic,
+                profile,
+                event_callbacks=qos.QUIET_PUBLISHER,
+                qos_overriding_options=None if latched else qos.overridable(),
+            )
+
+
+def _compressed(name: str) -> str:
+    return f'{name}/compressed'

@@ -1,0 +1,97 @@
+"""The policies of `message_filters` behind the interface of `PairMatcher`.
+
+`approximate` takes the first partner within the tolerance, not the nearest, and after time jumps
+back it pairs old messages with new ones, or little comes at all: see `docs/matching.md`. They are
+here for those who know them from elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from typing import Any, NamedTuple
+
+from sartm_model.errors import SartmError
+from sartm_ros.messages.images import stamp_ns
+from sartm_ros.sync.pair_matcher import Pair
+
+
+class _Arrived(NamedTuple):
+    """A message and its arrival; the filters look at `header.stamp` only."""
+
+    header: Any
+    msg: Any
+    arrival_ns: int
+
+
+class MessageFilterMatcher:
+    """`message_filters`' TimeSynchronizer ('exact') or ApproximateTimeSynchronizer.
+
+    Raises:
+        SartmError: `message_filters` is not installed.
+    """
+
+    def __init__(self, policy: str, max_skew_s: float, queue_size: int) -> None:
+        try:
+            filters = importlib.import_module('message_filters')
+        except ImportError:
+            raise SartmError(
+                f'parameter sync.policy is {policy}, which needs the ROS package message_filters; '
+                'install it, or use nearest'
+            ) from None
+        self.drops: Counter[str] = Counter()
+        self.pairs = 0
+        self.deadline_ns = None
+        # As of `PairMatcher`, but of no effect: these policies give out pairs only.
+        self.rgb_alone_after_ns: int | None = None
+        self.thermal_alone_after_ns: int | None = None
+        self._ready: list[Pair] = []
+        self._filters = {'rgb': filters.SimpleFilter(), 'thermal': filters.SimpleFilter()}
+        sources = list(self._filters.values())
+        if policy == 'exact':
+            self._sync = filters.TimeSynchronizer(sources, queue_size)
+        else:
+            self._sync = filters.ApproximateTimeSynchronizer(sources, queue_size, max_skew_s)
+        # Only this thread's list is filled here: an exception would leave the filter locked.
+        self._sync.registerCallback(self._on_pair)
+
+    @property
+    def max_skew_ns(self) -> int:
+        """The tolerance of 'approximate'; 'exact' has none."""
+        return int(getattr(getattr(self._sync, 'slop', None), 'nanoseconds', 0))
+
+    @max_skew_ns.setter
+    def max_skew_ns(self, value: int) -> None:
+        if hasattr(self._sync, 'slop'):
+            self._sync.slop = type(self._sync.slop)(nanoseconds=value)
+
+    @property
+    def held(self) -> int:
+        """Messages that are kept, of both topics."""
+        return sum(len(queue) for queue in self._sync.queues)
+
+    def add_rgb(self, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
+        """As of `PairMatcher`."""
+        return self._add('rgb', stamp, msg, now_ns)
+
+    def add_thermal(self, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
+        """As of `PairMatcher`."""
+        return self._add('thermal', stamp, msg, now_ns)
+
+    def poll(self, now_ns: int) -> list[Pair]:
+        """Nothing ever waits for time to pass here."""
+        return []
+
+    def _add(self, topic: str, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
+        if stamp <= 0:
+            self.drops[f'{topic}_no_stamp'] += 1
+            return []
+        self._filters[topic].signalMessage(_Arrived(msg.header, msg, now_ns))
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _on_pair(self, rgb: _Arrived, thermal: _Arrived) -> None:
+        stamp = stamp_ns(rgb.header)
+        self.pairs += 1
+        skew_ns = stamp_ns(thermal.header) - stamp
+        self._ready.append(Pair(rgb.msg, thermal.msg, stamp, skew_ns, rgb.arrival_ns))

@@ -1,0 +1,402 @@
+"""Replaying a bag offline: its pairs, its figures and its report."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from rosbags.typesys import Stores, get_typestore
+from untrained_checkpoint import save_untrained
+
+from sartm_model.data.base import Frame, PairDataset
+from sartm_model.data.synthetic import render_sequence
+from sartm_model.errors import SartmError
+from sartm_model.evaluation.evaluate import Answer, evaluate
+from sartm_model.evaluation.test_time_augmentation import probabilities
+from sartm_model.inference.predictor import Prediction, Predictor
+from sartm_model.labels import MFNET
+from sartm_ros.bag.reading import (
+    COMPRESSED_TYPE,
+    LABELS_TOPIC,
+    RGB_TOPIC,
+    THERMAL_TOPIC,
+    RawMessage,
+    Storage,
+    decode,
+    open_writer,
+    read_raw,
+)
+from sartm_ros.bag.replay import replay
+from sartm_ros.bag.writing import START_NS, Faults, write_bag
+from sartm_ros.node.parameters import Parameters
+
+SHAPE = (12, 16)
+
+
+class ThresholdPredictor:
+    """Says 'person' where thermal is above 100, 'car' where red is above 100, in this order.
+
+    Without thermal there are no persons.
+    """
+
+    label_space = MFNET
+
+    def predict(self, rgb, thermal, *, confidence=False, overlay=False, time_s=None):
+        labels = np.where(rgb[..., 0] > 100, 1, 0).astype(np.uint8)
+        if thermal is not None:
+            labels[thermal > 100] = 2
+        return Prediction(labels, None, np.array(rgb) if overlay else None)
+
+
+def make_frames(count: int) -> list[Frame]:
+    rng = np.random.default_rng(5)
+    return [
+        Frame(
+            name=f'{number:02d}',
+            rgb=rng.integers(0, 256, (*SHAPE, 3), dtype=np.uint8),
+            thermal=rng.integers(0, 256, SHAPE, dtype=np.uint8),
+            labels=rng.choice(np.array([0, 1, 2, 255], np.uint8), SHAPE),
+        )
+        for number in range(count)
+    ]
+
+
+def accuracy(frames: list[Frame], with_thermal: bool = True) -> float:
+    """Percent of the labelled pixels that the threshold gets right, pixel by pixel."""
+    right = total = 0
+    for frame in frames:
+        assert frame.rgb is not None
+        assert frame.thermal is not None
+        assert frame.labels is not None
+        for y in range(SHAPE[0]):
+            for x in range(SHAPE[1]):
+                if frame.labels[y, x] == 255:
+                    continue
+                warm = with_thermal and frame.thermal[y, x] > 100
+                said = 2 if warm else int(frame.rgb[y, x, 0] > 100)
+                right += said == frame.labels[y, x]
+                total += 1
+    return 100 * right / total
+
+
+def test_every_pair_is_measured_against_the_topic_of_labels(tmp_path):
+    frames = make_frames(6)
+    write_bag(frames, tmp_path / 'bag', faults=Faults(thermal_offset_s=0.004))
+    result = replay(tmp_path / 'bag', ThresholdPredictor())
+    assert result['pairs'] == result['frames_with_truth'] == 6
+    assert result['dropped'] == {}
+    assert result['skew_ms'] == {'median': 4.0, 'max': 4.0}
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames))
+
+
+def test_labels_of_a_folder_go_by_the_order_of_the_rgb_images(tmp_path):
+    frames = make_frames(9)
+    # Thermal at a third of the rate: labels must follow the RGB images, not the pairs.
+    unlabelled = [replace(frame, labels=None) for frame in frames]
+    write_bag(unlabelled, tmp_path / 'bag', rate_hz=30, thermal_rate_hz=10)
+    (tmp_path / 'labels').mkdir()
+    for frame in frames:
+        assert cv2.imwrite(str(tmp_path / 'labels' / f'{frame.name}.png'), frame.labels)
+    result = replay(tmp_path / 'bag', ThresholdPredictor(), labels=tmp_path / 'labels')
+    assert result['pairs'] == 3
+    assert sum(result['dropped'].values()) == 6
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames[::3]))
+
+
+def test_labels_of_a_folder_go_by_the_list_of_stamps(tmp_path):
+    frames = make_frames(8)
+    unlabelled = [replace(frame, labels=None) for frame in frames]
+    write_bag(unlabelled, tmp_path / 'bag', faults=Faults(drop=0.3, seed=2))
+    (tmp_path / 'labels').mkdir()
+    lines = ['stamp_ns,file']
+    for number in (6, 1, 3):
+        lines.append(f'{START_NS + number * 100_000_000},{number}.png')
+        assert cv2.imwrite(str(tmp_path / 'labels' / f'{number}.png'), frames[number].labels)
+    (tmp_path / 'labels' / 'stamps.csv').write_text('\n'.join(lines) + '\n')
+    report = tmp_path / 'report'
+    result = replay(tmp_path / 'bag', ThresholdPredictor(), labels=tmp_path / 'labels',
+                    report=report)  # fmt: skip
+    stamps = [int(line['stamp_ns']) for line in csv.DictReader((report / 'frames.csv').open())]
+    out = [number for number in (1, 3, 6) if START_NS + number * 100_000_000 in stamps]
+    assert 0 < result['frames_with_truth'] == len(out)
+    expected = accuracy([frames[number] for number in out])
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(expected)
+
+    (tmp_path / 'labels' / 'stamps.csv').write_text('stamp_ns,file\n17,3.png\n')
+    with pytest.raises(SartmError, match=r'no stamp in .*stamps\.csv'):
+        replay(tmp_path / 'bag', ThresholdPredictor(), labels=tmp_path / 'labels')
+
+
+def test_labels_that_were_received_late_still_count(tmp_path):
+    frames = make_frames(5)
+    write_bag(frames, tmp_path / 'prompt')
+
+    def later(raw: RawMessage) -> RawMessage:
+        late_ns = 350_000_000 if raw.topic == LABELS_TOPIC else 0
+        return replace(raw, time_ns=raw.time_ns + late_ns)
+
+    rewrite(tmp_path / 'prompt', tmp_path / 'bag', later)
+    result = replay(tmp_path / 'bag', ThresholdPredictor())
+    assert result['frames_with_truth'] == 5
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames))
+
+
+def test_a_frozen_thermal_camera_is_left_out_as_the_node_does(tmp_path):
+    frames = make_frames(20)
+    write_bag(frames, tmp_path / 'bag', faults=Faults(freezes=((0.5, 1.0),)))
+    report = tmp_path / 'report'
+    result = replay(tmp_path / 'bag', ThresholdPredictor(), report=report)
+    # Frozen from 0.5 s to below 1.5 s; what it repeats is of 0.4 s, and known 0.3 s later.
+    alone = range(7, 15)
+    lines = list(csv.DictReader((report / 'frames.csv').open()))
+    assert [line['modality'] for line in lines] == [
+        'rgb' if number in alone else 'both' for number in range(20)
+    ]
+    assert [number for number, line in enumerate(lines) if line['thermal'] == 'frozen'] == [*alone]
+    assert [line['skew_ms'] for line in lines][6:8] == ['0.000', '']
+    assert result['modalities'] == {'both': 12, 'rgb': 8}
+    assert result['stalls'] == {'thermal_frozen': 8}
+    assert result['dropped'] == {}
+    parts = result['metrics_by_modality']
+    assert parts['rgb']['frames'] == 8
+    expected = accuracy([frames[number] for number in alone], with_thermal=False)
+    assert parts['rgb']['pixel_accuracy'] == pytest.approx(expected)
+    total = np.array(parts['rgb']['confusion']) + np.array(parts['both']['confusion'])
+    assert total.tolist() == result['metrics']['confusion']
+    text = (report / 'report.html').read_text()
+    assert '12 RGB and thermal' in text
+    assert '8 RGB alone' in text
+
+    dropping = replay(
+        tmp_path / 'bag', ThresholdPredictor(), settings=Parameters(thermal_on_stall='drop')
+    )
+    assert dropping['pairs'] == 12
+    assert dropping['dropped'] == {'stall_frozen': 8}
+
+
+def test_rgb_goes_on_alone_in_a_gap_of_thermal(tmp_path):
+    write_bag(make_frames(20), tmp_path / 'whole')
+    with open_writer(tmp_path / 'bag') as write:
+        for raw in read_raw(tmp_path / 'whole'):
+            gone = START_NS + 500_000_000 <= raw.time_ns < START_NS + 1_500_000_000
+            if not (raw.topic == THERMAL_TOPIC and gone):
+                write(raw)
+    result = replay(tmp_path / 'bag', ThresholdPredictor())
+    assert result['messages'][THERMAL_TOPIC] == 10
+    assert result['modalities']['both'] == 9  # RGB at 1.5 s does not wait for who was not there
+    assert result['modalities']['rgb'] == result['stalls']['thermal_gap'] > 5
+    lost = sum(n for reason, n in result['dropped'].items() if reason.startswith('rgb_'))
+    assert result['pairs'] + lost == 20
+    assert result['frames_with_truth'] == result['pairs']
+
+
+def test_thermal_alone_has_no_truth_and_no_place_among_the_rgb_images(tmp_path):
+    write_bag(make_frames(20), tmp_path / 'whole')
+    with open_writer(tmp_path / 'bag') as write:
+        for raw in read_raw(tmp_path / 'whole'):
+            gone = START_NS + 500_000_000 <= raw.time_ns < START_NS + 1_500_000_000
+            if not (raw.topic == RGB_TOPIC and gone):
+                write(raw)
+
+    class AnyPredictor(ThresholdPredictor):
+        def predict(self, rgb, thermal, **asked):
+            if rgb is None:
+                rgb = np.repeat(thermal[..., None], 3, axis=2)
+            return super().predict(rgb, thermal, **asked)
+
+    settings = Parameters(rgb_on_stall='thermal_only')
+    result = replay(tmp_path / 'bag', AnyPredictor(), settings=settings, report=tmp_path / 'report')
+    assert result['modalities']['thermal'] > 5
+    assert result['frames_with_truth'] == result['modalities']['both'] == 10
+    lines = list(csv.DictReader((tmp_path / 'report' / 'frames.csv').open()))
+    assert {line['rgb_index'] for line in lines if line['modality'] == 'thermal'} == {''}
+
+
+def test_the_metrics_are_those_of_an_evaluation(tmp_path):
+    predictor = Predictor(save_untrained(tmp_path / 'nano.safetensors'))
+    frames = Drive()
+    bag = tmp_path / 'bag'
+    write_bag(frames, bag, storage='sqlite3')
+
+    def answer(frame: Frame) -> Answer:
+        confidence, labels = probabilities(predictor, frame.rgb, frame.thermal).max(dim=0)
+        return Answer(labels.byte().numpy(), confidence.numpy())
+
+    expected = evaluate(answer, frames)
+    replayed = replay(bag, predictor)['metrics']
+    for name in ('miou', 'miou_present', 'pixel_accuracy', 'boundary_f1', 'confusion'):
+        assert replayed[name] == expected[name]
+    assert list(replayed['frame_miou'].values()) == list(expected['frame_miou'].values())
+    # The node's confidence has 8 bits.
+    assert replayed['ece'] == pytest.approx(expected['ece'], abs=0.1)
+
+
+def test_without_truth_there_are_no_metrics(tmp_path):
+    write_bag([replace(f, labels=None) for f in make_frames(3)], tmp_path / 'bag')
+    result = replay(tmp_path / 'bag', ThresholdPredictor())
+    assert result['metrics'] is None
+    assert result['frames_with_truth'] == 0
+
+
+def rewrite(source: Path, out: Path, change, storage: Storage = 'mcap') -> None:
+    with open_writer(out, storage) as write:
+        for raw in read_raw(source):
+            write(change(raw))
+
+
+def test_an_image_that_cannot_be_read_is_counted_and_passed_over(tmp_path):
+    write_bag(make_frames(5), tmp_path / 'good')
+
+    def spoil_one(raw: RawMessage) -> RawMessage:
+        second = decode(raw).header.stamp.nanosec == (START_NS + 100_000_000) % 10**9
+        return replace(raw, data=raw.data.replace(b'rgb8', b'rgb7')) if second else raw
+
+    rewrite(tmp_path / 'good', tmp_path / 'bag', spoil_one)
+    result = replay(tmp_path / 'bag', ThresholdPredictor())
+    assert result['pairs'] == 4
+    assert result['dropped'] == {'bad_image': 1}
+
+    rewrite(
+        tmp_path / 'good',
+        tmp_path / 'all',
+        lambda raw: replace(raw, data=raw.data.replace(b'rgb8', b'rgb7')),
+    )
+    with pytest.raises(SartmError, match='rgb7'):
+        replay(tmp_path / 'all', ThresholdPredictor())
+
+
+def test_a_bag_without_pairs_says_why(tmp_path):
+    write_bag(make_frames(4), tmp_path / 'bag', rate_hz=1, faults=Faults(thermal_offset_s=0.4))
+    with pytest.raises(SartmError, match='rgb_'):
+        replay(tmp_path / 'bag', ThresholdPredictor())
+
+
+def test_truth_of_another_label_space(tmp_path):
+    frames = [replace(f, labels=np.full(SHAPE, 12, np.uint8)) for f in make_frames(2)]
+    write_bag(frames, tmp_path / 'bag')
+    with pytest.raises(SartmError, match='12'):
+        replay(tmp_path / 'bag', ThresholdPredictor())
+
+
+class _Page(HTMLParser):
+    """Checks that tags are closed in order, and keeps what the page refers to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[str] = []
+        self.text = ''
+
+    def handle_starttag(self, tag, attrs):
+        if tag == 'img':
+            self.images.append(dict(attrs)['src'])
+        elif tag != 'meta':
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_report(tmp_path):
+    frames = make_frames(20)
+    write_bag(frames, tmp_path / 'a <bag>')
+    result = replay(tmp_path / 'a <bag>', ThresholdPredictor(), report=tmp_path / 'report')
+    report = tmp_path / 'report'
+    assert {p.name for p in report.iterdir()} == {'report.html', 'frames.csv', 'sheet.png'}
+
+    lines = list(csv.DictReader((report / 'frames.csv').open()))
+    assert [int(line['rgb_index']) for line in lines] == list(range(20))
+    person = 100 * (frames[7].thermal > 100).mean()
+    assert float(lines[7]['person_percent']) == pytest.approx(person, abs=1e-3)
+    assert float(lines[7]['pixel_accuracy_percent']) == pytest.approx(
+        accuracy(frames[7:8]), abs=1e-3
+    )
+
+    html = (report / 'report.html').read_text()
+    page = _Page()
+    page.feed(html)
+    assert page.open == []
+    assert 'Replay of a <bag>' in page.text
+    assert f'{result["metrics"]["miou"]:.1f} %' in page.text
+    assert not re.search(r'(src|href)="(?!data:|#)', html)  # it needs nothing beside it
+    (source,) = page.images
+    embedded = base64.b64decode(source.partition('base64,')[2])
+    assert embedded == (report / 'sheet.png').read_bytes()
+    assert Image.open(io.BytesIO(embedded)).size[0] > 1000
+
+
+class Drive(PairDataset):
+    """Four generated scenes."""
+
+    label_space = MFNET
+
+    def __init__(self) -> None:
+        self._frames = list(render_sequence(3, 4, 64, 96))
+        self.names = [frame.name for frame in self._frames]
+
+    def __getitem__(self, index: int) -> Frame:
+        return self._frames[index]
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+@pytest.mark.parametrize('kind', ['png', 'jpg'])
+def test_a_bag_of_compressed_images_gives_what_the_images_give(tmp_path, kind, storage):
+    """RGB as PNG or JPEG, truth as PNG, thermal as 16-bit PNG, as `ros2 bag record` takes them."""
+    frames = [replace(f, thermal=f.thermal.astype(np.uint16) * 64) for f in make_frames(4)]
+    write_bag(frames, tmp_path / 'raw')
+    types = get_typestore(Stores.ROS2_JAZZY)
+    compressed_type = types.types['sensor_msgs/msg/CompressedImage']
+    decoded = []  # JPEG changes the colours
+
+    def compressed(raw: RawMessage) -> RawMessage:
+        message = decode(raw)
+        if raw.topic == THERMAL_TOPIC:
+            pixels = message.data.view(np.uint16).reshape(SHAPE)
+        else:
+            pixels = message.data.reshape(*SHAPE, -1)[..., ::-1]
+        suffix = kind if raw.topic == RGB_TOPIC else 'png'
+        data = np.frombuffer(cv2.imencode(f'.{suffix}', pixels)[1].tobytes(), np.uint8)
+        if raw.topic == RGB_TOPIC:
+            decoded.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        name = {'png': 'png', 'jpg': 'jpeg'}[suffix]
+        packed = 'bgr8' if raw.topic == RGB_TOPIC else ''
+        new = compressed_type(
+            header=message.header,
+            format=f'{message.encoding}; {name} compressed {packed}',
+            data=data,
+        )
+        cdr = bytes(types.serialize_cdr(new, COMPRESSED_TYPE))
+        return replace(raw, topic=f'{raw.topic}/compressed', type=COMPRESSED_TYPE, data=cdr)
+
+    rewrite(tmp_path / 'raw', tmp_path / 'compressed', compressed, storage)
+
+    class Counts(ThresholdPredictor):
+        def predict(self, rgb, thermal, **asked):
+            assert thermal.dtype == np.uint16
+            return super().predict(rgb, thermal // 64, **asked)
+
+    result = replay(
+        tmp_path / 'compressed',
+        Counts(),
+        rgb_topic=f'{RGB_TOPIC}/compressed',
+        thermal_topic=f'{THERMAL_TOPIC}/compressed',
+        labels_topic=f'{LABELS_TOPIC}/compressed',
+    )
+    assert result['pairs'] == result['frames_with_truth'] == 4
+    seen = [
+        replace(frame, rgb=rgb, thermal=(frame.thermal // 64).astype(np.uint8))
+        for frame, rgb in zip(frames, decoded, strict=True)
+    ]
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(seen))

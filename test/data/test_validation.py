@@ -1,0 +1,233 @@
+"""`sartm data check`: every fault is found in one run, and the sums agree with a count by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sartm_model.cli.main import main
+from sartm_model.data.registry import open_dataset
+from sartm_model.data.validation import check
+from sartm_model.data.validation_report import summary
+from sartm_model.errors import SartmError
+from sartm_model.labels import FMB, MFNET
+
+SIZE = (6, 8)
+TRAIN, VAL = ('00001D', '00002N', '00003N'), ('00004D',)
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+
+
+def random_images(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """RGB (in OpenCV's order), thermal and labels."""
+    rng = np.random.default_rng(seed)
+    rgb, thermal = (rng.integers(0, 256, shape, np.uint8) for shape in ((*SIZE, 3), SIZE))
+    return rgb, thermal, rng.integers(0, classes, SIZE, np.uint8)
+
+
+@pytest.fixture
+def mfnet(tmp_path) -> Path:
+    root = tmp_path / 'mfnet'
+    for seed, stem in enumerate(TRAIN + VAL):
+        for part, image in zip(('rgb', 'thermal', 'labels'), random_images(seed, 9), strict=True):
+            write(root / part / f'{stem}.png', image)
+    for name, stems in (
+        ('train', TRAIN),
+        ('val', VAL),
+        ('train_day', TRAIN[:1]),
+        ('train_night', TRAIN[1:]),
+    ):
+        (root / f'{name}.txt').write_text('\n'.join(stems) + '\n')
+    (root / 'readme.txt').write_text('Not a list of frames.')
+    return root
+
+
+@pytest.fixture
+def fmb(tmp_path) -> Path:
+    root = tmp_path / 'fmb'
+    for seed, (split, stem) in enumerate((('train', 'a'), ('train', 'b'), ('test', 'a'))):
+        folders = ('Visible', 'Infrared', 'Label')
+        for part, image in zip(folders, random_images(seed, 15), strict=True):
+            write(root / split / part / f'{stem}.png', image)
+    return root
+
+
+def findings(report) -> tuple[dict[str, str], dict[str, str]]:
+    """Faults and warnings by the last two parts of the file's path."""
+    return tuple(
+        {'/'.join(Path(file).parts[-2:]): what for file, what in found}
+        for found in (report.faults, report.warnings)
+    )
+
+
+def test_a_clean_set_and_its_sums(mfnet):
+    report = check('mfnet', mfnet)
+    assert not report.faults
+    assert not report.warnings
+    assert not report.unpaired
+    assert not report.unlisted
+    assert sorted(report.splits) == ['train', 'train_day', 'train_night', 'val']
+    train = report.to_dict()['splits']['train']
+    assert (train['frames'], train['day'], train['night'], train['unusable']) == (3, 1, 2, 0)
+    assert train['sizes'] == {'8x6': 3}
+    assert train['thermal_types'] == {'uint8': 3}
+    frames = list(open_dataset('mfnet', mfnet, 'train'))
+    pixels = [pixel for frame in frames for pixel in frame.thermal.ravel().tolist()]
+    assert tuple(train['thermal_range']) == (min(pixels), max(pixels))
+    for index, name in enumerate(MFNET.classes):
+        per_frame = [sum(i == index for i in f.labels.ravel().tolist()) for f in frames]
+        assert train['classes'][name]['frames'] == sum(count > 0 for count in per_frame)
+        percent = 100 * sum(per_frame) / (3 * SIZE[0] * SIZE[1])
+        assert train['classes'][name]['pixels_percent'] == pytest.approx(percent)
+    assert 'train: 3 frames (1 day, 2 night), 0 unusable, 8x6, thermal uint8' in summary(report)
+    # Of one split alone, the other lists still tell what is in no split.
+    one = check('mfnet', mfnet, 'val')
+    assert list(one.splits) == ['val']
+    assert not one.unlisted
+
+
+def test_day_and_night_lists_are_splits(mfnet):
+    assert open_dataset('mfnet', mfnet, 'train_night').names == list(TRAIN[1:])
+    (mfnet / 'train_day.txt').write_text('00001D\n00002N\n')
+    faults, _ = findings(check('mfnet', mfnet))
+    assert faults == {'mfnet/train_day.txt': 'names 00002N, a night frame'}
+    assert not check('mfnet', mfnet, 'train').faults
+
+
+def test_every_fault_is_found_in_one_run(mfnet):
+    write(mfnet / 'thermal' / '00001D.png', np.zeros((5, 8), np.uint8) + np.arange(8, dtype='u1'))
+    write(mfnet / 'labels' / '00001D.png', np.full(SIZE, 9, np.uint8))  # the same frame
+    (mfnet / 'labels' / '00002N.png').write_bytes(b'not an image')
+    (mfnet / 'rgb' / '00003N.png').unlink()
+    (mfnet / 'val.txt').write_text('00004D\n00004D\n')
+    write(mfnet / 'rgb' / '00009D.png', random_images(9, 9)[0])
+    report = check('mfnet', mfnet)
+    faults, _ = findings(report)
+    assert set(faults) == {
+        'thermal/00001D.png',
+        'labels/00001D.png',
+        'labels/00002N.png',
+        'rgb/00003N.png',
+        'mfnet/val.txt',
+    }
+    assert 'is 8x5, but' in faults['thermal/00001D.png']
+    assert 'has the class id 9' in faults['labels/00001D.png']
+    assert 'cannot be read as an image' in faults['labels/00002N.png']
+    assert 'does not exist' in faults['rgb/00003N.png']
+    assert 'more than once' in faults['mfnet/val.txt']
+    # A frame that two lists name is unusable in both, and its fault is one.
+    assert [report.splits[name].unusable for name in ('train', 'train_day')] == [3, 1]
+    assert report.unpaired == ['00003N', '00009D']
+    names = {Path(path).name for path in report.unlisted}
+    assert names == {'00004D.png', '00009D.png'}  # val.txt cannot be used, so it names none
+
+
+def test_warnings(mfnet):
+    thermal = random_images(5, 9)[1]
+    write(mfnet / 'thermal' / '00001D.png', np.full(SIZE, 7, np.uint8))
+    write(mfnet / 'rgb' / '00002N.png', np.dstack([thermal] * 3))
+    write(mfnet / 'thermal' / '00002N.png', thermal)
+    write(mfnet / 'labels' / '00002N.png', np.full(SIZE, 255, np.uint8))
+    shutil.copy(mfnet / 'rgb' / '00003N.png', mfnet / 'rgb' / '00004D.png')
+    (mfnet / 'val.txt').write_text('00004D\n00001D\n')
+    report = check('mfnet', mfnet)
+    assert not report.faults
+    found = {(Path(file).name, what) for file, what in report.warnings}
+    assert {what for name, what in found if name == '00001D'} == {'thermal is constant (7)'}
+    assert {what for name, what in found if name == '00002N'} == {
+        'RGB and thermal are the same image',
+        'no pixel is labelled',
+    }
+    assert ('00004D', 'RGB is the same image as in train/00003N: leakage') in found
+    assert ('val.txt', 'names 00001D, which train.txt has: leakage') in found
+    assert {name for name, _ in found} == {'00001D', '00002N', '00004D', 'val.txt'}
+
+
+def test_the_official_layout_with_thermal_in_alpha(mfnet):
+    apart = check('mfnet', mfnet).to_dict()
+    for stem in TRAIN + VAL:
+        rgb, thermal = (cv2.imread(str(mfnet / p / f'{stem}.png'), -1) for p in ('rgb', 'thermal'))
+        write(mfnet / 'images' / f'{stem}.png', np.dstack((rgb, thermal)))
+    shutil.rmtree(mfnet / 'rgb')
+    shutil.rmtree(mfnet / 'thermal')
+    assert check('mfnet', mfnet).to_dict() == apart
+    write(mfnet / 'images' / '00001D.png', random_images(0, 9)[0])
+    faults, _ = findings(check('mfnet', mfnet, 'train_day'))
+    assert 'expected RGBA' in faults['images/00001D.png']
+
+
+def test_splits_in_folders(fmb):
+    report = check('fmb', fmb)
+    assert not report.faults
+    assert not report.warnings
+    assert report.label_space is FMB
+    assert {name: split.frames for name, split in report.splits.items()} == {'train': 2, 'test': 1}
+    shutil.copy(fmb / 'train' / 'Visible' / 'a.png', fmb / 'test' / 'Visible' / 'a.png')
+    (fmb / 'train' / 'Infrared' / 'b.png').unlink()
+    write(fmb / 'train' / 'Label' / 'a.png', np.full(SIZE, 15, np.uint8))
+    shutil.rmtree(fmb / 'test' / 'Label')
+    report = check('fmb', fmb)
+    faults, warnings = findings(report)
+    assert set(faults) == {'Infrared/b', 'Label/a.png', 'test/Label'}
+    assert 'is missing' in faults['Infrared/b']
+    assert 'class id 15' in faults['Label/a.png']
+    assert 'does not exist' in faults['test/Label']
+    assert report.unpaired == ['b']
+    # Splits come by name: test was read first.
+    assert warnings == {'train/a': 'RGB is the same image as in test/a: leakage'}
+
+
+def test_exit_status_and_json(mfnet, capsys):
+    arguments = ['data', 'check', '--dataset', 'mfnet', '--root', str(mfnet)]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.endswith(
+        '0 faults, 0 warnings, 0 unpaired stems, 0 files in no split\n'
+    )
+    bad = mfnet / 'labels' / '00004D.png'
+    bad.write_bytes(b'')
+    out = mfnet.parent / 'found.json'
+    assert main([*arguments, '--split', 'val', '--json', str(out)]) == 1
+    assert f'fault: {bad}: cannot be read' in capsys.readouterr().out
+    (fault,) = json.loads(out.read_text())['faults']
+    assert fault['file'] == str(bad)
+    assert fault['fault'].startswith('cannot be read as an image')
+    for wrong in (['--split', 'holdout'], ['--root', str(mfnet / 'rgb')]):
+        assert main([*arguments, *wrong]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_is_no_such_data_set(tmp_path, mfnet):
+    with pytest.raises(SartmError, match='needs its folder'):
+        check('mfnet', None)
+    with pytest.raises(SartmError, match='no folder with Visible, Infrared, Label'):
+        check('fmb', tmp_path)
+    with pytest.raises(SartmError, match=r'nightly\.txt does not exist; the splits'):
+        check('mfnet', mfnet, 'nightly')
+    for path in mfnet.glob('[tv]*.txt'):
+        path.unlink()
+    with pytest.raises(SartmError, match='no list train'):
+        check('mfnet', mfnet)
+
+
+def test_synthetic_scenes_have_no_faults(monkeypatch):
+    from sartm_model.data.synthetic import SPLITS
+
+    monkeypatch.setitem(SPLITS, 'test', (2, 2))
+    report = check('synthetic', None, 'test')
+    assert not report.faults
+    assert not report.warnings
+    assert report.splits['test'].sizes == {'640x480': 2}
+
+
+def test_real_frames_have_no_faults(real_data):
+    report = check('mfnet', real_data / 'mfnet', 'val')
+    assert not report.faults
+    assert (report.splits['val'].day, report.splits['val'].night) == (25, 25)

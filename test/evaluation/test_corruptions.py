@@ -1,0 +1,199 @@
+"""Corrupted frames: what changes and what does not, how much, and the same at every run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from sartm_model.cli.main import main as cli
+from sartm_model.data.base import Condition, Frame, PairDataset
+from sartm_model.errors import SartmError
+from sartm_model.evaluation.corruptions import CORRUPTIONS, CorruptedDataset
+from sartm_model.labels import MFNET
+
+HEIGHT, WIDTH = 90, 240
+DEPTHS = {np.uint8: 255, np.uint16: 20_000}
+
+
+class Frames(PairDataset):
+    label_space = MFNET
+
+    def __init__(self, frames):
+        self.frames = frames
+        self.names = [frame.name for frame in frames]
+
+    def __getitem__(self, index):
+        return self.frames[index]
+
+
+def scenes(count=3, depth=np.uint8):
+    """Smooth images with something in them, all different."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    frames = []
+    for index in range(count):
+        waves = 0.5 + 0.25 * np.sin(x / rng.uniform(3, 9)) + 0.2 * np.cos(y / rng.uniform(3, 9))
+        rgb = (waves[..., None] * (120, 160, 200)).astype(np.uint8)
+        thermal = (waves * 0.7 * DEPTHS[depth]).astype(depth)
+        labels = (waves * 9).astype(np.uint8)
+        condition = get_args(Condition)[index % 2]
+        frames.append(Frame(f'{index:05d}', rgb, thermal, labels, condition))
+    return Frames(frames)
+
+
+def corrupted(dataset, name, severity):
+    return list(CorruptedDataset(dataset, corruption=name, severity=severity))
+
+
+def change(before, after, name):
+    """Mean change of a pixel of the corrupted modality."""
+    part = name.partition('_')[0]
+    return np.abs(getattr(after, part).astype(float) - getattr(before, part)).mean()
+
+
+def test_the_command_offers_all_of_them():
+    assert tuple(CORRUPTIONS) == cli.CORRUPTIONS
+
+
+@pytest.mark.parametrize('depth', DEPTHS)
+@pytest.mark.parametrize('name', CORRUPTIONS)
+def test_one_modality_changes_and_the_same_way_at_every_run(name, depth):
+    dataset = scenes(4, depth)
+    before = [replace(f, rgb=f.rgb.copy(), thermal=f.thermal.copy()) for f in dataset]
+    once, again = (corrupted(dataset, name, 5) for _ in range(2))
+    for old, given, new, same in zip(before, dataset, once, again, strict=True):
+        for part in ('rgb', 'thermal'):
+            image = getattr(new, part)
+            assert image.dtype == getattr(old, part).dtype
+            assert image.shape == getattr(old, part).shape
+            np.testing.assert_array_equal(image, getattr(same, part))
+            np.testing.assert_array_equal(getattr(given, part), getattr(old, part))
+            if not name.startswith(part):
+                np.testing.assert_array_equal(image, getattr(old, part))
+        assert (new.name, new.condition) == (old.name, old.condition)
+        np.testing.assert_array_equal(new.labels, old.labels)
+    changes = [change(old, new, name) for old, new in zip(before, once, strict=True)]
+    assert np.count_nonzero(changes) >= 3  # the first frame has none before it to freeze at
+
+
+@pytest.mark.parametrize('name', ['thermal_shift', 'thermal_noise', 'rgb_dark', 'rgb_glare',
+                                  'rgb_noise'])  # fmt: skip
+def test_a_greater_severity_is_worse(name):
+    dataset = scenes(4)
+    mean = [
+        np.mean([change(*pair, name) for pair in zip(dataset, corrupted(dataset, name, s),
+                                                     strict=True)])
+        for s in (1, 2, 3, 4, 5)
+    ]  # fmt: skip
+    assert (np.diff([0, *mean]) > 0).all(), mean
+
+
+@pytest.mark.parametrize(('severity', 'percent'), [(1, 0.5), (3, 2), (5, 5)])
+def test_shift_moves_every_pixel_and_repeats_the_border(severity, percent):
+    y, x = np.mgrid[:100, :300]
+    place = (y * 300 + x).astype(np.uint16)  # each value says where it was
+    dataset = Frames([Frame(str(n), None, place, None) for n in range(6)])
+    seen = set()
+    for new in corrupted(dataset, 'thermal_shift', severity):
+        middle = int(new.thermal[50, 150])
+        right, down = 150 - middle % 300, 50 - middle // 300
+        seen.add((right, down))
+        for row, column in np.random.default_rng(0).integers(0, (100, 300), (200, 2)):
+            from_row, from_column = min(max(row - down, 0), 99), min(max(column - right, 0), 299)
+            assert new.thermal[row, column] == place[from_row, from_column]
+        wanted = percent / 100 * 300
+        assert wanted <= np.hypot(right, down) <= wanted + np.sqrt(2)
+    assert len(seen) > 2
+
+
+@pytest.mark.parametrize('depth', DEPTHS)
+def test_thermal_noise_has_the_stated_deviation_with_half_of_it_in_columns(depth):
+    y = np.linspace(0.3, 0.7, 400)[:, None] * DEPTHS[depth]
+    thermal = np.tile(y, (1, 500)).astype(depth)
+    (new,) = corrupted(Frames([Frame('a', None, thermal, None)]), 'thermal_noise', 2)
+    noise = new.thermal.astype(float) - thermal
+    span = np.subtract(*np.percentile(thermal, (99, 1)))
+    assert noise.std() == pytest.approx(0.06 * span, rel=0.05)
+    assert noise.mean(axis=0).std() == pytest.approx(0.06 * span / np.sqrt(2), rel=0.12)
+
+
+def test_rgb_noise_has_the_stated_deviation():
+    grey = np.full((200, 200, 3), 128, np.uint8)
+    (new,) = corrupted(Frames([Frame('a', grey, None, None)]), 'rgb_noise', 3)
+    noise = new.rgb.astype(float) - 128
+    assert noise.std() == pytest.approx(0.12 * 255, rel=0.03)
+    assert abs(noise.mean()) < 1
+    assert np.abs(np.corrcoef(noise.reshape(-1, 3).T) - np.eye(3)).max() < 0.05
+
+
+@pytest.mark.parametrize('severity', [1, 3, 5])
+def test_freeze_holds_the_image_of_so_many_frames_before(severity):
+    dataset = scenes(7)
+    for index, new in enumerate(corrupted(dataset, 'thermal_freeze', severity)):
+        earlier = dataset[max(index - severity, 0)]
+        np.testing.assert_array_equal(new.thermal, earlier.thermal)
+
+
+def test_blackout_takes_more_and_more_frames_and_at_last_all():
+    dataset = scenes(60)
+    before = set()
+    for severity in (1, 2, 3, 4, 5):
+        gone = set()
+        for old, new in zip(dataset, corrupted(dataset, 'thermal_blackout', severity), strict=True):
+            if (new.thermal == new.thermal[0, 0]).all():
+                gone.add(new.name)
+                assert abs(float(new.thermal[0, 0]) - old.thermal.mean()) <= 0.5
+            else:
+                np.testing.assert_array_equal(new.thermal, old.thermal)
+        assert before <= gone
+        assert len(gone) / 60 == pytest.approx(severity / 5, abs=0.2)
+        before = gone
+    assert len(before) == 60
+
+
+def test_dark_by_hand():
+    """A quarter of the light is 0.25^(1/2.2) = 0.5325 of the counts."""
+    rgb = np.array([[[0, 10, 100], [200, 255, 1]]], np.uint8)
+    (new,) = corrupted(Frames([Frame('a', rgb, None, None)]), 'rgb_dark', 2)
+    assert new.rgb.tolist() == [[[0, 5, 53], [107, 136, 1]]]
+
+
+def test_glare_adds_light_to_every_pixel_and_blinds_some():
+    dark = np.full((120, 160, 3), 20, np.uint8)
+    (new,) = corrupted(Frames([Frame('a', dark, None, None)]), 'rgb_glare', 3)
+    assert new.rgb.min() >= 20 + 25
+    assert 0.003 < (new.rgb > 230).mean() < 0.1
+
+
+@pytest.mark.parametrize('modality', ['rgb', 'thermal', 'both'])
+def test_a_modality_is_taken_away(modality):
+    for frame in CorruptedDataset(scenes(), modality=modality):
+        assert (frame.rgb is None) == (modality == 'thermal')
+        assert (frame.thermal is None) == (modality == 'rgb')
+        assert frame.labels is not None
+
+
+@pytest.mark.parametrize(
+    ('settings', 'fault'),
+    [
+        ({'corruption': 'fog', 'severity': 1}, "'fog'; expected one of thermal_shift"),
+        ({'corruption': 'rgb_dark'}, 'no severity is given.*expected 1 to 5'),
+        ({'corruption': 'rgb_dark', 'severity': 0}, 'severity 0.*expected 1 to 5'),
+        ({'corruption': 'rgb_dark', 'severity': 6}, 'severity 6'),
+        ({'severity': 2}, 'severity 2 is given without a corruption'),
+        ({'modality': 'sonar'}, "'sonar'; expected both"),
+        ({'modality': 'rgb', 'corruption': 'thermal_noise', 'severity': 1}, 'takes away'),
+    ],
+)
+def test_settings_that_cannot_be_used(settings, fault):
+    with pytest.raises(SartmError, match=fault):
+        CorruptedDataset(scenes(), **settings)
+
+
+@pytest.mark.parametrize('name', CORRUPTIONS)
+def test_a_frame_without_the_modality_is_named(name):
+    with pytest.raises(SartmError, match=r'frame a has no (RGB|thermal) image'):
+        corrupted(Frames([Frame('a', None, None, None)]), name, 1)

@@ -1,0 +1,117 @@
+"""The percentile range of thermal over a video, against a loop in plain Python."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from untrained_checkpoint import save_untrained
+
+from sartm_model.data.transforms import (
+    ThermalRange,
+    enforce_min_span,
+    follow,
+    scale_between,
+    scale_thermal,
+)
+from sartm_model.errors import SartmError
+from sartm_model.inference.predictor import Predictor
+
+SMOOTH = ThermalRange(smoothing_s=0.5)
+
+
+def scene(hot: int = 0, base: int = 3000) -> np.ndarray:
+    """Counts of `base` to `base` + 400, and a hot box in a sixteenth of the image."""
+    counts = np.linspace(base, base + 400, 64 * 64).reshape(64, 64).astype(np.uint16)
+    counts[16:32, 16:32] += np.uint16(hot)
+    return counts
+
+
+def percentiles(counts: np.ndarray) -> np.ndarray:
+    return np.percentile(counts[::4, ::4].astype(float), (1, 99))
+
+
+def by_loop(images, times, smoothing_s) -> list[np.ndarray]:
+    """The ends of each image's range, step by step."""
+    ends, before, result = None, None, []
+    for image, time_s in zip(images, times, strict=True):
+        new = percentiles(image)
+        if ends is None or time_s < before or new[0] > ends[1] or new[1] < ends[0]:
+            ends = new
+        else:
+            keep = math.exp(-(time_s - before) / smoothing_s)
+            ends = keep * ends + (1 - keep) * new
+        before = time_s
+        result.append(ends)
+    return result
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    return save_untrained(tmp_path_factory.mktemp('smoothing') / 'untrained.safetensors')
+
+
+def scaled(predictor: Predictor, image: np.ndarray, time_s: float | None) -> np.ndarray:
+    """What the network is shown of a thermal image: counts as 0 to 1, clipped by the overshoot."""
+    normalised = predictor.inputs(None, image, time_s).thermal
+    return normalised[0, 0].numpy() * 0.226 + 0.449
+
+
+def test_the_range_follows_as_the_exponential_average_does(checkpoint):
+    predictor = Predictor(checkpoint, device='cpu', thermal_range=SMOOTH)
+    # A hot thing comes and goes; time goes on unevenly; the camera sets itself anew; a bag loops.
+    images = [scene(), scene(), scene(900), scene(900), scene(), scene(0, 9000), scene(0, 9100)]
+    images += [scene(), scene(500)]
+    times = [100.0, 100.1, 100.2, 100.25, 100.9, 101.0, 101.1, 101.2, 50.0]
+    for image, time_s, (low, high) in zip(images, times, by_loop(images, times, 0.5), strict=True):
+        expected = np.clip((image.astype(float) - low) / (high - low), -1, 2)
+        np.testing.assert_allclose(scaled(predictor, image, time_s), expected, atol=2e-3)
+
+
+def test_a_hot_thing_changes_the_rest_by_little_at_once(checkpoint):
+    """Behind the box nothing has changed: what the network is shown there should not either."""
+    change = {}
+    for range_ in (ThermalRange(), SMOOTH):
+        predictor = Predictor(checkpoint, device='cpu', thermal_range=range_)
+        before, after = (scaled(predictor, scene(hot), t) for t, hot in ((0.0, 0), (0.033, 2000)))
+        change[range_.smoothing_s] = np.abs(after - before)[32:].mean()
+    assert change[0.5] < change[0.0] / 2
+
+
+def test_after_a_time_without_images_nothing_is_left_of_what_was(checkpoint):
+    predictor = Predictor(checkpoint, device='cpu', thermal_range=SMOOTH)
+    scaled(predictor, scene(900), 0.0)
+    own = scaled(Predictor(checkpoint, device='cpu'), scene(), None)
+    np.testing.assert_allclose(scaled(predictor, scene(), 10.0), own, atol=1e-3)
+
+
+def test_without_a_time_or_a_constant_each_image_has_its_own_range(checkpoint):
+    images = [scene(), scene(900), scene(200)]
+    for range_, times in ((SMOOTH, (None,) * 3), (ThermalRange(), (0.0, 0.1, 0.2))):
+        predictor = Predictor(checkpoint, device='cpu', thermal_range=range_)
+        for image, time_s in zip(images, times, strict=True):
+            own = scale_thermal(torch.from_numpy(image), ThermalRange()).numpy()
+            np.testing.assert_allclose(scaled(predictor, image, time_s), own, atol=1e-5)
+
+
+def test_a_fixed_range_stays_where_it_is(checkpoint):
+    fixed = ThermalRange('fixed', 3000, 4000, smoothing_s=0.5)
+    predictor = Predictor(checkpoint, device='cpu', thermal_range=fixed)
+    for time_s, hot in enumerate((0, 900)):
+        expected = np.clip((scene(hot).astype(float) - 3000) / 1000, -1, 2)
+        np.testing.assert_allclose(scaled(predictor, scene(hot), time_s), expected, atol=1e-5)
+
+
+def test_a_flat_image_is_centred_with_a_smoothed_range_too():
+    flat = torch.full((64, 64), 3000, dtype=torch.uint16)
+    ends = torch.tensor([2999.0, 3001.0])
+    held = follow(torch.tensor([2990.0, 3010.0]), ends, torch.tensor(0.5))
+    np.testing.assert_allclose(scale_between(flat, enforce_min_span(held, flat)), 0.5)
+
+
+@pytest.mark.parametrize('smoothing_s', [-0.1, math.nan])
+def test_a_time_constant_below_0_is_refused(smoothing_s):
+    with pytest.raises(SartmError, match=r'thermal smoothing is .* s; expected 0 or more'):
+        ThermalRange(smoothing_s=smoothing_s)

@@ -1,0 +1,202 @@
+"""Checkpoints: what is written comes back, and what cannot be used is named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sartm_model.config import ModelConfig
+from sartm_model.errors import SartmError
+from sartm_model.labels import MFNET, PST900, LabelSpace
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.sartm import Sartm
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(0)
+    return Sartm(ModelConfig(prediction='mask'), len(PST900)).eval()
+
+
+@pytest.fixture(scope='module')
+def saved(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp('checkpoint') / 'model.safetensors'
+    checkpoints.save(path, model, PST900, {'data': 'none'})
+    return path
+
+
+def rewrite(source, target, change, metadata=None):
+    """A copy of a checkpoint with its weights changed by `change`."""
+    state = load_file(source)
+    change(state)
+    with checkpoints._open(source) as file:
+        save_file(state, target, {**file.metadata(), **(metadata or {})})
+    return target
+
+
+@torch.no_grad()
+def test_round_trip(model, saved):
+    loaded = checkpoints.load(saved)
+    assert loaded.config == model.config
+    assert loaded.label_space == PST900
+    assert loaded.card == {'data': 'none'}
+    again = checkpoints.build(loaded, merged=False)
+    rgb = torch.randn(1, 3, 32, 64)
+    torch.testing.assert_close(again(rgb, None).mask_logits, model(rgb, None).mask_logits)
+    assert [path.name for path in saved.parent.iterdir()] == ['model.safetensors']
+
+
+def test_describe_counts_parameters(model, saved):
+    found = checkpoints.describe(saved)
+    assert found['parameters']['total'] == sum(p.numel() for p in model.parameters())
+    assert found['model']['prediction'] == 'mask'
+    json.dumps(found)
+
+
+def test_flops_by_hand():
+    """Attention is counted too, whatever kernel the CPU would take for it."""
+
+    class Toy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 8, kernel_size=3, padding=1, stride=2)
+            self.grouped = torch.nn.Conv2d(8, 8, kernel_size=3, padding=1, groups=8)
+            self.linear = torch.nn.Linear(8, 24)
+
+        def segment(self, rgb, thermal):
+            x = self.grouped(self.conv(rgb + thermal)).flatten(2).transpose(1, 2)  # [1, N, 8]
+            q, k, v = self.linear(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+    pixels = 5 * 8  # of 10x16 with stride 2
+    by_hand = 2 * pixels * (8 * 3 * 9 + 8 * 9 + 8 * 24)  # one multiply-add a weight and pixel
+    by_hand += 2 * (2 * 2 * pixels**2 * 4)  # Q K^T and A V, two heads of width 4
+    assert checkpoints.count_flops(Toy(), 10, 16) == by_hand
+
+
+def test_missing_and_unexpected_and_misshapen_weights_are_named(saved, tmp_path):
+    def spoil(state):
+        state['auxiliary_head.classify.extra'] = torch.zeros(1)
+        del state['auxiliary_head.classify.bias']
+        state['absent.0'] = torch.zeros(2, 3)
+
+    path = rewrite(saved, tmp_path / 'spoiled.safetensors', spoil)
+    with pytest.raises(SartmError) as caught:
+        checkpoints.build(checkpoints.load(path))
+    for name in ('lacks auxiliary_head.classify.bias', 'classify.extra', 'absent.0 [2, 3]'):
+        assert name in str(caught.value)
+
+
+def test_missing_adapter_is_named(saved, tmp_path):
+    name = 'encoder.trunk.blocks.0.attn.qkv.q.lora_A.thermal.weight'
+    path = rewrite(saved, tmp_path / 'noadapter.safetensors', lambda state: state.pop(name))
+    with pytest.raises(SartmError, match=r'blocks\.0\.attn\.qkv\.q\.lora_A\.thermal'):
+        checkpoints.build(checkpoints.load(path))
+
+
+def test_unusable_files_say_what_was_expected(saved, tmp_path):
+    whole = saved.read_bytes()
+    truncated = tmp_path / 'truncated.safetensors'
+    truncated.write_bytes(whole[: len(whole) // 2])
+    pickled = tmp_path / 'pickled.safetensors'
+    torch.save({'weights': torch.zeros(2)}, pickled)
+    empty = tmp_path / 'empty.safetensors'
+    empty.touch()
+    foreign = tmp_path / 'foreign.safetensors'
+    save_file({'a': torch.zeros(1)}, foreign)
+    labels = {'labels': json.dumps({'name': 'x', 'classes': ['a'], 'colors': []})}
+    misfit = rewrite(saved, tmp_path / 'misfit.safetensors', lambda state: None, labels)
+    for path, fault in (
+        (tmp_path / 'nothing.safetensors', 'no checkpoint'),
+        (truncated, 'damaged'),
+        (empty, 'damaged'),
+        (pickled, 'pickled'),
+        (foreign, 'format None'),
+        (misfit, 'damaged metadata'),
+    ):
+        with pytest.raises(SartmError, match=fault) as caught:
+            checkpoints.build(checkpoints.load(path))
+        assert '\n' not in str(caught.value)
+
+
+def test_label_space_of_another_size_does_not_fit(saved, tmp_path):
+    labels = {'labels': json.dumps(MFNET.to_dict())}
+    path = rewrite(saved, tmp_path / 'other.safetensors', lambda state: None, labels)
+    with pytest.raises(SartmError, match='does not fit the model'):
+        checkpoints.build(checkpoints.load(path))
+
+
+@pytest.mark.parametrize('version', ['sam2', 'sam2.1'])
+def test_both_sam2_versions_load(tmp_path, version):
+    path = tmp_path / 'tiny.pt'
+    torch.save({'model': checkpoints.sam2_state('tiny', version)}, path)
+    checkpoints.load_sam2(Sartm(ModelConfig(size='tiny'), 9), path)
+
+
+def test_sam2_file_is_held_to_every_key(tmp_path):
+    state = checkpoints.sam2_state('tiny')
+    model = Sartm(ModelConfig(size='tiny'), 9)
+    path = tmp_path / 'tiny.pt'
+    removed = state.pop('sam_mask_decoder.iou_token.weight')
+    torch.save({'model': state}, path)
+    with pytest.raises(SartmError, match=r'lacks sam_mask_decoder\.iou_token\.weight'):
+        checkpoints.load_sam2(model, path)
+    state['sam_mask_decoder.iou_token.weight'] = removed
+    state['image_encoder.trunk.surplus'] = torch.zeros(1)
+    torch.save({'model': state}, path)
+    with pytest.raises(SartmError, match=r'unexpected image_encoder\.trunk\.surplus'):
+        checkpoints.load_sam2(model, path)
+    with pytest.raises(SartmError, match='does not fit'):
+        checkpoints.load_sam2(Sartm(ModelConfig(size='small'), 9), path)
+    torch.save({'weights': state}, path)
+    with pytest.raises(SartmError, match="one entry 'model'"):
+        checkpoints.load_sam2(model, path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(SartmError, match='cannot be read'):
+        checkpoints.load_sam2(model, path)
+    with pytest.raises(SartmError, match='nano has no SAM2 weights'):
+        checkpoints.load_sam2(Sartm(ModelConfig(), 9), path)
+
+
+def test_sam2_file_that_would_run_code_is_refused(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'executed'), 'w'))
+
+    path = tmp_path / 'evil.pt'
+    torch.save({'model': Payload()}, path)
+    with pytest.raises(SartmError, match='cannot be read'):
+        checkpoints.load_sam2(Sartm(ModelConfig(size='tiny'), 2), path)
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_label_space_checks():
+    with pytest.raises(SartmError, match='twice'):
+        LabelSpace('x', ('a', 'a'), ((0, 0, 0), (1, 1, 1)))
+    assert LabelSpace.from_dict(MFNET.to_dict()) == MFNET
+    palette = MFNET.palette()
+    assert palette.shape == (256, 3)
+    assert tuple(palette[2]) == MFNET.colors[2]
+    assert (palette[len(MFNET) :] == 255).all()
+
+
+def test_deployed_path_needs_nothing_that_only_training_does(saved):
+    """A process that predicts never imports what only training needs."""
+    code = (
+        'import sys, numpy as np\n'
+        'from sartm_model.inference.predictor import Predictor\n'
+        f'p = Predictor({str(saved)!r}, device="cpu")\n'
+        'print(p.predict(np.zeros((32, 32, 3), np.uint8), None).labels.shape)\n'
+        'bad = {"peft", "open_clip", "torchvision", "transformers", "pytorch_lightning", "rclpy"}\n'
+        'bad &= set(sys.modules)\n'
+        'sys.exit(str(bad) if bad else 0)\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(np.zeros((32, 32)).shape)

@@ -1,0 +1,269 @@
+"""The network against `sam2` itself and against dense arithmetic, part by part."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+
+from sartm_model.config import ModelConfig
+from sartm_model.data.transforms import ThermalRange, scale_thermal
+from sartm_model.errors import SartmError
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.sartm import Sartm
+from sartm_model.models.sartm.encoder import build_image_encoder, sam2_config
+from sartm_model.models.sartm.lora import SplitQkv, merge_state
+
+# float32 sums of a few hundred terms, taken in another order.
+TOLERANCE = {'rtol': 1e-4, 'atol': 1e-5}
+
+
+def nano(num_classes: int = 5, seed: int = 0, **config: object) -> Sartm:
+    torch.manual_seed(seed)
+    return Sartm(ModelConfig(**config), num_classes).eval()  # type: ignore[arg-type]
+
+
+def wake_adapters(model: Sartm) -> None:
+    """Give LoRA's B matrices, which start at zero, values that matter."""
+    for name, parameter in model.named_parameters():
+        if 'lora_B' in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+
+
+def pair(height: int = 64, width: int = 96, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    rgb = torch.randn(batch, 3, height, width, generator=generator)
+    return rgb, torch.randn(batch, 1, height, width, generator=generator)
+
+
+@pytest.fixture(scope='module')
+def sam2_tiny(tmp_path_factory):
+    """SAM2's own tiny model with random weights, and ours loaded from its file."""
+    torch.manual_seed(3)
+    reference = instantiate(sam2_config('tiny').model).eval()
+    path = tmp_path_factory.mktemp('sam2') / 'sam2.1_hiera_tiny.pt'
+    torch.save({'model': reference.state_dict()}, path)
+    ours = Sartm(ModelConfig(size='tiny'), 9).eval()
+    checkpoints.load_sam2(ours, path)
+    return reference, ours, path
+
+
+@torch.no_grad()
+def test_rgb_features_equal_sam2_forward_image_while_lora_is_zero(sam2_tiny):
+    reference, ours, _ = sam2_tiny
+    rgb, _ = pair(96, 160)
+    fine, middle, coarse = reference.forward_image(rgb)['backbone_fpn']
+    pyramid = ours.encoder({'rgb': rgb})['rgb']
+    torch.testing.assert_close(pyramid.sfm, coarse, **TOLERANCE)
+    torch.testing.assert_close(pyramid.ifp, middle, **TOLERANCE)
+    torch.testing.assert_close(pyramid.ffp, fine, **TOLERANCE)
+
+
+@torch.no_grad()
+def test_mask_decoder_equals_sam2s_on_the_same_maps(sam2_tiny):
+    """Class k starts from SAM2's mask token k mod 4, so four of our logits are SAM2's masks."""
+    reference, ours, _ = sam2_tiny
+    fused = ours.encoder({'rgb': pair(64, 64)[0]})['rgb']
+    decoder, prompts = reference.sam_mask_decoder, reference.sam_prompt_encoder
+    four = Sartm(ModelConfig(size='tiny'), 4).eval()
+    checkpoints.load_sam2(four, sam2_tiny[2])
+    decoder.pred_obj_scores = False
+    masks, *_ = decoder.predict_masks(
+        image_embeddings=fused.sfm,
+        image_pe=prompts.pe_layer((4, 4))[None],
+        sparse_prompt_embeddings=torch.zeros(1, 0, 256),
+        dense_prompt_embeddings=prompts.no_mask_embed.weight[:, :, None, None],
+        repeat_image=False,
+        high_res_features=[fused.ffp, fused.ifp],
+    )
+    torch.testing.assert_close(four.mask_decoder(fused), masks, **TOLERANCE)
+
+
+@torch.no_grad()
+def test_lora_at_a_stage_transition_is_dense_on_all_of_q_and_v():
+    model = nano()
+    wake_adapters(model)
+    block = next(b for b in model.encoder.trunk.blocks if b.attn.dim_out != b.attn.dim)
+    qkv, d_in, d_out = block.attn.qkv, block.attn.dim, block.attn.dim_out
+    assert d_out == 2 * d_in
+    x = torch.randn(2, 3, 4, d_in)  # one row of the batch a modality
+    model.encoder.route.modalities = ('rgb', 'thermal')
+    out = qkv(x)
+    for index, name in enumerate(('rgb', 'thermal')):
+        for part, rows in (('q', slice(0, d_out)), ('v', slice(2 * d_out, 3 * d_out))):
+            layer = getattr(qkv, part)
+            a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+            dense = layer.base_layer.weight.double() + b.double() @ a.double()
+            wanted = x[index].double() @ dense.T + layer.base_layer.bias.double()
+            torch.testing.assert_close(out[index][..., rows].double(), wanted, **TOLERANCE)
+            assert ((b @ a).abs().sum(dim=1) > 0).all(), 'an output row was left without LoRA'
+        keys = x[index] @ qkv.k.weight.T + qkv.k.bias
+        torch.testing.assert_close(out[index][..., d_out : 2 * d_out], keys, **TOLERANCE)
+
+
+@torch.no_grad()
+def test_adapters_match_pefts_own_routing():
+    model = nano()
+    wake_adapters(model)
+    qkv = model.encoder.trunk.blocks[0].attn.qkv
+    assert isinstance(qkv, SplitQkv)
+    x = torch.randn(4, 5, 24)
+    model.encoder.route.modalities = ('rgb', 'thermal')
+    routed = qkv.q(x, adapter_names=['rgb', 'rgb', 'thermal', 'thermal'])
+    torch.testing.assert_close(qkv(x)[..., :24], routed, **TOLERANCE)
+
+
+def test_one_pass_trains_both_modalities_adapters():
+    model = nano().train()
+    # One pair lacks RGB and one thermal, so that the stand-ins are trained too.
+    output = model(*pair(batch=3), torch.tensor([[True, False], [False, True], [False, False]]))
+    (output.mask_logits.square().mean() + output.auxiliary_logits.square().mean()).backward()
+    for name, parameter in model.named_parameters():
+        if 'lora_B' in name:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('given', ['both', 'rgb', 'thermal'])
+def test_merged_equals_unmerged(given):
+    model = nano()
+    wake_adapters(model)
+    merged = Sartm(model.config, model.num_classes, merged=True).eval()
+    merged.load_state_dict(merge_state(model.state_dict(), model.config.modalities))
+    rgb, thermal = pair()
+    inputs = (None if given == 'thermal' else rgb, None if given == 'rgb' else thermal)
+    for folded in (False, True):
+        if folded:
+            before = sum(weight.numel() for weight in merged.parameters())
+            merged.encoder.fold()
+            assert sum(weight.numel() for weight in merged.parameters()) < before
+        for ours, theirs in zip(merged(*inputs)[:2], model(*inputs)[:2], strict=True):
+            torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+@torch.no_grad()
+def test_thermal_and_rgb_both_move_both_heads_and_calls_agree():
+    model = nano()
+    rgb, thermal = pair()
+    first, again = model(rgb, thermal), model(rgb, thermal)
+    other_thermal, other_rgb = model(rgb, -thermal), model(-rgb, thermal)
+    for head in ('mask_logits', 'auxiliary_logits'):
+        assert torch.equal(getattr(first, head), getattr(again, head))
+        for other in (other_thermal, other_rgb):
+            assert (getattr(first, head) - getattr(other, head)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_modalities_have_adapters_of_their_own():
+    """The same image through either adapter gives other features once the adapters differ."""
+    model = nano()
+    image, _ = pair()
+    same = model.encoder({'rgb': image, 'thermal': image})
+    torch.testing.assert_close(same['rgb'].sfm, same['thermal'].sfm, **TOLERANCE)
+    wake_adapters(model)
+    differ = model.encoder({'rgb': image, 'thermal': image})
+    assert (differ['rgb'].sfm - differ['thermal'].sfm).abs().max() > 1e-3
+    alone = model.encoder({'thermal': image})
+    torch.testing.assert_close(alone['thermal'].sfm, differ['thermal'].sfm, **TOLERANCE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('size', [(480, 640), (720, 1280), (600, 800), (65, 33)])
+def test_any_size_gives_logits_of_that_size(size):
+    output = nano(num_classes=3)(*pair(*size))
+    assert output.mask_logits.shape == output.auxiliary_logits.shape == (1, 3, *size)
+    assert torch.isfinite(output.mask_logits).all()
+
+
+def sampled_at(logits, places_h, places_w):
+    """Bilinear samples of `[B, K, h, w]` at places counted in its pixels, borders repeated."""
+    height, width = logits.shape[-2:]
+    y, x = (2 * places_h + 1) / height - 1, (2 * places_w + 1) / width - 1
+    grid = torch.stack(torch.meshgrid(y, x, indexing='ij')[::-1], dim=-1)
+    grid = grid.expand(len(logits), *grid.shape[-3:])
+    return F.grid_sample(logits, grid, padding_mode='border', align_corners=False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('size', [(128, 192), (97, 131), (150, 96)])
+def test_a_network_that_sees_less_gives_logits_of_the_images_size(size):
+    """Pixel (y, x) of the output lies at a quarter of its place in the smaller input."""
+    model = nano(input_scale=0.5, prediction='mask')
+    rgb, thermal = pair(*size)
+    small = tuple(round(length / 2) for length in size)
+    shrunk = [F.interpolate(x, size=small, mode='bilinear') for x in (rgb, thermal)]
+    padded = [F.pad(x, (0, -small[1] % 32, 0, -small[0] % 32)) for x in shrunk]
+    places = [(torch.arange(n) + 0.5) * s / n / 4 - 0.5 for n, s in zip(size, small, strict=True)]
+    logits = model.mask_decoder(model(*padded).fused)  # at a quarter of the padded input
+    expected = sampled_at(logits, *places).softmax(dim=1)
+    found = model.segment(rgb, thermal)
+    assert found.shape == (1, 5, *size)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('num_classes', [1, 2, 15])
+def test_any_number_of_classes(num_classes):
+    output = nano(num_classes)(*pair())
+    probabilities = nano(num_classes).probabilities(output)
+    assert probabilities.shape[1] == num_classes
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(1, 64, 96))
+
+
+@torch.no_grad()
+def test_dropped_modality_counts_as_missing():
+    """`absent` in a batch gives what leaving the modality out gives, sample by sample."""
+    model = nano()
+    rgb, thermal = pair(batch=3)
+    absent = torch.tensor([[False, True], [True, False], [False, False]])
+    mixed = model(rgb, thermal, absent).mask_logits
+    torch.testing.assert_close(mixed[:1], model(rgb[:1], None).mask_logits, **TOLERANCE)
+    torch.testing.assert_close(mixed[1:2], model(None, thermal[1:2]).mask_logits, **TOLERANCE)
+    torch.testing.assert_close(mixed[2:], model(rgb[2:], thermal[2:]).mask_logits, **TOLERANCE)
+
+
+def test_frozen_parts_of_a_sam2_size_are_sam2s(sam2_tiny):
+    _, ours, _ = sam2_tiny
+    frozen = {name for name, p in ours.named_parameters() if not p.requires_grad}
+    assert 'encoder.trunk.patch_embed.proj.weight' in frozen
+    assert 'mask_decoder.masks.transformer.layers.0.self_attn.q_proj.weight' in frozen
+    assert not any('lora_' in name or name.startswith('fusions.') for name in frozen)
+
+
+@pytest.mark.parametrize(
+    ('size', 'millions'), [('tiny', 27.2), ('small', 34.3), ('base_plus', 69.1), ('large', 212.7)]
+)
+def test_encoder_sizes_are_sam2s(size, millions):
+    parameters = sum(p.numel() for p in build_image_encoder(size).parameters())
+    assert parameters / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+def test_no_image_or_two_sizes_is_an_error():
+    model = nano()
+    rgb, thermal = pair()
+    with pytest.raises(SartmError, match='at least one modality'):
+        model(None, None)
+    with pytest.raises(SartmError, match='differ in size'):
+        model(rgb, thermal[..., :-1])
+    with pytest.raises(SartmError, match='input_scale'):
+        ModelConfig(input_scale=0)
+
+
+def test_thermal_scale_is_percentiles_with_a_guard_for_flat_frames():
+    ramp = torch.arange(0, 64 * 64, dtype=torch.float32).reshape(64, 64).to(torch.uint16)
+    scaled = scale_thermal(ramp, ThermalRange())
+    sampled = ramp.int().numpy()[::4, ::4].ravel()
+    assert (scaled[::4, ::4] < 0).float().mean() == pytest.approx(0.01, abs=0.005)
+    assert (scaled[::4, ::4] > 1).float().mean() == pytest.approx(0.01, abs=0.005)
+    assert len(sampled) == 256
+    noise = torch.randint(3000, 3004, (64, 64)).to(torch.uint16)
+    flat = scale_thermal(noise, ThermalRange())
+    assert (flat - 0.5).abs().max() < 0.05, 'sensor noise of a flat frame was stretched'
+    fixed = scale_thermal(
+        torch.tensor([[100, 150, 200]], dtype=torch.uint8).repeat(2, 1),
+        ThermalRange('fixed', 100, 200),
+    )
+    torch.testing.assert_close(fixed[0], torch.tensor([0.0, 0.5, 1.0]))

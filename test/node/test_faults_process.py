@@ -1,0 +1,181 @@
+"""Processes that die, stall or are told to end: cameras, a listener and the node itself."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+from faults import FAULTY, Exchange
+from faulty_network_node import FAULTS, HOLD_HEIGHT
+from lifecycle_msgs.srv import ChangeState
+from ros_helpers import (
+    QUICK,
+    Peer,
+    Process,
+    random_checkpoint,
+    running_node,
+    send_at_rate,
+    stamp_of,
+    wait_until,
+)
+
+HERE = Path(__file__).parents[1]
+CODES = {name: code for code, name in enumerate(FAULTS)}
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    return random_checkpoint(tmp_path_factory.mktemp('checkpoint'))
+
+
+@pytest.fixture
+def peer():
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+def test_cameras_that_are_killed_and_started_again(tmp_path, checkpoint, peer):
+    """Five times, by SIGKILL in full flow."""
+    with running_node(tmp_path, {'checkpoint': checkpoint}, QUICK) as node:
+        node.wait_for_output('active')
+        for life in range(5):
+            frame_id = f'life_{life}'
+            command = [sys.executable, str(HERE / 'camera_process.py'), frame_id]
+            cameras = Process(command, tmp_path / f'{frame_id}.log')
+            try:
+                cameras.wait_for_output('connected')
+
+                def of_this_life(wanted=frame_id):
+                    return [m for m in list(peer.labels) if m.header.frame_id == wanted]
+
+                wait_until(lambda of=of_this_life: len(of()) >= 10, f'labels of {frame_id}')
+                assert cameras.stop(signal.SIGKILL) == -signal.SIGKILL
+            finally:
+                cameras.end()
+        stamps = [stamp_of(msg) for msg in peer.labels]
+        assert stamps == sorted(set(stamps))
+        assert node.stop(signal.SIGINT) == 0
+        assert 'Traceback' not in node.output
+
+
+def test_a_listener_that_stalls_holds_nobody_up(tmp_path, checkpoint, peer):
+    """It is reliable and frozen by SIGSTOP; another one has all 90 labels, at 30 Hz."""
+    with running_node(tmp_path, {'checkpoint': checkpoint}, QUICK) as node:
+        node.wait_for_output('active')
+        command = [sys.executable, str(HERE / 'slow_listener.py')]
+        listener = Process(command, tmp_path / 'listener.log')
+        try:
+            peer.connect()
+            exchange = Exchange(peer)
+
+            def heard_again(before=''):
+                """Send until the listener writes something new."""
+                exchange.stream(1)
+                return listener.output != before
+
+            wait_until(heard_again, 'the listener to hear')
+            listener.send_signal(signal.SIGSTOP)
+            peer.labels.clear()
+            before = peer.status()
+            stamps = send_at_rate(peer, 90)
+            assert len(stamps) == 90
+            wait_until(lambda: len(of_90(peer)) == 90, '90 label images')
+            wait_until(lambda: peer.status()['pairs_out'] >= before['pairs_out'] + 90, 'the counts')
+            listener.send_signal(signal.SIGCONT)
+            heard = listener.output
+            wait_until(lambda: heard_again(heard), 'the listener to hear again')
+            assert node.stop(signal.SIGINT) == 0
+        finally:
+            listener.send_signal(signal.SIGCONT)
+            listener.end()
+
+
+def of_90(peer: Peer) -> set[int]:
+    """Stamps of the labels that have come."""
+    return {stamp_of(msg) for msg in list(peer.labels)}
+
+
+# The end in every state ---------------------------------------------------------------------------
+
+STATES = ('unconfigured', 'inactive', 'active', 'finalized', 'configuring', 'inferring')
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TRANSITIONS = {
+    'unconfigured': [],
+    'inactive': ['configure'],
+    'active': ['configure', 'activate'],
+    'finalized': ['configure', 'activate', 'shutdown'],
+}
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+@pytest.mark.parametrize('state', STATES)
+def test_a_signal_ends_the_node_and_leaves_nothing(tmp_path, checkpoint, peer, state, number):
+    parameters = {'checkpoint': checkpoint, 'autostart': state not in TRANSITIONS}
+    if state == 'configuring':
+        parameters['warm_up.height'] = HOLD_HEIGHT
+    with running_node(tmp_path, parameters, FAULTY) as node:
+        exchange = Exchange(peer)
+        for label in TRANSITIONS.get(state, ['configure']):
+            if state not in TRANSITIONS:
+                break
+            request = ChangeState.Request()
+            request.transition.label = label
+            assert peer.call(ChangeState, '/sartm/change_state', request).success
+        if state == 'configuring':
+            node.wait_for_output('holding')
+        elif state == 'unconfigured':
+            wait_until(lambda: peer.node.count_publishers('/sartm/transition_event'), 'the node')
+        elif state == 'inferring':
+            peer.connect()
+            exchange.send(code=CODES['hold'])
+            node.wait_for_output('holding')
+        shared = shared_memory(node.pid)
+        assert shared  # or nothing is tested
+        assert children(node.pid) == []
+        assert node.stop(number) == 0
+        assert [path for path in shared if path.exists()] == []
+        assert 'Traceback' not in node.output
+        if state == 'inferring':  # what was begun still comes out
+            exchange.labels()
+
+
+def test_a_signal_ends_the_pause_of_a_node_without_memory(tmp_path, checkpoint, peer):
+    with running_node(tmp_path, {'checkpoint': checkpoint}, FAULTY) as node:
+        node.wait_for_output('active')
+        peer.connect()
+        exchange = Exchange(peer)
+        exchange.stream(10, code=CODES['cuda_memory'])
+        node.wait_for_output('out of memory')
+        assert node.stop(signal.SIGTERM) == 0
+        assert 'Traceback' not in node.output
+
+
+def shared_memory(pid: int) -> list[Path]:
+    """Segments of /dev/shm that are a process's own: nobody else maps them."""
+    mine = mapped(pid)
+    others: set[Path] = set()
+    for folder in Path('/proc').glob('[0-9]*'):
+        if int(folder.name) != pid:
+            others |= mapped(int(folder.name))
+    return sorted(mine - others)
+
+
+def mapped(pid: int) -> set[Path]:
+    """Segments of Fast DDS in a process's memory; its ports belong to all of the domain."""
+    try:
+        text = Path(f'/proc/{pid}/maps').read_text()
+    except OSError:  # it has ended, or is not ours
+        return set()
+    return {Path(name) for name in re.findall(r'/dev/shm/fastrtps_[0-9a-f]{16}\w*', text)}
+
+
+def children(pid: int) -> list[str]:
+    """Process ids of a process's children."""
+    return Path(f'/proc/{pid}/task/{pid}/children').read_text().split()

@@ -1,0 +1,41 @@
+"""What the collector of garbage is spared, and that it is not spared for ever."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+from sartm_ros.node import memory
+
+
+class Ring:
+    """Kept alive by nothing but itself."""
+
+    def __init__(self) -> None:
+        self.ring = self
+
+
+def test_garbage_of_a_settled_process_goes_when_its_memory_is_given_back():
+    ring = Ring()
+    watched = weakref.ref(ring)
+    memory.settle()
+    try:
+        assert gc.get_freeze_count() > 0
+        del ring
+        gc.collect()
+        assert watched() is not None
+    finally:
+        memory.give_back()
+    assert gc.get_freeze_count() == 0
+    assert watched() is None
+
+
+def test_garbage_from_before_is_not_kept():
+    ring = Ring()
+    watched = weakref.ref(ring)
+    del ring
+    memory.settle()
+    try:
+        assert watched() is None
+    finally:
+        memory.give_back()

@@ -1,0 +1,81 @@
+"""Running out of memory: known by its error, and freed of what the failed run held."""
+
+from __future__ import annotations
+
+import weakref
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from sartm_ros.node.out_of_memory import free_memory, is_out_of_memory, next_pause_s
+
+ENORMOUS = 2**60
+"""Bytes; more than a process may address."""
+
+
+def torch_allocates():
+    torch.empty(ENORMOUS, dtype=torch.uint8)
+
+
+def numpy_allocates():
+    np.empty(ENORMOUS, np.uint8)
+
+
+@pytest.mark.parametrize('allocate', [torch_allocates, numpy_allocates])
+def test_a_real_allocation_that_fails_is_known(allocate):
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        allocate()
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB'),
+        RuntimeError('CUDA error: out of memory'),
+        RuntimeError('DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes'),
+        cv2.error('(-4:Insufficient memory) Failed to allocate 8 bytes'),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize('error', [RuntimeError('shape mismatch'), ValueError('memory format')])
+def test_other_errors_are_not(error):
+    assert not is_out_of_memory(error)
+
+
+def test_the_pauses_double_up_to_a_few_seconds():
+    pauses = [0.0]
+    for _ in range(7):
+        pauses.append(next_pause_s(pauses[-1]))
+    assert pauses[1:] == [0.25, 0.5, 1, 2, 4, 4, 4]
+
+
+def test_what_a_failed_run_held_is_let_go():
+    """Also what lay in the frames of an error that caused the error, which is still at hand."""
+    held = []
+
+    def inner():
+        activations = torch.zeros(8)
+        held.append(weakref.ref(activations))
+        raise MemoryError
+
+    def outer():
+        features = torch.zeros(8)
+        held.append(weakref.ref(features))
+        try:
+            inner()
+        except MemoryError as error:
+            raise RuntimeError('out of memory') from error
+
+    try:
+        outer()
+    except RuntimeError as error:
+        assert all(reference() is not None for reference in held)
+        free_memory(error)
+        assert [reference() for reference in held] == [None, None]

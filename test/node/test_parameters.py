@@ -1,0 +1,160 @@
+"""Parameters: their checks, their descriptors, and that what is read-only stays so."""
+
+from __future__ import annotations
+
+import array
+import math
+
+import numpy as np
+import pytest
+
+from sartm_model.errors import SartmError
+from sartm_ros.node import parameters
+from sartm_ros.node.parameters import NAMES, Parameters, changed, parse, seconds_to_ns, to_dict
+
+
+def test_nothing_given_gives_the_defaults():
+    assert parse({}) == Parameters()
+    assert parse(to_dict(Parameters())) == Parameters()
+
+
+def test_values_arrive_under_their_names():
+    values = {'sync.max_skew': 0.01, 'sync.reuse_thermal': True, 'device': 'cuda:1'}
+    result = parse(values)
+    assert (result.sync_max_skew_s, result.sync_reuse_thermal) == (0.01, True)
+    assert result.device == 'cuda:1'
+
+
+def test_an_integer_serves_as_a_float():
+    assert parse({'overlay.opacity': 1}).overlay_opacity == 1.0
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'expected'),
+    [
+        ('sync.max_skew', -0.1, '0 to 10'),
+        ('sync.max_skew', float('nan'), '0 to 10'),
+        ('sync.max_wait', 1e9, '0 to 10'),
+        ('sync.max_wait', '0.1', 'expected float'),
+        ('sync.queue_size', 1, '2 to 1000'),
+        ('sync.queue_size', 5.0, 'expected int'),
+        ('sync.queue_size', True, 'expected int'),
+        ('stall_after', 0.0, '0.05 to 60'),
+        ('thermal.on_stall', 'thermal_only', 'one of rgb_only, hold, drop'),
+        ('rgb.on_stall', 'hold', 'one of thermal_only, drop'),
+        ('thermal.smoothing', -0.5, '0 to 60'),
+        ('thermal.hold_at_most', -1.0, '0 to 60'),
+        ('sync.policy', 'closest', 'one of nearest, approximate, exact'),
+        ('autostart', 'yes', 'expected bool'),
+        ('precision', 'int4', 'one of auto, fp16, bf16, fp32'),
+        ('device', 'gpu', 'auto, cpu, cuda or cuda:N'),
+        ('device', 'cuda:', 'auto, cpu, cuda or cuda:N'),
+        ('checkpoint', '', 'is empty'),
+        ('rgb_topic', True, 'expected str'),
+        ('thermal.high', 70000, '0 to 65535'),
+        ('thermal.low', 255.0, 'less than thermal.high, 255'),
+        ('overlay.opacity', 1.01, '0 to 1'),
+        ('thermal_topic', '/camera/color/image_raw', 'another topic than rgb_topic'),
+        ('rgb_transport', 'theora', 'one of auto, raw, compressed'),
+        ('thermal.homography', '1 0 0', 'expected a list of numbers'),
+        ('thermal.homography', ['1'] * 9, 'expected a list of numbers'),
+        ('thermal.homography', [1.0] * 8, '8 numbers .* expected 9'),
+        ('thermal.homography', [math.nan] + [0.0] * 8, 'not finite'),
+        ('thermal.homography', [1, 2, 3, 2, 4, 6, 0, 0, 1], 'no inverse'),
+        ('thermal.homography', [-1, 0, 640, 0, 1, 0, 0, 0, 1], 'mirrors'),
+        ('thermal.homography', [1, 0, 0, 0, 1, 0, 1, 0, 0], 'last number'),
+        (
+            'thermal.homography',
+            [1, 0, 0, 0, 1, 0, 0.01, 0, 1],
+            'horizon .*640x480|640x480.*horizon',
+        ),
+    ],
+)
+def test_a_bad_value_names_its_parameter(name, value, expected):
+    with pytest.raises(SartmError, match=f'^parameter {name} .*{expected}'):
+        parse({name: value})
+
+
+def test_a_homography_is_kept_and_none_may_be_said_in_three_ways():
+    doubled = [2, 0, 0.5, 0, 2, 0.5, 0, 0, 1]
+    found = parameters.homography(parse({'thermal.homography': array.array('d', doubled)}))
+    np.testing.assert_array_equal(found, np.reshape(doubled, (3, 3)))
+    for nothing in ([1, 0, 0, 0, 1, 0, 0, 0, 1], [], None):
+        settings = changed(
+            parse({'thermal.homography': doubled}), [('thermal.homography', nothing)]
+        )
+        assert parameters.homography(settings) is None
+
+
+def test_the_horizon_is_judged_in_the_size_that_is_expected():
+    near = [1, 0, 0, 0, 1, 0, -0.001, 0, 1]
+    size = {'warm_up.width': 600, 'warm_up.height': 400}
+    parse({'thermal.homography': near, **size})  # u = x / (1 - 0.001 x) covers every u from 0
+    mirrored = [1, 0, 0, 0, 1, 0, 0.005, 0, 1]  # u = x / (1 + 0.005 x) stays below 200
+    with pytest.raises(SartmError, match='600x400'):
+        parse({'thermal.homography': mirrored, **size})
+    parse({'thermal.homography': mirrored, 'warm_up.width': 160, 'warm_up.height': 120})
+
+
+@pytest.mark.parametrize('policy', ['approximate', 'exact'])
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('sync.thermal_offset', 0.01),
+        ('sync.reuse_thermal', True),
+        ('rgb.on_stall', 'thermal_only'),
+    ],
+)
+def test_what_only_nearest_has_is_refused_elsewhere(policy, name, value):
+    with pytest.raises(SartmError, match=f'parameter {name} is set'):
+        parse({'sync.policy': policy, name: value})
+
+
+def test_run_time_changes():
+    result = changed(
+        Parameters(),
+        [('thermal.range', 'fixed'), ('thermal.low', 7000), ('thermal.high', 9000.0)],
+    )
+    assert (result.thermal_range, result.thermal_low, result.thermal_high) == ('fixed', 7000, 9000)
+    assert changed(result, [('use_sim_time', True)]) == result
+
+
+RUN_TIME = {
+    'sync.max_skew',
+    'thermal.range',
+    'thermal.low',
+    'thermal.high',
+    'thermal.homography',
+    'overlay.opacity',
+    'stall_after',
+    'rgb.on_stall',
+    'thermal.on_stall',
+    'thermal.hold_at_most',
+    'thermal.smoothing',
+}
+OTHER_VALUES = {bool: True, int: 3, float: 0.001, str: 'other', 'autostart': False}
+
+
+@pytest.mark.parametrize('name', sorted(set(NAMES) - RUN_TIME))
+def test_the_others_are_read_only_while_configured(name):
+    old = to_dict(Parameters())[name]
+    assert changed(Parameters(), [(name, old)]) == Parameters()
+    new = OTHER_VALUES.get(name, OTHER_VALUES[type(old)])
+    assert new != old
+    with pytest.raises(SartmError, match=f'parameter {name} is read-only while'):
+        changed(Parameters(), [('overlay.opacity', 0.9), (name, new)])
+
+
+def test_every_parameter_has_a_descriptor():
+    pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+    for name in NAMES:
+        descriptor = parameters.descriptor(name)
+        assert len(descriptor.description) > 20
+        assert (parameters.RUN_TIME in descriptor.additional_constraints) == (name in RUN_TIME)
+        value = to_dict(Parameters())[name]
+        assert len(descriptor.floating_point_range) == isinstance(value, float)
+        assert len(descriptor.integer_range) == (type(value) is int)
+
+
+def test_seconds_are_rounded_to_nanoseconds():
+    assert [seconds_to_ns(s) for s in (0.05, -0.000000001, 0.0)] == [50_000_000, -1, 0]

@@ -1,0 +1,124 @@
+"""Which thermal images are taken for frozen or flat, and which is held."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sartm_model.data.transforms import ThermalRange, scale_thermal
+from sartm_ros.node.stall_detection import StallDetector, _quantile, is_flat
+
+MS = 1_000_000
+AFTER = 300 * MS
+
+
+def live(seed: int, dtype=np.uint16) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 200, (48, 64)).astype(dtype)
+
+
+def states(watch, images, *, interval_ms=33, start_ms=0):
+    """What `look` says of images at a steady rate."""
+    stamps = [(start_ms + i * interval_ms) * MS for i in range(len(images))]
+    return [watch.look(im, t, AFTER) for im, t in zip(images, stamps, strict=True)]
+
+
+def test_live_images_are_ok():
+    assert set(states(StallDetector(), [live(i) for i in range(40)])) == {'ok'}
+
+
+def test_an_image_that_stays_the_same_is_frozen_until_it_changes():
+    watch = StallDetector()
+    images = [live(0)] + [live(1).copy() for _ in range(20)] + [live(2)]
+    found = states(watch, images, interval_ms=50)
+    # The second image is the first of the twenty: 300 ms after it begins the freeze.
+    assert found == ['ok'] * 7 + ['frozen'] * 14 + ['ok']
+
+
+def test_one_pixel_is_a_change():
+    images = [live(1) for _ in range(30)]
+    for index, image in enumerate(images):
+        image[5, 7] = index  # not one of those that are compared first
+    assert set(states(StallDetector(), images)) == {'ok'}
+
+
+def test_a_camera_that_sends_each_image_three_times_is_not_frozen():
+    """27 Hz on the wire of 9 Hz from the sensor."""
+    images = [live(i // 3) for i in range(81)]
+    assert set(states(StallDetector(), images, interval_ms=37)) == {'ok'}
+
+
+def test_one_message_that_serves_several_rgb_frames_is_not_frozen():
+    watch, image = StallDetector(), live(1)
+    assert {watch.look(image, 5 * MS, AFTER) for _ in range(100)} == {'ok'}
+
+
+def test_time_that_jumps_back_begins_anew():
+    watch = StallDetector()
+    assert states(watch, [live(1)] * 20)[-1] == 'frozen'
+    assert watch.look(live(1), 0, AFTER) == 'ok'
+
+
+def test_another_size_or_depth_is_another_image():
+    watch = StallDetector()
+    images = [live(1)] * 9 + [live(1)[:24]] + [live(1, np.uint8)[:24]] * 5
+    assert states(watch, images)[9:] == ['ok'] * 6
+
+
+@pytest.mark.parametrize(('dtype', 'least'), [(np.uint8, 8), (np.uint16, 64)])
+def test_flat_is_what_the_range_is_not_stretched_for(dtype, least):
+    """A ramp of just the least span is stretched to [0, 1]; below it is centred."""
+    for span, flat in ((least - 1, True), (least + 1, False)):
+        image = np.full((64, 64), 100, dtype)
+        image[:, 32:] += dtype(span)
+        assert is_flat(image) == flat
+        scaled = scale_thermal(torch.from_numpy(image.copy()), ThermalRange())
+        assert (float(scaled.max() - scaled.min()) < 0.999) == flat
+
+
+def test_a_flat_image_is_known_at_once_and_dead_pixels_do_not_hide_it():
+    watch = StallDetector()
+    rng = np.random.default_rng(0)
+    shutter = rng.integers(7000, 7020, (480, 640)).astype(np.uint16)
+    shutter[rng.integers(0, 480, 100), rng.integers(0, 640, 100)] = 0
+    assert states(watch, [live(0), shutter, live(2)]) == ['ok', 'flat', 'ok']
+
+
+@pytest.mark.parametrize('size', [(8, 8), (24, 32), (120, 160), (512, 640)])
+def test_small_sensors_are_judged_by_enough_pixels(size):
+    image = np.full(size, 7000, np.uint16)
+    assert is_flat(image)
+    image[-(size[0] // 4) :] += 500
+    assert not is_flat(image)
+
+
+def test_the_last_good_image_is_held_no_longer_than_it_may():
+    watch = StallDetector()
+    assert watch.held(0, 10**12) is None
+    good, flat = live(1), np.zeros((48, 64), np.uint8)
+    states(watch, [live(0), good, flat, flat], interval_ms=50)
+    assert watch.state == 'flat'
+    assert watch.miss() == watch.state == 'gap'
+    image, stamp = watch.held(150 * MS, 100 * MS)
+    assert image is good
+    assert stamp == 50 * MS
+    assert watch.held(151 * MS, 100 * MS) is None
+    assert watch.held(-51 * MS, 100 * MS) is None  # a bag that looped
+
+
+def test_a_frozen_image_is_as_old_as_its_first_copy():
+    watch, image = StallDetector(), live(1)
+    states(watch, [image] * 20, interval_ms=50)
+    assert watch.state == 'frozen'
+    assert watch.held(950 * MS, 950 * MS)[1] == 0
+    assert watch.held(950 * MS, 900 * MS) is None
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_quantiles_of_sorted_numbers_are_numpys(dtype):
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 3, 7, 100, 4800):
+        numbers = rng.integers(0, 256, size).astype(dtype)
+        for share in (0.0, 0.01, 0.5, 0.99, 1.0):
+            found = _quantile(np.sort(numbers), share)
+            assert found == pytest.approx(np.percentile(numbers, 100 * share), abs=1e-9)

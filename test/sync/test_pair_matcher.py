@@ -1,0 +1,487 @@
+"""The pair matcher against brute force, and the cases that go wrong in the field."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sartm_ros.sync.pair_matcher import Pair, PairMatcher
+
+MS = 1_000_000
+SECOND = 1000 * MS
+
+
+def feed(matcher, rgb, thermal, *, delay_rgb=0, delay_thermal=0, flush=True) -> list[Pair]:
+    """Give both streams' stamps in the order of arrival (stamp + delay); messages are the stamps.
+
+    A frame is also polled for when its deadline passes, as the node's timer does.
+    """
+    events = [(stamp + delay_rgb, 0, stamp) for stamp in rgb]
+    events += [(stamp + delay_thermal, 1, stamp) for stamp in thermal]
+    pairs = []
+    for now, topic, stamp in sorted(events):
+        while matcher.deadline_ns is not None and matcher.deadline_ns <= now:
+            pairs += matcher.poll(matcher.deadline_ns)
+        add = matcher.add_thermal if topic else matcher.add_rgb
+        pairs += add(stamp, stamp, now)
+    if flush:
+        while matcher.deadline_ns is not None:
+            pairs += matcher.poll(matcher.deadline_ns)
+    return pairs
+
+
+def stamps(pairs):
+    return [(pair.rgb, pair.thermal) for pair in pairs]
+
+
+def steady(hertz, seconds, start_ns=SECOND):
+    return [start_ns + round(i * SECOND / hertz) for i in range(int(seconds * hertz))]
+
+
+def unaccounted(matcher, rgb, thermal, served):
+    """Frames that were neither paired nor counted as dropped: (RGB, thermal)."""
+    dropped = {'rgb': 0, 'thermal': 0}
+    for reason, count in matcher.drops.items():
+        dropped[reason.split('_')[0]] += count
+    waiting = len(matcher._thermal.frames) - sum(f.used for f in matcher._thermal.frames)
+    return rgb - matcher.pairs - dropped['rgb'], thermal - served - dropped['thermal'] - waiting
+
+
+def nearest(value, candidates):
+    return min(candidates, key=lambda candidate: abs(candidate - value))
+
+
+def test_equal_stamps_are_paired_at_once():
+    matcher = PairMatcher(10 * MS, 100 * MS)
+    for stamp in steady(30, 3):
+        assert matcher.add_rgb(stamp, 'rgb', stamp) == []
+        (pair,) = matcher.add_thermal(stamp, 'thermal', stamp + 5)
+        assert pair == Pair('rgb', 'thermal', stamp, 0, stamp)
+    assert matcher.pairs == 90
+    assert not matcher.drops
+
+
+@pytest.mark.parametrize('phase_ms', [-14, -3, 3, 14])
+def test_a_partner_is_not_held_back_for_one_that_is_not_due(phase_ms):
+    """Once the rates are known a pair leaves with its later message, not a frame later."""
+    rgb = steady(30, 2)
+    thermal = [stamp + phase_ms * MS for stamp in rgb]
+    matcher = PairMatcher(20 * MS, 100 * MS)
+    feed(matcher, rgb, thermal, flush=False)
+    later = rgb[-1] + round(SECOND / 30)
+    calls = sorted([(later, matcher.add_rgb), (later + phase_ms * MS, matcher.add_thermal)])
+    first, second = (call(stamp, stamp, stamp) for stamp, call in calls)
+    assert first == []
+    assert stamps(second) == [(later, later + phase_ms * MS)]
+
+
+def test_thirty_and_nine_hertz_reach_the_least_skew_possible():
+    rgb, thermal = steady(30, 20), steady(9, 20, SECOND + 11 * MS)
+    matcher = PairMatcher(50 * MS, 200 * MS)
+    pairs = feed(matcher, rgb, thermal)
+    expected = [(nearest(t, rgb), t) for t in thermal]
+    assert stamps(pairs) == expected
+    assert unaccounted(matcher, len(rgb), len(thermal), len(pairs)) == (0, 0)
+
+
+def test_reuse_keeps_the_rgb_rate():
+    rgb, thermal = steady(30, 20), steady(9, 20, SECOND + 11 * MS)
+    matcher = PairMatcher(60 * MS, 200 * MS, reuse_thermal=True)
+    pairs = feed(matcher, rgb, thermal)
+    assert stamps(pairs) == [(r, nearest(r, thermal)) for r in rgb if r < thermal[-1] + 60 * MS]
+
+
+def test_reuse_never_releases_more_than_two_frames_at_once():
+    """The slot after the matcher holds one pair while one is worked on; a third would be lost."""
+    matcher = PairMatcher(60 * MS, 200 * MS, reuse_thermal=True)
+    feed(matcher, steady(30, 5), steady(9, 5), flush=False)
+    events = [(s, matcher.add_rgb) for s in steady(30, 10, 6 * SECOND)]
+    events += [(s, matcher.add_thermal) for s in steady(9, 10, 6 * SECOND + 7 * MS)]
+    assert max(len(add(s, s, s)) for s, add in sorted(events, key=lambda e: e[0])) <= 2
+
+
+def test_half_an_interval_apart_loses_no_frame_to_jitter():
+    """Two 30 Hz cameras 16.7 ms apart, jitter of +-2 ms: which neighbour is nearest alternates."""
+    rgb = steady(30, 20)
+    jitter_ms = (0, 2, -2, 1, -1, 2, 2, -2, 0, -2)
+    thermal = [
+        r + round(SECOND / 60) + jitter_ms[i % len(jitter_ms)] * MS for i, r in enumerate(rgb)
+    ]
+    matcher = PairMatcher(25 * MS, 100 * MS)
+    pairs = feed(matcher, rgb, thermal)
+    assert len(pairs) >= len(rgb) - 1
+    assert unaccounted(matcher, len(rgb), len(thermal), len(pairs)) == (0, 0)
+
+
+def test_a_lost_thermal_frame_does_not_shift_the_rest():
+    rgb = steady(30, 5)
+    thermal = [r + 3 * MS for i, r in enumerate(rgb) if i not in (50, 51, 90)]
+    matcher = PairMatcher(50 * MS, 100 * MS)
+    pairs = feed(matcher, rgb, thermal)
+    assert all(pair.skew_ns == 3 * MS for pair in pairs)
+    assert len(pairs) == len(thermal)
+    # The first of two in a row has no thermal frame within reach at all.
+    assert matcher.drops == {'rgb_partner_taken': 2, 'rgb_no_partner': 1}
+
+
+def test_a_lost_rgb_frame_does_not_shift_the_rest():
+    thermal = steady(30, 5)
+    rgb = [t + 3 * MS for i, t in enumerate(thermal) if i not in (50, 51, 90)]
+    matcher = PairMatcher(50 * MS, 100 * MS)
+    pairs = feed(matcher, rgb, thermal)
+    assert all(pair.skew_ns == -3 * MS for pair in pairs)
+    assert len(pairs) == len(rgb)
+    assert matcher.drops == {'thermal_unused': 3}
+
+
+@pytest.mark.parametrize('sign', [-1, 1])
+def test_max_skew_itself_is_allowed_and_one_nanosecond_more_is_not(sign):
+    for skew, expected in ((10 * MS, 1), (10 * MS + 1, 0)):
+        matcher = PairMatcher(10 * MS, 50 * MS)
+        pairs = feed(matcher, [SECOND], [SECOND + sign * skew, 2 * SECOND])
+        assert len(pairs) == expected
+
+
+def test_max_skew_may_change_at_run_time():
+    matcher = PairMatcher(5 * MS, 50 * MS)
+    assert feed(matcher, [SECOND], [SECOND + 8 * MS]) == []
+    matcher.max_skew_ns = 10 * MS
+    assert len(feed(matcher, [2 * SECOND], [2 * SECOND + 8 * MS])) == 1
+
+
+def test_waits_no_longer_than_max_wait():
+    matcher = PairMatcher(20 * MS, 40 * MS)
+    matcher.add_thermal(SECOND - 5 * MS, 'early', 0)
+    assert matcher.add_rgb(SECOND, 'rgb', 0) == []
+    assert matcher.deadline_ns == 40 * MS
+    assert matcher.poll(40 * MS - 1) == []
+    (pair,) = matcher.poll(40 * MS)
+    assert pair.thermal == 'early'
+    assert matcher.deadline_ns is None
+
+
+def test_waits_for_the_nearer_partner():
+    matcher = PairMatcher(20 * MS, 40 * MS)
+    matcher.add_thermal(SECOND - 5 * MS, 'early', 0)
+    assert matcher.add_rgb(SECOND, 'rgb', 0) == []
+    (pair,) = matcher.add_thermal(SECOND + 1 * MS, 'near', 3 * MS) or matcher.poll(40 * MS)
+    assert pair.thermal == 'near'
+
+
+def test_no_partner_in_time_is_told_from_no_partner_at_all():
+    matcher = PairMatcher(10 * MS, 40 * MS)
+    assert feed(matcher, [SECOND, 2 * SECOND], [SECOND + 20 * MS]) == []
+    assert matcher.drops['rgb_no_partner'] == 1
+    assert matcher.drops['rgb_timeout'] == 1
+
+
+def test_thermal_offset_is_added():
+    matcher = PairMatcher(5 * MS, 50 * MS, thermal_offset_ns=-120 * MS)
+    pairs = feed(matcher, steady(30, 2), steady(30, 2, SECOND + 121 * MS), delay_rgb=200 * MS)
+    assert len(pairs) == 60
+    assert {pair.skew_ns for pair in pairs} == {1 * MS}
+
+
+@pytest.mark.parametrize('stamp', [0, -1, -5 * SECOND])
+def test_messages_without_a_stamp_are_counted(stamp):
+    matcher = PairMatcher(10 * MS, 40 * MS, thermal_offset_ns=10 * SECOND)
+    assert matcher.add_rgb(stamp, 'rgb', 0) == matcher.add_thermal(stamp, 'thermal', 0) == []
+    assert matcher.drops == {'rgb_no_stamp': 1, 'thermal_no_stamp': 1}
+    assert matcher.deadline_ns is None
+
+
+def test_duplicates_and_overtaken_messages_are_counted():
+    matcher = PairMatcher(10 * MS, 40 * MS)
+    rgb, thermal = steady(30, 1), steady(30, 1)
+    pairs = []
+    for r, t in zip(rgb, thermal, strict=True):
+        for stamp in (r, r, r - 20 * MS):
+            pairs += matcher.add_rgb(stamp, stamp, r)
+        for stamp in (t, t, t - 20 * MS):
+            pairs += matcher.add_thermal(stamp, stamp, t)
+    assert stamps(pairs) == list(zip(rgb, thermal, strict=True))
+    # Below 100 ms late is overtaken; 30 of each kind and topic.
+    assert matcher.drops == {
+        f'{topic}_{reason}': 30
+        for topic in ('rgb', 'thermal')
+        for reason in ('duplicate', 'out_of_order')
+    }
+    assert matcher.resets == 0
+
+
+@pytest.mark.parametrize('lag_ms', [-60, 0, 60])
+def test_a_bag_that_loops_goes_on_after_each_jump(lag_ms):
+    """`lag_ms`: how much later than RGB the thermal stream comes to the jump."""
+    rgb, thermal = steady(30, 3), steady(30, 3, SECOND + 4 * MS)
+    lag, length = lag_ms * MS, 3 * SECOND
+    events = []
+    for loop in range(4):
+        events += [(loop * length + r, 'rgb', r) for r in rgb]
+        events += [(loop * length + t + lag, 'thermal', t) for t in thermal]
+    matcher = PairMatcher(20 * MS, 100 * MS)
+    pairs = []
+    for now, topic, stamp in sorted(events):
+        pairs += getattr(matcher, f'add_{topic}')(stamp, stamp, now)
+    pairs += matcher.poll(10 * length)
+    assert matcher.resets == 3
+    assert all(pair.skew_ns == 4 * MS for pair in pairs)
+    # What still waits at the jump is lost: its partner is on the other side.
+    assert len(pairs) >= 4 * 90 - 3 * 3
+    loops = [[]]
+    for before, after in pairwise([pairs[0], *pairs]):
+        if after.stamp_ns < before.stamp_ns:
+            loops.append([])
+        loops[-1].append(after)
+    assert len(loops) == 4
+
+
+def test_one_stamp_from_the_far_future_costs_a_few_frames_only():
+    rgb, thermal = steady(30, 4), steady(30, 4)
+    rgb[60] = 10**18
+    matcher = PairMatcher(20 * MS, 100 * MS)
+    pairs = []
+    for i, (r, t) in enumerate(zip(rgb, thermal, strict=True)):
+        now = i * 33 * MS
+        pairs += matcher.add_rgb(r, r, now) + matcher.add_thermal(t, t, now)
+    assert len(pairs) >= 112
+
+
+def test_memory_is_bounded_when_one_topic_is_silent():
+    matcher = PairMatcher(20 * MS, 10 * SECOND, queue_size=8)
+    for stamp in steady(30, 10):
+        matcher.add_thermal(stamp, stamp, stamp)
+        assert len(matcher._thermal.frames) <= 8
+    matcher = PairMatcher(20 * MS, 100 * SECOND, queue_size=8)
+    for stamp in steady(30, 10):
+        matcher.add_rgb(stamp, stamp, stamp)
+        assert len(matcher._rgb.frames) <= 8
+    assert matcher.drops == {'rgb_overflow': 292}
+
+
+def with_gaps(matcher, after_ms=300):
+    """Let either stream go out alone in the other's gaps."""
+    matcher.rgb_alone_after_ns = matcher.thermal_alone_after_ns = after_ms * MS
+    return matcher
+
+
+def test_rgb_goes_out_alone_in_a_gap_of_thermal_and_pairs_again_after_it():
+    rgb, thermal = steady(30, 6), steady(30, 6, SECOND + 2 * MS)
+    heard = [t for t in thermal if not 3 * SECOND < t < 5 * SECOND]
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS))
+    pairs = feed(matcher, rgb, heard)
+    back = next(t for t in heard if t > 4 * SECOND)  # its RGB frame has gone out before it came
+    assert {p.thermal for p in pairs} - {None} == set(heard) - {back}
+    alone = [p for p in pairs if p.thermal is None]
+    first = 3 * SECOND
+    # From 300 ms after the first that missed its partner; what then waits goes out as well.
+    assert [p.rgb for p in alone] == [r for r in rgb if first + 200 * MS < r < back]
+    assert all((p.stamp_ns, p.skew_ns, p.arrival_ns) == (p.rgb, 0, p.rgb) for p in alone)
+    assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(pairs))
+    # Until the gap was one, frames were lost as they are without the setting.
+    assert matcher.drops['rgb_timeout'] + matcher.drops['rgb_no_partner'] == len(rgb) - len(pairs)
+    assert matcher.pairs == len(pairs)
+
+
+def test_rgb_goes_out_alone_where_thermal_never_comes():
+    rgb = steady(30, 2)
+    pairs = feed(with_gaps(PairMatcher(10 * MS, 100 * MS)), rgb, [])
+    assert stamps(pairs) == [(r, None) for r in rgb if r > rgb[0] + 200 * MS]
+    assert feed(PairMatcher(10 * MS, 100 * MS), rgb, []) == []
+
+
+def test_thermal_goes_out_alone_in_a_gap_of_rgb_and_pairs_again_after_it():
+    rgb, thermal = steady(30, 6), steady(9, 6, SECOND + 2 * MS)
+    heard = [r for r in rgb if not 3 * SECOND < r < 5 * SECOND]
+    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS, thermal_offset_ns=5 * MS))
+    pairs = feed(matcher, heard, thermal)
+    alone = [p for p in pairs if p.rgb is None]
+    missed = [t for t in thermal if 3 * SECOND < t < 5 * SECOND]
+    # 300 ms at 9 Hz are the fourth frame that comes without RGB.
+    assert {p.thermal for p in alone} == set(missed[3:])
+    assert all((p.stamp_ns, p.skew_ns) == (p.thermal + 5 * MS, 0) for p in alone)
+    assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(pairs))
+    assert pairs[-1].rgb > 6.8 * SECOND
+    assert all(p.thermal is not None for p in pairs)  # RGB is faster, and thermal never in a gap
+
+
+def test_rgb_that_comes_back_earlier_than_thermal_has_gone_out_is_late():
+    matcher = with_gaps(PairMatcher(5 * MS, 100 * MS))
+    thermal = steady(30, 1)
+    pairs = feed(matcher, [], thermal)
+    last = pairs[-1].stamp_ns
+    assert (pairs[-1].rgb, last) == (None, thermal[-1])
+    assert matcher.add_rgb(last - 20 * MS, 'late', last) == []
+    assert matcher.drops['rgb_late'] == 1
+    assert matcher.add_rgb(last + 33 * MS, 'rgb', last + 33 * MS) == []
+    assert matcher.add_thermal(last + 34 * MS, 'thermal', last + 34 * MS) == []
+    (pair,) = matcher.poll(last + 133 * MS)
+    assert (pair.rgb, pair.thermal) == ('rgb', 'thermal')
+
+
+def test_a_bag_that_is_played_slowly_has_no_gaps():
+    rgb, thermal = steady(30, 4), steady(9, 4, SECOND + 2 * MS)
+    matcher = with_gaps(PairMatcher(60 * MS, SECOND, reuse_thermal=True))
+    pairs = []
+    for stamp, add in sorted(
+        [(r, matcher.add_rgb) for r in rgb] + [(t, matcher.add_thermal) for t in thermal],
+        key=lambda event: event[0],
+    ):
+        pairs += add(stamp, stamp, 20 * stamp)
+    assert len(pairs) > 100
+    assert all(p.thermal is not None for p in pairs)
+
+
+@pytest.mark.parametrize('first', ['rgb', 'thermal'])
+def test_a_pause_of_both_is_no_gap(first):
+    """A computer that stood still: the stream that comes back first is not alone."""
+    second = 'thermal' if first == 'rgb' else 'rgb'
+    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS))
+    pairs = []
+    for stamp in steady(30, 1) + steady(30, 1, 12 * SECOND):
+        pairs += getattr(matcher, f'add_{first}')(stamp, stamp, stamp)
+        pairs += getattr(matcher, f'add_{second}')(stamp, stamp, stamp + 9 * MS)
+    assert len(pairs) == 60
+    assert all(p.rgb == p.thermal for p in pairs)
+
+
+def test_clocks_that_differ_are_no_gap():
+    """Both come, but no pair can be made: that is for the diagnostics, not for RGB alone."""
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS))
+    assert feed(matcher, steady(30, 3), steady(30, 3), delay_rgb=5 * SECOND) != []
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS, thermal_offset_ns=90 * SECOND))
+    assert feed(matcher, steady(30, 3), steady(30, 3)) == []
+
+
+def test_a_loop_of_the_bag_in_a_gap_goes_on():
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS))
+    pairs, now = [], 0
+    for stamp in steady(30, 3) * 2:
+        now += 33 * MS
+        pairs += matcher.add_thermal(stamp, stamp, now)
+    assert matcher.resets == 1
+    assert len(pairs) == 2 * (90 - 9)  # each time anew the first 300 ms
+    # RGB comes back after it: its own jump, if it has one, is no other.
+    assert matcher.add_rgb(SECOND + 2970 * MS, 'rgb', now) == []
+
+
+gaps = st.lists(st.integers(1, 90), min_size=1, max_size=60)
+
+
+@given(
+    gaps,
+    gaps,
+    st.integers(0, 60),
+    st.integers(0, 80),
+    st.integers(0, 80),
+    st.integers(0, 100),
+    st.booleans(),
+)
+def test_promises_kept_for_any_streams(
+    rgb_gaps, thermal_gaps, skew, delay_rgb, delay_thermal, wait, reuse
+):
+    rgb = [SECOND + sum(rgb_gaps[: i + 1]) * MS for i in range(len(rgb_gaps))]
+    thermal = [SECOND + sum(thermal_gaps[: i + 1]) * MS for i in range(len(thermal_gaps))]
+    matcher = PairMatcher(skew * MS, wait * MS, reuse_thermal=reuse, queue_size=200)
+    delays = {'delay_rgb': delay_rgb * MS, 'delay_thermal': delay_thermal * MS}
+    pairs = feed(matcher, rgb, thermal, **delays)
+    assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(pairs))
+    assert all(abs(pair.skew_ns) <= skew * MS for pair in pairs)
+    assert all(pair.skew_ns == pair.thermal - pair.rgb for pair in pairs)
+    used = [pair.thermal for pair in pairs]
+    assert used == sorted(used)
+    if not reuse:
+        assert len(set(used)) == len(used)
+    assert unaccounted(matcher, len(rgb), len(thermal), len(set(used))) == (0, 0)
+
+
+@given(
+    gaps,
+    gaps,
+    st.integers(0, 60),
+    st.integers(0, 80),
+    st.integers(0, 80),
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.booleans(),
+)
+def test_promises_kept_where_streams_go_out_alone(
+    rgb_gaps, thermal_gaps, skew, delay_rgb, delay_thermal, wait, after, reuse
+):
+    rgb = [SECOND + sum(rgb_gaps[: i + 1]) * MS for i in range(len(rgb_gaps))]
+    thermal = [SECOND + sum(thermal_gaps[: i + 1]) * MS for i in range(len(thermal_gaps))]
+    matcher = PairMatcher(skew * MS, wait * MS, reuse_thermal=reuse, queue_size=200)
+    delays = {'delay_rgb': delay_rgb * MS, 'delay_thermal': delay_thermal * MS}
+    pairs = feed(with_gaps(matcher, after), rgb, thermal, **delays)
+    assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(pairs))
+    both = [p for p in pairs if p.rgb is not None and p.thermal is not None]
+    assert all(p.skew_ns == p.thermal - p.rgb and abs(p.skew_ns) <= skew * MS for p in both)
+    given_rgb = [p.rgb for p in pairs if p.rgb is not None]
+    assert len(set(given_rgb)) == len(given_rgb)
+    used = [p.thermal for p in pairs if p.thermal is not None]
+    assert used == sorted(used)
+    if not reuse:
+        assert len(set(used)) == len(used)
+    dropped = {'rgb': 0, 'thermal': 0}
+    for reason, count in matcher.drops.items():
+        dropped[reason.split('_')[0]] += count
+    waiting = sum(not frame.used for frame in matcher._thermal.frames)
+    assert len(rgb) == len(given_rgb) + dropped['rgb']
+    assert len(thermal) == len(set(used)) + dropped['thermal'] + waiting
+
+
+def jittered(draw, period_ms, count, start_ms):
+    """Intervals between one and 1.1 periods, in stamps of microseconds."""
+    stamp = SECOND + start_ms * MS
+    result = []
+    for _ in range(count):
+        stamp += draw(st.integers(period_ms * 1000, period_ms * 1100)) * 1000
+        result.append(stamp)
+    return result
+
+
+@st.composite
+def slow_thermal(draw):
+    rgb_ms = draw(st.integers(15, 40))
+    thermal_ms = rgb_ms * draw(st.integers(3, 5))
+    rgb = jittered(draw, rgb_ms, 60, draw(st.integers(0, 100)))
+    return rgb, jittered(draw, thermal_ms, 16, draw(st.integers(0, 100)))
+
+
+@settings(max_examples=60)
+@given(slow_thermal(), st.integers(1, 30))
+def test_a_slower_thermal_stream_meets_its_nearest_rgb_frames(streams, skew):
+    """Brute force: each thermal frame with the RGB frame nearest to it, where within max_skew.
+
+    Delivered in order of stamps and with time to wait, so that every decision is on full knowledge.
+    """
+    rgb, thermal = streams
+    pairs = feed(PairMatcher(skew * MS, SECOND, queue_size=100), rgb, thermal)
+    best = {(nearest(t, rgb), t) for t in thermal}
+    expected = {(r, t) for r, t in best if abs(r - t) <= skew * MS}
+    # Two RGB frames equally near to a thermal frame: either is right.
+    assert {abs(r - t) for r, t in stamps(pairs)} == {abs(r - t) for r, t in expected}
+    assert {t for _, t in stamps(pairs)} == {t for _, t in expected}
+
+
+@settings(max_examples=60)
+@given(slow_thermal(), st.integers(1, 100))
+def test_reuse_gives_every_rgb_frame_its_nearest_thermal_frame(streams, skew):
+    rgb, thermal = streams
+    matcher = PairMatcher(skew * MS, SECOND, reuse_thermal=True, queue_size=100)
+    pairs = feed(matcher, rgb, thermal)
+    expected = {r: abs(r - nearest(r, thermal)) for r in rgb}
+    expected = {r: distance for r, distance in expected.items() if distance <= skew * MS}
+    assert {pair.rgb: abs(pair.skew_ns) for pair in pairs} == expected
+
+
+@settings(max_examples=60)
+@given(slow_thermal(), st.integers(1, 10))
+def test_a_faster_thermal_stream_gives_every_rgb_frame_its_nearest(streams, skew):
+    thermal, rgb = streams
+    pairs = feed(PairMatcher(skew * MS, SECOND, queue_size=100), rgb, thermal)
+    expected = {r: abs(r - nearest(r, thermal)) for r in rgb}
+    expected = {r: distance for r, distance in expected.items() if distance <= skew * MS}
+    assert {pair.rgb: abs(pair.skew_ns) for pair in pairs} == expected

@@ -1,0 +1,25 @@
+"""A checkpoint of a nano network with random weights, for tests of what is around the network."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+
+from sartm_model.config import ModelConfig
+from sartm_model.labels import MFNET, LabelSpace
+from sartm_model.models.checkpoint import save
+from sartm_model.models.sartm import Sartm
+
+# Where other processes are busy, threads that wait for each other cost more than they save.
+torch.set_num_threads(1)
+
+
+def save_untrained(path: Path, label_space: LabelSpace = MFNET) -> Path:
+    """Write the checkpoint, the same at each call, and return its path."""
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter('ignore')
+        torch.manual_seed(0)
+        save(path, Sartm(ModelConfig(), len(label_space)), label_space, {'note': 'not trained'})
+    return path
