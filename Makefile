@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | bench | bench-gpu. Everything is installed in .venv of this folder.
+# make setup | demo | test | test-slow | lint | bench | bench-gpu. Everything is installed in .venv of this folder.
 #
 # Where a ROS 2 environment is sourced, its rclpy is used; elsewhere ROS comes as wheels.
 
@@ -26,7 +26,7 @@ NUMPY := numpy
 ROS_WHEELS := -r requirements/ros.txt
 endif
 
-.PHONY: setup demo test lint format bench bench-gpu clean
+.PHONY: setup demo test test-slow lint format bench bench-gpu clean
 
 setup: $(READY)
 
@@ -47,8 +47,14 @@ demo: setup
 	$(BIN)/python -m sartm_ros.demo.run --out demo_output --loop '$(LOOP)' \
 	  $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
 
+# Two workers, each with one thread of torch and a ROS domain of its own. The tests of a file stay
+# together, because they share its fixtures.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' --durations 10
+
+# One after another: these tests start processes that use every core.
+test-slow: setup
+	$(BIN)/python -m pytest -m slow --durations 10
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,21 +1,31 @@
-"""What every test shares: a quiet torch, and the real frames where they are at hand."""
+"""Settings and fixtures of all tests."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-# The images of the tests are small: a second thread waits for the first more than it helps, and
-# beside the processes that some tests start it waits for them too.
+# `make test` runs one process of tests on each core, so each gets one thread. Tests of what the CPU
+# engine does with several threads use the fixture `two_threads`.
 torch.set_num_threads(1)
 
-# A shell that starts the tests in its background leaves SIGINT ignored, and so would every process
-# that the tests start and end by it.
+# A shell that starts the tests in the background lets them ignore SIGINT. Child processes inherit
+# that, and several tests end their child processes with SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Give torch two threads, with which 'auto' selects the parallel CPU engine, for one test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='session')

@@ -12,9 +12,6 @@ from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.models.checkpoint import save
 from sartm_model.models.sartm import Sartm
 
-# Where other processes are busy, threads that wait for each other cost more than they save.
-torch.set_num_threads(1)
-
 
 def save_untrained(path: Path, label_space: LabelSpace = MFNET) -> Path:
     """Write the checkpoint, the same at each call, and return its path."""
