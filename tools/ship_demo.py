@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sartm_model.data.base import Frame
+from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import evaluate

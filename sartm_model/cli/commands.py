@@ -13,7 +13,7 @@ from sartm_model.utils.files import write_file
 from sartm_model.utils.text import format_names
 
 if TYPE_CHECKING:
-    from sartm_model.data.base import Frame
+    from sartm_model.data.frame import Frame
     from sartm_model.inference.onnx_predictor import OnnxPredictor
     from sartm_model.inference.predictor import Predictor
 
@@ -44,9 +44,9 @@ def evaluate(args: Namespace) -> None:
 
     from sartm_model.data.registry import open_dataset
     from sartm_model.evaluation.corruptions import CorruptedDataset
-    from sartm_model.evaluation.evaluate import Answer
+    from sartm_model.evaluation.evaluate import FramePrediction
     from sartm_model.evaluation.evaluate import evaluate as measure
-    from sartm_model.evaluation.test_time_augmentation import check_scales, probabilities
+    from sartm_model.evaluation.multi_scale_flip import check_scales, probabilities
     from sartm_model.inference.onnx_predictor import OnnxPredictor
 
     if args.report is not None:
@@ -70,16 +70,16 @@ def evaluate(args: Namespace) -> None:
             'an .onnx checkpoint gives no probabilities; leave --flip and --scales out'
         )
 
-    def answer(frame: Frame) -> Answer:
+    def answer(frame: Frame) -> FramePrediction:
         if isinstance(predictor, OnnxPredictor):
             given = predictor.predict(frame.rgb, frame.thermal, confidence=True)
             assert given.confidence is not None
-            return Answer(given.labels, given.confidence / np.float32(255))
+            return FramePrediction(given.labels, given.confidence / np.float32(255))
         found = probabilities(
             predictor, frame.rgb, frame.thermal, flip=args.flip, scales=args.scales
         )
         confidence, labels = found.max(dim=0)
-        return Answer(labels.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
+        return FramePrediction(labels.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
 
     named = ('checkpoint', 'dataset', 'split', 'modality', 'corruption', 'severity')
     settings = {

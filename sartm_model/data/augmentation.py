@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sartm_model.config import DataConfig
-from sartm_model.data.base import Frame
+from sartm_model.data.frame import Frame
 from sartm_model.data.sensor_faults import spoil_rgb, spoil_thermal
 from sartm_model.data.transforms import (
     ThermalRange,

@@ -1,40 +1,21 @@
-"""What a data set is here: a sequence of named, aligned RGB-thermal frames."""
+"""The interface of every data set: a sequence of named, aligned RGB-thermal frames."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
-
+from sartm_model.data.frame import Frame
 from sartm_model.labels import LabelSpace
-
-Condition = Literal['day', 'night']
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One aligned RGB-thermal pair.
-
-    Attributes:
-        name: the stem of its files; unique in its data set.
-        rgb: uint8 `[H, W, 3]`, or None where the data has no RGB.
-        thermal: uint8 or uint16 `[H, W]`, or None where the data has no thermal.
-        labels: uint8 `[H, W]` of class ids with 255 for 'not labelled', or None.
-        condition: 'day' or 'night' where the data tells.
-    """
-
-    name: str
-    rgb: np.ndarray | None
-    thermal: np.ndarray | None
-    labels: np.ndarray | None = None
-    condition: Condition | None = None
 
 
 class PairDataset(ABC):
-    """A finite, indexable set of frames; a frame is read or made when it is asked for."""
+    """A finite sequence of frames, each of which is read or generated when it is indexed.
+
+    Attributes:
+        label_space: the classes that the ids in the labels stand for.
+        names: the name of each frame; no two are equal.
+    """
 
     label_space: LabelSpace
     names: list[str]
@@ -44,7 +25,7 @@ class PairDataset(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Frame:
-        """The frame at `index`. Raises SartmError naming the file where one cannot be used."""
+        """Return the frame at `index`. Raises SartmError, naming the file, if one is unusable."""
 
     def __iter__(self) -> Iterator[Frame]:
         return (self[index] for index in range(len(self)))

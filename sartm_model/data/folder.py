@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sartm_model.data.base import Condition, Frame, PairDataset
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Condition, Frame
 from sartm_model.data.image_io import read_labels, read_rgb, read_rgbt, read_thermal
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET, LabelSpace

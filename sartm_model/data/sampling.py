@@ -14,7 +14,8 @@ from torch.utils.data import Dataset, Sampler
 
 from sartm_model.config import DataConfig, SourceConfig
 from sartm_model.data.augmentation import Sample, augment
-from sartm_model.data.base import Condition, PairDataset
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Condition
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sartm_model.data.base import Frame, PairDataset
+from sartm_model.data.base import PairDataset
 from sartm_model.data.folder import (
     FrameFiles,
     PairedFiles,
@@ -22,6 +22,7 @@ from sartm_model.data.folder import (
     images_in,
     split_folder,
 )
+from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_root
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.errors import SartmError

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sartm_model.data.base import Frame
+from sartm_model.data.frame import Frame
 from sartm_model.labels import IGNORE_ID, LabelSpace
 
 

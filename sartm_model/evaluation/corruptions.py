@@ -12,11 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from sartm_model.data.base import Frame, PairDataset
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
+from sartm_model.modalities import SELECTIONS
 
 SEVERITIES = (1, 2, 3, 4, 5)
-MODALITIES = ('both', 'rgb', 'thermal')
 
 # A value a severity.
 SHIFT = (0.005, 0.01, 0.02, 0.03, 0.05)  # of the width
@@ -177,8 +178,8 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def _check(modality: str, corruption: str | None, severity: int | None) -> None:
-    if modality not in MODALITIES:
-        raise SartmError(f'modality {modality!r}; expected {", ".join(MODALITIES)}')
+    if modality not in SELECTIONS:
+        raise SartmError(f'modality {modality!r}; expected {", ".join(SELECTIONS)}')
     if corruption is None:
         if severity is not None:
             raise SartmError(f'severity {severity} is given without a corruption; name one')

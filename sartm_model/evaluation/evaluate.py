@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sartm_model.data.base import Frame, PairDataset
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.boundary import BoundaryCounts
 from sartm_model.evaluation.calibration import Calibration
@@ -16,7 +17,7 @@ from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
 
 
-class Answer(NamedTuple):
+class FramePrediction(NamedTuple):
     """What is predicted for a frame, at the size of its labels.
 
     Attributes:
@@ -38,18 +39,18 @@ class MetricAccumulator:
         self.calibration = Calibration()
         self.frame_miou: dict[str, float | None] = {}
 
-    def update(self, name: str, answer: Answer | np.ndarray, truth: np.ndarray) -> None:
+    def update(self, name: str, answer: FramePrediction | np.ndarray, truth: np.ndarray) -> None:
         """Count the answer to the frame `name`, or its labels alone: see `evaluate`.
 
         Raises SartmError where it does not fit the true ids, `[H, W]`.
         """
-        labels = answer.labels if isinstance(answer, Answer) else answer
+        labels = answer.labels if isinstance(answer, FramePrediction) else answer
         confusion = ConfusionMatrix(len(self.label_space))
         confusion.update(labels, truth)
         self.frame_miou[name] = metrics(confusion, self.label_space)['miou_present']
         self.confusion.add(confusion)
         self.boundary.update(labels, truth)
-        if isinstance(answer, Answer):
+        if isinstance(answer, FramePrediction):
             self.calibration.update(labels, answer.confidence, truth)
 
     def add(self, other: MetricAccumulator) -> None:
@@ -70,7 +71,7 @@ class MetricAccumulator:
 
 
 def evaluate(
-    predict: Callable[[Frame], Answer | np.ndarray], dataset: PairDataset
+    predict: Callable[[Frame], FramePrediction | np.ndarray], dataset: PairDataset
 ) -> dict[str, Any]:
     """The figures of a data set, and the same under 'day' and 'night' where the frames tell which
     they are.

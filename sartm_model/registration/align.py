@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sartm_model.data.base import Frame, PairDataset
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_model.registration.checkerboard import corner_pairs, parse_pattern
 from sartm_model.registration.clicks import click_pairs

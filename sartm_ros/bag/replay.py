@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.evaluate import Answer, MetricAccumulator
+from sartm_model.evaluation.evaluate import FramePrediction, MetricAccumulator
 from sartm_model.inference.onnx_predictor import OnnxPredictor
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import IGNORE_ID, LabelSpace
@@ -215,9 +215,9 @@ def _counted(done: Predicted, label_space: LabelSpace) -> MetricAccumulator | No
     prediction = done.prediction
     if done.truth is None:
         return None
-    answer: Answer | np.ndarray = prediction.labels
+    answer: FramePrediction | np.ndarray = prediction.labels
     if prediction.confidence is not None:
-        answer = Answer(prediction.labels, prediction.confidence / np.float32(255))
+        answer = FramePrediction(prediction.labels, prediction.confidence / np.float32(255))
     tally = MetricAccumulator(label_space)
     try:
         tally.update(str(done.pair.stamp_ns), answer, done.truth)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sartm_model.data.base import Frame
+from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_ros.bag.reading import (
     IMAGE_TYPE,

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from sartm_model.cli.commands import to_json
-from sartm_model.data.base import Frame
 from sartm_model.data.folder import FolderPairs
+from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render_sequence
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics

@@ -11,7 +11,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_typestore
 
-from sartm_model.data.base import Frame
+from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_ros.bag.reading import (
     LABELS_TOPIC,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 
-from sartm_model.data.base import Frame
+from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_ros.bag.reading import LABELS_TOPIC, RGB_TOPIC, THERMAL_TOPIC
 from sartm_ros.bag.writing import START_NS, Faults, parse_freeze, write_bag

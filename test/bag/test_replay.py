@@ -17,11 +17,12 @@ from PIL import Image
 from rosbags.typesys import Stores, get_typestore
 from untrained_checkpoint import save_untrained
 
-from sartm_model.data.base import Frame, PairDataset
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render_sequence
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.evaluate import Answer, evaluate
-from sartm_model.evaluation.test_time_augmentation import probabilities
+from sartm_model.evaluation.evaluate import FramePrediction, evaluate
+from sartm_model.evaluation.multi_scale_flip import probabilities
 from sartm_model.inference.predictor import Prediction, Predictor
 from sartm_model.labels import MFNET
 from sartm_ros.bag.reading import (
@@ -227,9 +228,9 @@ def test_the_metrics_are_those_of_an_evaluation(tmp_path):
     bag = tmp_path / 'bag'
     write_bag(frames, bag, storage='sqlite3')
 
-    def answer(frame: Frame) -> Answer:
+    def answer(frame: Frame) -> FramePrediction:
         confidence, labels = probabilities(predictor, frame.rgb, frame.thermal).max(dim=0)
-        return Answer(labels.byte().numpy(), confidence.numpy())
+        return FramePrediction(labels.byte().numpy(), confidence.numpy())
 
     expected = evaluate(answer, frames)
     replayed = replay(bag, predictor)['metrics']

@@ -7,7 +7,7 @@ import pytest
 
 from sartm_model.config import DataConfig
 from sartm_model.data.augmentation import Crop, augment, disturb
-from sartm_model.data.base import Frame
+from sartm_model.data.frame import Frame
 from sartm_model.data.sensor_faults import STALE_SHIFT, STALE_ZOOM, spoil_rgb, spoil_thermal
 from sartm_model.errors import SartmError
 

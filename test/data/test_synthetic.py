@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sartm_model.data.base import Frame
+from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.synthetic import SPLITS, SyntheticScenes, render, render_sequence
 from sartm_model.errors import SartmError

@@ -8,8 +8,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from sartm_model.cli.main import main as cli
-from sartm_model.data.base import Condition, Frame, PairDataset
+from sartm_model.cli.main import CORRUPTIONS as OFFERED
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Condition, Frame
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.corruptions import CORRUPTIONS, CorruptedDataset
 from sartm_model.labels import MFNET
@@ -55,7 +56,7 @@ def change(before, after, name):
 
 
 def test_the_command_offers_all_of_them():
-    assert tuple(CORRUPTIONS) == cli.CORRUPTIONS
+    assert tuple(CORRUPTIONS) == OFFERED
 
 
 @pytest.mark.parametrize('depth', DEPTHS)

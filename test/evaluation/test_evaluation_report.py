@@ -19,9 +19,10 @@ from PIL import Image
 from untrained_checkpoint import save_untrained
 
 from sartm_model.cli.main import main
-from sartm_model.data.base import Frame, PairDataset
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render
-from sartm_model.evaluation.evaluate import Answer, evaluate
+from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.evaluation.report.panels import best_and_worst
 from sartm_model.evaluation.report.report import write_report
 from sartm_model.labels import MFNET, LabelSpace
@@ -224,7 +225,7 @@ def test_names_cannot_write_html_and_what_is_missing_is_said(tmp_path):
     ])  # fmt: skip
 
     def predict(frame):
-        return Answer(np.array([[0, 255, 1, 0]], np.uint8), np.ones((1, 4), np.float32))
+        return FramePrediction(np.array([[0, 255, 1, 0]], np.uint8), np.ones((1, 4), np.float32))
 
     odd = {'checkpoint': '<i>x</i>.safetensors', 'modality': 'thermal', 'head': '<u>'}
     result = {**evaluate(predict, frames), 'settings': SETTINGS | odd}

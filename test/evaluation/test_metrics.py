@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from sartm_model.data.base import Frame, PairDataset
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.evaluate import Answer, evaluate
+from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import MFNET, LabelSpace
 
@@ -210,7 +211,7 @@ def test_evaluate_gives_boundaries_calibration_and_each_frame():
     ]
 
     def sure(_frame):
-        return Answer(np.array([[0, 1]], np.uint8), np.array([[0.5, 1.0]], np.float32))
+        return FramePrediction(np.array([[0, 1]], np.uint8), np.array([[0.5, 1.0]], np.float32))
 
     figures = evaluate(sure, Frames(frames))
     # 1D: both right. 2N: class 1 has 1 hit and 1 miss; class 0 is only predicted.

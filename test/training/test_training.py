@@ -13,7 +13,7 @@ import yaml
 
 from sartm_model.config import DataConfig, load_train_config
 from sartm_model.data.augmentation import augment
-from sartm_model.data.base import Frame
+from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.losses import ohem_cross_entropy

@@ -31,7 +31,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sartm_model.data.base import Condition, Frame, PairDataset
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Condition, Frame
 from sartm_model.data.synthetic.builder import build
 from sartm_model.data.synthetic.paint import paint
 from sartm_model.errors import SartmError

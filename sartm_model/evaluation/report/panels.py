@@ -9,8 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sartm_model.data.base import Frame, PairDataset
-from sartm_model.evaluation.evaluate import Answer
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Frame
+from sartm_model.evaluation.evaluate import FramePrediction
 from sartm_model.evaluation.report.page import class_name, percent, picture
 from sartm_model.labels import LabelSpace
 from sartm_model.utils.visualization import encode, false_color
@@ -20,7 +21,7 @@ PICTURE_WIDTH = 480  # pixels
 
 
 def best_and_worst_frames(
-    result: Mapping[str, Any], dataset: PairDataset, predict: Callable[[Frame], Answer]
+    result: Mapping[str, Any], dataset: PairDataset, predict: Callable[[Frame], FramePrediction]
 ) -> dict[str, str]:
     """The sections 'Best frames' and 'Worst frames' by their headings, each where there is one.
 

@@ -13,9 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sartm_model.data.base import Frame, PairDataset
+from sartm_model.data.base import PairDataset
+from sartm_model.data.frame import Frame
 from sartm_model.evaluation.boundary import TOLERANCE
-from sartm_model.evaluation.evaluate import Answer
+from sartm_model.evaluation.evaluate import FramePrediction
 from sartm_model.evaluation.metrics import MEANS
 from sartm_model.evaluation.report.curves import curves_svg
 from sartm_model.evaluation.report.page import class_name, figures, page, percent, shade
@@ -52,7 +53,7 @@ def write_report(
     folder: Path,
     result: Mapping[str, Any],
     dataset: PairDataset,
-    predict: Callable[[Frame], Answer],
+    predict: Callable[[Frame], FramePrediction],
 ) -> None:
     """Write `index.html` to `folder`, replacing an earlier one.
 

@@ -9,7 +9,7 @@ from PIL import Image
 from untrained_checkpoint import save_untrained
 
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.test_time_augmentation import probabilities
+from sartm_model.evaluation.multi_scale_flip import probabilities
 from sartm_model.inference.predictor import Predictor
 
 HEIGHT, WIDTH = 72, 100
