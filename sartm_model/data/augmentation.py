@@ -40,14 +40,14 @@ class Sample(NamedTuple):
         rgb: uint8 `[H, W, 3]`.
         thermal: float16 `[H, W]`, scaled to about [0, 1].
         labels: uint8 `[H, W]` of class ids, 255 where there is none.
-        absent: bool `[2]`, which modality the network is to do without.
+        drop_mask: bool `[2]`, true for a modality that the network is not given.
     """
 
     name: str
     rgb: Tensor
     thermal: Tensor
     labels: Tensor
-    absent: Tensor
+    drop_mask: Tensor
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """Of a batch: normalised RGB `[B, 3, H, W]` and thermal `[B, 1, H, W]`, float32."""
@@ -88,15 +88,15 @@ def disturb(crop: Crop, config: DataConfig, rng: np.random.Generator) -> Crop:
 
 def pack(name: str, crop: Crop, config: DataConfig, rng: np.random.Generator) -> Sample:
     """Tensors of a crop, and which modality is left out."""
-    absent = np.zeros(2, bool)
+    drop_mask = np.zeros(2, bool)
     if rng.random() < config.drop_modality:
-        absent[rng.integers(2)] = True
+        drop_mask[rng.integers(2)] = True
     return Sample(
         name,
         torch.from_numpy(crop.rgb),
         torch.from_numpy(crop.thermal.astype(np.float16)),
         torch.from_numpy(crop.labels),
-        torch.from_numpy(absent),
+        torch.from_numpy(drop_mask),
     )
 
 

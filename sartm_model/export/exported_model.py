@@ -162,10 +162,10 @@ class ExportedModel(nn.Module):
         widen = (min_span(bits == 8) - (high - low)).clamp_min(0) / 2
         return scale_between(thermal, torch.stack((low - widen, high + widen)))
 
-    def _heads(self, inputs: dict[str, Tensor], absent: Tensor | None) -> Tensor:
+    def _heads(self, inputs: dict[str, Tensor], drop_mask: Tensor | None) -> Tensor:
         """Logits `[1 or 2, K, h/4, w/4]` of the heads that the prediction is made of."""
         pyramids = self.encoder(inputs)
-        fused = Pyramid(*(self.model._fuse(level, pyramids, absent) for level in range(3)))
+        fused = Pyramid(*(self.model.fuse_level(level, pyramids, drop_mask) for level in range(3)))
         heads = {'mask': self.model.mask_decoder, 'auxiliary': self.model.auxiliary_head}
         chosen = self.model.config.prediction
         return torch.cat([head(fused) for n, head in heads.items() if chosen in ('mean', n)])

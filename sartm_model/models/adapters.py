@@ -21,7 +21,7 @@ from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sartm import Sartm
 from sartm_model.utils.files import write_file
 
-FORMAT = 'sartm-adapters-1'
+KIND = 'sartm-adapters'
 
 
 def extract(checkpoint: str | Path, out: Path) -> None:
@@ -42,7 +42,7 @@ def extract(checkpoint: str | Path, out: Path) -> None:
         )
     frozen = _frozen(checkpoints.build(loaded, merged=False))
     metadata = {
-        'format': FORMAT,
+        'format': f'{KIND}-{checkpoints.VERSION}',
         'model': json.dumps(to_dict(loaded.config)),
         'labels': json.dumps(loaded.label_space.to_dict()),
         'card': json.dumps(loaded.card),
@@ -58,7 +58,7 @@ def apply(adapters: Path, sam2_weights: Path, out: Path) -> None:
     Raises:
         SartmError: a file cannot be read, or the SAM2 file is not the one the run started from.
     """
-    loaded, sam2 = checkpoints.load_as(adapters, FORMAT)
+    loaded, sam2 = checkpoints.load_as(adapters, KIND)
     model = Sartm(loaded.config, len(loaded.label_space))
     checkpoints.load_sam2(model, sam2_weights)
     state = model.state_dict()

@@ -29,7 +29,20 @@ from sartm_model.models.sartm.lora import merge_state
 from sartm_model.utils.files import write_file
 from sartm_model.utils.text import first_line, format_names
 
-FORMAT = 'sartm-1'
+KIND = 'sartm'
+VERSION = 2
+
+_RENAMED_AFTER_VERSION_1 = {
+    'absent': 'missing_modality_embedding',
+    'enter_first': 'proj_in_first',
+    'enter_second': 'proj_in_second',
+    'leave_first': 'proj_out_first',
+    'leave_second': 'proj_out_second',
+    'widen_ifp': 'lateral_ifp',
+    'widen_ffp': 'lateral_ffp',
+    'classify': 'classifier',
+}
+"""Names of modules in files of version 1 and what they are called now."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ def save(path: Path, model: Sartm, label_space: LabelSpace, card: Mapping[str, A
     if model.merged:
         raise ValueError('a merged model cannot be trained further; save the one it was made from')
     metadata = {
-        'format': FORMAT,
+        'format': f'{KIND}-{VERSION}',
         'model': json.dumps(to_dict(model.config)),
         'labels': json.dumps(label_space.to_dict()),
         'card': json.dumps(dict(card)),
@@ -77,15 +90,24 @@ def load(checkpoint: str | Path) -> Checkpoint:
     Raises:
         SartmError: the file is missing, damaged, pickled, or not a checkpoint of SARTM.
     """
-    return load_as(resolve(checkpoint), FORMAT)[0]
+    return load_as(resolve(checkpoint), KIND)[0]
 
 
-def load_as(path: Path, format_: str) -> tuple[Checkpoint, dict[str, str]]:
-    """As `load`, of a file that says to be of `format_`; also gives its raw metadata."""
+def load_as(path: Path, kind: str) -> tuple[Checkpoint, dict[str, str]]:
+    """Read a file whose format is `kind`, of this version or an earlier one.
+
+    Returns:
+        The content, with the weights under their present names, and the metadata as it stands.
+
+    Raises:
+        SartmError: as `load`.
+    """
     with _open(path) as file:
         metadata = file.metadata() or {}
-        config, label_space, card = _read_metadata(path, metadata, format_)
+        config, label_space, card = _read_metadata(path, metadata, kind)
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if metadata['format'] == f'{kind}-1':
+        state = {_present_name(key): value for key, value in state.items()}
     return Checkpoint(path, config, label_space, card, state), metadata
 
 
@@ -109,7 +131,7 @@ def build(checkpoint: Checkpoint, *, merged: bool = True) -> Sartm:
     load_strictly(model, state, f'checkpoint {checkpoint.path}')
     if merged:
         assert isinstance(model.encoder, Encoder)
-        model.encoder.fold()
+        model.encoder.fuse_1x1_convs()
     return model.eval()
 
 
@@ -290,13 +312,19 @@ def _open(path: Path) -> Any:
         raise SartmError(f'checkpoint {path} {fault}; {expected}') from None
 
 
+def _present_name(key: str) -> str:
+    """The name today of a weight of a file of version 1."""
+    return '.'.join(_RENAMED_AFTER_VERSION_1.get(part, part) for part in key.split('.'))
+
+
 def _read_metadata(
-    path: Path, metadata: Mapping[str, str], format_: str
+    path: Path, metadata: Mapping[str, str], kind: str
 ) -> tuple[ModelConfig, LabelSpace, dict[str, Any]]:
-    if metadata.get('format') != format_:
+    if metadata.get('format') not in [f'{kind}-{version}' for version in range(1, VERSION + 1)]:
         raise SartmError(
-            f'checkpoint {path} has format {metadata.get("format")!r}; expected {format_!r}, as '
-            f'sartm train and sartm adapters write them'
+            f'checkpoint {path} has format {metadata.get("format")!r}; expected '
+            f"'{kind}-{VERSION}' or an earlier version of it, as sartm train and sartm adapters "
+            f'write them'
         )
     try:
         config = model_config_from_dict(json.loads(metadata['model']))

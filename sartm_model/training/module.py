@@ -97,11 +97,11 @@ class SartmTraining(pl.LightningModule):
 
     def training_step(self, batch: Sample, index: int) -> Tensor:
         """One batch: the sum of eq. 15."""
-        absent = batch.absent
+        drop_mask = batch.drop_mask
         if self.config.data.modality != 'both':
-            absent = torch.zeros_like(absent)
-            absent[:, 1 if self.config.data.modality == 'rgb' else 0] = True
-        output = self.model(*batch.inputs(), absent)
+            drop_mask = torch.zeros_like(drop_mask)
+            drop_mask[:, 1 if self.config.data.modality == 'rgb' else 0] = True
+        output = self.model(*batch.inputs(), drop_mask)
         terms = self._terms(output, batch.labels.long())
         weights = self.config.loss.weights._asdict()
         total = terms['mask'] + sum(weights[name] * terms[name] for name in terms if name != 'mask')

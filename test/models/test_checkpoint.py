@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from checkpoint_version_1 import write_version_1
 from safetensors.torch import load_file, save_file
 
 from sartm_model.config import ModelConfig
@@ -80,16 +81,35 @@ def test_flops_by_hand():
     assert checkpoints.count_flops(Toy(), 10, 16) == by_hand
 
 
+def test_a_file_of_version_1_is_read(tmp_path):
+    path = tmp_path / 'version_1.safetensors'
+    # Three embeddings, four projections a level with weight and bias, three layers of head 2.
+    assert write_version_1(checkpoints.resolve('demo'), path) == 3 + 3 * 4 * 2 + 3 * 2
+    now, before = checkpoints.load('demo'), checkpoints.load(path)
+    assert (before.config, before.label_space, before.card) == (
+        now.config,
+        now.label_space,
+        now.card,
+    )
+    assert before.state.keys() == now.state.keys()
+    assert all(torch.equal(before.state[name], value) for name, value in now.state.items())
+    checkpoints.build(before)
+
+
 def test_missing_and_unexpected_and_misshapen_weights_are_named(saved, tmp_path):
     def spoil(state):
-        state['auxiliary_head.classify.extra'] = torch.zeros(1)
-        del state['auxiliary_head.classify.bias']
-        state['absent.0'] = torch.zeros(2, 3)
+        state['auxiliary_head.classifier.extra'] = torch.zeros(1)
+        del state['auxiliary_head.classifier.bias']
+        state['missing_modality_embedding.0'] = torch.zeros(2, 3)
 
     path = rewrite(saved, tmp_path / 'spoiled.safetensors', spoil)
     with pytest.raises(SartmError) as caught:
         checkpoints.build(checkpoints.load(path))
-    for name in ('lacks auxiliary_head.classify.bias', 'classify.extra', 'absent.0 [2, 3]'):
+    for name in (
+        'lacks auxiliary_head.classifier.bias',
+        'classifier.extra',
+        'missing_modality_embedding.0 [2, 3]',
+    ):
         assert name in str(caught.value)
 
 

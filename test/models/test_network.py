@@ -138,7 +138,7 @@ def test_merged_equals_unmerged(given):
     for folded in (False, True):
         if folded:
             before = sum(weight.numel() for weight in merged.parameters())
-            merged.encoder.fold()
+            merged.encoder.fuse_1x1_convs()
             assert sum(weight.numel() for weight in merged.parameters()) < before
         for ours, theirs in zip(merged(*inputs)[:2], model(*inputs)[:2], strict=True):
             torch.testing.assert_close(ours, theirs, **TOLERANCE)
@@ -215,11 +215,11 @@ def test_any_number_of_classes(num_classes):
 
 @torch.no_grad()
 def test_dropped_modality_counts_as_missing():
-    """`absent` in a batch gives what leaving the modality out gives, sample by sample."""
+    """`drop_mask` in a batch gives what leaving the modality out gives, sample by sample."""
     model = nano()
     rgb, thermal = pair(batch=3)
-    absent = torch.tensor([[False, True], [True, False], [False, False]])
-    mixed = model(rgb, thermal, absent).mask_logits
+    drop_mask = torch.tensor([[False, True], [True, False], [False, False]])
+    mixed = model(rgb, thermal, drop_mask).mask_logits
     torch.testing.assert_close(mixed[:1], model(rgb[:1], None).mask_logits, **TOLERANCE)
     torch.testing.assert_close(mixed[1:2], model(None, thermal[1:2]).mask_logits, **TOLERANCE)
     torch.testing.assert_close(mixed[2:], model(rgb[2:], thermal[2:]).mask_logits, **TOLERANCE)

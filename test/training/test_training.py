@@ -78,7 +78,7 @@ def gradient_frame() -> Frame:
 
 def test_augmentation_moves_all_images_alike_and_colour_is_rgbs_alone():
     config = DataConfig(crop_height=64, crop_width=96, drop_modality=0.5)
-    seen_absent = set()
+    drop_masks = set()
     for seed in range(40):
         sample = augment(gradient_frame(), config, np.random.default_rng(seed))
         assert sample.rgb.shape == (64, 96, 3)
@@ -99,8 +99,8 @@ def test_augmentation_moves_all_images_alike_and_colour_is_rgbs_alone():
         valid = torch.from_numpy(inner[:, 1:] > 0)
         agree = sample.rgb[..., 0].int().diff(dim=1) * scaled.diff(dim=1)
         assert (agree[valid] >= -1e-3).all()
-        seen_absent.add(tuple(sample.absent.tolist()))
-    assert seen_absent == {(False, False), (True, False), (False, True)}
+        drop_masks.add(tuple(sample.drop_mask.tolist()))
+    assert drop_masks == {(False, False), (True, False), (False, True)}
 
 
 def test_outside_of_the_frame_the_images_are_mirrored_and_the_labels_ignored():

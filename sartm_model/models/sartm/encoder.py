@@ -79,14 +79,14 @@ class Encoder(nn.Module):
         chunks = [level.chunk(len(present)) for level in levels]
         return {name: Pyramid(*(chunk[i] for chunk in chunks)) for i, name in enumerate(present)}
 
-    def fold(self) -> None:
+    def fuse_1x1_convs(self) -> None:
         """Make one convolution of each lateral and the one that follows it, for inference.
 
         Both are 1x1 with nothing between them, and between them the map is widest.
         """
         _, _, middle, fine = self.laterals
-        self.laterals[2], self.conv_s1 = _joined(middle, self.conv_s1), nn.Identity()
-        self.laterals[3], self.conv_s0 = _joined(fine, self.conv_s0), nn.Identity()
+        self.laterals[2], self.conv_s1 = _compose_1x1(middle, self.conv_s1), nn.Identity()
+        self.laterals[3], self.conv_s0 = _compose_1x1(fine, self.conv_s0), nn.Identity()
 
     def _stages(self, images: Tensor) -> list[Tensor]:
         """Hiera's forward: the last map of each stage `[N, C_i, H / s, W / s]`, finest first.
@@ -125,18 +125,18 @@ class Encoder(nn.Module):
         return Pyramid(sfm, self.conv_s1(middle(at_8)), self.conv_s0(fine(at_4)))
 
 
-def _joined(first: nn.Module, second: nn.Module) -> nn.Conv2d:
+def _compose_1x1(first: nn.Module, second: nn.Module) -> nn.Conv2d:
     """Two 1x1 convolutions as one: W = W2 W1, b = W2 b1 + b2, computed in float64."""
     (w1, b1), (w2, b2) = (
         [weight.detach().double() for weight in layer.parameters()] for layer in (first, second)
     )
-    joined = nn.Conv2d(w1.shape[1], w2.shape[0], kernel_size=1)
+    composed = nn.Conv2d(w1.shape[1], w2.shape[0], kernel_size=1)
     weight = torch.einsum('oi,ij->oj', w2[..., 0, 0], w1[..., 0, 0])
     with torch.no_grad():
-        joined.weight.copy_(weight[..., None, None])
-        assert joined.bias is not None
-        joined.bias.copy_(w2[..., 0, 0] @ b1 + b2)
-    return joined.requires_grad_(False)
+        composed.weight.copy_(weight[..., None, None])
+        assert composed.bias is not None
+        composed.bias.copy_(w2[..., 0, 0] @ b1 + b2)
+    return composed.requires_grad_(False)
 
 
 def build_image_encoder(size: str) -> ImageEncoder:

@@ -92,11 +92,11 @@ class FeatureFusion(nn.Module):
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
-        self.enter_first = nn.Linear(channels, 2 * channels)
-        self.enter_second = nn.Linear(channels, 2 * channels)
+        self.proj_in_first = nn.Linear(channels, 2 * channels)
+        self.proj_in_second = nn.Linear(channels, 2 * channels)
         self.attention = CrossAttention(channels, heads)
-        self.leave_first = nn.Linear(2 * channels, channels)
-        self.leave_second = nn.Linear(2 * channels, channels)
+        self.proj_out_first = nn.Linear(2 * channels, channels)
+        self.proj_out_second = nn.Linear(2 * channels, channels)
         self.norm_first = nn.LayerNorm(channels)
         self.norm_second = nn.LayerNorm(channels)
         self.skip = nn.Conv2d(2 * channels, channels, kernel_size=1, bias=False)
@@ -114,11 +114,11 @@ class FeatureFusion(nn.Module):
         size = first.shape[-2:]
         x1 = first.flatten(2).transpose(1, 2)  # [B, N, C]
         x2 = second.flatten(2).transpose(1, 2)
-        residual1, query1 = self.enter_first(x1).relu().chunk(2, dim=-1)
-        residual2, query2 = self.enter_second(x2).relu().chunk(2, dim=-1)
+        residual1, query1 = self.proj_in_first(x1).relu().chunk(2, dim=-1)
+        residual2, query2 = self.proj_in_second(x2).relu().chunk(2, dim=-1)
         read1, read2 = self.attention(query1, query2)
-        x1 = self.norm_first(x1 + self.leave_first(torch.cat((residual1, read1), dim=-1)))
-        x2 = self.norm_second(x2 + self.leave_second(torch.cat((residual2, read2), dim=-1)))
+        x1 = self.norm_first(x1 + self.proj_out_first(torch.cat((residual1, read1), dim=-1)))
+        x2 = self.norm_second(x2 + self.proj_out_second(torch.cat((residual2, read2), dim=-1)))
         both = torch.cat((x1, x2), dim=-1).transpose(1, 2).unflatten(2, size)  # [B, 2C, h, w]
         return self.norm(self.skip(both) + self.mix(both))
 

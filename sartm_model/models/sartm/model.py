@@ -60,7 +60,7 @@ class Sartm(nn.Module):
         self.fusions = nn.ModuleList(
             CrossModalFusion(width, heads) for width, heads in zip(widths, (4, 2, 1), strict=True)
         )
-        self.absent = nn.ParameterList(
+        self.missing_modality_embedding = nn.ParameterList(
             torch.randn(len(config.modalities), width) * 0.02 for width in widths
         )
         mlp_dim = 256 if config.size == 'nano' else 2048
@@ -84,7 +84,7 @@ class Sartm(nn.Module):
         self,
         rgb: Tensor | None,
         thermal: Tensor | None,
-        absent: Tensor | None = None,
+        drop_mask: Tensor | None = None,
         size: tuple[int, int] | None = None,
     ) -> SartmOutput:
         """Segment a batch of aligned pairs.
@@ -92,49 +92,56 @@ class Sartm(nn.Module):
         Args:
             rgb: normalised `[B, 3, H, W]`, any H and W; None where there is no RGB image.
             thermal: normalised `[B, 1, H, W]` or `[B, 3, H, W]`, likewise.
-            absent: bool `[B, 2]`, true where a modality that was given is to count as absent
-                (modality dropout in training).
+            drop_mask: bool `[B, 2]`, true where a modality that was given is to be treated as
+                missing (modality dropout in training).
             size: `(H, W)` of the logits; that of the images where left out.
 
         Raises:
             SartmError: both are None, or their sizes differ.
         """
         input_size = _common_size(rgb, thermal)
-        fused = self.fused(rgb, thermal, absent)
+        fused = self.fused_maps(rgb, thermal, drop_mask)
         return SartmOutput(
             mask_logits=_to_size(self.mask_decoder(fused), input_size, size or input_size),
             auxiliary_logits=_to_size(self.auxiliary_head(fused), input_size, size or input_size),
             fused=fused,
         )
 
-    def fused(
-        self, rgb: Tensor | None, thermal: Tensor | None, absent: Tensor | None = None
+    def fused_maps(
+        self, rgb: Tensor | None, thermal: Tensor | None, drop_mask: Tensor | None = None
     ) -> Pyramid:
         """The fused maps of the images padded to multiples of 32; arguments as of `forward`."""
         images = dict(zip(self.config.modalities, (rgb, thermal), strict=True))
-        given = {name: _pad(_three_channels(x)) for name, x in images.items() if x is not None}
+        given = {
+            name: _pad(_repeat_to_three_channels(x)) for name, x in images.items() if x is not None
+        }
         pyramids = self.encoder(given)
         if self.runner is None:
-            return Pyramid(*(self._fuse(level, pyramids, absent) for level in range(3)))
+            return Pyramid(*(self.fuse_level(level, pyramids, drop_mask) for level in range(3)))
         (sfm, ifp), ffp = self.runner(
-            lambda: (self._fuse(0, pyramids, absent), self._fuse(1, pyramids, absent)),
-            lambda: self._fuse(2, pyramids, absent),
+            lambda: (
+                self.fuse_level(0, pyramids, drop_mask),
+                self.fuse_level(1, pyramids, drop_mask),
+            ),
+            lambda: self.fuse_level(2, pyramids, drop_mask),
         )
         return Pyramid(sfm, ifp, ffp)
 
-    def _fuse(self, level: int, pyramids: dict[str, Pyramid], absent: Tensor | None) -> Tensor:
-        """The fused map of a level; a learned vector stands in for an absent modality's map."""
+    def fuse_level(
+        self, level: int, pyramids: dict[str, Pyramid], drop_mask: Tensor | None
+    ) -> Tensor:
+        """The fused map of a level; a learned vector replaces a missing modality's map."""
         some_map = next(iter(pyramids.values()))[level]
         maps = []
         for index, name in enumerate(self.config.modalities):
-            stand_in = self.absent[level][index][None, :, None, None]
+            embedding = self.missing_modality_embedding[level][index][None, :, None, None]
             if name not in pyramids:
-                maps.append(stand_in.to(some_map.dtype).expand_as(some_map))
-            elif absent is None:
+                maps.append(embedding.to(some_map.dtype).expand_as(some_map))
+            elif drop_mask is None:
                 maps.append(pyramids[name][level])
             else:
-                gone = absent[:, index, None, None, None]
-                maps.append(torch.where(gone, stand_in, pyramids[name][level]))
+                is_dropped = drop_mask[:, index, None, None, None]
+                maps.append(torch.where(is_dropped, embedding, pyramids[name][level]))
         return self.fusions[level](*maps)
 
     def resize_input(self, image: Tensor) -> Tensor:
@@ -166,7 +173,7 @@ class Sartm(nn.Module):
         Returns:
             `[K, h, w]` of each head, and height and width of the input without its padding.
         """
-        fused = self.fused(rgb, thermal)
+        fused = self.fused_maps(rgb, thermal)
         heads = {'mask': self.mask_decoder, 'auxiliary': self.auxiliary_head}
         chosen = [heads[name] for name in HEADS[self.config.prediction]]
         if self.runner is not None and len(chosen) == 2:
@@ -197,7 +204,7 @@ class Sartm(nn.Module):
         return torch.stack(heads).mean(dim=0)
 
 
-def _three_channels(x: Tensor) -> Tensor:
+def _repeat_to_three_channels(x: Tensor) -> Tensor:
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
 
 
