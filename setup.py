@@ -57,5 +57,10 @@ setup(
             'sartm = sartm_model.cli.main:main',
             'sartm_node = sartm_ros.node.lifecycle_node:main',
         ],
+        # Verbs of the `sartm` command that are not part of sartm_model.
+        'sartm.verbs': [
+            'make-bag = sartm_ros.bag.cli:add_make_bag',
+            'replay = sartm_ros.bag.cli:add_replay',
+        ],
     },
 )

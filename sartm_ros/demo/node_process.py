@@ -31,7 +31,7 @@ def find_node() -> Path:
 
 def find_config(name: str) -> Path:
     """A file of `config/`: in the checkout, or where the package is installed."""
-    places = [Path(__file__).resolve().parent.parent, Path(sys.prefix) / 'share' / 'sartm_ros']
+    places = [Path(__file__).resolve().parents[2], Path(sys.prefix) / 'share' / 'sartm_ros']
     workspaces = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     places += [Path(w) / 'share' / 'sartm_ros' for w in workspaces if w]
     for place in places:

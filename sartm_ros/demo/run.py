@@ -7,6 +7,7 @@ what the node publishes becomes a contact sheet, an animation and a summary.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from sartm_model.cli.commands import to_json
 from sartm_model.data.folder import FolderPairs
 from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render_sequence
@@ -129,7 +129,7 @@ def run_demo(out: Path, sequence: Path | None, checkpoint: str, passes: int = 1)
         'rate_hz': RATE_HZ,
         **_summary(bag, recorded, recording, label_space),
     }
-    write_file(out / 'summary.json', to_json(summary) + '\n')
+    write_file(out / 'summary.json', json.dumps(summary, indent=2) + '\n')
     print('Drawing ...', flush=True)
     _draw(bag, recorded, recording, label_space, summary, out)
     return summary

@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from sartm_model.cli.main import CORRUPTIONS as OFFERED
+from sartm_model.cli.evaluate import CORRUPTIONS as OFFERED
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Condition, Frame
 from sartm_model.errors import SartmError

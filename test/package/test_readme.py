@@ -31,7 +31,7 @@ def test_every_document_and_the_parameters_are_linked():
 def test_the_verbs_it_shows_exist():
     shown = set(re.findall(r'^sartm ([a-z-]+)', README, re.MULTILINE))
     assert len(shown) >= 10
-    text = cli._parser().format_help()
+    text = cli.build_parser().format_help()
     assert [verb for verb in sorted(shown) if not re.search(rf'^ +{verb}\b', text, re.M)] == []
 
 

@@ -123,7 +123,7 @@ def test_two_processes_train_as_one_with_two_batches_a_step(tmp_path):
     expected = state_of(train(one, tmp_path / 'one'))
     two = write_config(tmp_path, steps=2, loss=loss, optim={'lr': 1e-3}, devices=2)
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
-    command += ['-m', 'sartm_model.cli.main', 'train', '--config', str(two), '--out']
+    command += ['-m', 'sartm_model.cli', 'train', '--config', str(two), '--out']
     done = subprocess.run(
         [*command, str(tmp_path / 'two'), 'data.val.frames=3'],
         env={**os.environ, 'OMP_NUM_THREADS': '1'},

@@ -1,0 +1,141 @@
+"""`sartm evaluate`: measure a checkpoint on a data set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sartm_model.cli.options import (
+    Verbs,
+    add_dataset,
+    add_json,
+    add_modality,
+    add_model,
+    add_verb,
+    open_predictor,
+)
+from sartm_model.cli.output import check_report_folder, emit_json
+from sartm_model.errors import SartmError
+
+if TYPE_CHECKING:
+    from sartm_model.data.frame import Frame
+    from sartm_model.evaluation.evaluate import FramePrediction
+
+# The names in `sartm_model.evaluation.corruptions`, which is not imported because it needs NumPy.
+CORRUPTIONS = (
+    'thermal_shift',
+    'thermal_noise',
+    'thermal_freeze',
+    'thermal_blackout',
+    'rgb_dark',
+    'rgb_glare',
+    'rgb_noise',
+)
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb and its options."""
+    verb = add_verb(
+        verbs,
+        'evaluate',
+        run,
+        'Measure a checkpoint on a data set. Gives IoU, boundary F1 and calibration error in\n'
+        'percent, as JSON, also by day and by night if the names of the frames say which.',
+        'sartm evaluate --dataset synthetic --split test --report report\n'
+        'sartm evaluate --checkpoint my.safetensors --dataset mfnet --root MFNet --split val\n'
+        '               --modality thermal --json val.json\n'
+        'sartm evaluate --dataset synthetic --split val --corruption thermal_shift --severity 3\n'
+        'sartm evaluate --dataset synthetic --split val --flip --scales 0.75 1 1.25 --head mask',
+    )
+    add_dataset(verb)
+    verb.add_argument(
+        '--split', metavar='NAME', required=True, help='train, val or test (MFNet: NAME.txt)'
+    )
+    add_modality(verb)
+    verb.add_argument(
+        '--corruption', choices=CORRUPTIONS, help='corrupt the images, the same way in every run'
+    )
+    verb.add_argument(
+        '--severity', type=int, choices=range(1, 6), help='of the corruption, from 1 to 5'
+    )
+    verb.add_argument(
+        '--head',
+        choices=('mean', 'mask', 'auxiliary'),
+        help="the mean of both heads, or one alone (default: the checkpoint's setting)",
+    )
+    verb.add_argument(
+        '--flip', action='store_true', help='average with the prediction of the mirrored images'
+    )
+    verb.add_argument(
+        '--scales',
+        metavar='S',
+        type=float,
+        nargs='+',
+        default=[1.0],
+        help='average over the images at these factors of their size (default: 1)',
+    )
+    verb.add_argument(
+        '--report', metavar='DIR', type=Path, help='write an HTML page to this folder'
+    )
+    add_json(verb)
+    add_model(verb)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the metrics of a checkpoint on a split, and write the report."""
+    import numpy as np
+    import torch
+
+    from sartm_model.data.registry import open_dataset
+    from sartm_model.evaluation.corruptions import CorruptedDataset
+    from sartm_model.evaluation.evaluate import FramePrediction, evaluate
+    from sartm_model.evaluation.multi_scale_flip import check_scales, probabilities
+    from sartm_model.inference.onnx_predictor import OnnxPredictor
+
+    if args.report is not None:
+        check_report_folder(args.report)
+    check_scales(args.scales)
+    dataset = CorruptedDataset(
+        open_dataset(args.dataset, args.root, args.split),
+        modality=args.modality,
+        corruption=args.corruption,
+        severity=args.severity,
+    )
+    predictor = open_predictor(args)
+    if predictor.label_space.classes != dataset.label_space.classes:
+        raise SartmError(
+            f'checkpoint {args.checkpoint} knows the classes of {predictor.label_space.name!r}, '
+            f'but {args.dataset} has those of {dataset.label_space.name!r}'
+        )
+    if isinstance(predictor, OnnxPredictor) and (args.flip or args.scales != [1.0]):
+        raise SartmError(
+            'an .onnx checkpoint gives no probabilities; leave --flip and --scales out'
+        )
+
+    def predict(frame: Frame) -> FramePrediction:
+        if isinstance(predictor, OnnxPredictor):
+            given = predictor.predict(frame.rgb, frame.thermal, confidence=True)
+            assert given.confidence is not None
+            return FramePrediction(given.labels, given.confidence / np.float32(255))
+        found = probabilities(
+            predictor, frame.rgb, frame.thermal, flip=args.flip, scales=args.scales
+        )
+        confidence, labels = found.max(dim=0)
+        return FramePrediction(labels.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
+
+    named = ('checkpoint', 'dataset', 'split', 'modality', 'corruption', 'severity')
+    settings = {
+        **{name: getattr(args, name) for name in named},
+        'head': predictor.head,
+        'flip': args.flip,
+        'scales': args.scales,
+        'device': str(predictor.device),
+        'precision': predictor.precision,
+    }
+    result = {**evaluate(predict, dataset), 'settings': settings}
+    emit_json(result, args.json)
+    if args.report is not None:
+        from sartm_model.evaluation.report.report import write_report
+
+        write_report(args.report, result, dataset, predict)

@@ -1,0 +1,69 @@
+"""`sartm export`: write a checkpoint as an ONNX file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sartm_model.cli.options import Verbs, add_modality, add_size, add_verb
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb and its options."""
+    verb = add_verb(
+        verbs,
+        'export',
+        run,
+        'Write a checkpoint for other runtimes. The file is ONNX, for ONNX Runtime, for\n'
+        '--checkpoint and for the node. It takes images as cameras give them and gives labels and\n'
+        'confidence; preprocessing and postprocessing are part of it.',
+        'sartm export --checkpoint demo --out demo.onnx\n'
+        'sartm export --checkpoint my.safetensors --height 720 --width 1280 --out my.onnx\n'
+        'sartm export --checkpoint my.safetensors --thermal-type uint16 --thermal-size 512 640\n'
+        '             --thermal-range 28000 32000 --out my.onnx',
+    )
+    verb.add_argument(
+        '--checkpoint', metavar='F', default='demo', help='.safetensors (default: %(default)s)'
+    )
+    verb.add_argument('--out', metavar='FILE', type=Path, required=True, help='.onnx file to write')
+    add_size(verb, 'the images')
+    add_modality(verb)
+    verb.add_argument(
+        '--thermal-size',
+        metavar=('H', 'W'),
+        type=int,
+        nargs=2,
+        help='of thermal beside RGB (default: that of RGB)',
+    )
+    verb.add_argument('--thermal-type', choices=('uint8', 'uint16'), default='uint8')
+    verb.add_argument(
+        '--thermal-range',
+        metavar=('LOW', 'HIGH'),
+        type=float,
+        nargs=2,
+        help="counts shown as 0 and as 1 (default: each image's percentiles)",
+    )
+    verb.add_argument(
+        '--precision', choices=('fp32', 'fp16'), default='fp32', help='of the network'
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the file and print its size."""
+    from sartm_model.export.exported_model import ExportConfig
+    from sartm_model.export.onnx_export import export_onnx
+
+    sizes = {'height': args.height, 'width': args.width}
+    if args.thermal_size:
+        sizes['thermal_height'], sizes['thermal_width'] = args.thermal_size
+    config = ExportConfig(
+        **sizes,
+        modality=args.modality,
+        thermal_type=args.thermal_type,
+        thermal_range=('fixed', *args.thermal_range)
+        if args.thermal_range
+        else ExportConfig.thermal_range,
+        precision=args.precision,
+    )
+    export_onnx(args.checkpoint, args.out, config)
+    print(f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB')

@@ -1,0 +1,129 @@
+"""Options that several verbs share, and what is made of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sartm_model.modalities import SELECTIONS
+
+if TYPE_CHECKING:
+    from sartm_model.inference.onnx_predictor import OnnxPredictor
+    from sartm_model.inference.predictor import Predictor
+
+Verbs = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+
+# `sartm_model.data.registry.NAMES`, which is not imported because it needs NumPy.
+DATASETS = ('mfnet', 'pst900', 'fmb', 'synthetic')
+
+
+def add_verb(
+    verbs: Verbs,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    description: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    """Add a verb to the command.
+
+    Args:
+        verbs: the verbs of the command.
+        name: what the user types.
+        run: called with the parsed arguments; what it returns is the exit status (None: 0).
+        description: opens the help of the verb; its first sentence stands in the list of verbs.
+        examples: command lines, one a line.
+    """
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=description.split('.')[0],
+        description=description,
+        epilog='examples:\n' + '\n'.join(f'  {line}' for line in examples.splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.set_defaults(run=run)
+    return verb
+
+
+def add_model(verb: argparse.ArgumentParser) -> None:
+    """Add the options that `open_predictor` reads."""
+    verb.add_argument(
+        '--checkpoint',
+        metavar='F',
+        default='demo',
+        help="a .safetensors checkpoint, an .onnx file of sartm export, or 'demo' for the "
+        'checkpoint that comes with the package (default: %(default)s)',
+    )
+    verb.add_argument(
+        '--device',
+        default='auto',
+        help="'cpu', 'cuda' or 'cuda:N' (default: %(default)s, a GPU if there is one)",
+    )
+    verb.add_argument(
+        '--precision',
+        choices=('auto', 'fp32', 'fp16', 'bf16'),
+        default='auto',
+        help='of the network (default: %(default)s, fp16 on a GPU and fp32 on a CPU)',
+    )
+
+
+def open_predictor(args: argparse.Namespace) -> Predictor | OnnxPredictor:
+    """Return the predictor of `add_model`'s options, and of --head and --homography if given."""
+    from sartm_model.inference.onnx_predictor import open_predictor as open_checkpoint
+    from sartm_model.registration.homography import read_homography
+
+    predictor = open_checkpoint(
+        args.checkpoint,
+        device=args.device,
+        precision=args.precision,
+        head=getattr(args, 'head', None),
+    )
+    if getattr(args, 'homography', None) is not None:
+        predictor.homography = read_homography(args.homography)
+    return predictor
+
+
+def add_dataset(verb: argparse.ArgumentParser) -> None:
+    """Add --dataset and --root."""
+    verb.add_argument('--dataset', choices=DATASETS, required=True)
+    verb.add_argument('--root', metavar='DIR', type=Path, help="the data set's folder")
+
+
+def add_size(verb: argparse.ArgumentParser, subject: str) -> None:
+    """Add --height and --width of an image in pixels, 480 and 640 by default."""
+    for side, pixels in (('height', 480), ('width', 640)):
+        verb.add_argument(
+            f'--{side}',
+            metavar='PX',
+            type=int,
+            default=pixels,
+            help=f'of {subject} (default: %(default)s)',
+        )
+
+
+def add_modality(verb: argparse.ArgumentParser) -> None:
+    """Add --modality, the images that the network is given."""
+    verb.add_argument(
+        '--modality',
+        choices=SELECTIONS,
+        default='both',
+        help='the images that the network is given (default: %(default)s)',
+    )
+
+
+def add_homography(verb: argparse.ArgumentParser) -> None:
+    """Add --homography."""
+    verb.add_argument(
+        '--homography',
+        metavar='FILE',
+        type=Path,
+        help='warp thermal onto RGB by this file of sartm align (default: resize it)',
+    )
+
+
+def add_json(verb: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    verb.add_argument(
+        '--json', metavar='FILE', type=Path, help='write the JSON to a file instead of printing it'
+    )
