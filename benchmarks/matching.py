@@ -242,7 +242,7 @@ def rows(seconds: float, seed: int) -> Iterator[list[str]]:
                 continue
             wrap = _with_header(messages) if 'nearest' not in policy else _bare
             outputs = play(matcher, messages, wrap)
-            yield [case, policy, *summary(messages, outputs, str(matcher.held))]
+            yield [case, policy, *summary(messages, outputs, str(matcher.num_buffered))]
         yield [case, 'best', *summary(messages, best_pairs(messages, lag_ns), '')]
 
 

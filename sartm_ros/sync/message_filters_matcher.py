@@ -1,8 +1,8 @@
 """The policies of `message_filters` behind the interface of `PairMatcher`.
 
-`approximate` takes the first partner within the tolerance, not the nearest, and after time jumps
-back it pairs old messages with new ones, or little comes at all: see `docs/matching.md`. They are
-here for those who know them from elsewhere.
+`approximate` takes the first partner within the tolerance, not the nearest. After time jumps back
+it pairs old messages with new ones, or outputs almost nothing: see `docs/matching.md`. The policies
+are here for users who rely on them in other nodes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sartm_ros.sync.pair_matcher import Pair
 
 
 class _Arrived(NamedTuple):
-    """A message and its arrival; the filters look at `header.stamp` only."""
+    """A message and its arrival. The filters read only `header.stamp`."""
 
     header: Any
     msg: Any
@@ -42,7 +42,7 @@ class MessageFilterMatcher:
         self.drops: Counter[str] = Counter()
         self.pairs = 0
         self.deadline_ns = None
-        # As of `PairMatcher`, but of no effect: these policies give out pairs only.
+        # Attributes of `PairMatcher` without effect here: these policies output only pairs.
         self.rgb_alone_after_ns: int | None = None
         self.thermal_alone_after_ns: int | None = None
         self._ready: list[Pair] = []
@@ -52,12 +52,12 @@ class MessageFilterMatcher:
             self._sync = filters.TimeSynchronizer(sources, queue_size)
         else:
             self._sync = filters.ApproximateTimeSynchronizer(sources, queue_size, max_skew_s)
-        # Only this thread's list is filled here: an exception would leave the filter locked.
+        # The callback only fills a list, because an exception in it would leave the filter locked.
         self._sync.registerCallback(self._on_pair)
 
     @property
     def max_skew_ns(self) -> int:
-        """The tolerance of 'approximate'; 'exact' has none."""
+        """The tolerance of 'approximate' in nanoseconds; 0 for 'exact'."""
         return int(getattr(getattr(self._sync, 'slop', None), 'nanoseconds', 0))
 
     @max_skew_ns.setter
@@ -66,20 +66,20 @@ class MessageFilterMatcher:
             self._sync.slop = type(self._sync.slop)(nanoseconds=value)
 
     @property
-    def held(self) -> int:
-        """Messages that are kept, of both topics."""
+    def num_buffered(self) -> int:
+        """The number of messages in both queues."""
         return sum(len(queue) for queue in self._sync.queues)
 
     def add_rgb(self, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
-        """As of `PairMatcher`."""
+        """Take an RGB message: see `PairMatcher.add_rgb`."""
         return self._add('rgb', stamp, msg, now_ns)
 
     def add_thermal(self, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
-        """As of `PairMatcher`."""
+        """Take a thermal message: see `PairMatcher.add_thermal`."""
         return self._add('thermal', stamp, msg, now_ns)
 
     def poll(self, now_ns: int) -> list[Pair]:
-        """Nothing ever waits for time to pass here."""
+        """Return no pairs, because these policies never wait for time to pass."""
         return []
 
     def _add(self, topic: str, stamp: int, msg: Any, now_ns: int) -> list[Pair]:

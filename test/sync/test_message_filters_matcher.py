@@ -44,6 +44,6 @@ def test_pairs_come_out(policy, skew_ms):
     # Latency counts from the RGB message, though thermal came last.
     assert [pair.arrival_ns for pair in pairs] == stamps.tolist()
     assert {type(message) for pair in pairs for message in (pair.rgb, pair.thermal)} == {Image}
-    assert matcher.held == 0
+    assert matcher.num_buffered == 0
     assert matcher.add_rgb(0, image(0), 0) == []
     assert matcher.drops == {'rgb_no_stamp': 1}

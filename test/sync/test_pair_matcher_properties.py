@@ -148,7 +148,7 @@ def test_promises_of_pairs_whatever_arrives(events, limits):
     topics = [message.topic for message in messages]
     assert topics.count('rgb') == len(rgb) + lost['rgb']
     waiting = topics.count('thermal') - len(set(thermal)) - lost['thermal']
-    assert 0 <= waiting <= matcher.held
+    assert 0 <= waiting <= matcher.num_buffered
 
 
 @settings(max_examples=150)
@@ -160,7 +160,7 @@ def test_no_more_messages_are_kept_than_the_queues_hold(events, limits, rgb_alon
     matcher.thermal_alone_after_ns = 100 * MS if thermal_alone else None
     outs, _, most = play(matcher, events, keep=False)
     assert most <= 2 * limits['queue_size']
-    assert matcher.held <= limits['queue_size']  # thermal frames alone: no RGB frame waits
+    assert matcher.num_buffered <= limits['queue_size']  # thermal frames alone: no RGB frame waits
     for used in ([out.rgb for out in outs], [out.thermal for out in outs]):
         once = [index for index in used if index is not None]
         if used[0:1] and not limits['reuse_thermal']:
@@ -336,4 +336,4 @@ def test_one_stream_of_zero_stamps_holds_nothing(topic):
     matcher = PairMatcher(15 * MS, SECOND)
     outs, _, most = play(matcher, [(i, topic, 0) for i in range(1000)], keep=False)
     assert outs == []
-    assert (most, matcher.held) == (0, 0)
+    assert (most, matcher.num_buffered) == (0, 0)
