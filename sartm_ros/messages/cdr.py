@@ -1,11 +1,11 @@
-"""Serialised images as they travel (OMG CDR, XCDR1), read and written without rclpy's messages.
+"""Reads and writes serialised image messages (OMG CDR, XCDR1) without rclpy's message classes.
 
-To make a message of them rclpy goes over the pixels once more on the way in, and twice on the way
-out. Here they are a view of the bytes that came in, and one copy makes the bytes that go out.
+rclpy copies the pixels once more when it deserialises a message, and twice more when it serialises
+one. Here the pixels read are a view of the serialised bytes, and writing copies them once.
 
-A serialised message begins with two bytes that tell the byte order, and two of options. Each number
-after them is aligned to its size, counted from the fifth byte. A string is its length with a zero
-at the end, and so many bytes; a sequence is its length and its items.
+A serialised message begins with two bytes for the byte order and two bytes of options. Each number
+after them is aligned to its size, counted from the fifth byte. A string is its length, which counts
+a terminating zero, followed by its bytes; a sequence is its length followed by its items.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BEGIN = next(mark for mark, order in _ORDERS.items() if order == _ORDER) + b'\x
 
 
 class RawImage(NamedTuple):
-    """The fields of a `sensor_msgs/Image`; `data` is a view of the serialised message."""
+    """The fields of a `sensor_msgs/Image`. `data` is a view of the serialised message."""
 
     header: Header
     height: int
@@ -38,7 +38,7 @@ class RawImage(NamedTuple):
 
 
 class RawCompressedImage(NamedTuple):
-    """Likewise those of a `sensor_msgs/CompressedImage`."""
+    """The fields of a `sensor_msgs/CompressedImage`. `data` is a view of the serialised message."""
 
     header: Header
     format: str
@@ -46,7 +46,7 @@ class RawCompressedImage(NamedTuple):
 
 
 def read_image(message: bytes) -> RawImage:
-    """A serialised `sensor_msgs/Image`; raises SartmError where it is cut off or no such thing."""
+    """Read a `sensor_msgs/Image`; raise SartmError if it is truncated or of another type."""
     reader = _Reader(message)
     header = reader.header()
     height, width = reader.numbers('II')
@@ -57,13 +57,13 @@ def read_image(message: bytes) -> RawImage:
 
 
 def read_compressed_image(message: bytes) -> RawCompressedImage:
-    """A serialised `sensor_msgs/CompressedImage`; raises as `read_image` does."""
+    """Read a `sensor_msgs/CompressedImage`; raise SartmError as `read_image` does."""
     reader = _Reader(message)
     return RawCompressedImage(reader.header(), reader.text('format'), reader.rest())
 
 
 def write_image(image: np.ndarray, encoding: str, header: Any) -> bytes:
-    """What `images.from_numpy` makes of uint8 `[H, W]` or `[H, W, 3]`, serialised."""
+    """Serialise the `sensor_msgs/Image` that `images.from_numpy` returns for the same arguments."""
     height, width = image.shape[:2]
     step = width * (image.shape[2] if image.ndim == 3 else 1)
     begin = bytearray(_BEGIN)
@@ -79,7 +79,7 @@ def write_image(image: np.ndarray, encoding: str, header: Any) -> bytes:
 
 
 def _align(message: bytearray) -> None:
-    message += bytes(-len(message) % 4)  # the four bytes at the front do not change it
+    message += bytes(-len(message) % 4)  # the four bytes at the front do not affect alignment
 
 
 def _put_text(message: bytearray, text: str) -> None:
@@ -89,7 +89,7 @@ def _put_text(message: bytearray, text: str) -> None:
 
 
 class _Reader:
-    """Goes through a message from its front."""
+    """Reads the fields of a serialised message one after the other."""
 
     def __init__(self, message: bytes) -> None:
         order = _ORDERS.get(message[:2])
@@ -101,36 +101,36 @@ class _Reader:
         self._message, self._order, self._at = message, order, 4
 
     def numbers(self, kinds: str) -> tuple[int, ...]:
-        """Numbers of one size, by their letters in `struct`."""
+        """Read numbers of one size, given their format characters of `struct`."""
         size = struct.calcsize(kinds[0])
         start = self._at + -self._at % size
         self._need(start, size * len(kinds), 'a number')
         return struct.unpack_from(self._order + kinds, self._message, start)
 
     def text(self, name: str) -> str:
-        """A string; some writers leave out the zero at the end, or the whole of an empty one."""
+        """Read a string; some writers omit the terminating zero, also that of an empty string."""
         (length,) = self.numbers('I')
         start = self._at
         self._need(start, length, name)
         return self._message[start : start + length].rstrip(b'\x00').decode(errors='replace')
 
     def header(self) -> Header:
-        """A `std_msgs/Header`."""
+        """Read a `std_msgs/Header`."""
         sec, nanosec = self.numbers('iI')
         return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=self.text('frame_id'))
 
     def rest(self) -> memoryview:
-        """A sequence of bytes, the last field; what follows it is filling."""
+        """Read a sequence of bytes, the last field; padding may follow it."""
         (length,) = self.numbers('I')
         start = self._at
         self._need(start, length, 'data')
         return memoryview(self._message)[start : start + length]
 
     def _need(self, start: int, length: int, what: str) -> None:
-        """Go past so many bytes from `start`, if there are as many."""
+        """Advance past `length` bytes from `start`; raise SartmError if there are fewer."""
         if start + length > len(self._message):
             raise SartmError(
-                f'a serialised image of {len(self._message)} bytes is cut off: {what} takes '
+                f'a serialised image of {len(self._message)} bytes is truncated: {what} takes '
                 f'{length} bytes from byte {start} on. Is the publisher of another message type?'
             )
         self._at = start + length

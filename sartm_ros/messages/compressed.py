@@ -1,26 +1,28 @@
-"""`sensor_msgs/CompressedImage` to the fields of `sensor_msgs/Image`, and numpy back into one.
+"""Decodes `sensor_msgs/CompressedImage` to the fields of `sensor_msgs/Image`, and encodes arrays.
 
-JPEG and PNG, with the format strings of `image_transport`'s `compressed`: 'jpeg', 'png', or
-'RAW; jpeg compressed PACKED', where RAW is the encoding of the image before it was compressed and
-PACKED that of the array that was handed to OpenCV's encoder, e.g. 'rgb8; jpeg compressed bgr8'.
+The formats are JPEG and PNG, with the format strings of `image_transport`'s `compressed`: 'jpeg',
+'png', or 'RAW; jpeg compressed PACKED', where RAW is the encoding of the image before compression
+and PACKED that of the array given to OpenCV's encoder, for example 'rgb8; jpeg compressed bgr8'.
 Only `compress` needs ROS.
 """
 
 from __future__ import annotations
 
 import array
+import io
 import sys
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from sartm_model.errors import SartmError
 
 MAX_PIXELS = 2**26
-"""8192 x 8192: a few bytes can claim any size, and the decoder believes them."""
+"""8192 x 8192. A file of a few bytes can claim any size, for which the decoder allocates memory."""
 
 _JPEG, _JPEG_SCAN, _JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
-_JPEG_NO_FRAME = (0xC4, 0xC8, 0xCC)  # tables among the frame headers' markers
 _PNG, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND'
 
 _ENCODINGS = {
@@ -32,7 +34,7 @@ _ENCODINGS = {
 
 
 class Decompressed(NamedTuple):
-    """An image with the fields of `sensor_msgs/Image` that are read."""
+    """The fields of a `sensor_msgs/Image`."""
 
     header: Any
     height: int
@@ -44,19 +46,19 @@ class Decompressed(NamedTuple):
 
 
 def decompress(msg: Any) -> Decompressed:
-    """The image in a `CompressedImage`; 16-bit PNG keeps its 16 bits.
+    """Decode a `CompressedImage`; a 16-bit PNG keeps its 16 bits.
 
-    Colours come as image_transport gives them: the file's own, or exchanged where the format says
-    that the encoder was handed something else than BGR. A Bayer pattern stays one.
+    As in image_transport the encoding is bgr8, or rgb8 if the format says that the encoder was not
+    given BGR. A Bayer pattern remains one.
 
     Raises:
-        SartmError: it is neither JPEG nor PNG, is not whole or is damaged, claims more than
-            `MAX_PIXELS`, or has a kind of pixel that is not read.
+        SartmError: it is neither JPEG nor PNG, is truncated or damaged, claims more than
+            `MAX_PIXELS`, or has an unsupported number of channels or bits.
     """
     import cv2
 
     data = np.frombuffer(msg.data, dtype=np.uint8)
-    _check_whole(data, msg.format)
+    _check(data.tobytes(), msg.format)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -82,7 +84,13 @@ def decompress(msg: Any) -> Decompressed:
 
 
 def compress(image: np.ndarray, kind: str, header: Any) -> Any:
-    """A `CompressedImage` of uint8 `[H, W]` or RGB `[H, W, 3]`; `kind` is 'png' or 'jpeg'."""
+    """Return a `CompressedImage` of uint8 `[H, W]` or RGB `[H, W, 3]`.
+
+    Args:
+        image: the pixels.
+        kind: 'png' or 'jpeg'.
+        header: of the message.
+    """
     import cv2
     from sensor_msgs.msg import CompressedImage
 
@@ -99,60 +107,33 @@ def compress(image: np.ndarray, kind: str, header: Any) -> Any:
     return message
 
 
-def _check_whole(data: np.ndarray, format_: str) -> None:
-    """Refuse what is no JPEG or PNG from its beginning to its end.
+def _check(content: bytes, format_: str) -> None:
+    """Raise SartmError for what is not a complete JPEG or PNG of at most `MAX_PIXELS`.
 
-    Some releases of OpenCV decode the upper part of a truncated JPEG and say nothing.
+    Some releases of OpenCV decode the upper part of a truncated JPEG without an error.
     """
-    content = data.tobytes()
     if 'compressedDepth' in format_:
         raise SartmError(
             "a compressed image has format 'compressedDepth', a depth image; expected jpeg or png. "
             'Name the topic that ends in /compressed'
         )
+    described = f'a compressed image ({format_!r}, {len(content)} bytes)'
     if content.startswith(_JPEG):
-        # A thumbnail at the front has an end of its own, before the image's last scan.
-        whole = content.rfind(_JPEG_END) > content.rfind(_JPEG_SCAN)
+        # A thumbnail at the front has an end marker of its own, before the image's last scan.
+        complete = content.rfind(_JPEG_END) > content.rfind(_JPEG_SCAN)
+        read_header: Any = JpegImageFile
     elif content.startswith(_PNG):
-        whole = content.rfind(_PNG_END) > 0
+        complete = content.rfind(_PNG_END) > 0
+        read_header = PngImageFile
     else:
-        raise SartmError(
-            f'a compressed image ({format_!r}, {len(content)} bytes) is neither JPEG nor PNG; '
-            'expected format jpeg or png'
-        )
-    if not whole:
-        raise SartmError(
-            f'a compressed image ({format_!r}, {len(content)} bytes) is cut off: '
-            'its end marker is missing'
-        )
-    size = _jpeg_size(content) if content.startswith(_JPEG) else _png_size(content)
-    if size is None:
-        raise SartmError(f'a compressed image ({format_!r}, {len(content)} bytes) is damaged')
-    width, height = size
+        raise SartmError(f'{described} is neither JPEG nor PNG; expected format jpeg or png')
+    if not complete:
+        raise SartmError(f'{described} is truncated: its end marker is missing')
+    try:
+        width, height = read_header(io.BytesIO(content)).size
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SartmError(f'{described} is damaged') from error
     if width * height > MAX_PIXELS:
         raise SartmError(
-            f'a compressed image ({format_!r}, {len(content)} bytes) claims {width}x{height} '
-            f'pixels; expected at most {MAX_PIXELS}'
+            f'{described} claims {width}x{height} pixels; expected at most {MAX_PIXELS}'
         )
-
-
-def _png_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height by the header, which is the first chunk."""
-    if content[12:16] != b'IHDR':
-        return None
-    return int.from_bytes(content[16:20], 'big'), int.from_bytes(content[20:24], 'big')
-
-
-def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height by the frame header, which comes after segments that tell their length."""
-    at = len(_JPEG) - 1
-    while content[at : at + 1] == b'\xff' and at + 9 <= len(content):
-        marker = content[at + 1]
-        if marker == 0xFF:  # filling
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in _JPEG_NO_FRAME:
-            height, width = content[at + 5 : at + 7], content[at + 7 : at + 9]
-            return int.from_bytes(width, 'big'), int.from_bytes(height, 'big')
-        else:
-            at += 2 + int.from_bytes(content[at + 2 : at + 4], 'big')
-    return None

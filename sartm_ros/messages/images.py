@@ -1,7 +1,8 @@
-"""`sensor_msgs/Image` to numpy and back, without copying where the encoding allows it.
+"""Converts `sensor_msgs/Image` to numpy and back, without copying where the encoding allows it.
 
-`to_rgb` and `to_thermal` take a `sensor_msgs/CompressedImage` as well and decompress it first.
-Only `from_numpy` needs ROS: a message read from a bag by other means has the same fields.
+`to_rgb` and `to_thermal` also accept a `sensor_msgs/CompressedImage`, which they decompress first.
+Only `from_numpy` needs ROS. The others accept any object with the fields of the message, such as
+the messages of the rosbags library.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _LAYOUTS = {
     'yuyv': _Layout('u1', 2),
 }
 
-# Where red, green and blue are in the last axis. OpenCV's 8UC3 is blue first.
+# The red, green and blue channels in the last axis. 8UC3 is BGR, as in OpenCV.
 _RGB_ORDER = {
     'rgb8': slice(0, 3),
     'bgr8': slice(None, None, -1),
@@ -66,7 +67,7 @@ _LUMA_CHANNEL = {'yuv422': 1, 'uyvy': 1, 'yuv422_yuy2': 0, 'yuyv': 0}
 
 
 def stamp_ns(header: Any) -> int:
-    """A header's stamp in nanoseconds; 0, which is no stamp, where the fields are malformed."""
+    """Return a header's stamp in nanoseconds; 0, which is not a valid stamp, if malformed."""
     seconds, nanoseconds = header.stamp.sec, header.stamp.nanosec
     if not 0 <= nanoseconds < 1_000_000_000:
         return 0
@@ -74,18 +75,18 @@ def stamp_ns(header: Any) -> int:
 
 
 def to_rgb(msg: Any) -> np.ndarray:
-    """The image as uint8 `[H, W, 3]`, red first.
+    """Return the image as RGB uint8 `[H, W, 3]`.
 
-    Packed colour and monochrome come as views of the message, possibly with negative or zero
-    strides; Bayer and YUV are converted.
+    Packed colour and monochrome images are views of the message, possibly with negative or zero
+    strides; Bayer and YUV images are converted.
 
     Raises:
-        SartmError: the encoding is unknown or has more than 8 bits, the sizes contradict, or a
-            compressed image is damaged.
+        SartmError: the encoding is unknown or has more than 8 bits, the sizes are inconsistent, or
+            a compressed image is damaged.
     """
     msg = _raw(msg)
     if msg.encoding not in _LAYOUTS:
-        return _by_cv_bridge(msg, 'rgb8')
+        return _convert_with_cv_bridge(msg, 'rgb8')
     view = _view(msg)
     if msg.encoding in _RGB_ORDER:
         return view[:, :, _RGB_ORDER[msg.encoding]]
@@ -100,16 +101,17 @@ def to_rgb(msg: Any) -> np.ndarray:
 
 
 def to_thermal(msg: Any) -> np.ndarray:
-    """The image as uint8 or native uint16 `[H, W]`; of a colour image its luma.
+    """Return the image as uint8 or uint16 `[H, W]` in native byte order; of colours the luma.
 
-    Monochrome and the luma of YUV come as views of the message.
+    Monochrome images and the luma of YUV are views of the message.
 
     Raises:
-        SartmError: the encoding is unknown, the sizes contradict, or a compressed image is damaged.
+        SartmError: the encoding is unknown, the sizes are inconsistent, or a compressed image is
+            damaged.
     """
     msg = _raw(msg)
     if msg.encoding not in _LAYOUTS:
-        image = _by_cv_bridge(msg, 'passthrough')
+        image = _convert_with_cv_bridge(msg, 'passthrough')
         if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
             raise _unknown_encoding(msg)
         return image
@@ -122,13 +124,13 @@ def to_thermal(msg: Any) -> np.ndarray:
 
 
 def from_numpy(image: np.ndarray, encoding: str, header: Any) -> Any:
-    """A `sensor_msgs/Image` of uint8 `[H, W]` ('mono8') or `[H, W, 3]` ('rgb8')."""
+    """Return a `sensor_msgs/Image` of uint8 `[H, W]` ('mono8') or `[H, W, 3]` ('rgb8')."""
     from sensor_msgs.msg import Image
 
     height, width = image.shape[:2]
     message = Image(header=header, height=height, width=width, encoding=encoding)
     message.step = width * (image.shape[2] if image.ndim == 3 else 1)
-    # Into the message's own array: what is assigned is copied once more, or checked item by item.
+    # The message's own array is filled: an assigned one is copied again, or checked item by item.
     message.data.frombytes(np.ascontiguousarray(image).data)
     return message
 
@@ -138,7 +140,7 @@ def _raw(msg: Any) -> Any:
 
 
 def _view(msg: Any) -> np.ndarray:
-    """The pixels as `[H, W, C]` over the message's own memory, in native byte order."""
+    """Return the pixels as `[H, W, C]`, a view of the message unless its byte order is foreign."""
     layout = _LAYOUTS[msg.encoding]
     dtype = np.dtype(layout.dtype)
     pixel = layout.channels * dtype.itemsize
@@ -179,8 +181,8 @@ def _convert(view: np.ndarray, code: str, msg: Any) -> np.ndarray:
         ) from error
 
 
-def _by_cv_bridge(msg: Any, desired: str) -> np.ndarray:
-    """What this module does not know, by `cv_bridge` where it is installed."""
+def _convert_with_cv_bridge(msg: Any, desired: str) -> np.ndarray:
+    """Convert an encoding that this module does not know with `cv_bridge`, if installed."""
     try:
         bridge = importlib.import_module('cv_bridge').CvBridge()
     except ImportError:
