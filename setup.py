@@ -14,10 +14,7 @@ setup(
     maintainer='SARTM maintainers',
     maintainer_email='sartm@example.org',
     packages=find_packages(include=['sartm_ros*', 'sartm_model*']),
-    package_data={
-        'sartm_model': ['checkpoints/*.safetensors', 'evaluation/report/templates/*'],
-        'sartm_ros': ['bag/templates/*'],
-    },
+    package_data={'sartm_model': ['checkpoints/*.safetensors']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{package}']),
         (f'share/{package}', ['package.xml']),
@@ -58,7 +55,7 @@ setup(
     entry_points={
         'console_scripts': [
             'sartm = sartm_model.cli.main:main',
-            'sartm_node = sartm_ros.node.lifecycle_node:main',
+            'sartm_node = sartm_ros.node.main:main',
         ],
         # Verbs of the `sartm` command that are not part of sartm_model.
         'sartm.verbs': [

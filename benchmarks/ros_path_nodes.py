@@ -28,7 +28,7 @@ from std_msgs.msg import Header
 
 from sartm_ros.messages.images import from_numpy, stamp_ns
 from sartm_ros.node.lifecycle_node import SartmNode
-from sartm_ros.node.lifecycle_node import main as node_main
+from sartm_ros.node.main import main as node_main
 
 RGB_TOPIC, THERMAL_TOPIC, LABELS_TOPIC = '/camera/color/image_raw', '/thermal/image_raw', '/labels'
 SCENES = 8
@@ -120,15 +120,15 @@ class TimedNode(SartmNode):
     def on_configure(self, state: Any) -> Any:
         """As shipped, with a clock around `publish`."""
         result = super().on_configure(state)
-        if self._outputs is not None:
-            publish, published = self._outputs.publish, self._record.published
+        if self._result_publishers is not None:
+            publish, published = self._result_publishers.publish, self._record.published
 
             def timed(name: str, image: np.ndarray, header: Any) -> None:
                 publish(name, image, header)
                 if name == 'labels':
                     published[stamp_ns(header)] = time.monotonic_ns()
 
-            self._outputs.publish = timed  # type: ignore[method-assign]
+            self._result_publishers.publish = timed  # type: ignore[method-assign]
         return result
 
     def _load(self) -> Any:

@@ -32,7 +32,7 @@ ARGUMENTS = [
         'device', default_value='', description='Where the network runs: auto, cpu, cuda, cuda:N.'
     ),
     DeclareLaunchArgument(
-        'precision', default_value='', description='Arithmetic: auto, fp16, bf16, fp32 or int8.'
+        'precision', default_value='', description='Arithmetic: auto, fp16, bf16 or fp32.'
     ),
     DeclareLaunchArgument('rgb_topic', default_value='', description='Topic of the RGB images.'),
     DeclareLaunchArgument(

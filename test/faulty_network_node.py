@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sartm_model.inference.predictor import Prediction, Predictor
 from sartm_model.models.sartm import Sartm
-from sartm_ros.node.lifecycle_node import main
+from sartm_ros.node.main import main
 
 MAGIC = (201, 17, 202)
 FAULTS = ('none', 'exception', 'nan', 'all_nan', 'cuda_memory', 'cpu_memory', 'hold')

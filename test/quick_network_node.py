@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sartm_model.inference import predictor
-from sartm_ros.node.lifecycle_node import main
+from sartm_ros.node.main import main
 
 
 def predict(

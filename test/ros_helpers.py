@@ -93,21 +93,28 @@ def send_until(send: Callable[[], Any], condition: Callable[[], Any], what: str)
             time.sleep(0.01)
 
 
+def child_environment() -> dict[str, str]:
+    """Return the environment for a Python process that imports this checkout and uses ROS."""
+    environment = dict(os.environ)
+    # The start-up hook of the ROS wheels marks the environment of the process that it prepared, and
+    # would not prepare a child process with that mark.
+    environment.pop('_ROS_WHEELS_BOOTSTRAP_COMPLETE', None)
+    environment.pop('OMP_WAIT_POLICY', None)
+    environment['PYTHONPATH'] = os.pathsep.join(
+        [str(ROOT), *filter(None, [environment.get('PYTHONPATH')])]
+    )
+    environment['PYTHONUNBUFFERED'] = '1'
+    return environment
+
+
 class Process:
     """A child process whose output goes to a file."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
-        environment = dict(os.environ)
-        # The wheels' start-up hook marks the environment of the interpreter it has prepared.
-        environment.pop('_ROS_WHEELS_BOOTSTRAP_COMPLETE', None)
-        environment['PYTHONPATH'] = os.pathsep.join(
-            [str(ROOT), *filter(None, [environment.get('PYTHONPATH')])]
-        )
-        environment['PYTHONUNBUFFERED'] = '1'
         self._log = log
         with log.open('wb') as file:
             self._child = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=ROOT
+                command, stdout=file, stderr=subprocess.STDOUT, env=child_environment(), cwd=ROOT
             )
 
     @property
@@ -167,9 +174,7 @@ def running_node(
     namespace: str = '/',
 ) -> Iterator[Process]:
     """The node as a process of its own; `script` in place of its module."""
-    program = (
-        [str(Path(__file__).parent / script)] if script else ['-m', 'sartm_ros.node.lifecycle_node']
-    )
+    program = [str(Path(__file__).parent / script)] if script else ['-m', 'sartm_ros.node.main']
     settings = [f'{name}:={value}' for name, value in parameters.items()]
     words = [word for setting in settings for word in ('-p', setting)]
     words += ['-r', f'__ns:={namespace}']

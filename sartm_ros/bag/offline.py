@@ -17,7 +17,7 @@ from sartm_ros.bag.ground_truth import Truth
 from sartm_ros.bag.read_ahead import read_ahead
 from sartm_ros.bag.reading import BagPair
 from sartm_ros.node.parameters import Parameters
-from sartm_ros.node.stall_detection import StallPolicy, View
+from sartm_ros.node.stall_detection import StallPolicy, UsableImages
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Predicted:
     """
 
     pair: BagPair
-    view: View
+    view: UsableImages
     modality: str
     truth: np.ndarray | None
     prediction: Prediction
@@ -44,7 +44,7 @@ class Predicted:
 @dataclass(frozen=True)
 class _Decoded:
     pair: BagPair
-    view: View | SartmError
+    view: UsableImages | SartmError
     truth: np.ndarray | None = None
 
 
@@ -87,7 +87,7 @@ class OfflineRun:
         policy = StallPolicy()
         for pair in pairs:
             try:
-                view = policy.view(pair, self._settings)
+                view = policy.usable_images(pair, self._settings)
             except SartmError as error:  # the node goes on with the next pair as well
                 yield _Decoded(pair, error)
                 continue

@@ -22,7 +22,6 @@ from sartm_model.evaluation.evaluate import FramePrediction, MetricAccumulator
 from sartm_model.inference.onnx_predictor import OnnxPredictor
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import IGNORE_ID, LabelSpace
-from sartm_model.modalities import DESCRIPTIONS
 from sartm_ros.bag.contact_sheet import Row
 from sartm_ros.bag.ground_truth import STAMPS, Truth, folder_truth, topic_truth
 from sartm_ros.bag.offline import OfflineRun, Predicted
@@ -33,12 +32,13 @@ from sartm_ros.bag.reading import (
     read_pairs,
     topics,
 )
-from sartm_ros.node.frame_path import pair_matcher
+from sartm_ros.node.matching import make_pair_matcher
 from sartm_ros.node.parameters import Parameters
 from sartm_ros.sync.pair_matcher import PairMatcher
 
 SHEET_ROWS = 8
 COUNTERS = 4  # threads
+MODALITIES = {'both': 'RGB and thermal', 'rgb': 'RGB alone', 'thermal': 'thermal alone'}
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def replay(
         labels_topic = None
     elif labels_topic is None and LABELS_TOPIC in present:
         labels_topic = LABELS_TOPIC
-    matcher = pair_matcher(settings)
+    matcher = make_pair_matcher(settings)
     pairs = read_pairs(
         bag,
         matcher,
@@ -184,7 +184,7 @@ def replay(
 
 def default_matcher() -> PairMatcher:
     """The matcher of a node with default parameters."""
-    return pair_matcher(Parameters())
+    return make_pair_matcher(Parameters())
 
 
 def spread(values: Sequence[float], percentile: float, name: str) -> dict[str, float]:
@@ -254,7 +254,7 @@ def _row(done: Predicted, record: FrameRecord) -> Row:
     skew = '' if record.skew_ms is None else f'   skew {record.skew_ms:+.1f} ms'
     miou = '' if record.miou is None else f'   mIoU {record.miou:.1f} %'
     number = '' if record.index is None else f'frame {record.index}   '
-    caption = f'{number}{DESCRIPTIONS[record.modality]}{stalled}{skew}{miou}'
+    caption = f'{number}{MODALITIES[record.modality]}{stalled}{skew}{miou}'
     return Row(
         caption,
         done.view.rgb,

@@ -1,4 +1,4 @@
-"""What a lifecycle node says of itself: `/diagnostics` once a second, and its log now and then."""
+"""Publishes `/diagnostics` once a second, and logs repeated warnings at a limited rate."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from sartm_ros.node import memory
 from sartm_ros.node.health import WARN, Report
-from sartm_ros.node.subscriptions import Inputs
+from sartm_ros.node.subscriptions import Subscriptions
 
 LOG_PERIOD_S = 5.0
-"""A fault that repeats is logged this often; the counters count every one."""
+"""A repeated warning is logged at most once in this time; the counters count every occurrence."""
 
 
 class Diagnostics:
-    """Publishes `/diagnostics` and logs what should be known.
-
-    Args:
-        node: which publishes and logs.
-    """
+    """Publishes `/diagnostics` and logs warnings for a node."""
 
     def __init__(self, node: Any) -> None:
         self._node = node
@@ -29,11 +25,11 @@ class Diagnostics:
         self._logged_s: dict[str, float] = {}
 
     def publish(self, report: Report, mismatches: list[str], device: Any) -> None:
-        """Publish a report and log what it is about.
+        """Publish a report.
 
         Args:
             report: of `health.Health`.
-            mismatches: what `qos` says of topics that cannot be heard; makes it a warning.
+            mismatches: QoS mismatches, as of `qos`. They are logged and raise the level to WARN.
             device: the network's torch.device, or None.
         """
         for text in mismatches:
@@ -48,24 +44,24 @@ class Diagnostics:
         self._publisher.publish(to_message(report, name, values['device'], stamp))
 
     def warn(self, key: str, text: str) -> None:
-        """Log a warning, unless one with that key has just been logged."""
+        """Log a warning, unless one with the same key was logged within `LOG_PERIOD_S`."""
         now_s = time.monotonic()
         if now_s - self._logged_s.get(key, -LOG_PERIOD_S) >= LOG_PERIOD_S:
             self._logged_s[key] = now_s
             self._node.get_logger().warning(text)
 
-    def warn_if_silent(self, which: str, silence_s: float, inputs: Inputs) -> None:
-        """Log that 'rgb' or 'thermal' has brought nothing for so long, if it is long."""
+    def warn_if_silent(self, camera: str, silence_s: float, subscriptions: Subscriptions) -> None:
+        """Log that 'rgb' or 'thermal' has been silent for more than `LOG_PERIOD_S`."""
         if silence_s > LOG_PERIOD_S:
             self.warn(
-                f'silent {which}',
-                f'no {which} images on {inputs.topics[which]} for {silence_s:.0f} s, '
-                f'{inputs.why_silent(which)}',
+                f'silent {camera}',
+                f'no {camera} images on {subscriptions.topics[camera]} for {silence_s:.0f} s, '
+                f'{subscriptions.explain_silence(camera)}',
             )
 
 
 def to_message(report: Report, name: str, hardware_id: str, stamp: Any) -> DiagnosticArray:
-    """The report as an array of one status called `name`."""
+    """Return the report as an array of one status called `name`."""
     status = DiagnosticStatus(
         level=bytes([report.level]),
         name=name,

@@ -1,4 +1,4 @@
-"""What the node counts and measures, and what it makes of it once a second. No ROS import."""
+"""Counts and measures what the node does, and judges it once a second. No ROS import."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-OK, WARN, ERROR = range(3)  # levels of diagnostic_msgs/DiagnosticStatus
+from sartm_model.modalities import DESCRIPTIONS, SELECTIONS
+
+OK, WARN, ERROR = range(3)  # the levels of diagnostic_msgs/DiagnosticStatus
 
 SAMPLES = 1000
-"""Latencies and skews remembered: the last half minute at 30 Hz."""
+"""Number of newest samples that the statistics are of: half a minute at 30 Hz."""
 
 SILENT_S = 2.0
-"""A topic that has brought nothing for so long is reported."""
+"""A topic without a message for this long is reported."""
 
-TOPICS = ('rgb', 'thermal')
-
-MODALITIES = ('both', 'rgb', 'thermal')
-"""What a result may have been made from."""
+CAMERAS = ('rgb', 'thermal')
 
 STAGES = ('match', 'wait', 'read', 'upload', 'network', 'download', 'publish', 'extras')
-"""A result's way. Waiting for the partner; for the inference thread; messages read; images sent
-and normalised; the network; labels fetched; labels published. So far it is the latency. `extras` is
-the rest that is published before the thread is free for the next pair."""
+"""The stages of a result, in order. `match`: the RGB image waits for its partner; `wait`: the pair
+waits for the inference thread; `read`: the messages are converted to arrays; `upload`: the images
+are copied to the device and normalised; `network`; `download`: the labels are copied back;
+`publish`: the labels are published. Their sum is the latency. `extras`: the other outputs are
+published, after which the thread is free for the next pair."""
 
 STALLS = {
     'thermal_frozen': 'the image does not change: a closed shutter, or a driver that hangs?',
     'thermal_flat': 'the image has no contrast: a closed shutter, or a lens cap?',
-    'thermal_gap': 'images stay away: a closed shutter, or a loose cable?',
-    'rgb_gap': 'images stay away: a loose cable?',
+    'thermal_gap': 'no images arrive: a closed shutter, or a loose cable?',
+    'rgb_gap': 'no images arrive: a loose cable?',
 }
-"""What a camera does, and what to look at."""
+"""Each kind of stall, and what may have caused it."""
 
-UNREADABLE = {topic: f'{topic}_unreadable' for topic in TOPICS}
-"""Drops of messages that are cut off or no images at all."""
+UNREADABLE = {camera: f'{camera}_unreadable' for camera in CAMERAS}
+"""The drop reason of messages that are truncated or not images."""
 
 FAILURES = ('bad_frame', 'failed', 'out_of_memory', *UNREADABLE.values())
-"""Drops whose error is told."""
+"""Drop reasons that come with an error text."""
 
 HINTS = {
     'rgb_no_stamp': 'the RGB driver leaves header.stamp empty',
@@ -49,14 +50,14 @@ HINTS = {
     'rgb_timeout': 'thermal comes too late or its clock differs: see sync.max_wait',
     'rgb_partner_taken': 'thermal is slower than RGB: see sync.reuse_thermal',
 }
-
+"""Drop reasons for which no pairs come out, and their cause."""
 
 _SAMPLED = ('latency', 'skew', *STAGES)
 
 
 @dataclass(frozen=True)
 class Report:
-    """A level, one line that says why, and the figures by name."""
+    """A level, one line that explains it, and the values by name."""
 
     level: int
     message: str
@@ -64,12 +65,12 @@ class Report:
 
 
 class Health:
-    """Counters of one node; may be used from any thread."""
+    """The counters and measurements of one node. It may be used from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._received: Counter[str] = Counter()
-        self._last_s = dict.fromkeys(TOPICS, time.monotonic())
+        self._last_s = dict.fromkeys(CAMERAS, time.monotonic())
         self._pairs_in = 0
         self._pairs_out = 0
         self._served: Counter[str] = Counter()
@@ -82,68 +83,70 @@ class Health:
         self._reported_s = time.monotonic()
 
     def restart_clocks(self) -> None:
-        """Count silence from now on: the topics have just been subscribed to."""
+        """Measure the cameras' silence from now on, because the node has just subscribed."""
         with self._lock:
-            self._last_s = dict.fromkeys(TOPICS, time.monotonic())
+            self._last_s = dict.fromkeys(CAMERAS, time.monotonic())
 
-    def received(self, topic: str) -> None:
-        """A message has come on 'rgb' or 'thermal'."""
+    def received(self, camera: str) -> None:
+        """Count a message of 'rgb' or 'thermal'."""
         with self._lock:
-            self._received[topic] += 1
-            self._last_s[topic] = time.monotonic()
+            self._received[camera] += 1
+            self._last_s[camera] = time.monotonic()
 
-    def paired(self, skew_ns: int) -> None:
-        """The matcher has given out a pair."""
+    def record_pair(self, skew_ns: int) -> None:
+        """Count a pair of the matcher."""
         with self._lock:
             self._pairs_in += 1
             self._samples_s['skew'].append(abs(skew_ns) * 1e-9)
 
-    def stalled(self, what: str) -> None:
-        """A pair met one of `STALLS`."""
+    def stalled(self, kind: str) -> None:
+        """Count a pair during one of the `STALLS`."""
         with self._lock:
-            self._stalled[what] += 1
+            self._stalled[kind] += 1
 
     def published(self, latency_s: float, modality: str = 'both') -> None:
-        """A pair's labels are out, `latency_s` after its RGB message came in.
+        """Count a result.
 
-        They are made from one of `MODALITIES`.
+        Args:
+            latency_s: from the arrival of the RGB message until the labels were published.
+            modality: what the labels were computed from, one of `SELECTIONS`.
         """
         with self._lock:
             self._pairs_out += 1
             self._served[modality] += 1
             self._samples_s['latency'].append(latency_s)
 
-    def timed(self, stages_s: Mapping[str, float]) -> None:
-        """A result took so many seconds in some of `STAGES`."""
+    def record_stages(self, stages_s: Mapping[str, float]) -> None:
+        """Record the seconds that a result took in some of the `STAGES`."""
         with self._lock:
             for stage, seconds in stages_s.items():
                 self._samples_s[stage].append(seconds)
 
-    def not_a_number(self) -> None:
-        """A result has pixels for which the network gave NaN."""
+    def record_nan(self) -> None:
+        """Count a result in which the network gave NaN for some pixels."""
         with self._lock:
             self._nan_outputs += 1
 
     def dropped(self, reason: str, count: int = 1, error: str = '') -> None:
-        """`count` pairs or messages were dropped; `error` is the text for the diagnostics."""
+        """Count dropped pairs or messages; `error` is the text for the diagnostics."""
         with self._lock:
             if count:
                 self._dropped[reason] += count
             if error:
                 self._last_error, self._last_error_s = error, time.monotonic()
 
-    def silence_s(self, topic: str) -> float:
-        """Seconds since the last message on 'rgb' or 'thermal', or since the subscription."""
+    def silence_s(self, camera: str) -> float:
+        """Return the seconds since the last message of a camera, or since the subscription."""
         with self._lock:
-            return time.monotonic() - self._last_s[topic]
+            return time.monotonic() - self._last_s[camera]
 
     def counts(self, matcher_drops: Mapping[str, int]) -> dict[str, int]:
-        """Every counter by name: received, pairs, served, stalls and `dropped.<reason>`."""
+        """Return every counter by name: received, pairs, served, stalls, `dropped.<reason>`."""
         with self._lock:
             dropped = self._dropped + Counter(matcher_drops)
-            result = {f'{topic}_received': self._received[topic] for topic in TOPICS}
+            result = {f'{camera}_received': self._received[camera] for camera in CAMERAS}
             result |= {'pairs_in': self._pairs_in, 'pairs_out': self._pairs_out}
-            result |= {f'served_{name}': self._served[name] for name in MODALITIES}
+            result |= {f'served_{name}': self._served[name] for name in SELECTIONS}
             result |= {name: self._stalled[name] for name in STALLS if self._stalled[name]}
             if self._nan_outputs:
                 result['nan_outputs'] = self._nan_outputs
@@ -153,23 +156,23 @@ class Health:
         self,
         topics: Mapping[str, str],
         matcher_drops: Mapping[str, int],
-        why_silent: Callable[[str], str],
+        explain_silence: Callable[[str], str],
     ) -> Report:
-        """How a node that listens has done since the last report.
+        """Judge an active node by what has happened since the last report.
 
         Args:
             topics: the topic names of 'rgb' and 'thermal', for the text.
             matcher_drops: the matcher's own counts, by reason.
-            why_silent: what may be wrong with 'rgb' or 'thermal', and what to do.
+            explain_silence: returns why 'rgb' or 'thermal' may be silent, and what to do.
         """
         new, values = self._since_last(matcher_drops)
-        silent = [topic for topic in TOPICS if self.silence_s(topic) > SILENT_S]
-        silence = '; '.join(f'no messages on {topics[t]}, {why_silent(t)}' for t in silent)
+        silent = [camera for camera in CAMERAS if self.silence_s(camera) > SILENT_S]
+        silence = '; '.join(f'no messages on {topics[c]}, {explain_silence(c)}' for c in silent)
         stalls = [name for name in STALLS if new.get(name)]
         if silent and not (stalls and new['pairs_out']):
             return Report(ERROR, silence, values)
         if stalls:
-            served = _what_was_served(stalls, new)
+            served = _describe_served(stalls, new)
             hints = [f'{topics[name.partition("_")[0]]}: {STALLS[name]}' for name in stalls]
             return Report(WARN, '; '.join([served, silence or ' '.join(hints)]), values)
         if any(new.get(f'dropped.{reason}') for reason in FAILURES):
@@ -179,15 +182,15 @@ class Health:
             text = f'NaN from the network in {new["nan_outputs"]} results: unknown (255) there'
             return Report(WARN, text, values)
         if not new['pairs_in'] and new['rgb_received']:
-            return Report(WARN, _why_no_pairs(new), values)
+            return Report(WARN, _explain_no_pairs(new), values)
         return Report(OK, f'{values["rate_hz"]} pairs a second', values)
 
     def idle(self, message: str, level: int = OK) -> Report:
-        """The report of a node that does not listen; `message` says why."""
+        """Return the report of a node that is not subscribed; `message` says why."""
         return Report(level, message, self._since_last({})[1])
 
     def _since_last(self, matcher_drops: Mapping[str, int]) -> tuple[Counter[str], dict[str, str]]:
-        """Counts since the last report, and all figures by name."""
+        """Return the counts since the last report, and all values by name."""
         counts = self.counts(matcher_drops)
         with self._lock:
             now_s = time.monotonic()
@@ -199,9 +202,11 @@ class Health:
             samples_s = {name: np.array(s) for name, s in self._samples_s.items() if s}
             error, error_age_s = self._last_error, now_s - self._last_error_s
         values = {name: str(count) for name, count in counts.items()}
-        values |= {f'{topic}_hz': f'{new[f"{topic}_received"] / span_s:.1f}' for topic in TOPICS}
+        values |= {
+            f'{camera}_hz': f'{new[f"{camera}_received"] / span_s:.1f}' for camera in CAMERAS
+        }
         values['rate_hz'] = f'{new["pairs_out"] / span_s:.1f}'
-        in_use = [name for name in MODALITIES if new[f'served_{name}']]
+        in_use = [name for name in SELECTIONS if new[f'served_{name}']]
         values['modality'] = ', '.join(in_use) or 'none'
         for name, sampled_s in samples_s.items():
             values |= _statistics(name, sampled_s)
@@ -211,18 +216,15 @@ class Health:
         return new, values
 
 
-def _what_was_served(stalls: list[str], new: Mapping[str, int]) -> str:
-    both, rgb, thermal = (new[f'served_{name}'] for name in MODALITIES)
-    return (
-        f'{", ".join(stalls)}: {both} results from both cameras, {rgb} from RGB alone, '
-        f'{thermal} from thermal alone'
-    )
+def _describe_served(stalls: list[str], new: Mapping[str, int]) -> str:
+    parts = [f'{new[f"served_{name}"]} results from {DESCRIPTIONS[name]}' for name in SELECTIONS]
+    return f'{", ".join(stalls)}: {", ".join(parts)}'
 
 
-def _why_no_pairs(new: Mapping[str, int]) -> str:
-    hinted = {name: new.get(f'dropped.{name}', 0) for name in HINTS}
-    reason = max(hinted, key=lambda name: hinted[name])
-    if not hinted[reason]:
+def _explain_no_pairs(new: Mapping[str, int]) -> str:
+    counts = {name: new.get(f'dropped.{name}', 0) for name in HINTS}
+    reason = max(counts, key=lambda name: counts[name])
+    if not counts[reason]:
         return 'no pairs: the images wait for their partners'
     return f'no pairs: {HINTS[reason]} ({reason})'
 

@@ -1,4 +1,4 @@
-"""One thread that works on the newest item and never keeps the giver waiting. No ROS."""
+"""A thread that processes the newest item and never makes the caller wait. No ROS import."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ Item = TypeVar('Item')
 
 
 class LatestWorker(Generic[Item]):
-    """Runs `work` on items in a thread of its own; of those that wait only the newest is kept.
+    """Processes items in a thread of its own and skips those that it has no time for.
 
-    Besides the item being worked on there is room for one more: a newer one replaces it.
+    Beside the item in work there is one slot; a newer item replaces the one in the slot.
 
     Args:
-        work: called with an item, in the worker's thread.
-        on_error: called in that thread with what `work` raised; the thread then goes on, after as
-            many seconds as it returns. What is given meanwhile waits, and `stop` does not.
+        process: called with an item, in the worker's thread.
+        on_error: called in that thread with an exception of `process`. It returns the seconds to
+            pause before the next item, or None. `stop` does not wait for the end of a pause.
         name: of the thread.
     """
 
     def __init__(
         self,
-        work: Callable[[Item], None],
+        process: Callable[[Item], None],
         on_error: Callable[[Exception], float | None],
         name: str = 'worker',
     ) -> None:
-        self._work = work
+        self._process = process
         self._on_error = on_error
         self._condition = threading.Condition()
-        self._taken: list[Item] = []
-        self._waiting: list[Item] = []
+        self._in_work: list[Item] = []  # none or one
+        self._waiting: list[Item] = []  # none or one
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread; once in the worker's life."""
+        """Start the thread; to be called once."""
         self._thread.start()
 
     def put(self, item: Item) -> bool:
-        """Hand over an item without waiting; returns whether an older one was replaced by it.
+        """Hand over an item without waiting; return whether it replaced an older one.
 
-        An item given to an idle worker is its current one at once, before its thread has woken up:
-        two that come in a row are both served.
+        An item for an idle worker goes past the slot, before the thread has woken up, so of two
+        items in quick succession both are processed.
         """
         with self._condition:
-            if not self._taken:
-                self._taken.append(item)
+            if not self._in_work:
+                self._in_work.append(item)
                 self._condition.notify()
                 return False
             replaced = bool(self._waiting)
@@ -55,32 +55,32 @@ class LatestWorker(Generic[Item]):
             return replaced
 
     def stop(self) -> int:
-        """Let the current item finish and end the thread; returns how many items were left over."""
+        """Finish the item in work and end the thread; return how many items were not processed."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
         if self._thread.is_alive():
             self._thread.join()
-        left = len(self._taken) + len(self._waiting)
-        self._taken.clear()
+        left = len(self._in_work) + len(self._waiting)
+        self._in_work.clear()
         self._waiting.clear()
         return left
 
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._taken or self._stopping)
+                self._condition.wait_for(lambda: self._in_work or self._stopping)
                 if self._stopping:
                     return
-                item = self._taken[0]
+                item = self._in_work[0]
             pause_s = None
             try:
-                self._work(item)
+                self._process(item)
             except Exception as error:
                 pause_s = self._on_error(error)
-            del item  # its images, while the thread waits
+            del item  # so that its images are freed while the thread waits
             with self._condition:
                 if pause_s:
                     self._condition.wait_for(lambda: self._stopping, pause_s)
-                self._taken[:] = self._waiting
+                self._in_work[:] = self._waiting
                 self._waiting.clear()

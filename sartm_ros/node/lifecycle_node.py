@@ -1,51 +1,35 @@
-"""The lifecycle node `sartm`: two image topics in, labels out. Wiring only.
+"""The lifecycle node `sartm`: it subscribes to two image topics and publishes labels.
 
-Messages arrive in the executor's thread, which never waits for the network: see `pipeline`.
-torch is imported when the node is configured.
-
-The process ends with 0 after SIGINT or SIGTERM; with 2, after one line that says why, where
-`autostart` meets settings or a checkpoint that cannot be used; with 1 after any other failed start.
+This module connects the parts. Messages arrive in the executor's thread, which never waits for the
+network: `frame_pipeline` runs it in a thread of its own. torch is imported when the node is
+configured. `main` is the process around the node.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
 from sartm_model.errors import SartmError
-from sartm_ros.node import memory
-from sartm_ros.node import parameters as ros_parameters
+from sartm_ros.node import memory, ros_parameters
 from sartm_ros.node.diagnostics import Diagnostics
-from sartm_ros.node.frame_path import Pipeline, make_matcher, thermal_range
+from sartm_ros.node.frame_pipeline import FramePipeline
 from sartm_ros.node.health import ERROR, UNREADABLE, Health
-from sartm_ros.node.parameters import Parameters
-from sartm_ros.node.publishers import Outputs
-from sartm_ros.node.subscriptions import Inputs, topic_names
-
-SPIN_S: float | None = 1.0
-"""Without a limit some builds of EventsExecutor hang at the first event: the end of all time, until
-which they wait, does not fit the clock they wait by."""
-
-try:
-    from rclpy.experimental import EventsExecutor as Executor
-except ImportError:  # Humble, and the first releases of Jazzy
-    from rclpy.executors import SingleThreadedExecutor as Executor  # type: ignore[assignment]
-
-    SPIN_S = None
+from sartm_ros.node.matching import make_matcher
+from sartm_ros.node.parameters import Parameters, homography, thermal_range
+from sartm_ros.node.publishers import Publishers
+from sartm_ros.node.subscriptions import Subscriptions, topic_names
 
 REPORT_PERIOD_S = 1.0
+
+DEADLINE_SLACK_NS = 1_000_000
+"""Added to the time at which the deadline timer fires, so that the deadline has passed by then."""
 
 
 class SartmNode(LifecycleNode):
@@ -62,17 +46,19 @@ class SartmNode(LifecycleNode):
         self._settings = Parameters()
         self._health = Health()
         self._predictor: Any = None  # set while configured
-        self._pipeline: Pipeline | None = None  # set while active and enabled
-        self._outputs: Outputs | None = None  # set while configured
-        self._inputs: Inputs | None = None  # set while active
+        self._result_publishers: Publishers | None = None  # set while configured
+        self._image_subscriptions: Subscriptions | None = None  # set while active
+        self._pipeline: FramePipeline | None = None  # set while active and enabled
         self._deadline_timer: Any = None
-        self._armed_ns: int | None = None
-        self._refused = ''  # why the last transition failed
+        self._timer_due_ns: int | None = None
+        self._last_failure = ''  # why the last transition failed
         self._exit_status = 0
-        # Waiting and reporting go by the wall, also where stamps are a bag's.
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        # Deadlines and reports use the steady clock even where message stamps are simulated time.
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = Diagnostics(self)
-        self._report_timer = self.create_timer(REPORT_PERIOD_S, self._report, clock=self._steady)
+        self._report_timer = self.create_timer(
+            REPORT_PERIOD_S, self._report, clock=self._steady_clock
+        )
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
@@ -80,63 +66,66 @@ class SartmNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load and warm up the network, create the publishers."""
-        self._refused = ''
-        refusal = None
+        self._last_failure = ''
+        failure = None
         try:
             self._settings = ros_parameters.read(self)
             topic_names(self, self._settings)
             make_matcher(self._settings)
             self._health = Health()
             self._predictor = self._load()
-            self._outputs = Outputs(self)
-            memory.settle()
+            self._result_publishers = Publishers(self)
+            memory.freeze_gc()
         except Exception as error:
-            refusal = self._refuse('configured', error)
-        if refusal is not None:
-            self._release()  # only here: the error's traceback held what had been loaded
-            return refusal
+            failure = self._fail_transition('configured', error)
+        if failure is not None:
+            # After the `except` clause, in which the error's traceback keeps the network alive.
+            self._release()
+            return failure
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and start the inference thread. An inactive node costs no bandwidth."""
+        """Subscribe and start the inference thread. An inactive node receives no images."""
         super().on_activate(state)
-        self._refused = ''
+        self._last_failure = ''
         try:
-            assert self._outputs is not None
-            self._outputs.publish_legend(self._predictor.label_space)
-            self._begin()
-            self._inputs = Inputs(self, self._settings, self._on_image, self._on_bad)
+            assert self._result_publishers is not None
+            self._result_publishers.publish_label_info(self._predictor.label_space)
+            self._start_pipeline()
+            self._image_subscriptions = Subscriptions(
+                self, self._settings, self._on_image, self._on_unreadable
+            )
         except Exception as error:
-            self._stop()
+            self._unsubscribe()
             super().on_deactivate(state)
-            return self._refuse('activated', error)
-        self.get_logger().info(f'active: {self._inputs.describe()}')
+            return self._fail_transition('activated', error)
+        self.get_logger().info(f'active: {self._image_subscriptions.describe()}')
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop listening; the pair being worked on is still published."""
-        self._stop()
+        """Unsubscribe; the pair that the network is working on is still published."""
+        self._unsubscribe()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give back the network, its memory and the publishers."""
-        self._refused = ''
+        """Release the network, its memory and the publishers."""
+        self._last_failure = ''
         self._release()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop and give everything back, from any state."""
+        """Stop and release everything, from any state."""
         self.destroy_timer(self._report_timer)
         self._release()
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give everything back, so that the node can be configured anew."""
+        """Release everything, so that the node can be configured again."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
     def autostart(self) -> int:
-        """Configure and activate, if so set; returns the exit status, 0 where all is well."""
+        """Configure and activate if `autostart` is set; return the exit status, 0 on success."""
         if not self.get_parameter('autostart').value:
             return 0
         for trigger in (self.trigger_configure, self.trigger_activate):
@@ -145,39 +134,39 @@ class SartmNode(LifecycleNode):
         return 0
 
     def close(self) -> None:
-        """Stop the thread and say what was done; the node may be destroyed afterwards."""
+        """Stop the inference thread and log the counters; the node may be destroyed afterwards."""
         self._release()
         counts = self._health.counts({})
         if counts['pairs_in']:
             text = ', '.join(f'{name} {count}' for name, count in counts.items())
             self.get_logger().info(f'done: {text}')
 
-    def _refuse(self, what: str, error: Exception) -> TransitionCallbackReturn:
-        """Say why a transition fails; a fault of the program shows where it came from."""
-        self._refused = f'cannot be {what}: {str(error) or type(error).__name__}'
+    def _fail_transition(self, what: str, error: Exception) -> TransitionCallbackReturn:
+        """Log why a transition fails; an error that is not a SartmError with its traceback."""
+        self._last_failure = f'cannot be {what}: {str(error) or type(error).__name__}'
         self._exit_status = 2 if isinstance(error, SartmError) else 1
         if isinstance(error, SartmError):
-            self.get_logger().error(self._refused)
+            self.get_logger().error(self._last_failure)
             return TransitionCallbackReturn.FAILURE
         text = ''.join(traceback.format_exception(error))
         self.get_logger().error(f'cannot be {what}:\n{text}')
         return TransitionCallbackReturn.ERROR
 
-    def _begin(self) -> None:
-        """Start the inference thread, with nothing waiting and nothing known of the streams."""
-        self._pipeline = Pipeline(
+    def _start_pipeline(self) -> None:
+        """Start the inference thread, with empty queues and unknown frame rates."""
+        self._pipeline = FramePipeline(
             self._predictor,
             self._settings,
             self._health,
-            self._outputs,
+            self._result_publishers,
             warn=self._diagnostics.warn,
         )
-        self._armed_ns = None
-        self._deadline_timer = self.create_timer(1.0, self._on_deadline, clock=self._steady)
+        self._timer_due_ns = None
+        self._deadline_timer = self.create_timer(1.0, self._on_deadline, clock=self._steady_clock)
         self._deadline_timer.cancel()
         self._health.restart_clocks()
 
-    def _end(self) -> None:
+    def _stop_pipeline(self) -> None:
         if self._deadline_timer is not None:
             self.destroy_timer(self._deadline_timer)
             self._deadline_timer = None
@@ -185,19 +174,19 @@ class SartmNode(LifecycleNode):
             self._pipeline.stop()
             self._pipeline = None
 
-    def _stop(self) -> None:
-        if self._inputs is not None:
-            self._inputs.close()
-            self._inputs = None
-        self._end()
+    def _unsubscribe(self) -> None:
+        if self._image_subscriptions is not None:
+            self._image_subscriptions.close()
+            self._image_subscriptions = None
+        self._stop_pipeline()
 
     def _release(self) -> None:
-        self._stop()
-        if self._outputs is not None:
-            self._outputs.close()
-            self._outputs = None
+        self._unsubscribe()
+        if self._result_publishers is not None:
+            self._result_publishers.close()
+            self._result_publishers = None
         self._predictor = None
-        memory.give_back()
+        memory.release_memory()
 
     def _load(self) -> Any:
         from sartm_model.inference.onnx_predictor import open_predictor
@@ -209,7 +198,7 @@ class SartmNode(LifecycleNode):
             device=settings.device,
             precision=settings.precision,
             thermal_range=thermal_range(settings),
-            homography=ros_parameters.homography(settings),
+            homography=homography(settings),
         )
         if settings.warm_up_height and settings.warm_up_width:
             predictor.warm_up(settings.warm_up_height, settings.warm_up_width)
@@ -221,140 +210,94 @@ class SartmNode(LifecycleNode):
 
     # Messages -------------------------------------------------------------------------------------
 
-    def _on_image(self, which: str, msg: Any) -> None:
+    def _on_image(self, camera: str, msg: Any) -> None:
         if self._pipeline is not None:
-            self._pipeline.add(which, msg)
-            self._arm(self._pipeline.deadline_ns)
+            self._pipeline.add(camera, msg)
+            self._schedule_deadline(self._pipeline.deadline_ns)
 
-    def _on_bad(self, which: str, error: SartmError) -> None:
-        """Count a message that cannot be read, and go on."""
-        self._health.received(which)
-        self._health.dropped(UNREADABLE[which], error=f'{which}: {error}')
-        self._diagnostics.warn(UNREADABLE[which], f'message dropped: {which}: {error}')
+    def _on_unreadable(self, camera: str, error: SartmError) -> None:
+        """Count a message that cannot be read."""
+        self._health.received(camera)
+        self._health.dropped(UNREADABLE[camera], error=f'{camera}: {error}')
+        self._diagnostics.warn(UNREADABLE[camera], f'message dropped: {camera}: {error}')
 
     def _on_deadline(self) -> None:
         if self._pipeline is not None:
             self._pipeline.poll()
-            self._armed_ns = None
+            self._timer_due_ns = None
             self._deadline_timer.cancel()
-            self._arm(self._pipeline.deadline_ns)
+            self._schedule_deadline(self._pipeline.deadline_ns)
 
-    def _arm(self, deadline_ns: int | None) -> None:
-        """Set the timer to the monotonic time at which an image has waited long enough.
+    def _schedule_deadline(self, deadline_ns: int | None) -> None:
+        """Set the timer to the monotonic time at which the oldest image has waited long enough.
 
-        A timer that is due earlier is left as it is and looks again then: to set it anew with each
-        pair costs more than to let it go off in vain now and then.
+        A timer that is due earlier is left alone and is set again when it fires: setting it for
+        each pair costs more than a few callbacks that find nothing to do.
         """
-        if deadline_ns is None or (self._armed_ns is not None and self._armed_ns <= deadline_ns):
+        if deadline_ns is None or (
+            self._timer_due_ns is not None and self._timer_due_ns <= deadline_ns
+        ):
             return
-        self._armed_ns = deadline_ns
+        self._timer_due_ns = deadline_ns
         wait_ns = max(deadline_ns - time.monotonic_ns(), 0)
-        self._deadline_timer.timer_period_ns = wait_ns + 1_000_000
+        self._deadline_timer.timer_period_ns = wait_ns + DEADLINE_SLACK_NS
         self._deadline_timer.reset()
 
     # Reports and settings -------------------------------------------------------------------------
 
     def _report(self) -> None:
-        if self._inputs is not None and self._pipeline is not None:
-            inputs = self._inputs
-            inputs.follow()
-            drops = self._pipeline.drops
-            report = self._health.report(inputs.topics, drops, inputs.why_silent)
-            for which in inputs.topics:
-                self._diagnostics.warn_if_silent(which, self._health.silence_s(which), inputs)
-        elif self._refused:
-            report = self._health.idle(self._refused, ERROR)
+        """Publish the diagnostics; called once a second in every state."""
+        subscriptions = self._image_subscriptions
+        if subscriptions is not None and self._pipeline is not None:
+            subscriptions.refresh_subscriptions()
+            report = self._health.report(
+                subscriptions.topics, self._pipeline.drops, subscriptions.explain_silence
+            )
+            for camera in subscriptions.topics:
+                silence_s = self._health.silence_s(camera)
+                self._diagnostics.warn_if_silent(camera, silence_s, subscriptions)
+        elif self._last_failure:
+            report = self._health.idle(self._last_failure, ERROR)
         elif self._predictor is None:
             report = self._health.idle('unconfigured')
         else:
-            report = self._health.idle('inactive' if self._inputs is None else 'disabled')
-        sides = [side for side in (self._inputs, self._outputs) if side is not None]
-        mismatches = [text for side in sides for text in side.mismatches()]
+            report = self._health.idle('inactive' if subscriptions is None else 'disabled')
+        mismatches = [
+            text
+            for endpoints in (subscriptions, self._result_publishers)
+            if endpoints is not None
+            for text in endpoints.qos_mismatches()
+        ]
         device = self._predictor.device if self._predictor is not None else None
         self._diagnostics.publish(report, mismatches, device)
 
     def _on_set_enabled(self, request: Any, response: Any) -> Any:
-        """Begin or cease to look at images, in no time; the node stays active and subscribed."""
-        if self._inputs is None:
+        """Start or stop processing at once; the node stays active and subscribed."""
+        if self._image_subscriptions is None:
             response.message = 'the node is not active; activate it first'
             return response
         if request.data and self._pipeline is None:
-            self._begin()
+            self._start_pipeline()
         elif not request.data:
-            self._end()
+            self._stop_pipeline()
         response.success = True
         response.message = 'enabled' if request.data else 'disabled'
         self.get_logger().info(response.message)
         return response
 
     def _on_set_parameters(self, changes: list[Any]) -> SetParametersResult:
-        """All changes of one request take effect together, or none does."""
+        """Apply all changes of one request together, or none of them."""
         if self._predictor is None:
-            # Not configured: configure will check the values, when all are set.
+            # `on_configure` checks the values, when all of them are set.
             return SetParametersResult(successful=True)
         try:
-            settings = ros_parameters.changed(
+            settings = ros_parameters.update(
                 self._settings, [(change.name, change.value) for change in changes]
             )
-            self._predictor.check(thermal_range(settings), ros_parameters.homography(settings))
+            self._predictor.check(thermal_range(settings), homography(settings))
         except SartmError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._settings = settings
         if self._pipeline is not None:
             self._pipeline.apply(settings)
         return SetParametersResult(successful=True)
-
-
-def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; returns the exit status (see the module's text)."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: Any) -> None:
-        # A second signal ends a process that does not come to its end.
-        signal.signal(number, signal.SIG_DFL)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:  # rclpy has no common class for wrong --ros-args
-        print(f'sartm_node: ROS does not start: {type(error).__name__} {error}', file=sys.stderr)
-        return 2
-    try:
-        node = (make_node or SartmNode)()
-        status = node.autostart()
-        if status == 0:
-            _spin(node, stop)
-        node.close()
-        node.destroy_node()
-        return status
-    except SartmError as error:
-        print(f'sartm_node: {error}', file=sys.stderr)
-        return 2
-    finally:
-        rclpy.try_shutdown()
-
-
-def _spin(node: SartmNode, stop: threading.Event) -> None:
-    """Serve the node in a second thread; the first waits where Python can act on a signal."""
-    executor = Executor()
-    executor.add_node(node)
-
-    def serve() -> None:
-        while not stop.is_set():
-            try:
-                executor.spin_once(SPIN_S)
-            except Exception:
-                node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
-
-    thread = threading.Thread(target=serve, name='executor')
-    thread.start()
-    stop.wait()
-    executor.create_task(lambda: None)  # a mere wake-up does not return from spin_once
-    thread.join()
-    executor.shutdown()
-
-
-if __name__ == '__main__':
-    sys.exit(main())

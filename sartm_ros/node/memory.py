@@ -1,29 +1,32 @@
-"""The memory that the node has, and giving it back. torch is not imported where it is not yet."""
+"""The memory figures of the diagnostics, the garbage collector's settings, and releasing memory.
+
+torch is used only if it is already imported.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import sys
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 MIB = 2**20
 
-_STATM = Path('/proc/self/statm')
-
 
 def figures(device: Any) -> dict[str, str]:
-    """MiB by name: what is resident of the process and, on a 'cuda' device, torch's share of it.
+    """Return memory use in MiB by name: the process's resident memory and, on CUDA, torch's share.
 
-    `device` is a torch.device or None. `gpu_memory` is in tensors, `gpu_memory_reserved` what torch
-    has of the device for them, `gpu_memory_max` the most that was in tensors since `give_back`.
+    Args:
+        device: a torch.device, or None.
+
+    Returns:
+        `process_memory_mib`, and on a 'cuda' device `gpu_memory_mib` (in tensors),
+        `gpu_memory_reserved_mib` (held by torch's allocator) and `gpu_memory_max_mib` (the peak in
+        tensors since `release_memory`).
     """
-    values = {}
-    if _STATM.exists():
-        resident = int(_STATM.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-        values['process_memory_mib'] = resident
+    values = {'process_memory_mib': psutil.Process().memory_info().rss}
     if device is not None and device.type == 'cuda':
         import torch
 
@@ -33,21 +36,21 @@ def figures(device: Any) -> dict[str, str]:
     return {name: f'{count / MIB:.1f}' for name, count in values.items()}
 
 
-def settle() -> None:
-    """Spare the collector of garbage what is there now, until `give_back`.
+def freeze_gc() -> None:
+    """Exclude all present objects from garbage collection, until `release_memory`.
 
-    A network and its libraries are some hundred thousand objects: to look through them takes long
-    enough to be late with a frame.
+    A network and its libraries are some hundred thousand objects, and a full collection of them
+    takes long enough to delay a frame.
     """
     gc.collect()
     gc.freeze()
 
 
-def give_back() -> None:
-    """Return to the system and to the GPU what is no longer used.
+def release_memory() -> None:
+    """Return unused memory to the system and to the GPU.
 
-    Without it torch keeps the memory of its GPU, and glibc that of tensors below 32 MiB, which are
-    almost all of them.
+    Without this torch keeps its GPU memory, and glibc keeps the memory of freed tensors below
+    32 MiB, which are nearly all.
     """
     gc.unfreeze()
     gc.collect()

@@ -1,35 +1,42 @@
-"""Out of memory: how it is told from a fault of the program, and what is done then. No ROS."""
+"""Running out of memory: recognising it and recovering from it. No ROS import."""
 
 from __future__ import annotations
 
 import traceback
 
-from sartm_ros.node.memory import give_back
+from sartm_ros.node.memory import release_memory
 
 FIRST_PAUSE_S = 0.25
 
 LONGEST_PAUSE_S = 4.0
-"""No longer, because whoever took the memory may give it back at any time."""
+"""A limit, because the process that uses the memory may free it at any time."""
 
-_SIGNS = ('out of memory', 'not enough memory', 'allocate memory', 'insufficient memory')
-"""What CUDA, torch on the CPU (Windows, Linux) and OpenCV write."""
+_MESSAGES = ('out of memory', 'not enough memory', 'allocate memory', 'insufficient memory')
+"""Parts of the messages of CUDA, of torch on the CPU (Windows, Linux) and of OpenCV."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that host or device memory has run out; torch has several classes."""
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _SIGNS)
+    """Return whether `error` means that host or device memory has run out.
+
+    torch raises several classes for it, so the message decides.
+    """
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in _MESSAGES)
 
 
 def next_pause_s(last_s: float) -> float:
-    """Seconds to wait after running out of memory, `last_s` being the pause before, 0 for none."""
+    """Return the seconds to wait after running out of memory.
+
+    Args:
+        last_s: the pause before, which is doubled; 0 if there was none.
+    """
     return min(max(2 * last_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
 
 
 def free_memory(error: BaseException) -> None:
-    """Give back what a failed run holds: its tensors, and on CUDA what torch keeps in reserve."""
+    """Free what a failed run keeps alive: its tensors, and on CUDA torch's reserve."""
     chain: BaseException | None = error
     while chain is not None:
-        # The frames of a traceback hold every tensor that was alive when it failed.
+        # The frames of a traceback refer to every tensor that was alive when it was raised.
         traceback.clear_frames(chain.__traceback__)
         chain = chain.__cause__ or chain.__context__
-    give_back()
+    release_memory()

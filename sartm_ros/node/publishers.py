@@ -1,4 +1,4 @@
-"""The node's publishers: image topics and their compressed ones, legend, status and latency."""
+"""The node's publishers: images, raw and compressed, label info, status and latency."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from sartm_ros.messages.compressed import compress
 from sartm_ros.node import qos
 
 ENCODINGS = {'labels': 'mono8', 'confidence': 'mono8', 'overlay': 'rgb8'}
-"""Of the image topics."""
+"""The encoding of each image topic."""
 
 COMPRESSIONS = {'labels': 'png', 'confidence': 'png', 'overlay': 'jpeg'}
-"""Of `<topic>/compressed`. JPEG would make classes out of nothing where two labels meet."""
+"""The format of each `<topic>/compressed`. JPEG blurs the border between two labels into ids of
+other classes."""
 
-FAREWELL = Duration(seconds=0.5)
-"""A listener that does not answer is not waited for any longer."""
+ACKNOWLEDGE_TIMEOUT = Duration(seconds=0.5)
+"""How long closing waits for subscribers that do not acknowledge the last message."""
 
 
-class Outputs:
-    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, the legend,
+class Publishers:
+    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, `~/label_info`,
     `~/status` and `~/latency`.
 
     Args:
-        node: a lifecycle node, which publishes.
+        node: the lifecycle node.
 
     Raises:
-        SartmError: a publisher cannot be made.
+        SartmError: a publisher cannot be created.
     """
 
     def __init__(self, node: Any) -> None:
@@ -55,32 +56,32 @@ class Outputs:
             self.close()
             raise
 
-    def wanted(self, name: str) -> bool:
-        """Whether anyone listens to an image topic or to its compressed one."""
-        return self._heard(name) or self._heard(_compressed(name))
+    def has_listener(self, name: str) -> bool:
+        """Return whether an image topic, or its compressed topic, has a subscriber."""
+        return self._is_subscribed(name) or self._is_subscribed(_compressed(name))
 
     def publish(self, name: str, image: np.ndarray, header: Any) -> None:
         """Publish uint8 `[H, W]` or `[H, W, 3]`."""
         self._publishers[name].publish(write_image(image, ENCODINGS[name], header))
 
     def publish_compressed(self, name: str, image: np.ndarray, header: Any) -> None:
-        """Likewise on the compressed topic; costs nothing where no one listens."""
-        if self._heard(_compressed(name)):
+        """Compress and publish an image on `<name>/compressed`, if that has a subscriber."""
+        if self._is_subscribed(_compressed(name)):
             message = compress(image, COMPRESSIONS[name], header)
             self._publishers[_compressed(name)].publish(message)
 
     def publish_status(self, status: dict[str, Any]) -> None:
-        """Publish what a result was made from, as JSON; costs nothing where no one listens."""
-        if self._heard('status'):
+        """Publish how a result was computed, as JSON, if anyone subscribes."""
+        if self._is_subscribed('status'):
             self._publishers['status'].publish(String(data=json.dumps(status)))
 
     def publish_latency(self, latency_s: float) -> None:
-        """Publish it in milliseconds, for a plot; costs nothing where no one listens."""
-        if self._heard('latency'):
+        """Publish the latency in milliseconds, for a plot, if anyone subscribes."""
+        if self._is_subscribed('latency'):
             self._publishers['latency'].publish(Float32(data=latency_s * 1e3))
 
-    def publish_legend(self, space: LabelSpace) -> None:
-        """Publish what the ids mean."""
+    def publish_label_info(self, space: LabelSpace) -> None:
+        """Publish the names and colours of the label ids."""
         text = json.dumps({**space.to_dict(), 'unknown_id': IGNORE_ID})
         self._publishers['label_info'].publish(String(data=text))
         if 'vision_label_info' in self._publishers:
@@ -93,8 +94,8 @@ class Outputs:
             ]
             self._publishers['vision_label_info'].publish(message)
 
-    def mismatches(self) -> list[str]:
-        """Of each topic with a subscription that cannot be served: see `qos.output_mismatch`."""
+    def qos_mismatches(self) -> list[str]:
+        """Describe each topic with an incompatible subscriber: see `qos.output_mismatch`."""
         texts = [
             qos.output_mismatch(self._node, publisher.topic_name, publisher.qos_profile)
             for publisher in self._publishers.values()
@@ -102,15 +103,15 @@ class Outputs:
         return [text for text in texts if text]
 
     def close(self) -> None:
-        """Give the publishers back, when the last labels have come to those who listen."""
+        """Destroy the publishers, after the subscribers have acknowledged the last labels."""
         for name in ('labels', 'status'):
             if name in self._publishers:
-                self._publishers[name].wait_for_all_acked(FAREWELL)
+                self._publishers[name].wait_for_all_acked(ACKNOWLEDGE_TIMEOUT)
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
 
-    def _heard(self, name: str) -> bool:
+    def _is_subscribed(self, name: str) -> bool:
         return self._publishers[name].get_subscription_count() > 0
 
     def _create(self, message_type: Any, name: str, *, latched: bool = False) -> None:

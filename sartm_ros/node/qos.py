@@ -1,4 +1,4 @@
-"""Quality of service of the node's topics, and a text that names both sides of a mismatch."""
+"""Quality of service (QoS) of the node's topics, and descriptions of incompatible endpoints."""
 
 from __future__ import annotations
 
@@ -30,49 +30,49 @@ except ImportError:  # Humble
     )
 
 
-# rclpy's own warnings of a mismatch do not name the other side.
+# rclpy's own warnings of a mismatch do not name the other endpoint.
 QUIET_PUBLISHER = PublisherEventCallbacks(use_default_callbacks=False)
 QUIET_SUBSCRIPTION = SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
-_UNHURRIED: dict[str, Any] = {
+_DEFAULTS: dict[str, Any] = {
     'deadline': Infinite,
     'liveliness': LivelinessPolicy.AUTOMATIC,
     'liveliness_lease_duration': Infinite,
 }
-"""The defaults of what is published, said outright: so they can be compared with a request."""
+"""The defaults of a publisher, written out so that they can be compared with a request."""
 
 
 def input_qos() -> QoSProfile:
-    """Sensor data: the newest images, none sent again; it matches every publisher."""
+    """Return the QoS of the image subscriptions: best effort, compatible with every publisher."""
     return QoSProfile(
         reliability=ReliabilityPolicy.BEST_EFFORT, history=HistoryPolicy.KEEP_LAST, depth=5
     )
 
 
 def output_qos() -> QoSProfile:
-    """The newest result, reliably."""
+    """Return the QoS of the results: reliable, the newest one only."""
     return QoSProfile(
         reliability=ReliabilityPolicy.RELIABLE,
         history=HistoryPolicy.KEEP_LAST,
         depth=1,
-        **_UNHURRIED,
+        **_DEFAULTS,
     )
 
 
 def latched_qos() -> QoSProfile:
-    """The last message also for those who subscribe later."""
+    """Return the QoS of messages that late subscribers receive too."""
     return QoSProfile(
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
         history=HistoryPolicy.KEEP_LAST,
         depth=1,
-        **_UNHURRIED,
+        **_DEFAULTS,
     )
 
 
 def overridable() -> QoSOverridingOptions:
-    """Parameters `qos_overrides.<topic>.<publisher or subscription>.<policy>` for an endpoint."""
+    """Return the QoS policies of an endpoint that parameters `qos_overrides.<topic>...` may set."""
     return QoSOverridingOptions(
         (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
     )
@@ -80,33 +80,38 @@ def overridable() -> QoSOverridingOptions:
 
 @contextmanager
 def checked(topic: str) -> Iterator[None]:
-    """Around the creation of an endpoint of `topic`: a wrong override becomes a SartmError."""
+    """Raise SartmError for a wrong QoS override, while an endpoint of `topic` is created."""
     try:
         yield
     except (RuntimeError, ValueError, InvalidQosOverridesError) as error:
         raise SartmError(f'{topic} cannot be opened: {error}') from error
 
 
-def input_mismatch(node: Any, topic: str, type_name: str, asked: QoSProfile) -> str:
-    """Which publishers of a topic do not offer what is asked for, and what to do; '' where all do.
+def input_mismatch(node: Any, topic: str, type_name: str, requested: QoSProfile) -> str:
+    """Return which publishers are incompatible with a subscription and what to do, or ''.
 
-    `topic` is the full name, `type_name` like 'sensor_msgs/msg/Image'. The graph is looked at, not
-    events: those say when a mismatch begins, but not that it is over.
+    The function inspects the graph, because QoS events tell only when a mismatch begins.
+
+    Args:
+        node: the subscribing node.
+        topic: the full name.
+        type_name: the message type, such as 'sensor_msgs/msg/Image'.
+        requested: the QoS of the subscription.
     """
     infos = [i for i in node.get_publishers_info_by_topic(topic) if i.topic_type == type_name]
-    others = [(i, problem) for i in infos if (problem := _problem(i.qos_profile, asked))]
+    others = [(i, problem) for i in infos if (problem := _problem(i.qos_profile, requested))]
     if not others:
         return ''
     return (
-        f'{topic}: this node asks for {_describe(asked)}, which does not go with the offer of '
-        f'{_endpoints(others)}; no images will come from there. '
+        f'{topic}: this node requests {_describe(requested)}, which is incompatible with the '
+        f'offer of {_endpoints(others)}; no images arrive from there. '
         f'Set qos_overrides.{topic}.subscription.reliability to best_effort, '
         'or change the publisher'
     )
 
 
 def output_mismatch(node: Any, topic: str, offered: QoSProfile) -> str:
-    """Likewise which subscriptions ask for more than is offered."""
+    """Return which subscriptions are incompatible with a publisher and what to do, or ''."""
     infos = node.get_subscriptions_info_by_topic(topic)
     others = [(i, problem) for i in infos if (problem := _problem(offered, i.qos_profile))]
     if not others:
@@ -117,13 +122,13 @@ def output_mismatch(node: Any, topic: str, offered: QoSProfile) -> str:
             f'Set qos_overrides.{topic}.publisher.reliability to reliable, or change the subscriber'
         )
     return (
-        f'{topic}: this node offers {_describe(offered)}, which does not go with the request of '
-        f'{_endpoints(others)}; nothing will arrive there. {remedy}'
+        f'{topic}: this node offers {_describe(offered)}, which is incompatible with the '
+        f'request of {_endpoints(others)}; nothing arrives there. {remedy}'
     )
 
 
-def _problem(offered: QoSProfile, asked: QoSProfile) -> str:
-    compatibility, reasons = qos_check_compatible(offered, asked)
+def _problem(offered: QoSProfile, requested: QoSProfile) -> str:
+    compatibility, reasons = qos_check_compatible(offered, requested)
     if compatibility != QoSCompatibility.ERROR:
         return ''
     return reasons.replace('ERROR: ', '').strip(';').replace(';', ', ')

@@ -1,6 +1,6 @@
-"""The node's two image subscriptions, raw or compressed, whichever the topics carry.
+"""The node's two image subscriptions, raw or compressed as the topics are.
 
-rclpy is asked for the serialised messages, which `cdr` reads without a copy of the pixels.
+The callbacks get serialised messages, camera `cdr` reads without copying the pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from sartm_model.errors import SartmError
 from sartm_ros.messages import cdr
 from sartm_ros.node import qos
-from sartm_ros.node.health import TOPICS
+from sartm_ros.node.health import CAMERAS
 from sartm_ros.node.parameters import Parameters
 
 _TYPES = {'raw': Image, 'compressed': CompressedImage}
@@ -27,32 +27,32 @@ _TYPE_NAMES = {transport: name for name, transport in _TRANSPORTS.items()}
 
 
 def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
-    """Full names of 'rgb' and 'thermal'. Raises SartmError where one is not a topic's name."""
-    names = dict(zip(TOPICS, (settings.rgb_topic, settings.thermal_topic), strict=True))
-    for which, name in names.items():
+    """Return the full topic names of 'rgb' and 'thermal'; raise SartmError for an invalid name."""
+    names = dict(zip(CAMERAS, (settings.rgb_topic, settings.thermal_topic), strict=True))
+    for camera, name in names.items():
         try:
-            names[which] = node.resolve_topic_name(name)
+            names[camera] = node.resolve_topic_name(name)
         except (RuntimeError, ValueError) as error:
             raise SartmError(
-                f'parameter {which}_topic is {name!r}; expected a topic name'
+                f'parameter {camera}_topic is {name!r}; expected a topic name'
             ) from error
     return names
 
 
-class Inputs:
-    """Subscribes to both topics.
+class Subscriptions:
+    """Subscribes to the topics of both cameras.
 
     Args:
-        node: subscribes.
+        node: the node.
         settings: the topics and their transports.
         on_image: called with 'rgb' or 'thermal' and the message, as `cdr` reads it.
-        on_bad: called with 'rgb' or 'thermal' and why a message cannot be read.
+        on_unreadable: called with 'rgb' or 'thermal' and the reason why a message cannot be read.
 
     Attributes:
-        topics: full names of 'rgb' and 'thermal'.
+        topics: the full topic names of 'rgb' and 'thermal'.
 
     Raises:
-        SartmError: a subscription cannot be made.
+        SartmError: a subscription cannot be created.
     """
 
     def __init__(
@@ -60,97 +60,103 @@ class Inputs:
         node: Any,
         settings: Parameters,
         on_image: Callable[[str, Any], None],
-        on_bad: Callable[[str, SartmError], None],
+        on_unreadable: Callable[[str, SartmError], None],
     ) -> None:
         self._node = node
         self._on_image = on_image
-        self._on_bad = on_bad
-        self._asked = dict(
-            zip(TOPICS, (settings.rgb_transport, settings.thermal_transport), strict=True)
+        self._on_unreadable = on_unreadable
+        self._requested = dict(
+            zip(CAMERAS, (settings.rgb_transport, settings.thermal_transport), strict=True)
         )
         self.topics = topic_names(node, settings)
         self._transports: dict[str, str] = {}
         self._subscriptions: dict[str, Any] = {}
         try:
-            self.follow()
+            self.refresh_subscriptions()
         except Exception:
             self.close()
             raise
 
-    def follow(self) -> None:
-        """Subscribe, or anew where publishers have shown that a topic is of another type."""
-        for which, topic in self.topics.items():
-            transport = self._transport(which)
-            if transport == self._transports.get(which):
+    def refresh_subscriptions(self) -> None:
+        """Subscribe, or subscribe again where the publishers of a topic offer another type."""
+        for camera, topic in self.topics.items():
+            transport = self._transport(camera)
+            if transport == self._transports.get(camera):
                 continue
-            if which in self._subscriptions:
-                self._node.get_logger().info(f'{topic} carries {transport} images: listening anew')
-                self._node.destroy_subscription(self._subscriptions.pop(which))
-            self._subscriptions[which] = self._subscribe(which, topic, transport)
-            self._transports[which] = transport
+            if camera in self._subscriptions:
+                self._node.get_logger().info(
+                    f'{topic} carries {transport} images: subscribing again'
+                )
+                self._node.destroy_subscription(self._subscriptions.pop(camera))
+            self._subscriptions[camera] = self._subscribe(camera, topic, transport)
+            self._transports[camera] = transport
 
     def describe(self) -> str:
-        """The topics and their transports, for the log."""
-        return ' + '.join(f'{topic} ({self._transports[w]})' for w, topic in self.topics.items())
+        """Return the topics and their transports, for the log."""
+        return ' + '.join(f'{topic} ({self._transports[c]})' for c, topic in self.topics.items())
 
-    def why_silent(self, which: str) -> str:
-        """What may be wrong with a topic that brings nothing."""
-        topic, transport = self.topics[which], self._transports[which]
+    def explain_silence(self, camera: str) -> str:
+        """Return what may be wrong with a topic on which no message arrives."""
+        topic, transport = self.topics[camera], self._transports[camera]
         types = {i.topic_type for i in self._node.get_publishers_info_by_topic(topic)}
         if types and transport not in (_TRANSPORTS.get(name) for name in types):
             return (
-                f'which carries {" and ".join(sorted(types))}, but this node listens for '
-                f'{transport} images: is {which}_topic right, is {which}_transport?'
+                f'which carries {" and ".join(sorted(types))}, but this node subscribes to '
+                f'{transport} images: is {camera}_topic right, is {camera}_transport?'
             )
         return (
             f'which has {self._node.count_publishers(topic)} publishers: is the driver running, '
-            f'is {which}_topic right?'
+            f'is {camera}_topic right?'
         )
 
-    def mismatches(self) -> list[str]:
-        """Of each topic with a publisher that cannot be heard: see `qos.input_mismatch`."""
+    def qos_mismatches(self) -> list[str]:
+        """Describe each topic with an incompatible publisher: see `qos.input_mismatch`."""
         texts = []
-        for which, subscription in self._subscriptions.items():
-            type_name = _TYPE_NAMES[self._transports[which]]
+        for camera, subscription in self._subscriptions.items():
+            type_name = _TYPE_NAMES[self._transports[camera]]
             profile = subscription.qos_profile
-            texts.append(qos.input_mismatch(self._node, self.topics[which], type_name, profile))
+            texts.append(qos.input_mismatch(self._node, self.topics[camera], type_name, profile))
         return [text for text in texts if text]
 
     def close(self) -> None:
-        """Stop listening."""
+        """Unsubscribe."""
         for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
-    def _transport(self, which: str) -> str:
-        """By the setting; by what is offered; as before; by the name."""
-        topic = self.topics[which]
-        if self._asked[which] != 'auto':
-            return self._asked[which]
+    def _transport(self, camera: str) -> str:
+        """Return 'raw' or 'compressed' for a camera's topic.
+
+        The parameter decides; with 'auto' the type that the publishers offer, without publishers
+        the present subscription, and before there is one the topic's name.
+        """
+        topic = self.topics[camera]
+        if self._requested[camera] != 'auto':
+            return self._requested[camera]
         infos = self._node.get_publishers_info_by_topic(topic)
         offered = {_TRANSPORTS[i.topic_type] for i in infos if i.topic_type in _TRANSPORTS}
         if len(offered) == 1:
             return offered.pop()
         by_name = 'compressed' if topic.endswith('/compressed') else 'raw'
-        return self._transports.get(which, by_name)
+        return self._transports.get(camera, by_name)
 
-    def _subscribe(self, which: str, topic: str, transport: str) -> Any:
+    def _subscribe(self, camera: str, topic: str, transport: str) -> Any:
         profile = qos.input_qos()
         with qos.checked(topic):
             return self._node.create_subscription(
                 _TYPES[transport],
                 topic,
-                partial(self._read, which, _READERS[transport]),
+                partial(self._read, camera, _READERS[transport]),
                 profile,
                 event_callbacks=qos.QUIET_SUBSCRIPTION,
                 qos_overriding_options=qos.overridable(),
                 raw=True,
             )
 
-    def _read(self, which: str, read: Callable[[bytes], Any], message: bytes) -> None:
+    def _read(self, camera: str, read: Callable[[bytes], Any], message: bytes) -> None:
         try:
             image = read(message)
         except SartmError as error:
-            self._on_bad(which, error)
+            self._on_unreadable(camera, error)
         else:
-            self._on_image(which, image)
+            self._on_image(camera, image)

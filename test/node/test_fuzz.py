@@ -15,7 +15,7 @@ from mutations import ENCODINGS, SIZES, Fields, cut_or_overwrite, sound, spoil
 
 from sartm_model.errors import SartmError
 from sartm_ros.messages.images import to_rgb, to_thermal
-from sartm_ros.node.frame_path import Pipeline
+from sartm_ros.node.frame_pipeline import FramePipeline
 from sartm_ros.node.health import Health
 from sartm_ros.node.parameters import Parameters
 
@@ -125,13 +125,13 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(make, size, monkey
         to_rgb(msg)
 
 
-class Outputs:
+class CountingPublishers:
     """Takes what a pipeline gives, and counts it."""
 
     def __init__(self):
         self.shapes = []
 
-    def wanted(self, name):
+    def has_listener(self, name):
         return False
 
     def publish(self, name, image, header):
@@ -159,8 +159,8 @@ class NoNetwork:
 def test_spoilt_images_through_the_pipeline():
     """Pairs with one spoilt image, and stamps at random: every pair comes out or is counted."""
     rng = np.random.default_rng(2)
-    health, outputs, warned = Health(), Outputs(), []
-    pipeline = Pipeline(
+    health, outputs, warned = Health(), CountingPublishers(), []
+    pipeline = FramePipeline(
         NoNetwork(), Parameters(), health, outputs, warn=lambda key, text: warned.append(key)
     )
     second = 1

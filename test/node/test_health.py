@@ -39,13 +39,13 @@ def report_of(health, drops=()):
 def frame(health, skew_ns=0, latency_s=0.01):
     health.received('rgb')
     health.received('thermal')
-    health.paired(skew_ns)
+    health.record_pair(skew_ns)
     health.published(latency_s)
 
 
 def test_counts_add_up_with_the_matchers(health):
     frame(health)
-    health.paired(0)
+    health.record_pair(0)
     health.dropped('replaced')
     health.dropped('rgb_no_stamp', 2)
     health.dropped('stopped', 0)
@@ -150,7 +150,9 @@ def test_the_last_error_has_an_age_and_the_modality_is_the_last_seconds(health, 
 def test_every_stage_has_its_median_and_p99(health):
     spread = np.random.default_rng(0).permutation(np.arange(101))  # its percentiles are itself
     for factor in spread:
-        health.timed({stage: 1e-3 * factor * (place + 1) for place, stage in enumerate(STAGES)})
+        health.record_stages(
+            {stage: 1e-3 * factor * (place + 1) for place, stage in enumerate(STAGES)}
+        )
     values = report_of(health).values
     for place, stage in enumerate(STAGES, start=1):
         assert float(values[f'{stage}_median_ms']) == pytest.approx(50 * place)
@@ -173,7 +175,8 @@ def test_a_stall_is_a_warning_that_says_what_was_served(health, clock):
     report = report_of(health)
     assert report.level == WARN
     assert report.message == (
-        'thermal_frozen: 1 results from both cameras, 3 from RGB alone, 0 from thermal alone; '
+        'thermal_frozen: 1 results from RGB and thermal, 3 results from RGB alone, '
+        '0 results from thermal alone; '
         '/thermal: the image does not change: a closed shutter, or a driver that hangs?'
     )
     assert report.values['thermal_frozen'] == report.values['served_rgb'] == '3'

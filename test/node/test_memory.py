@@ -18,14 +18,14 @@ class Ring:
 def test_garbage_of_a_settled_process_goes_when_its_memory_is_given_back():
     ring = Ring()
     watched = weakref.ref(ring)
-    memory.settle()
+    memory.freeze_gc()
     try:
         assert gc.get_freeze_count() > 0
         del ring
         gc.collect()
         assert watched() is not None
     finally:
-        memory.give_back()
+        memory.release_memory()
     assert gc.get_freeze_count() == 0
     assert watched() is None
 
@@ -34,8 +34,8 @@ def test_garbage_from_before_is_not_kept():
     ring = Ring()
     watched = weakref.ref(ring)
     del ring
-    memory.settle()
+    memory.freeze_gc()
     try:
         assert watched() is None
     finally:
-        memory.give_back()
+        memory.release_memory()

@@ -146,9 +146,9 @@ def test_mismatched_qos_and_silence_are_warned_of_and_time_is_the_walls(tmp_path
     with running_node(tmp_path, parameters, QUICK) as node:
         # A name may be discovered after its publisher; then the warning is repeated with it.
         node.wait_for_output('/test/peer (BEST_EFFORT VOLATILE)')
-        line = [line for line in node.output.splitlines() if 'does not go with' in line][-1]
+        line = [line for line in node.output.splitlines() if 'is incompatible with' in line][-1]
         assert 'WARN' in line
-        assert '/strict/thermal: this node asks for RELIABLE' in line
+        assert '/strict/thermal: this node requests RELIABLE' in line
         assert 'Set qos_overrides./strict/thermal.subscription.reliability to best_effort' in line
         rgb, thermal = scene(1)
         stamps = iter(range(SECOND, 1000 * SECOND, SECOND))
@@ -171,7 +171,8 @@ def test_mismatched_qos_and_silence_are_warned_of_and_time_is_the_walls(tmp_path
         assert 'no messages on /strict/thermal, which has 2 publishers: is the driver' in message
         peer.node.destroy_publisher(lossy)
         wait_until(
-            lambda: 'does not go with' not in peer.status()['message'], 'the mismatch to be over'
+            lambda: 'is incompatible with' not in peer.status()['message'],
+            'the mismatch to be over',
         )
         assert 'no messages on /strict/thermal, which has 1 publishers' in peer.status()['message']
         assert node.stop(signal.SIGINT) == 0

@@ -125,7 +125,7 @@ def test_a_subscriber_that_asks_for_too_much_is_named_until_it_is_gone(quick, co
         if subscription.topic_name == '/sartm/overlay':
             connected.node.destroy_subscription(subscription)
     send_until(send, lambda: connected.status()['level'] == 0, 'all to be well again')
-    assert 'does not go with' not in connected.status()['message']
+    assert 'is incompatible with' not in connected.status()['message']
 
 
 def test_the_last_error_stays_with_its_age(connected):

@@ -79,7 +79,7 @@ def test_compressed_in_and_out(peer, tmp_path, checkpoint):
         node.wait_for_output('active: /front/image/compressed (compressed) + /thermal/packed (raw)')
         rgb = peer.publisher(CompressedImage, '/front/image/compressed', qos_profile_sensor_data)
         thermal = peer.publisher(CompressedImage, '/thermal/packed', qos_profile_sensor_data)
-        node.wait_for_output('/thermal/packed carries compressed images: listening anew')
+        node.wait_for_output('/thermal/packed carries compressed images: subscribing again')
         reliable = QoSProfile(depth=100)
         packed = peer.listen(CompressedImage, '/sartm/labels/compressed', reliable)
         confidences = peer.listen(CompressedImage, '/sartm/confidence/compressed', reliable)
@@ -124,7 +124,7 @@ def test_a_transport_that_is_not_there_is_explained(peer, tmp_path, checkpoint):
         tmp_path, {'checkpoint': checkpoint, 'rgb_transport': 'compressed'}, QUICK
     ) as node:
         node.wait_for_output(
-            'which carries sensor_msgs/msg/Image, but this node listens for compressed images: '
+            'which carries sensor_msgs/msg/Image, but this node subscribes to compressed images: '
             'is rgb_topic right, is rgb_transport?'
         )
 

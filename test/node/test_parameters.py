@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from sartm_model.errors import SartmError
-from sartm_ros.node import parameters
-from sartm_ros.node.parameters import NAMES, Parameters, changed, parse, seconds_to_ns, to_dict
+from sartm_ros.node import ros_parameters
+from sartm_ros.node.parameters import NAMES, Parameters, homography, seconds_to_ns, to_dict
+from sartm_ros.node.ros_parameters import parse, update
 
 
 def test_nothing_given_gives_the_defaults():
@@ -77,13 +78,11 @@ def test_a_bad_value_names_its_parameter(name, value, expected):
 
 def test_a_homography_is_kept_and_none_may_be_said_in_three_ways():
     doubled = [2, 0, 0.5, 0, 2, 0.5, 0, 0, 1]
-    found = parameters.homography(parse({'thermal.homography': array.array('d', doubled)}))
+    found = homography(parse({'thermal.homography': array.array('d', doubled)}))
     np.testing.assert_array_equal(found, np.reshape(doubled, (3, 3)))
     for nothing in ([1, 0, 0, 0, 1, 0, 0, 0, 1], [], None):
-        settings = changed(
-            parse({'thermal.homography': doubled}), [('thermal.homography', nothing)]
-        )
-        assert parameters.homography(settings) is None
+        settings = update(parse({'thermal.homography': doubled}), [('thermal.homography', nothing)])
+        assert homography(settings) is None
 
 
 def test_the_horizon_is_judged_in_the_size_that_is_expected():
@@ -111,12 +110,12 @@ def test_what_only_nearest_has_is_refused_elsewhere(policy, name, value):
 
 
 def test_run_time_changes():
-    result = changed(
+    result = update(
         Parameters(),
         [('thermal.range', 'fixed'), ('thermal.low', 7000), ('thermal.high', 9000.0)],
     )
     assert (result.thermal_range, result.thermal_low, result.thermal_high) == ('fixed', 7000, 9000)
-    assert changed(result, [('use_sim_time', True)]) == result
+    assert update(result, [('use_sim_time', True)]) == result
 
 
 RUN_TIME = {
@@ -138,19 +137,19 @@ OTHER_VALUES = {bool: True, int: 3, float: 0.001, str: 'other', 'autostart': Fal
 @pytest.mark.parametrize('name', sorted(set(NAMES) - RUN_TIME))
 def test_the_others_are_read_only_while_configured(name):
     old = to_dict(Parameters())[name]
-    assert changed(Parameters(), [(name, old)]) == Parameters()
+    assert update(Parameters(), [(name, old)]) == Parameters()
     new = OTHER_VALUES.get(name, OTHER_VALUES[type(old)])
     assert new != old
     with pytest.raises(SartmError, match=f'parameter {name} is read-only while'):
-        changed(Parameters(), [('overlay.opacity', 0.9), (name, new)])
+        update(Parameters(), [('overlay.opacity', 0.9), (name, new)])
 
 
 def test_every_parameter_has_a_descriptor():
     pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
     for name in NAMES:
-        descriptor = parameters.descriptor(name)
+        descriptor = ros_parameters.descriptor(name)
         assert len(descriptor.description) > 20
-        assert (parameters.RUN_TIME in descriptor.additional_constraints) == (name in RUN_TIME)
+        assert (ros_parameters.RUN_TIME in descriptor.additional_constraints) == (name in RUN_TIME)
         value = to_dict(Parameters())[name]
         assert len(descriptor.floating_point_range) == isinstance(value, float)
         assert len(descriptor.integer_range) == (type(value) is int)

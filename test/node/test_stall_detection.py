@@ -20,7 +20,7 @@ def live(seed: int, dtype=np.uint16) -> np.ndarray:
 def states(watch, images, *, interval_ms=33, start_ms=0):
     """What `look` says of images at a steady rate."""
     stamps = [(start_ms + i * interval_ms) * MS for i in range(len(images))]
-    return [watch.look(im, t, AFTER) for im, t in zip(images, stamps, strict=True)]
+    return [watch.update(im, t, AFTER) for im, t in zip(images, stamps, strict=True)]
 
 
 def test_live_images_are_ok():
@@ -50,13 +50,13 @@ def test_a_camera_that_sends_each_image_three_times_is_not_frozen():
 
 def test_one_message_that_serves_several_rgb_frames_is_not_frozen():
     watch, image = StallDetector(), live(1)
-    assert {watch.look(image, 5 * MS, AFTER) for _ in range(100)} == {'ok'}
+    assert {watch.update(image, 5 * MS, AFTER) for _ in range(100)} == {'ok'}
 
 
 def test_time_that_jumps_back_begins_anew():
     watch = StallDetector()
     assert states(watch, [live(1)] * 20)[-1] == 'frozen'
-    assert watch.look(live(1), 0, AFTER) == 'ok'
+    assert watch.update(live(1), 0, AFTER) == 'ok'
 
 
 def test_another_size_or_depth_is_another_image():
@@ -94,24 +94,24 @@ def test_small_sensors_are_judged_by_enough_pixels(size):
 
 def test_the_last_good_image_is_held_no_longer_than_it_may():
     watch = StallDetector()
-    assert watch.held(0, 10**12) is None
+    assert watch.last_good(0, 10**12) is None
     good, flat = live(1), np.zeros((48, 64), np.uint8)
     states(watch, [live(0), good, flat, flat], interval_ms=50)
     assert watch.state == 'flat'
-    assert watch.miss() == watch.state == 'gap'
-    image, stamp = watch.held(150 * MS, 100 * MS)
+    assert watch.mark_missing() == watch.state == 'gap'
+    image, stamp = watch.last_good(150 * MS, 100 * MS)
     assert image is good
     assert stamp == 50 * MS
-    assert watch.held(151 * MS, 100 * MS) is None
-    assert watch.held(-51 * MS, 100 * MS) is None  # a bag that looped
+    assert watch.last_good(151 * MS, 100 * MS) is None
+    assert watch.last_good(-51 * MS, 100 * MS) is None  # a bag that looped
 
 
 def test_a_frozen_image_is_as_old_as_its_first_copy():
     watch, image = StallDetector(), live(1)
     states(watch, [image] * 20, interval_ms=50)
     assert watch.state == 'frozen'
-    assert watch.held(950 * MS, 950 * MS)[1] == 0
-    assert watch.held(950 * MS, 900 * MS) is None
+    assert watch.last_good(950 * MS, 950 * MS)[1] == 0
+    assert watch.last_good(950 * MS, 900 * MS) is None
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])

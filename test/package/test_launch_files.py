@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sartm_ros.node.parameters import Parameters, parse, to_dict
+from sartm_ros.node.parameters import Parameters, to_dict
+from sartm_ros.node.ros_parameters import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / 'launch' / 'sartm.launch.py'

@@ -1,0 +1,228 @@
+"""A frame's way through the node, from two message streams to published labels. No ROS import.
+
+matcher -> slot for one pair -> inference thread: read the messages -> network -> publish.
+
+While a camera stalls a pair may lack its image: see `stall_detection` and the parameters
+`rgb.on_stall` and `thermal.on_stall`.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sartm_model.errors import SartmError
+from sartm_model.labels import IGNORE_ID
+from sartm_ros.messages.images import stamp_ns
+from sartm_ros.node.health import CAMERAS, Health
+from sartm_ros.node.inference_worker import LatestWorker
+from sartm_ros.node.matching import make_matcher, update_matcher
+from sartm_ros.node.out_of_memory import free_memory, is_out_of_memory, next_pause_s
+from sartm_ros.node.parameters import Parameters, homography, thermal_range
+from sartm_ros.node.stall_detection import StallPolicy
+from sartm_ros.sync.pair_matcher import Pair
+
+
+class FramePipeline:
+    """Pairs messages, and runs the network and publishes its results in a thread of its own.
+
+    One thread calls `add` and `poll`, which never wait for the network.
+
+    Args:
+        predictor: a `sartm_model.inference.predictor.Predictor`.
+        settings: the parameters; `apply` changes them.
+        health: counts and measures.
+        publishers: a `sartm_ros.node.publishers.Publishers`, used by the inference thread.
+        warn: called with a key and a text; logs the text, at most once in a while for each key.
+
+    Raises:
+        SartmError: the matching policy is not installed.
+    """
+
+    def __init__(
+        self,
+        predictor: Any,
+        settings: Parameters,
+        health: Health,
+        publishers: Any,
+        *,
+        warn: Callable[[str, str], None],
+    ) -> None:
+        self._predictor = predictor
+        self._health = health
+        self._publishers = publishers
+        self._warn = warn
+        self._matcher = make_matcher(settings)
+        self.apply(settings)
+        self._stall_policy = StallPolicy()
+        self._logged_states = dict.fromkeys(CAMERAS, 'ok')
+        self._pause_s = 0.0  # the last pause after running out of memory; 0 after a success
+        self._predictor_settings: Parameters | None = None  # what the predictor was last given
+        self._worker: LatestWorker[tuple[Pair, int]] = LatestWorker(
+            self._process, self._on_error, 'inference'
+        )
+        self._worker.start()
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """The number of messages that the matcher has dropped, by reason."""
+        return self._matcher.drops
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """The monotonic time at which `poll` is due; None while no message waits."""
+        return self._matcher.deadline_ns
+
+    def apply(self, settings: Parameters) -> None:
+        """Apply the settings that may change at run time."""
+        self._settings = settings
+        update_matcher(self._matcher, settings)
+
+    def add(self, camera: str, msg: Any) -> None:
+        """Take a message of the camera 'rgb' or 'thermal'."""
+        self._health.received(camera)
+        add = self._matcher.add_rgb if camera == 'rgb' else self._matcher.add_thermal
+        self._queue(add(stamp_ns(msg.header), msg, time.monotonic_ns()))
+
+    def poll(self) -> None:
+        """Process or drop the messages that have waited long enough."""
+        self._queue(self._matcher.poll(time.monotonic_ns()))
+
+    def stop(self) -> None:
+        """Let the pair that the network is working on be published, and end the thread."""
+        self._health.dropped('stopped', self._worker.stop())
+        for reason, count in self._matcher.drops.items():
+            self._health.dropped(reason, count)
+
+    def _queue(self, pairs: list[Pair]) -> None:
+        for pair in pairs:
+            self._health.record_pair(pair.skew_ns)
+            if self._worker.put((pair, time.monotonic_ns())):
+                self._health.dropped('replaced')
+
+    def _process(self, item: tuple[Pair, int]) -> None:
+        """Predict and publish one pair; runs in the inference thread."""
+        start_ns = time.monotonic_ns()
+        pair, matched_ns = item
+        publishers, header, settings = self._publishers, _header(pair), self._settings
+        self._configure_predictor(settings)
+        images = self._stall_policy.usable_images(pair, settings)
+        self._report_stalls(images.states)
+        if images.modality is None:
+            self._health.dropped(f'stall_{images.states["thermal"]}')
+            return
+        read_ns = time.monotonic_ns()
+        prediction = self._predictor.predict(
+            images.rgb,
+            images.thermal,
+            confidence=publishers.has_listener('confidence'),
+            overlay=publishers.has_listener('overlay'),
+            overlay_opacity=settings.overlay_opacity,
+            time_s=pair.stamp_ns * 1e-9,
+        )
+        predicted_ns = time.monotonic_ns()
+        self._pause_s = 0.0
+        self._report_nan(prediction.labels)
+        publishers.publish('labels', prediction.labels, header)
+        published_ns = time.monotonic_ns()
+        latency_s = (published_ns - pair.arrival_ns) * 1e-9
+        stages_s = {
+            'match': (matched_ns - pair.arrival_ns) * 1e-9,
+            'wait': (start_ns - matched_ns) * 1e-9,
+            'read': (read_ns - start_ns) * 1e-9,
+            **prediction.stages_s,
+            'publish': (published_ns - predicted_ns) * 1e-9,
+        }
+        self._health.published(latency_s, images.modality)
+        self._health.record_stages(stages_s)
+        publishers.publish_latency(latency_s)
+        skew_ms = round(images.skew_ns * 1e-6, 3)
+        publishers.publish_status(
+            {
+                'stamp_ns': pair.stamp_ns,
+                'modality': images.modality,
+                **images.states,
+                'latency_ms': round(latency_s * 1e3, 3),
+                'stages_ms': {name: round(time_s * 1e3, 3) for name, time_s in stages_s.items()},
+                'skew_ms': skew_ms if images.modality == 'both' else None,
+            }
+        )
+        extras = [('overlay', prediction.overlay), ('confidence', prediction.confidence)]
+        requested = [(name, image) for name, image in extras if image is not None]
+        for name, image in requested:
+            publishers.publish(name, image, header)
+        # Compressed images come last, so that no raw image waits for a compression.
+        for name, image in [('labels', prediction.labels), *requested]:
+            publishers.publish_compressed(name, image, header)
+        self._health.record_stages({'extras': (time.monotonic_ns() - published_ns) * 1e-9})
+
+    def _configure_predictor(self, settings: Parameters) -> None:
+        """Pass changed settings to the predictor between two frames, all of them together."""
+        if settings is self._predictor_settings:
+            return
+        self._predictor.thermal_range = thermal_range(settings)
+        self._predictor.homography = homography(settings)
+        self._predictor_settings = settings
+
+    def _report_stalls(self, states: Mapping[str, str]) -> None:
+        """Count the stalls of a pair, and log where a stall begins or ends."""
+        for camera, state in states.items():
+            if state != 'ok':
+                self._health.stalled(f'{camera}_{state}')
+            if state == self._logged_states[camera]:
+                continue
+            self._logged_states[camera] = state
+            if state == 'ok':
+                self._warn(f'{camera} ok', f'{camera} is back')
+            else:
+                policy = getattr(self._settings, f'{camera}_on_stall')
+                self._warn(
+                    f'{camera} {state}', f'{camera} stalls: {state} ({camera}.on_stall: {policy})'
+                )
+
+    def _report_nan(self, labels: np.ndarray) -> None:
+        """Count a result in which the network gave NaN for some pixels."""
+        if labels.max() == IGNORE_ID:
+            self._health.record_nan()
+            share = np.count_nonzero(labels == IGNORE_ID) / labels.size
+            self._warn(
+                'nan',
+                f'the network gave NaN for {share:.1%} of the pixels, which are published as '
+                f'{IGNORE_ID}: is the checkpoint intact? In fp16 try precision bf16 or fp32',
+            )
+
+    def _on_error(self, error: Exception) -> float:
+        """Count a pair that failed; return the seconds to wait before the next one."""
+        if isinstance(error, SartmError):
+            self._health.dropped('bad_frame', error=str(error))
+            self._warn('bad_frame', f'frame dropped: {error}')
+            return 0.0
+        if is_out_of_memory(error):
+            self._pause_s = next_pause_s(self._pause_s)
+            self._health.dropped('out_of_memory', error=f'{type(error).__name__}: {error}')
+            self._warn(
+                'out_of_memory',
+                f'frame dropped, out of memory: {error}. The next is tried in {self._pause_s:g} s; '
+                'what else uses the device? Smaller images, precision fp16 or a smaller network '
+                'need less',
+            )
+            free_memory(error)
+            return self._pause_s
+        text = ''.join(traceback.format_exception(error))
+        self._health.dropped('failed', error=f'{type(error).__name__}: {error}')
+        self._warn('failed', f'frame dropped, inference failed:\n{text}')
+        return 0.0
+
+
+def _header(pair: Pair) -> Any:
+    """Return the RGB message's header; without RGB the thermal one's, with the pair's stamp."""
+    if pair.rgb is not None:
+        return pair.rgb.header
+    header = copy.deepcopy(pair.thermal.header)
+    header.stamp.sec, header.stamp.nanosec = divmod(pair.stamp_ns, 1_000_000_000)
+    return header

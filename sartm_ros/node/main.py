@@ -1,0 +1,121 @@
+"""The process of the node: its command line, its signals and the thread that runs callbacks.
+
+The process ends with status 0 after SIGINT or SIGTERM. It ends with 2, after one line that says
+why, if the node is to start by itself (`autostart`) and a parameter or the checkpoint cannot be
+used, and with 1 after any other failed start.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.signals import SignalHandlerOptions
+
+from sartm_model.errors import SartmError
+from sartm_ros.node.lifecycle_node import SartmNode
+
+SPIN_TIMEOUT_S: float | None = 1.0
+"""Some builds of EventsExecutor hang at the first event if they wait without a limit, because the
+end of time does not fit the clock by which they wait."""
+
+try:
+    from rclpy.experimental import EventsExecutor as Executor
+except ImportError:  # Humble, and the first releases of Jazzy
+    from rclpy.executors import SingleThreadedExecutor as Executor  # type: ignore[assignment]
+
+    SPIN_TIMEOUT_S = None
+
+USAGE = """\
+usage: sartm_node [-h] [--ros-args ...]
+
+Starts the lifecycle node 'sartm', which segments pairs of RGB and thermal images.
+
+examples:
+  sartm_node
+  sartm_node --ros-args --params-file sartm.yaml
+  sartm_node --ros-args -p checkpoint:=model.safetensors -p rgb_topic:=/camera/image
+  sartm_node --ros-args -r __ns:=/front --log-level debug
+
+config/sartm.yaml lists every parameter at its default. A running node describes them:
+  ros2 param describe /sartm NAME
+"""
+
+
+def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM and return the exit status: see the module's text.
+
+    Args:
+        args: the command line without the program's name; by default that of the process.
+        make_node: creates the node; by default the class `SartmNode`.
+    """
+    words = sys.argv[1:] if args is None else args
+    if not {'-h', '--help'}.isdisjoint(words):
+        print(USAGE, end='')
+        return 0
+    # torch reads this when it is imported, which the node does when it is configured. By default
+    # its threads spin while one of them waits for a processor that another process uses: beside
+    # one busy process on two cores a frame then takes ten times as long. On an idle machine
+    # spinning saves a quarter of the time, so a value that the user has set is kept.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    stop_requested = threading.Event()
+
+    def on_signal(number: int, frame: Any) -> None:
+        # A second signal kills a process that hangs while it stops.
+        signal.signal(number, signal.SIG_DFL)
+        stop_requested.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # rclpy has no common class for wrong --ros-args
+        print(f'sartm_node: ROS does not start: {type(error).__name__} {error}', file=sys.stderr)
+        return 2
+    try:
+        node = (make_node or SartmNode)()
+        status = node.autostart()
+        if status == 0:
+            _spin(node, stop_requested)
+        node.close()
+        node.destroy_node()
+        return status
+    except SartmError as error:
+        print(f'sartm_node: {error}', file=sys.stderr)
+        return 2
+    finally:
+        rclpy.try_shutdown()
+
+
+def _spin(node: SartmNode, stop_requested: threading.Event) -> None:
+    """Run the node's callbacks in a second thread until `stop_requested` is set.
+
+    The main thread only waits, because Python runs signal handlers there and a wait in the executor
+    would delay them.
+    """
+    executor = Executor()
+    executor.add_node(node)
+
+    def run_callbacks() -> None:
+        while not stop_requested.is_set():
+            try:
+                executor.spin_once(SPIN_TIMEOUT_S)
+            except Exception:
+                node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
+
+    thread = threading.Thread(target=run_callbacks, name='executor')
+    thread.start()
+    stop_requested.wait()
+    executor.create_task(lambda: None)  # `wake` alone does not make spin_once return
+    thread.join()
+    executor.shutdown()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The node's process: its usage text and the environment that it gives torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+from ros_helpers import child_environment
+
+STOP_AT_THE_NODE = """
+import os, sys
+from sartm_model.errors import SartmError
+from sartm_ros.node.main import main
+
+def make_node():
+    assert 'torch' not in sys.modules
+    raise SartmError(f"OMP_WAIT_POLICY is {os.environ['OMP_WAIT_POLICY']}")
+
+sys.exit(main([], make_node))
+"""
+
+
+def run_python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    given = child_environment() | environment
+    return subprocess.run([sys.executable, *words], env=given, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize('words', [['--help'], ['-h'], ['--help', '--ros-args', '-p', 'a:=1']])
+def test_help_explains_the_command_and_starts_no_node(words):
+    done = run_python('-m', 'sartm_ros.node.main', *words)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert done.stdout.startswith('usage: sartm_node')
+    assert '--ros-args --params-file sartm.yaml' in done.stdout
+    assert 'config/sartm.yaml lists every parameter' in done.stdout
+
+
+@pytest.mark.parametrize(('given', 'expected'), [(None, 'PASSIVE'), ('ACTIVE', 'ACTIVE')])
+def test_threads_of_torch_wait_passively_unless_the_user_says_otherwise(given, expected):
+    """The variable is set before torch is imported, which reads it then."""
+    environment = {} if given is None else {'OMP_WAIT_POLICY': given}
+    done = run_python('-c', STOP_AT_THE_NODE, **environment)
+    assert done.returncode == 2
+    assert done.stderr == f'sartm_node: OMP_WAIT_POLICY is {expected}\n'
+
+
+def test_importing_the_package_sets_nothing_in_the_environment():
+    code = 'import os; before = dict(os.environ); import sartm_model; print(before == os.environ)'
+    assert run_python('-c', code).stdout == 'True\n'
