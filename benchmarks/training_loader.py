@@ -1,10 +1,11 @@
-"""How many samples a second the training loader gives: `python -m benchmarks.training_loader`.
+"""Measure the training loader: `python -m benchmarks.training_loader --config FILE`.
 
-One line of JSON for each stage of a sample in one process on one core, then one for the whole
-loader with each number of workers, in the same run. Whether a GPU starves is arithmetic: with a
-batch of B and a step of T seconds it takes B / T samples a second, so the loader keeps up while its
-rate is above that, and W workers on W free cores give at most W times the rate of one. Of each
-loader, `keeps_up_with_step_ms` is 1000 B / rate: steps that are longer are never waited for.
+Prints one line of JSON for each stage of making a sample, in one process on one core, then one for
+the whole loader with each number of worker processes.
+
+A training that takes T seconds a step with batches of B samples needs B / T samples a second, and W
+workers on W free cores give at most W times the rate of one process. `keeps_up_with_step_ms` of a
+loader is 1000 B / rate: the training waits for the loader if its step is shorter than that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from sartm_model.config import TrainConfig, load_train_config
-from sartm_model.data.augmentation import cut, disturb, pack
+from sartm_model.data.augmentation import photometric, random_resized_crop, to_sample
 from sartm_model.data.sampling import ResumableBatchSampler, TrainingSamples, open_source
 from sartm_model.labels import LABEL_SPACES
 
@@ -41,22 +42,22 @@ def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
         yield
         spent[stage] = spent.get(stage, 0.0) + 1e3 * (time.perf_counter() - begun) / samples
 
-    packed = []
+    batch = []
     for _ in range(samples):
         dataset = sources[rng.choice(len(sources), p=weights / weights.sum())]
         index = int(rng.integers(len(dataset)))
         with timed('read'):
             frame = dataset[index]
         with timed('crop'):
-            crop = cut(frame, data, rng)
+            crop = random_resized_crop(frame, data, rng)
         with timed('colour and faults'):
-            crop = disturb(crop, data, rng)
+            crop = photometric(crop, data, rng)
         with timed('to tensors'):
-            packed.append(pack(frame.name, crop, data, rng))
-        if len(packed) == data.batch_size:
+            batch.append(to_sample(frame.name, crop, data, rng))
+        if len(batch) == data.batch_size:
             with timed('collate'):
-                default_collate(packed)
-            packed = []
+                default_collate(batch)
+            batch = []
     return spent
 
 

@@ -357,15 +357,18 @@ def load_train_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         raise SartmError(f'configuration {path}: {first_line(error)}') from error
 
 
-def differences(before: TrainConfig, now: TrainConfig) -> list[str]:
-    """Dotted keys in which two configurations differ, with both values."""
-    plain = [_flat(to_dict(config)) for config in (before, now)]
-    keys = sorted(plain[0].keys() | plain[1].keys())
-    return [
-        f'{key} ({plain[0].get(key)} before, {plain[1].get(key)} now)'
-        for key in keys
-        if plain[0].get(key) != plain[1].get(key)
-    ]
+def differences(before: TrainConfig, now: TrainConfig) -> dict[str, str]:
+    """The settings in which two configurations differ.
+
+    Returns:
+        For each dotted key a text with both values, e.g. `optim.lr (0.1 before, 0.2 now)`.
+    """
+    old, new = _flat(to_dict(before)), _flat(to_dict(now))
+    return {
+        key: f'{key} ({old.get(key)} before, {new.get(key)} now)'
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    }
 
 
 def _flat(tree: Mapping[str, Any], at: str = '') -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Training samples drawn from a weighted mixture of data sets, and whole frames to measure on."""
+"""Training samples drawn from a weighted mixture of data sets, and whole frames for evaluation."""
 
 from __future__ import annotations
 
@@ -18,34 +18,54 @@ from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Condition
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
-from sartm_model.labels import LabelSpace
+from sartm_model.labels import IGNORE_ID, LabelSpace
+from sartm_model.utils.text import format_names
 
 
 def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
-    """Open one source and hold it against the run's label space."""
+    """Open a data set of a run.
+
+    Raises:
+        SartmError: the data set cannot be opened, its classes are not those of `label_space`, it is
+            empty, or none of its frames has a labelled pixel.
+    """
     root = Path(source.root).expanduser() if source.root else None
     dataset = open_dataset(source.dataset, root, source.split)
+    name = ' '.join(filter(None, (source.dataset, source.root, source.split)))
     if dataset.label_space.classes != label_space.classes:
         raise SartmError(
-            f'{source.dataset} has the classes of {dataset.label_space.name}, but the run is set '
-            f'to label_space {label_space.name}'
+            f'{source.dataset} has the classes of {dataset.label_space.name}, but the run has '
+            f'label_space {label_space.name}'
         )
     if len(dataset) == 0:
-        raise SartmError(f'{source.dataset} {source.root} {source.split} holds no frame')
+        raise SartmError(f'{name} holds no frame')
     if source.frames:
         dataset.names = dataset.names[: source.frames]
+    # `any` stops at the first labelled pixel, so of a sound data set one frame is read.
+    if not any(_has_label(frame.labels) for frame in dataset):
+        raise SartmError(
+            f'no pixel of {name} is labelled: the labels of all {len(dataset)} frames '
+            f'({format_names(dataset.names)}) are {IGNORE_ID}, which means "not labelled", so '
+            f'nothing can be learned or measured; write class ids 0 to {len(label_space) - 1} '
+            f'({format_names(label_space.classes)}) into the label images'
+        )
     return dataset
 
 
-class TrainingSamples(Dataset):
-    """Augmented samples without end; number i is the same whichever process makes it, and when.
+def _has_label(labels: np.ndarray | None) -> bool:
+    return labels is not None and bool((labels != IGNORE_ID).any())
 
-    So neither the number of workers nor a stop and resume changes what a run is trained on.
+
+class TrainingSamples(Dataset):
+    """An endless sequence of augmented samples.
+
+    Sample number i depends on the seed and on i only. So neither the number of worker processes
+    nor a stop and resume changes what a run is trained on.
 
     Args:
-        config: sources, their weights and the augmentation.
+        config: the data sets, their weights and the augmentation.
         label_space: of the run.
-        seed: of all that is drawn.
+        seed: of every random choice.
     """
 
     def __init__(self, config: DataConfig, label_space: LabelSpace, seed: int) -> None:
@@ -66,14 +86,14 @@ class TrainingSamples(Dataset):
 
 
 class ResumableBatchSampler(Sampler[list[int]]):
-    """Numbers of the samples of each batch of one process of a run, without end.
+    """The sample numbers of each batch of one process of a run, without end.
 
-    Batch m of process r of W, each of B samples, is made of the samples (m W + r) B and following:
-    together the processes see every sample once.
+    Batch m of process r of W, each of B samples, consists of the samples (m W + r) B to
+    (m W + r + 1) B - 1. Together the processes use every sample once.
 
     Args:
-        first: number m of the first batch: those already trained on are left out.
-        batch_size: B, samples of a batch of one process.
+        first: number m of the first batch; a resumed run skips those it was trained on.
+        batch_size: B, samples in a batch of one process.
         rank: r.
         processes: W.
     """
@@ -91,7 +111,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
 
 
 class EvalFrame(NamedTuple):
-    """A labelled frame as it was read, for measuring.
+    """A labelled frame at its own size, without augmentation.
 
     Attributes:
         name: of the frame.
@@ -109,7 +129,7 @@ class EvalFrame(NamedTuple):
 
 
 class EvalDataset(Dataset):
-    """The frames of a data set that has both images and labels."""
+    """The frames of a data set as `EvalFrame`s; each must have both images and labels."""
 
     def __init__(self, dataset: PairDataset) -> None:
         self.dataset = dataset

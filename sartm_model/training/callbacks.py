@@ -1,130 +1,191 @@
-"""What happens around the steps of a run: its state kept, the best models kept, a clean stop."""
+"""Lightning callbacks of a run: averaged weights, saved state, best models, logged predictions."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+import torch
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from sartm_model.config import TrainConfig, to_dict
 from sartm_model.data.sampling import EvalFrame
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.sartm import Sartm
 from sartm_model.training.module import SartmTraining
 
-STATE = 'last.ckpt'
-PICTURES = 4  # frames of `data.val` whose predictions are logged
+STATE_FILE = 'last.ckpt'
+LAST_MODEL = 'last.safetensors'
+NUM_LOGGED_FRAMES = 4
+"""Frames of `data.val` whose predictions are logged."""
+
+
+class AveragedWeights(WeightAveraging):
+    """Keeps an exponential moving average of the weights, which is what is validated and saved.
+
+    Lightning's callback updates the average after each optimiser step, exchanges it with the
+    weights during validation and saves both. The decay grows with the number n of steps as
+    min(`decay`, (1 + n) / (10 + n)), so that the random weights of the start fade quickly.
+
+    Args:
+        decay: the final decay; 0 makes the average equal to the weights.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=self._average)
+        self.decay = decay
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the average on the training device; the model itself is still on the CPU."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    @property
+    def model(self) -> Sartm:
+        """The model with the averaged weights."""
+        assert self._average_model is not None
+        module = self._average_model.module
+        assert isinstance(module, SartmTraining)
+        return module.model
+
+    def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Any) -> None:
+        decay = min(self.decay, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(decay)(averaged, current, count)
 
 
 class ResumeCheckpoint(Callback):
-    """Writes `last.ckpt`, all that `--resume` needs, and the model `last.safetensors`.
+    """Writes the state for `--resume`, `last.ckpt`, and the model `last.safetensors`.
 
-    Every `val_every` steps, at the end, and where SIGTERM or SIGINT asks the run to stop: that is
-    done after the step under way.
+    Both are written every `val_every` steps, at the end of the run, and when SIGTERM or SIGINT asks
+    the run to stop. The step under way is finished first.
+
+    Args:
+        config: of the run.
+        out: folder of the run.
+        averaged: the callback that holds the weights to save.
+
+    Attributes:
+        stopped_by: the signal that stopped the run, the same in every process; None if none did.
     """
 
-    def __init__(self, config: TrainConfig, out: Path) -> None:
+    def __init__(self, config: TrainConfig, out: Path, averaged: AveragedWeights) -> None:
         self.config = config
         self.out = out
+        self.averaged = averaged
         self.stopped_by: signal.Signals | None = None
+        self._received = 0  # number of the signal that this process got
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Take over the signals; Lightning gives them back when the run ends."""
+        """Handle the signals here; Lightning restores their handlers when the run ends."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._ask_to_stop)
+                signal.signal(number, self._request_stop)
 
-    def _ask_to_stop(self, number: int, _: Any) -> None:
-        self.stopped_by = signal.Signals(number)
-        # Who asks twice does not want to wait for the step.
+    def _request_stop(self, number: int, _: Any) -> None:
+        self._received = number
+        # A second signal interrupts at once, without waiting for the step.
         signal.signal(number, signal.default_int_handler)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
+        """Save after a step if it is time to, and stop if any process got a signal."""
         if (index + 1) % self.config.optim.accumulate:
             return
-        step = trainer.global_step
-        # The signal reaches the processes of a run at different steps; they stop at one.
-        stop = trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False)
-        if stop or step % self.config.val_every == 0 or step == self.config.steps:
-            self._save(trainer, module)
-        if stop:
+        # The signal may reach one process only, or each at another step. All of them take the same
+        # decision here: a process that went on alone would wait for the others forever.
+        received = torch.tensor(self._received, device=trainer.strategy.root_device)
+        number = int(trainer.strategy.reduce(received, reduce_op='max'))
+        if number:
+            self.stopped_by = signal.Signals(number)
             trainer.should_stop = True
-            trainer.limit_val_batches = 0  # else Lightning would measure once more
+            trainer.limit_val_batches = 0  # Lightning would validate once more before it stops
+        step = trainer.global_step
+        if self.stopped_by or step % self.config.val_every == 0 or step == self.config.steps:
+            self._save(trainer, module)
 
-    def report(self) -> None:
-        """Say that a signal ended the run, and pass Ctrl-C on as KeyboardInterrupt."""
-        if self.stopped_by:
-            print(f'stopped by {self.stopped_by.name}; the state is in {self.out / STATE}')
-            print('the same command with --resume goes on')
+    def report(self, trainer: pl.Trainer) -> None:
+        """Print that a signal ended the run, and raise KeyboardInterrupt if it was Ctrl-C."""
+        if self.stopped_by and trainer.is_global_zero:
+            print(f'stopped by {self.stopped_by.name}; the state is in {self.out / STATE_FILE}')
+            print('the same command with --resume continues the run')
         if self.stopped_by == signal.SIGINT:
             raise KeyboardInterrupt
 
     def _save(self, trainer: pl.Trainer, module: SartmTraining) -> None:
-        aside = self.out / f'.{STATE}'
+        path, temporary = self.out / STATE_FILE, self.out / f'.{STATE_FILE}'
         try:
-            trainer.save_checkpoint(aside, weights_only=False)  # with optimiser and callbacks
+            trainer.save_checkpoint(temporary, weights_only=False)  # with optimiser and callbacks
             if trainer.is_global_zero:
-                os.replace(aside, self.out / STATE)
+                os.replace(temporary, path)
         except OSError as error:
             raise SartmError(
-                f'{self.out / STATE} cannot be written ({error.strerror}); what was saved before '
-                f'is whole, and --resume goes on from there'
+                f'{path} cannot be written ({error.strerror}); the state that was saved before is '
+                f'intact, and --resume continues from it'
             ) from error
         finally:
             if trainer.is_global_zero:
-                aside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
         if trainer.is_global_zero:
-            save_model(self.out / 'last.safetensors', trainer, module)
+            save_model(self.out / LAST_MODEL, self.averaged.model, trainer, module)
 
 
 class TopKCheckpoint(Callback):
-    """Keeps the models that measured best on `data.val` and says how each measurement went.
+    """Keeps the models with the highest mIoU on `data.val` and prints each measurement.
 
     The best is `best.safetensors`, the next `best_2.safetensors` and so on, `keep_best` of them.
+
+    Args:
+        config: of the run.
+        out: folder of the run.
+        averaged: the callback that holds the weights to save.
     """
 
-    def __init__(self, config: TrainConfig, out: Path) -> None:
+    def __init__(self, config: TrainConfig, out: Path, averaged: AveragedWeights) -> None:
         self.config = config
         self.out = out
+        self.averaged = averaged
         self.mious: list[float] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The kept models' mIoU, best first."""
+        """The mIoU of the kept models, best first."""
         return {'mious': self.mious}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Restore what `state_dict` gave."""
         self.mious = state['mious']
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        """Save the model if it is among the best; rename those that it moves down."""
         miou = float(trainer.callback_metrics['val_miou'])
         place = sum(better >= miou for better in self.mious)
         if place < self.config.keep_best:
             self.mious = [*self.mious[:place], miou, *self.mious[place:]][: self.config.keep_best]
         if not trainer.is_global_zero:
             return
-        # A line of its own, which a redirected log keeps and a progress bar overwrites.
+        # tqdm.write ends the line, so that the progress bar does not overwrite it.
         tqdm.write(f'step {trainer.global_step}: val mIoU {miou:.1f} %')
         if place < self.config.keep_best:
             for number in range(len(self.mious) - 1, place, -1):
                 os.replace(self._path(number - 1), self._path(number))
-            save_model(self._path(place), trainer, module, val_miou=miou)
+            save_model(self._path(place), self.averaged.model, trainer, module, val_miou=miou)
 
     def _path(self, place: int) -> Path:
         return self.out / ('best.safetensors' if place == 0 else f'best_{place + 1}.safetensors')
 
 
-class LogPictures(Callback):
-    """Shows TensorBoard the first frames of `data.val`: RGB, thermal, truth and prediction."""
+class LogPredictions(Callback):
+    """Logs the first frames of `data.val` to TensorBoard: RGB, thermal, labels, prediction."""
 
     def on_validation_batch_end(
         self,
@@ -135,7 +196,8 @@ class LogPictures(Callback):
         index: int,
         dataloader: int = 0,
     ) -> None:
-        if index >= PICTURES or not trainer.is_global_zero:
+        """Log one frame; `labels` are the predicted ids, uint8 `[H, W]`."""
+        if index >= NUM_LOGGED_FRAMES or not trainer.is_global_zero:
             return
         palette = module.label_space.palette()
         rgb = frame.rgb.cpu().numpy()
@@ -146,8 +208,8 @@ class LogPictures(Callback):
             import cv2
 
             thermal = cv2.resize(thermal, (rgb.shape[1], rgb.shape[0]))
-        maps = (palette[ids.cpu().numpy()] for ids in (frame.labels, labels))
-        panel = np.concatenate([rgb, thermal.astype(np.uint8), *maps], axis=1)
+        colored = (palette[ids.cpu().numpy()] for ids in (frame.labels, labels))
+        panel = np.concatenate([rgb, thermal.astype(np.uint8), *colored], axis=1)
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.TensorBoardLogger):
                 logger.experiment.add_image(
@@ -156,15 +218,17 @@ class LogPictures(Callback):
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar, which takes the number of steps for that of batches."""
+    """Lightning's progress bar with the right total: Lightning takes steps for batches."""
 
     @property
     def total_train_batches(self) -> int:
-        """Of the whole run."""
+        """Batches of the whole run."""
         return self.trainer.max_steps * self.trainer.accumulate_grad_batches
 
 
-def save_model(path: Path, trainer: pl.Trainer, module: SartmTraining, **card: Any) -> None:
-    """Write the averaged model, with the run's configuration and step in its card."""
+def save_model(
+    path: Path, model: Sartm, trainer: pl.Trainer, module: SartmTraining, **card: Any
+) -> None:
+    """Write a model; its card gets the run's configuration, the step and what `card` adds."""
     card = {'config': to_dict(module.config), 'steps': trainer.global_step, **card}
-    checkpoints.save(path, module.averaged(), module.label_space, card)
+    checkpoints.save(path, model, module.label_space, card)

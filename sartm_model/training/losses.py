@@ -1,7 +1,8 @@
-"""The training losses of the paper (eq. 11-14), each a function of maps, labels and statistics.
+"""The training losses of the paper (eq. 11-14).
 
-All are computed in float32, under autocast too. A class without a pixel in the batch takes no part
-in any of them, and where none takes part a loss is zero, with a graph.
+All are computed in float32, also under autocast. Classes without a pixel in the batch are left out.
+A loss for which no class remains is a zero that still has a graph, so that it can be added and
+differentiated like any other.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
 
 SFM_STRIDE = 16
-"""Pixels of the input a side of one cell of the semantic feature map."""
+"""Width and height of a cell of the semantic feature map, in pixels of the input."""
 
 MOMENTUM = 0.9
-"""What a prototype keeps of itself at an update."""
+"""Weight of the old value when a prototype is updated."""
 
 
 def ohem_cross_entropy(
@@ -32,30 +33,30 @@ def ohem_cross_entropy(
     min_fraction: float = 1 / 16,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy over the hard pixels of a batch (eq. 11).
+    """Cross-entropy over the hard pixels of a batch (online hard example mining, eq. 11).
 
-    Hard are the pixels whose loss exceeds -ln `probability`; where they are fewer than
-    `min_fraction` of the labelled pixels, that many with the largest losses are taken.
+    A pixel is hard if its loss exceeds -ln `probability`. If fewer than `min_fraction` of the
+    labelled pixels are hard, that many pixels with the largest losses are used instead.
 
     Args:
-        logits: `[B, K, H, W]`; the loss is computed in float32.
-        labels: int64 `[B, H, W]` of class ids, 255 where there is no label.
-        probability: of the pixel's class, under which the pixel counts as hard.
-        min_fraction: of the labelled pixels, at least one pixel.
-        class_weights: `[K]`, of each class in the mean of the chosen pixels; None for equal.
+        logits: `[B, K, H, W]`.
+        labels: int64 `[B, H, W]` of class ids, 255 for 'not labelled'.
+        probability: of the true class, below which a pixel is hard.
+        min_fraction: of the labelled pixels; at least one pixel is used.
+        class_weights: `[K]`, weights of the classes in the mean; None for equal weights.
 
     Returns:
-        The mean loss of the chosen pixels; zero, with a graph, where no pixel is labelled.
+        The mean loss of the chosen pixels; zero if no pixel is labelled.
     """
     losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_ID, reduction='none')
     labelled = labels != IGNORE_ID
     losses, classes = losses[labelled], labels[labelled]  # [N] each
     if losses.numel() == 0:
         return logits.sum() * 0.0
-    least = max(1, int(losses.numel() * min_fraction))
+    minimum = max(1, int(losses.numel() * min_fraction))
     hard = (losses > -math.log(probability)).nonzero()[:, 0]
-    if hard.numel() < least:
-        hard = torch.topk(losses, least).indices
+    if hard.numel() < minimum:
+        hard = torch.topk(losses, minimum).indices
     if class_weights is None:
         return losses[hard].mean()
     weights = class_weights[classes[hard]]
@@ -66,8 +67,8 @@ class ClassMeans(NamedTuple):
     """The class features of a batch (eq. 12).
 
     Attributes:
-        means: p_k, `[K, C]`, float32 (float64 of a float64 map); zero for a class without a cell.
-        counts: cells a class, int64 `[K]`.
+        means: p_k, `[K, C]`, float32 (float64 for a float64 map); zero for a class without a cell.
+        counts: number of cells of each class, int64 `[K]`.
     """
 
     means: Tensor
@@ -75,36 +76,35 @@ class ClassMeans(NamedTuple):
 
     @property
     def present(self) -> Tensor:
-        """Which classes the batch has, bool `[K]`."""
+        """Which classes have a cell in the batch, bool `[K]`."""
         return self.counts > 0
 
 
 def class_means(sfm: Tensor, labels: Tensor, num_classes: int) -> ClassMeans:
-    """The mean of the semantic feature map over each class's cells, over the batch (eq. 12).
+    """The mean of the semantic feature map over the cells of each class in the batch (eq. 12).
 
-    A cell has the class of the pixel nearest to its centre: of the 16 x 16 pixels under it, number
-    8 in either direction. A map of an input that was padded reaches beyond the labels; its cells
-    whose pixel lies out there have no class.
+    The class of a cell is that of the pixel at its centre: number 8 of the 16 in either direction.
+    Cells whose centre lies in the padding, beyond the labels, have no class.
 
     Args:
-        sfm: the fused map `[B, C, h, w]` of the input padded at the bottom and at the right.
-        labels: int64 `[B, H, W]` of class ids, 255 where there is no label, H <= 16 h, W <= 16 w.
+        sfm: the fused map `[B, C, h, w]` of the input, padded at the bottom and at the right.
+        labels: int64 `[B, H, W]` of class ids, 255 for 'not labelled', H <= 16 h, W <= 16 w.
         num_classes: K.
 
     Raises:
-        SartmError: the labels are not of the map's input.
+        SartmError: the shapes do not fit each other.
     """
     height, width = (SFM_STRIDE * side for side in sfm.shape[-2:])
-    below, beside = height - labels.shape[-2], width - labels.shape[-1]
-    if below < 0 or beside < 0 or sfm.shape[0] != labels.shape[0]:
+    pad_bottom, pad_right = height - labels.shape[-2], width - labels.shape[-1]
+    if pad_bottom < 0 or pad_right < 0 or sfm.shape[0] != labels.shape[0]:
         raise SartmError(
             f'labels {list(labels.shape)} do not fit a semantic feature map {list(sfm.shape)}; '
             f'expected at most [{sfm.shape[0]}, {height}, {width}]'
         )
     centre = SFM_STRIDE // 2
-    padded = F.pad(labels, (0, beside, 0, below), value=IGNORE_ID)
+    padded = F.pad(labels, (0, pad_right, 0, pad_bottom), value=IGNORE_ID)
     classes = padded[:, centre::SFM_STRIDE, centre::SFM_STRIDE].flatten()  # [N], N = B h w
-    features = _wide(sfm).permute(0, 2, 3, 1).flatten(0, 2)  # [N, C]
+    features = _as_float32(sfm).permute(0, 2, 3, 1).flatten(0, 2)  # [N, C]
     labelled = classes != IGNORE_ID
     features, classes = features[labelled], classes[labelled]
     counts = torch.bincount(classes, minlength=num_classes)
@@ -112,76 +112,80 @@ def class_means(sfm: Tensor, labels: Tensor, num_classes: int) -> ClassMeans:
     return ClassMeans(sums / counts.clamp(min=1)[:, None], counts)
 
 
-def language_loss(means: Tensor, present: Tensor, text: Tensor, known: Tensor) -> Tensor:
-    """Language-aided distillation: the features relate to each other as the class names do.
+def language_loss(
+    means: Tensor, present: Tensor, text_embeddings: Tensor, has_embedding: Tensor
+) -> Tensor:
+    """Language-aided distillation (eq. 13-14): relations of features follow those of class names.
 
-    Eq. 13-14, over the classes that are both present and known:
+    Over the M classes that are present and have an embedding:
 
         S_ij = cos(x_i, x_j),    loss = mean_i KL(softmax_j S_text_ij || softmax_j S_vis_ij)
 
     Args:
         means: class features `[K, C]`.
-        present: bool `[K]`, which of them the batch has.
-        text: embeddings of the class names `[K, D]`, of any length.
-        known: bool `[K]`, which classes have an embedding.
+        present: bool `[K]`, which classes the batch has.
+        text_embeddings: of the class names, `[K, D]`; their length does not matter.
+        has_embedding: bool `[K]`, which classes have one.
 
     Returns:
-        The loss; zero, with a graph, for fewer than two classes, which have no relation.
+        The loss; zero if M < 2, because one class has no relation to another.
     """
-    taking_part = present & known
-    if taking_part.sum() < 2:
+    used = present & has_embedding
+    if used.sum() < 2:
         return means.sum() * 0.0
     with torch.autocast(means.device.type, enabled=False):
-        visual = _cosines(_wide(means[taking_part])).log_softmax(dim=1)  # [M, M]
-        target = _cosines(_wide(text[taking_part])).log_softmax(dim=1)
+        visual = _cosine_similarity(_as_float32(means[used])).log_softmax(dim=1)  # [M, M]
+        target = _cosine_similarity(_as_float32(text_embeddings[used])).log_softmax(dim=1)
         return F.kl_div(visual, target, reduction='batchmean', log_target=True)
 
 
 def prototype_loss(prototypes: Prototypes, means: Tensor, present: Tensor) -> Tensor:
     """KL(softmax(prototype) || softmax(class feature)) over the channels, the mean over classes.
 
-    Taken against the prototypes as earlier batches left them: call it before `update`. Else a part
-    of the batch would be compared with itself, all of it where a class is seen for the first time.
+    Call it before `Prototypes.update` with the same batch: afterwards the prototypes contain a part
+    of the batch (all of it for a class that is new), which would be compared with itself.
 
     Args:
         prototypes: of K classes and C channels.
         means: class features `[K, C]`.
-        present: bool `[K]`, which of them the batch has.
+        present: bool `[K]`, which classes the batch has.
 
     Returns:
-        The loss; zero, with a graph, where no class present has been seen before.
+        The loss; zero if no class of the batch has a prototype yet.
     """
-    taking_part = present & prototypes.seen
-    if not taking_part.any():
+    used = present & prototypes.initialized
+    if not used.any():
         return means.sum() * 0.0
-    now = _wide(means[taking_part]).log_softmax(dim=1)  # [M, C]
-    before = prototypes.value[taking_part].log_softmax(dim=1)
-    return F.kl_div(now, before, reduction='batchmean', log_target=True)
+    current = _as_float32(means[used]).log_softmax(dim=1)  # [M, C]
+    target = prototypes.value[used].log_softmax(dim=1)
+    return F.kl_div(current, target, reduction='batchmean', log_target=True)
 
 
 class Prototypes(nn.Module):
-    """A running mean of every class's features, kept with the weights it belongs to.
+    """A running mean of the features of every class.
 
-    The buffers are saved and restored by the state dict: `value` `[K, C]` and `seen`, bool `[K]`.
+    Attributes:
+        value: buffer `[K, C]`.
+        initialized: buffer, bool `[K]`; which classes have been in a batch.
     """
 
     def __init__(self, num_classes: int, channels: int) -> None:
         super().__init__()
         self.value: Tensor
-        self.seen: Tensor
+        self.initialized: Tensor
         self.register_buffer('value', torch.zeros(num_classes, channels))
-        self.register_buffer('seen', torch.zeros(num_classes, dtype=torch.bool))
+        self.register_buffer('initialized', torch.zeros(num_classes, dtype=torch.bool))
 
     @torch.no_grad()
     def update(self, means: Tensor, counts: Tensor) -> None:
-        """Follow a batch: 0.9 prototype + 0.1 mean; a class's first mean is taken as it is.
+        """Set the prototypes of the classes in a batch to 0.9 prototype + 0.1 mean.
 
-        Where training is distributed every process calls this with its own part of the batch, and
-        all of them get the prototypes of the whole. Classes that no process has stay as they are.
+        The first mean of a class becomes its prototype. In distributed training every process calls
+        this with its own part of the batch, and all get the prototypes of the whole batch.
 
         Args:
-            means: class features `[K, C]` of this process's batch.
-            counts: cells behind each of them, `[K]`.
+            means: class features `[K, C]` of this process's part of the batch.
+            counts: number of cells they were taken from, `[K]`.
         """
         means, weight = means.float(), counts[:, None].float()
         if dist.is_available() and dist.is_initialized():
@@ -189,18 +193,18 @@ class Prototypes(nn.Module):
             dist.all_reduce(total)
             weight = total[:, -1:]
             means = total[:, :-1] / weight.clamp(min=1)
-        followed = MOMENTUM * self.value + (1 - MOMENTUM) * means
-        followed = torch.where(self.seen[:, None], followed, means)
-        self.value.copy_(torch.where(weight > 0, followed, self.value))
-        self.seen.logical_or_(weight[:, 0] > 0)
+        updated = MOMENTUM * self.value + (1 - MOMENTUM) * means
+        updated = torch.where(self.initialized[:, None], updated, means)
+        self.value.copy_(torch.where(weight > 0, updated, self.value))
+        self.initialized.logical_or_(weight[:, 0] > 0)
 
 
-def _wide(x: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are."""
+def _as_float32(x: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _cosines(x: Tensor) -> Tensor:
+def _cosine_similarity(x: Tensor) -> Tensor:
     """Cosine similarity of every row with every row: `[M, C]` -> `[M, M]`."""
     unit = F.normalize(x, dim=1)
     return unit @ unit.T

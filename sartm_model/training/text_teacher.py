@@ -1,7 +1,7 @@
-"""The text teacher: CLIP's embeddings of the class names, computed once and kept beside the run.
+"""The text teacher: CLIP's embeddings of the class names, the target of the language loss.
 
-They come from a file of the user's, from what an earlier start left in the run's folder, or from
-open_clip's frozen text tower, in this order. Training itself needs the numbers only.
+They come from a file that the user gives, else from the file that an earlier start left in the
+run's folder, else from open_clip's frozen text encoder.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from sartm_model.labels import LabelSpace
 from sartm_model.utils.files import write_file
 from sartm_model.utils.text import first_line
 
-CACHE_NAME = 'text.safetensors'
+CACHE_FILE = 'text.safetensors'
 
-WORDS = {
+PROMPT_WORDS = {
     'unlabeled': '',
     'background': '',
     'bike': 'bicycle',
-    'curve': 'curb',  # MFNet's images show curbs under this name,
-    'car_stop': 'barrier',  # and railings under this one.
+    # In MFNet's images, 'curve' are curbs and 'car_stop' are railings.
+    'curve': 'curb',
+    'car_stop': 'barrier',
     'color_cone': 'traffic cone',
     'bump': 'speed bump',
     'survivor': 'person',
 }
-"""Class name -> words of a prompt where they differ from the name; '' takes no part."""
+"""Class name -> its words in a prompt, if they are not the name; '' leaves the class out."""
 
 
 def text_embeddings(
     config: TextConfig, label_space: LabelSpace, out_dir: Path
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings of the class names.
+    """Get the embeddings of the class names.
 
     Args:
         config: the file to read, or the open_clip model to compute with.
-        label_space: names K classes.
-        out_dir: of the run; receives and keeps `text.safetensors`, where they were computed.
+        label_space: names the K classes.
+        out_dir: of the run; computed embeddings are kept there as `text.safetensors`.
 
     Returns:
-        Embeddings `[K, D]`, float32 of length one, zero where there is none; and which classes have
-        one, bool `[K]`.
+        Embeddings `[K, D]`, float32 of length one, zero for a class without one; and which classes
+        have one, bool `[K]`.
 
     Raises:
-        SartmError: a file or setting that cannot be used, or open_clip or its weights are not
-            there.
+        SartmError: a file or a setting cannot be used, or open_clip or its weights are missing.
     """
     words = class_words(config, label_space)
     if config.embeddings:
@@ -70,37 +70,42 @@ def text_embeddings(
             'words': words,
         }
     )
-    cache = out_dir / CACHE_NAME
-    found = _from_cache(cache, request)
-    if found is None:
-        tower, tokenizer = _open_tower(config)
-        found = encode(tower, tokenizer, list(words.values()), config.templates)
-        metadata = {'request': request, 'weights_sha256': _tower_hash(tower)}
-        write_file(cache, save({'embeddings': found}, metadata))
-    return found, _known(words)
+    cache = out_dir / CACHE_FILE
+    embeddings = _from_cache(cache, request)
+    if embeddings is None:
+        text_encoder, tokenizer = _open_text_encoder(config)
+        embeddings = encode(text_encoder, tokenizer, list(words.values()), config.templates)
+        metadata = {'request': request, 'weights_sha256': _text_encoder_hash(text_encoder)}
+        write_file(cache, save({'embeddings': embeddings}, metadata))
+    return embeddings, torch.tensor([bool(phrase) for phrase in words.values()])
 
 
 def class_words(config: TextConfig, label_space: LabelSpace) -> dict[str, str]:
-    """Class name -> words for a prompt, in the order of ids: configured, built in, or the name."""
-    strange = sorted(set(config.names) - set(label_space.classes))
-    if strange:
+    """Class name -> words in a prompt, in the order of ids; '' leaves the class out.
+
+    The words are those of `config.names`, else of `PROMPT_WORDS`, else the name itself.
+    """
+    unknown = [name for name in config.names if name not in label_space.classes]
+    if unknown:
         raise SartmError(
-            f'text.names has {", ".join(strange)}; expected classes of {label_space.name}: '
+            f'text.names has {", ".join(unknown)}; expected classes of {label_space.name}: '
             f'{", ".join(label_space.classes)}'
         )
-    known = {**WORDS, **config.names}
-    return {name: known.get(name, name.replace('_', ' ')) for name in label_space.classes}
+    given = {**PROMPT_WORDS, **config.names}
+    return {name: given.get(name, name.replace('_', ' ')) for name in label_space.classes}
 
 
 @torch.no_grad()
-def encode(tower: Any, tokenizer: Any, words: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """The mean of each word's normalised embeddings over the templates, normalised again.
+def encode(
+    text_encoder: Any, tokenizer: Any, words: Sequence[str], templates: Sequence[str]
+) -> Tensor:
+    """The mean of the normalised embeddings of a class over the templates, normalised again.
 
     Args:
-        tower: an open_clip model.
+        text_encoder: an open_clip model.
         tokenizer: its tokenizer.
-        words: K of them; for an empty one the row is zero.
-        templates: with {name} where the words go.
+        words: of each of K classes; empty words give a row of zeros.
+        templates: of the prompts, with {name} for the words.
 
     Returns:
         float32 `[K, D]`.
@@ -108,14 +113,14 @@ def encode(tower: Any, tokenizer: Any, words: Sequence[str], templates: Sequence
     rows = []
     for name in words:
         prompts = [template.replace('{name}', name) for template in templates]
-        each = F.normalize(tower.encode_text(tokenizer(prompts)).float(), dim=1)  # [T, D]
+        each = F.normalize(text_encoder.encode_text(tokenizer(prompts)).float(), dim=1)  # [T, D]
         rows.append(F.normalize(each.mean(dim=0), dim=0) * bool(name))
     return torch.stack(rows)
 
 
-def _open_tower(config: TextConfig) -> tuple[Any, Any]:
+def _open_text_encoder(config: TextConfig) -> tuple[Any, Any]:
     """open_clip's model with its weights, and its tokenizer."""
-    instead = (
+    alternatives = (
         'give a precomputed file as text.embeddings (names, embeddings), or weights that are '
         'already here as text.pretrained; loss.language=0 trains without them'
     )
@@ -123,39 +128,40 @@ def _open_tower(config: TextConfig) -> tuple[Any, Any]:
         import open_clip
     except (ImportError, RuntimeError) as error:
         raise SartmError(
-            f'text embeddings need open_clip ({error}); pip install open_clip_torch, or {instead}'
+            f'text embeddings need open_clip ({error}); pip install open_clip_torch, or '
+            f'{alternatives}'
         ) from error
-    # The tag knows which activation its weights were trained with; open_clip would only warn.
+    # Weights trained with another activation than the model's give wrong embeddings, of which
+    # open_clip only warns. The entry of the tag says which activation it was.
     tag = open_clip.get_pretrained_cfg(config.model, config.pretrained)
     try:
-        tower = open_clip.create_model(
+        text_encoder = open_clip.create_model(
             config.model,
             config.pretrained,
             force_quick_gelu=tag.get('quick_gelu', False),
             require_pretrained=True,
         )
-        return tower.eval(), open_clip.get_tokenizer(config.model)
+        return text_encoder.eval(), open_clip.get_tokenizer(config.model)
     except Exception as error:  # no network, no such model, a file that does not fit, ...
-        first = first_line(error)
         raise SartmError(
-            f'open_clip model {config.model!r} with weights {config.pretrained!r} cannot be had '
-            f'({first}); {instead}'
+            f'open_clip model {config.model!r} with weights {config.pretrained!r} cannot be loaded '
+            f'({first_line(error)}); {alternatives}'
         ) from error
 
 
 def _from_cache(path: Path, request: str) -> Tensor | None:
-    """What an earlier start left, or None where it left nothing, or something else was asked."""
+    """The embeddings that an earlier start computed for this request; None if there are none."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework='pt') as file:
             return file.get_tensor('embeddings') if file.metadata()['request'] == request else None
     except (SafetensorError, OSError, KeyError, TypeError):
-        return None  # damaged or foreign: it is written anew
+        return None  # damaged, or another kind of file: it is written again
 
 
 def _from_file(path: Path, words: Mapping[str, str]) -> tuple[Tensor, Tensor]:
-    """A precomputed file's rows, by class name or else by the class's words."""
+    """The rows of a precomputed file, found by the class name, else by the class's words."""
     names, embeddings = _read_file(path)
     if embeddings.ndim != 2 or len(names) != len(embeddings) or not len(names):
         raise SartmError(
@@ -166,20 +172,20 @@ def _from_file(path: Path, words: Mapping[str, str]) -> tuple[Tensor, Tensor]:
         raise SartmError(f'text embeddings {path} has a row of zeros, or one with NaN or infinity')
     row = {name: torch.from_numpy(values) for name, values in zip(names, embeddings, strict=True)}
     found = [row.get(name, row.get(phrase)) if phrase else None for name, phrase in words.items()]
-    known = torch.tensor([vector is not None for vector in found])
-    if known.sum() < 2:
+    has_embedding = torch.tensor([vector is not None for vector in found])
+    if has_embedding.sum() < 2:
         wanted = ', '.join(phrase for phrase in words.values() if phrase)
         raise SartmError(
             f'text embeddings {path} holds {", ".join(names)}; expected at least two of the '
             f'classes or their words: {wanted}. text.names sets the words'
         )
-    nothing = torch.zeros(embeddings.shape[1])
-    rows = torch.stack([nothing if vector is None else vector for vector in found])
-    return F.normalize(rows, dim=1), known
+    zeros = torch.zeros(embeddings.shape[1])
+    rows = torch.stack([zeros if vector is None else vector for vector in found])
+    return F.normalize(rows, dim=1), has_embedding
 
 
 def _read_file(path: Path) -> tuple[list[str], np.ndarray]:
-    """Names and float32 embeddings of a .npz or .safetensors; never anything pickled."""
+    """Names and float32 embeddings of a .npz or .safetensors; pickled content is refused."""
     expected = (
         "expected a .npz of 'names' and 'embeddings', or a .safetensors of 'embeddings' with a "
         "JSON list 'names' in its metadata"
@@ -196,16 +202,13 @@ def _read_file(path: Path) -> tuple[list[str], np.ndarray]:
     except FileNotFoundError:
         raise SartmError(f'no text embeddings {path}; {expected}') from None
     except Exception as error:  # damaged archive, refused pickle, an array of another kind, ...
-        first = first_line(error)
-        raise SartmError(f'text embeddings {path} cannot be read ({first}); {expected}') from error
-
-
-def _known(words: Mapping[str, str]) -> Tensor:
-    return torch.tensor([bool(phrase) for phrase in words.values()])
+        raise SartmError(
+            f'text embeddings {path} cannot be read ({first_line(error)}); {expected}'
+        ) from error
 
 
 def _file_hash(path: Path) -> str:
-    """SHA-256 of a weights file; empty where the name is no file but a tag."""
+    """SHA-256 of a weights file; empty if `path` is not a file but one of open_clip's tags."""
     if not path.is_file():
         return ''
     digest = hashlib.sha256()
@@ -215,10 +218,10 @@ def _file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _tower_hash(tower: Any) -> str:
-    """SHA-256 over the weights of the text tower, which is all but `visual`."""
+def _text_encoder_hash(text_encoder: Any) -> str:
+    """SHA-256 of the weights of the text encoder: all of an open_clip model but `visual`."""
     digest = hashlib.sha256()
-    for name, value in sorted(tower.state_dict().items()):
+    for name, value in sorted(text_encoder.state_dict().items()):
         if not name.startswith('visual.'):
             digest.update(name.encode())
             digest.update(value.contiguous().cpu().numpy().tobytes())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sartm_model.config import DataConfig
-from sartm_model.data.augmentation import Crop, augment, disturb
+from sartm_model.data.augmentation import Crop, augment, photometric
 from sartm_model.data.frame import Frame
-from sartm_model.data.sensor_faults import STALE_SHIFT, STALE_ZOOM, spoil_rgb, spoil_thermal
+from sartm_model.data.sensor_faults import FROZEN_SHIFT, FROZEN_ZOOM, corrupt_rgb, corrupt_thermal
 from sartm_model.errors import SartmError
 
 HEIGHT, WIDTH = 60, 80
@@ -22,7 +22,7 @@ def ramps() -> tuple[np.ndarray, np.ndarray]:
 
 def displacement(config: DataConfig, seed: int) -> tuple[float, float, float]:
     """Zoom and shift (x, y) that a seed gives, read off the ramps away from the mirrored border."""
-    columns, rows = (spoil_thermal(ramp, config, np.random.default_rng(seed)) for ramp in ramps())
+    columns, rows = (corrupt_thermal(ramp, config, np.random.default_rng(seed)) for ramp in ramps())
     zoom = np.diff(columns[:, 20:60], axis=1).mean()
     assert np.diff(rows[20:40], axis=0).mean() == pytest.approx(zoom, abs=0.005)
     # The middle lies between four pixels.
@@ -51,10 +51,10 @@ def test_a_scale_zooms_about_the_centre():
 def test_a_frozen_image_is_smaller_and_shifted_sideways():
     found = np.array([displacement(DataConfig(thermal_freeze=1.0), seed) for seed in range(60)])
     # A zoom above 1 takes a pixel's value from further out: things are shown smaller.
-    assert (found[:, 0] > STALE_ZOOM[0] - 0.01).all()
-    assert (found[:, 0] < STALE_ZOOM[1] + 0.01).all()
-    assert (abs(found[:, 1]) < STALE_SHIFT * WIDTH + 0.1).all()
-    assert abs(found[:, 1]).max() > 0.8 * STALE_SHIFT * WIDTH
+    assert (found[:, 0] > FROZEN_ZOOM[0] - 0.01).all()
+    assert (found[:, 0] < FROZEN_ZOOM[1] + 0.01).all()
+    assert (abs(found[:, 1]) < FROZEN_SHIFT * WIDTH + 0.1).all()
+    assert abs(found[:, 1]).max() > 0.8 * FROZEN_SHIFT * WIDTH
     assert abs(found[:, 2]).max() < 0.05
     seldom = DataConfig(thermal_freeze=0.3)
     frozen = [displacement(seldom, seed)[0] > 1.01 for seed in range(200)]
@@ -65,9 +65,9 @@ def test_noise_is_white_with_a_pattern_of_columns_and_rows():
     flat = np.full((HEIGHT, WIDTH), 0.4, np.float32)
     config = DataConfig(thermal_noise=0.1)
     rng = np.random.default_rng(0)  # one stream, for 1000 strengths
-    spoiled = np.array([spoil_thermal(flat, config, rng) for _ in range(1000)])
-    assert spoiled.dtype == np.float32
-    noise = spoiled - 0.4
+    corrupted = np.array([corrupt_thermal(flat, config, rng) for _ in range(1000)])
+    assert corrupted.dtype == np.float32
+    noise = corrupted - 0.4
     # The strength is uniform in [0, 0.1], its mean square 0.1^2 / 3; a pattern adds a quarter.
     square = 0.1**2 / 3
     assert noise.mean() == pytest.approx(0, abs=1e-3)
@@ -85,7 +85,7 @@ def test_over_exposure_only_adds_light_and_clips():
     config = DataConfig(over_exposure=1.0)
     with_gain = with_glare = 0
     for seed in range(90):
-        lit = spoil_rgb(rgb, config, np.random.default_rng(seed))
+        lit = corrupt_rgb(rgb, config, np.random.default_rng(seed))
         assert lit.dtype == np.uint8
         assert (lit >= rgb).all()
         # A gain leaves black black; glare is a blob, and far from it nothing is added.
@@ -96,14 +96,14 @@ def test_over_exposure_only_adds_light_and_clips():
     assert 45 < with_gain < 90  # two thirds have each
     assert 45 < with_glare < 90
     seldom = DataConfig(over_exposure=0.2)
-    touched = [spoil_rgb(rgb, seldom, rng) is not rgb for _ in range(200)]
+    touched = [corrupt_rgb(rgb, seldom, rng) is not rgb for _ in range(200)]
     assert np.mean(touched) == pytest.approx(0.2, abs=0.08)
 
 
 def test_glare_is_a_white_blob():
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     config = DataConfig(over_exposure=1.0)
-    blobs = [spoil_rgb(black, config, np.random.default_rng(seed)) for seed in range(30)]
+    blobs = [corrupt_rgb(black, config, np.random.default_rng(seed)) for seed in range(30)]
     lit = [blob for blob in blobs if blob.any()]
     assert 10 < len(lit) < 30
     for blob in lit:
@@ -129,15 +129,15 @@ def test_faults_of_one_camera_leave_the_other_and_the_labels_alone():
         thermal_shift=5, thermal_scale=0.05, thermal_noise=0.1, thermal_freeze=0.5
     )
     for seed in range(10):
-        plain, spoiled, exposed = (
-            disturb(crop(), config, np.random.default_rng(seed))
+        plain, corrupted, exposed = (
+            photometric(crop(), config, np.random.default_rng(seed))
             for config in (DataConfig(), thermal_faults, DataConfig(over_exposure=1.0))
         )
-        assert np.array_equal(spoiled.rgb, plain.rgb)
-        assert not np.array_equal(spoiled.thermal, plain.thermal)
+        assert np.array_equal(corrupted.rgb, plain.rgb)
+        assert not np.array_equal(corrupted.thermal, plain.thermal)
         assert np.array_equal(exposed.thermal, plain.thermal)
         assert not np.array_equal(exposed.rgb, plain.rgb)
-        for one in (plain, spoiled, exposed):
+        for one in (plain, corrupted, exposed):
             assert np.array_equal(one.labels, crop().labels)
     assert np.array_equal(plain.thermal, crop().thermal)
 
@@ -145,8 +145,8 @@ def test_faults_of_one_camera_leave_the_other_and_the_labels_alone():
 def test_nothing_is_drawn_while_all_is_off():
     rng = np.random.default_rng(0)
     one = crop()
-    assert spoil_thermal(one.thermal, DataConfig(), rng) is one.thermal
-    assert spoil_rgb(one.rgb, DataConfig(), rng) is one.rgb
+    assert corrupt_thermal(one.thermal, DataConfig(), rng) is one.thermal
+    assert corrupt_rgb(one.rgb, DataConfig(), rng) is one.rgb
     assert rng.random() == np.random.default_rng(0).random()
 
 
@@ -164,11 +164,12 @@ def test_colour_jitter_equals_its_steps_one_by_one():
         grey = image.mean(axis=2, keepdims=True)
         image = grey + (image - grey) * saturation
         image = image.mean() + (image - image.mean()) * contrast
-        found = disturb(crop(), config, np.random.default_rng(seed)).rgb
+        found = photometric(crop(), config, np.random.default_rng(seed)).rgb
         assert np.abs(found - image.clip(0, 255)).max() < 1
     assert compared > 5
     never = [
-        disturb(crop(), DataConfig(colour_jitter=0.0), np.random.default_rng(s)) for s in range(40)
+        photometric(crop(), DataConfig(colour_jitter=0.0), np.random.default_rng(s))
+        for s in range(40)
     ]
     unchanged = np.mean([np.array_equal(one.rgb, crop().rgb) for one in never])
     assert unchanged == pytest.approx(0.8, abs=0.15)  # the rest is blurred

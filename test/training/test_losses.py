@@ -78,7 +78,7 @@ def text_teacher():
 def filled_prototypes(seen=(0, 1, 2, 3)):
     prototypes = Prototypes(K, C)
     prototypes.value.copy_(torch.randn(K, C, generator=torch.Generator().manual_seed(2)))
-    prototypes.seen[list(seen)] = True
+    prototypes.initialized[list(seen)] = True
     return prototypes
 
 
@@ -113,15 +113,19 @@ def test_labels_of_another_image_are_refused():
 
 def test_language_loss_equals_loops():
     sfm, labels = batch()
-    means, present, (text, known) = *means_of(sfm, labels), text_teacher()
+    means, present, (text, has_embedding) = *means_of(sfm, labels), text_teacher()
     wanted = language_by_loops(means.tolist(), text.tolist(), [0, 2, 4])
     assert wanted > 0.01
-    assert language_loss(means, present, text, known).item() == pytest.approx(wanted, rel=1e-5)
+    assert language_loss(means, present, text, has_embedding).item() == pytest.approx(
+        wanted, rel=1e-5
+    )
     # Cosines know no length, so a teacher's embeddings need none.
-    scaled = language_loss(means, present, text * torch.rand(K, 1).add(0.1), known)
+    scaled = language_loss(means, present, text * torch.rand(K, 1).add(0.1), has_embedding)
     assert scaled.item() == pytest.approx(wanted, rel=1e-5)
     # Features that relate as the names do leave nothing to learn.
-    assert language_loss(text, known, text, known).item() == pytest.approx(0, abs=1e-7)
+    assert language_loss(text, has_embedding, text, has_embedding).item() == pytest.approx(
+        0, abs=1e-7
+    )
 
 
 def means_of(sfm, labels):
@@ -138,11 +142,11 @@ def test_prototype_loss_equals_loops():
     assert prototype_loss(prototypes, means, present).item() == pytest.approx(wanted, rel=1e-5)
 
 
-def losses_on_the_map(text, known, prototypes):
+def losses_on_the_map(text, has_embedding, prototypes):
     """The two terms as functions of the map, as training composes them."""
 
     def language(sfm, labels):
-        return language_loss(*means_of(sfm, labels), text, known)
+        return language_loss(*means_of(sfm, labels), text, has_embedding)
 
     def prototype(sfm, labels):
         return prototype_loss(prototypes, *means_of(sfm, labels))
@@ -152,8 +156,8 @@ def losses_on_the_map(text, known, prototypes):
 
 def test_gradients():
     sfm, labels = batch(dtype=torch.float64)
-    text, known = text_teacher()
-    for loss in losses_on_the_map(text.double(), known, filled_prototypes().double()):
+    text, has_embedding = text_teacher()
+    for loss in losses_on_the_map(text.double(), has_embedding, filled_prototypes().double()):
         assert torch.autograd.gradcheck(lambda x, f=loss: f(x, labels), sfm.requires_grad_())
 
 
@@ -161,14 +165,14 @@ def test_gradients():
 def test_half_precision_maps(autocast):
     """Computed in float32 of what the map holds, and the gradient comes back in the map's type."""
     sfm, labels = batch(dtype=torch.bfloat16)
-    text, known = text_teacher()
+    text, has_embedding = text_teacher()
     prototypes = filled_prototypes()
     means, _ = means_by_loops(sfm.float(), labels.numpy())
     wanted = (
         language_by_loops(means, text.tolist(), [0, 2, 4]),
         prototype_by_loops(prototypes.value.tolist(), means, [0, 1, 2]),
     )
-    losses = losses_on_the_map(text, known, prototypes)
+    losses = losses_on_the_map(text, has_embedding, prototypes)
     for loss, value in zip(losses, wanted, strict=True):
         leaf = sfm.clone().requires_grad_()
         with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
@@ -196,12 +200,12 @@ def test_ohem_under_autocast():
 
 def test_classes_that_take_no_part_leave_no_gradient():
     sfm, labels = batch()
-    text, known = text_teacher()  # none for class 1
+    text, has_embedding = text_teacher()  # none for class 1
     prototypes = filled_prototypes(seen=(0, 1, 3))  # neither 2 nor 4
     shown = torch.full(sfm.shape[:1] + sfm.shape[2:], 255)
     inside = labels[:, 8::16, 8::16]
     shown[:, : inside.shape[1], : inside.shape[2]] = inside
-    losses = losses_on_the_map(text, known, prototypes)
+    losses = losses_on_the_map(text, has_embedding, prototypes)
     for loss, taking_part in zip(losses, ((0, 2, 4), (0, 1)), strict=True):
         leaf = sfm.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(leaf, labels), leaf)
@@ -211,10 +215,10 @@ def test_classes_that_take_no_part_leave_no_gradient():
 
 def test_batches_in_which_nothing_takes_part():
     sfm, labels = batch()
-    text, known = text_teacher()
+    text, has_embedding = text_teacher()
     empty = torch.full_like(labels, 255)
     one = torch.where(labels == 2, 2, 255)  # has no second class to relate to, nor a prototype
-    for loss in losses_on_the_map(text, known, filled_prototypes(seen=(0,))):
+    for loss in losses_on_the_map(text, has_embedding, filled_prototypes(seen=(0,))):
         for batch_labels in (empty, one):
             leaf = sfm.clone().requires_grad_()
             found = loss(leaf, batch_labels)
@@ -237,7 +241,7 @@ def test_prototypes_follow_the_classes_present():
         found = class_means(sfm.requires_grad_(), labels, K)
         prototypes.update(found.means, found.counts)
         np.testing.assert_allclose(prototypes.value, wanted, atol=1e-6)
-        np.testing.assert_array_equal(prototypes.seen, seen)
+        np.testing.assert_array_equal(prototypes.initialized, seen)
     assert not prototypes.value.requires_grad
     assert seen.tolist() == [True, True, True, False, True, False]
 
@@ -253,7 +257,7 @@ def test_prototypes_are_saved_and_resumed():
     for prototypes in (first, again):
         prototypes.update(means, class_means(sfm, labels, K).counts)
     assert torch.equal(first.value, again.value)
-    assert torch.equal(first.seen, again.seen)
+    assert torch.equal(first.initialized, again.initialized)
 
 
 def half_of_two_batches(rank):
@@ -288,4 +292,4 @@ def test_distributed_prototypes_are_those_of_the_whole_batch(tmp_path):
     for name, value in whole.state_dict().items():
         assert torch.equal(zero[name], one[name])
         np.testing.assert_allclose(zero[name], value, atol=1e-6)
-    assert whole.seen[1]
+    assert whole.initialized[1]

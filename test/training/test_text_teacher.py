@@ -1,4 +1,4 @@
-"""The text teacher: open_clip's own towers with random weights, and a file of real embeddings."""
+"""The text teacher: open_clip's text encoders with random weights, and real embeddings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPEN_CLIP = pytest.mark.skipif(
     find_spec('open_clip') is None, reason='open_clip is not installed; make setup installs it'
 )
 
-# A tower of open_clip's kind with CLIP's vocabulary, and the least of an image side to go with it.
+# A small open_clip model with CLIP's vocabulary and the smallest image encoder that it accepts.
 SMALL = {
     'embed_dim': 24,
     'vision_cfg': {'image_size': 32, 'layers': 1, 'width': 64, 'patch_size': 32},
@@ -81,10 +81,10 @@ def by_hand(config, phrases, quick_gelu=False):
 def test_templates_are_averaged_after_normalising(small, tmp_path):
     templates = ['a {name}', 'a blurred photo of one {name} at night', '{name}']
     config = TextConfig(model=small.model, pretrained=small.pretrained, templates=templates)
-    embeddings, known = text_embeddings(config, PST900, tmp_path)
+    embeddings, has_embedding = text_embeddings(config, PST900, tmp_path)
     phrases = ['fire extinguisher', 'backpack', 'hand drill', 'person']
     np.testing.assert_allclose(embeddings[1:], by_hand(config, phrases), atol=1e-5)
-    assert known.tolist() == [False, True, True, True, True]
+    assert has_embedding.tolist() == [False, True, True, True, True]
     assert not embeddings[0].any()
     assert embeddings.dtype == torch.float32
 
@@ -103,12 +103,12 @@ def test_a_tag_brings_its_activation(small, tmp_path, monkeypatch):
 
 @OPEN_CLIP
 def test_vit_b_32_with_random_weights():
-    """The real text tower; the image side, which is no part of it, is made small."""
+    """The real text encoder; the image encoder, which is not used, is made small."""
     import open_clip
 
-    tower = open_clip.create_model('ViT-B-32', vision_cfg=SMALL['vision_cfg']).eval()
+    text_encoder = open_clip.create_model('ViT-B-32', vision_cfg=SMALL['vision_cfg']).eval()
     tokenizer = open_clip.get_tokenizer('ViT-B-32')
-    found = encode(tower, tokenizer, ['car', '', 'traffic cone'], ['a {name}'])
+    found = encode(text_encoder, tokenizer, ['car', '', 'traffic cone'], ['a {name}'])
     assert found.shape == (3, 512)
     assert found.norm(dim=1).tolist() == pytest.approx([1, 0, 1], abs=1e-5)
     assert found[0] @ found[2] < 0.999
@@ -117,7 +117,7 @@ def test_vit_b_32_with_random_weights():
 @OPEN_CLIP
 def test_what_was_computed_is_kept_beside_the_run(small, tmp_path):
     out = tmp_path / 'run'
-    first, known = text_embeddings(small, FMB, out)
+    first, has_embedding = text_embeddings(small, FMB, out)
     assert [path.name for path in out.iterdir()] == ['text.safetensors']
     with safe_open(out / 'text.safetensors', framework='pt') as file:
         metadata = file.metadata()
@@ -135,8 +135,8 @@ def test_what_was_computed_is_kept_beside_the_run(small, tmp_path):
             'from sartm_model.labels import FMB\n'
             'from sartm_model.training.text_teacher import text_embeddings\n'
             "config = TextConfig(model='small-test', pretrained=sys.argv[1])\n"
-            'embeddings, known = text_embeddings(config, FMB, Path(sys.argv[2]))\n'
-            'print(embeddings.shape, int(known.sum()))\n'
+            'embeddings, has_embedding = text_embeddings(config, FMB, Path(sys.argv[2]))\n'
+            'print(embeddings.shape, int(has_embedding.sum()))\n'
             "sys.exit('open_clip' in sys.modules)\n",
             small.pretrained,
             str(out),
@@ -146,7 +146,7 @@ def test_what_was_computed_is_kept_beside_the_run(small, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f'{first.shape} {int(known.sum())}'
+    assert done.stdout.strip() == f'{first.shape} {int(has_embedding.sum())}'
 
 
 @OPEN_CLIP
@@ -178,7 +178,7 @@ def test_weights_that_cannot_be_had(small, tmp_path):
         TextConfig(model='small-test', pretrained=''),
         TextConfig(model='small-test', pretrained=str(wrong)),
     ):
-        with pytest.raises(SartmError, match=r'cannot be had .* text\.embeddings') as caught:
+        with pytest.raises(SartmError, match=r'cannot be loaded .* text\.embeddings') as caught:
             text_embeddings(config, PST900, tmp_path)
         assert '\n' not in str(caught.value)
     assert not (tmp_path / 'text.safetensors').exists()
@@ -190,7 +190,7 @@ def test_without_network_the_error_says_what_to_give(tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
-    with pytest.raises(SartmError, match=r"'openai' cannot be had .* give a precomputed file"):
+    with pytest.raises(SartmError, match=r"'openai' cannot be loaded .* give a precomputed file"):
         text_embeddings(TextConfig(), MFNET, tmp_path)
 
 
@@ -217,11 +217,11 @@ def test_words_are_configured_built_in_or_the_name():
 def test_the_file_of_real_embeddings(real_data, tmp_path):
     """Four of CLIP's embeddings: MFNet's classes of these names or words, and no others."""
     path = real_data / 'clip_text' / 'clip_vit_b32_text.npz'
-    embeddings, known = text_embeddings(TextConfig(embeddings=str(path)), MFNET, tmp_path)
-    found = [name for name, there in zip(MFNET.classes, known, strict=True) if there]
+    embeddings, has_embedding = text_embeddings(TextConfig(embeddings=str(path)), MFNET, tmp_path)
+    found = [name for name, there in zip(MFNET.classes, has_embedding, strict=True) if there]
     assert found == ['car', 'person', 'bike', 'color_cone']
-    assert not embeddings[~known].any()
-    cosines = (embeddings @ embeddings.T)[known][:, known]
+    assert not embeddings[~has_embedding].any()
+    cosines = (embeddings @ embeddings.T)[has_embedding][:, has_embedding]
     np.testing.assert_allclose(cosines.diag(), 1, atol=1e-6)
     apart = cosines[~torch.eye(4, dtype=torch.bool)]
     assert apart.min().item() == pytest.approx(0.73, abs=0.005)
@@ -238,8 +238,8 @@ def test_a_file_is_matched_by_class_name_before_words(kind, tmp_path):
         np.savez(path, names=np.array(names), embeddings=rows)
     else:
         save_file({'embeddings': torch.from_numpy(rows)}, path, {'names': json.dumps(names)})
-    embeddings, known = text_embeddings(TextConfig(embeddings=str(path)), MFNET, tmp_path)
-    assert known.nonzero()[:, 0].tolist() == [1, 7]
+    embeddings, has_embedding = text_embeddings(TextConfig(embeddings=str(path)), MFNET, tmp_path)
+    assert has_embedding.nonzero()[:, 0].tolist() == [1, 7]
     np.testing.assert_allclose(embeddings[7], rows[1] / np.linalg.norm(rows[1]), rtol=1e-6)
     assert embeddings.dtype == torch.float32
 

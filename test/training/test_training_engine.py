@@ -89,7 +89,7 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_one_that_was_not(tmp_path, 
     expected = losses_by_step(tmp_path / 'whole')
     assert expected
     state = torch.load(tmp_path / 'whole' / 'last.ckpt', weights_only=True)['state_dict']
-    assert state['prototypes.seen'].any()
+    assert state['prototypes.initialized'].any()
     assert losses_by_step(tmp_path / 'parts').items() >= expected.items()
 
 
@@ -228,7 +228,7 @@ def test_a_full_disk_leaves_the_state_that_was_there(tmp_path):
         save_checkpoint=save_checkpoint,
         strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, **_: decision),
     )
-    callback = ResumeCheckpoint(TrainConfig(val_every=2), tmp_path)
+    callback = ResumeCheckpoint(TrainConfig(val_every=2), tmp_path, None)
     with pytest.raises(SartmError, match='No space left'):
         callback.on_train_batch_end(trainer, None, None, None, 1)
     assert [path.name for path in tmp_path.iterdir()] == ['last.ckpt']
@@ -240,12 +240,12 @@ def test_the_best_models_are_kept_in_order(tmp_path, monkeypatch):
         path.write_text(str(val_miou))
 
     monkeypatch.setattr('sartm_model.training.callbacks.save_model', save_model)
-    callback = TopKCheckpoint(TrainConfig(keep_best=3), tmp_path)
+    callback = TopKCheckpoint(TrainConfig(keep_best=3), tmp_path, SimpleNamespace(model=None))
     trainer = SimpleNamespace(is_global_zero=True, global_step=0, callback_metrics={})
     for miou in (20.0, 10.0, 30.0, 15.0, 25.0, 5.0):
         trainer.callback_metrics['val_miou'] = torch.tensor(miou)
         callback.on_validation_end(trainer, None)
-        resumed = TopKCheckpoint(TrainConfig(keep_best=3), tmp_path)
+        resumed = TopKCheckpoint(TrainConfig(keep_best=3), tmp_path, SimpleNamespace(model=None))
         resumed.load_state_dict(callback.state_dict())
         callback = resumed
     kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
