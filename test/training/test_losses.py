@@ -82,6 +82,57 @@ def filled_prototypes(seen=(0, 1, 2, 3)):
     return prototypes
 
 
+def ohem_by_loops(logits, labels, probability, min_fraction, weights):
+    """Eq. 11 a pixel at a time, in float64."""
+    losses = []
+    for b, y, x in np.ndindex(*labels.shape):
+        if labels[b, y, x] != 255:
+            column = logits[b, :, y, x].astype(np.float64)
+            label = labels[b, y, x]
+            losses.append((np.log(np.exp(column).sum()) - column[label], weights[label]))
+    losses.sort(reverse=True)
+    hard = [(loss, weight) for loss, weight in losses if loss > -math.log(probability)]
+    least = max(1, int(len(losses) * min_fraction))
+    chosen = hard if len(hard) >= least else losses[:least]
+    return sum(w * loss for loss, w in chosen) / sum(w for _, w in chosen)
+
+
+@pytest.mark.parametrize('confidence', [0.5, 6.0])
+def test_ohem_equals_loops(confidence):
+    """With confident logits few pixels are hard, and the floor of N / 16 decides."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (2, 9, 11))
+    logits = rng.normal(size=(2, 4, 9, 11)).astype(np.float32)
+    np.put_along_axis(logits, labels[:, None], confidence, axis=1)
+    labels[rng.random(labels.shape) < 0.2] = 255
+    for weights in (None, torch.tensor([1.0, 2.0, 5.0, 0.5])):
+        found = ohem_cross_entropy(
+            torch.from_numpy(logits), torch.from_numpy(labels), class_weights=weights
+        )
+        by_class = [1.0] * 4 if weights is None else weights.tolist()
+        wanted = ohem_by_loops(logits, labels, 0.7, 1 / 16, by_class)
+        # float32's rounding of logits of 6, over losses of a hundredth.
+        assert found.item() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_ohem_without_labels_is_zero_and_differentiable():
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = ohem_cross_entropy(logits, torch.full((1, 4, 4), 255))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() == 0
+
+
+def test_ohem_gradient():
+    logits = torch.randn(1, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 3, (1, 3, 3))
+    # Finite differences in float32, which the loss is computed in: hence the wide tolerance.
+    assert torch.autograd.gradcheck(
+        lambda x: ohem_cross_entropy(x, labels), logits, eps=1e-3, atol=2e-3
+    )
+
+
 @pytest.mark.parametrize('size', [(64, 96), (70, 100), (33, 40), (63, 97)])
 def test_class_means_equal_loops(size):
     sfm, labels = batch(size=size)
@@ -283,6 +334,7 @@ def process(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_available(), reason='this torch is built without distributed')
 def test_distributed_prototypes_are_those_of_the_whole_batch(tmp_path):
     mp.spawn(process, args=(str(tmp_path),), nprocs=2)

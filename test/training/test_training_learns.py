@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import yaml
 
 from sartm_model.data.registry import open_dataset
@@ -33,6 +34,7 @@ CONFIG = {
 }
 
 
+@pytest.mark.slow
 def test_a_short_training_learns(tmp_path):
     """All terms of the loss, from random weights, on generated scenes it is not measured on.
 

@@ -1,0 +1,115 @@
+"""Training samples: what the augmentation does to images and labels, and which ones are drawn."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from sartm_model.config import DataConfig
+from sartm_model.data.augmentation import augment
+from sartm_model.data.frame import Frame
+from sartm_model.data.sampling import ResumableBatchSampler
+
+
+def gradient_frame() -> Frame:
+    """Every image holds the pixel's column (and the labels its half), so geometry can be read."""
+    columns = np.tile(np.arange(200, dtype=np.uint8), (120, 1))
+    return Frame('x', np.repeat(columns[..., None], 3, 2), columns, (columns >= 100).astype('u1'))
+
+
+def test_augmentation_moves_all_images_alike_and_colour_is_rgbs_alone():
+    config = DataConfig(crop_height=64, crop_width=96, drop_modality=0.5)
+    drop_masks = set()
+    for seed in range(40):
+        sample = augment(gradient_frame(), config, np.random.default_rng(seed))
+        assert sample.rgb.shape == (64, 96, 3)
+        assert sample.thermal.shape == (64, 96)
+        # Where the crop leaves the frame the images are mirrored: that is left out.
+        labelled = (sample.labels != 255).numpy().astype('u1')
+        inner = cv2.erode(
+            labelled, np.ones((15, 15)), borderType=cv2.BORDER_CONSTANT, borderValue=0
+        )
+        # Thermal is a ramp over the frame, never jittered: its value tells the source column.
+        scaled = sample.thermal.float()
+        inside = torch.from_numpy(inner > 0) & (scaled > 0.02) & (scaled < 0.98)
+        # The range's percentiles are taken of every fourth column: of 0, 4, ... 196.
+        column = 196 * (0.01 + 0.98 * scaled)
+        clear = inside & ((column - 99.5).abs() > 3)
+        assert ((column > 99.5) == (sample.labels == 1))[clear].all()
+        # RGB was jittered, but never falls where thermal rises.
+        valid = torch.from_numpy(inner[:, 1:] > 0)
+        agree = sample.rgb[..., 0].int().diff(dim=1) * scaled.diff(dim=1)
+        assert (agree[valid] >= -1e-3).all()
+        drop_masks.add(tuple(sample.drop_mask.tolist()))
+    assert drop_masks == {(False, False), (True, False), (False, True)}
+
+
+def test_outside_of_the_frame_the_images_are_mirrored_and_the_labels_ignored():
+    config = DataConfig(crop_height=160, crop_width=240, scale_min=0.5, scale_max=0.5)
+    bright = np.full((120, 200), 250, np.uint8)
+    frame = Frame('x', np.repeat(bright[..., None], 3, 2), bright, np.ones_like(bright))
+    sample = augment(frame, config, np.random.default_rng(0))
+    # A frame of 120x200 halved fills 60x100 of the crop.
+    assert (sample.labels == 1).sum() == pytest.approx(60 * 100, rel=0.05)
+    assert (sample.labels == 255).sum() == 160 * 240 - (sample.labels == 1).sum()
+    assert sample.rgb.amax() == sample.rgb.amin()
+
+
+def frame_with_a_cone() -> Frame:
+    """All background but for 8x6 pixels of class 7 in a corner, where both images are bright."""
+    labels = np.zeros((240, 320), np.uint8)
+    labels[200:208, 300:306] = 7
+    image = np.where(labels > 0, 220, 40).astype(np.uint8)
+    return Frame('cone', np.repeat(image[..., None], 3, 2), image, labels)
+
+
+def test_an_object_crop_holds_an_object():
+    small = {'crop_height': 32, 'crop_width': 32, 'scale_min': 1.0, 'scale_max': 1.0}
+    rng = np.random.default_rng(0)
+
+    def with_cone(config):
+        return sum(
+            bool((augment(frame_with_a_cone(), config, rng).labels == 7).any()) for _ in range(40)
+        )
+
+    assert with_cone(DataConfig(object_crop=1.0, **small)) == 40
+    assert with_cone(DataConfig(object_crop=0.0, **small)) < 20
+    # A frame without objects has nothing to lay a crop on.
+    bare = Frame(
+        'bare', *(np.zeros(shape, np.uint8) for shape in ((99, 99, 3), (99, 99), (99, 99)))
+    )
+    assert not augment(bare, DataConfig(object_crop=1.0, **small), rng).labels.any()
+
+
+def test_pasted_objects_come_with_both_images_and_their_labels():
+    config = DataConfig(
+        crop_height=64, crop_width=64, scale_min=1.0, scale_max=1.0, object_crop=1.0
+    )
+    ramp = np.tile(np.arange(100, 180, dtype=np.uint8), (240, 4))
+    plain = Frame('x', np.repeat(ramp[..., None], 3, 2), ramp, np.zeros_like(ramp))
+    pasted = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        sample = augment(plain, config, rng, frame_with_a_cone())
+        cone = sample.labels == 7
+        assert set(sample.labels.unique().tolist()) <= {0, 7}
+        if cone.any():
+            pasted += 1
+            # The cone is its frame's warmest part, the top of the thermal range and beyond.
+            assert sample.thermal[cone].mean() > sample.thermal[~cone].mean() + 0.1
+            assert sample.rgb[cone].float().mean() > sample.rgb[~cone].float().mean()
+    assert 10 <= pasted <= 30  # each class is taken or left with equal chance
+
+
+def test_the_samples_of_all_processes_are_all_samples():
+    def numbers(first, rank):
+        batches = iter(ResumableBatchSampler(first, 3, rank, 2))
+        return [next(batches) for _ in range(4)]
+
+    together = [
+        n for pair in zip(numbers(0, 0), numbers(0, 1), strict=True) for b in pair for n in b
+    ]
+    assert together == list(range(24))
+    assert numbers(2, 1) == [[15, 16, 17], [21, 22, 23], [27, 28, 29], [33, 34, 35]]

@@ -1,0 +1,137 @@
+"""Stop and resume: the state of a run, the signals that stop it, and what a resume refuses."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sartm_model.config import TrainConfig
+from sartm_model.errors import SartmError
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.training.callbacks import ResumeCheckpoint
+from sartm_model.training.module import SartmTraining
+from sartm_model.training.run import train
+
+
+def losses_by_step(folder):
+    rows = {}
+    for path in folder.glob('metrics*.csv'):
+        with path.open() as file:
+            rows |= {row['step']: row['loss'] for row in csv.DictReader(file) if row.get('loss')}
+    return rows
+
+
+def interrupt_at(monkeypatch, step, number):
+    """Send this process a signal in the middle of a step."""
+    original = SartmTraining.training_step
+
+    def training_step(self, batch, index):
+        if self.global_step == step and index % self.config.optim.accumulate == 0:
+            os.kill(os.getpid(), number)
+        return original(self, batch, index)
+
+    monkeypatch.setattr(SartmTraining, 'training_step', training_step)
+
+
+def test_a_run_stopped_by_sigterm_and_resumed_equals_one_that_was_not(
+    tmp_path, write_config, monkeypatch
+):
+    # With two batches a step and a resume with another number of workers.
+    config = write_config(val_every=3, optim={'lr': 1e-3, 'accumulate': 2})
+    expected = checkpoints.load(train(config, tmp_path / 'whole')).state
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 1, signal.SIGTERM)
+        train(config, tmp_path / 'parts')
+    state = torch.load(tmp_path / 'parts' / 'last.ckpt', weights_only=True)
+    assert state['global_step'] == 2
+    last = train(config, tmp_path / 'parts', ['data.workers=1'], resume=True)
+    found = checkpoints.load(last).state
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    losses = losses_by_step(tmp_path / 'whole')
+    assert losses
+    assert losses_by_step(tmp_path / 'parts').items() >= losses.items()
+    # The prototypes were part of the loss.
+    state = torch.load(tmp_path / 'whole' / 'last.ckpt', weights_only=True)['state_dict']
+    assert state['prototypes.initialized'].any()
+
+
+def test_ctrl_c_saves_the_state_and_is_passed_on(tmp_path, write_config, monkeypatch):
+    interrupt_at(monkeypatch, 0, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(write_config(), tmp_path / 'run')
+    state = torch.load(tmp_path / 'run' / 'last.ckpt', weights_only=True)
+    assert state['global_step'] == 1
+
+
+@pytest.mark.parametrize(
+    ('override', 'named'),
+    [
+        ('optim.lr=0.5', r'optim\.lr \(0\.0001 before, 0\.5 now\)'),
+        # Two processes would use other samples at each step than one. `device` may change.
+        ('devices=2', r'devices \(1 before, 2 now\)'),
+    ],
+)
+def test_a_resume_with_other_settings_names_them(tmp_path, write_config, override, named):
+    config, out = write_config(), tmp_path / 'run'
+    out.mkdir()
+    (out / 'config.yaml').write_text(config.read_text())
+    (out / 'last.ckpt').touch()
+    with pytest.raises(SartmError, match=named):
+        train(config, out, [override, 'device=auto'], resume=True)
+
+
+def test_a_folder_is_not_used_for_two_runs_and_not_resumed_without_a_state(tmp_path, write_config):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'last.ckpt').touch()
+    with pytest.raises(SartmError, match='--resume'):
+        train(write_config(), tmp_path / 'run')
+    with pytest.raises(SartmError, match=r'no last\.ckpt'):
+        train(write_config(), tmp_path / 'other', resume=True)
+
+
+def trainer(reduce=lambda number, reduce_op: number, **values):
+    """What `ResumeCheckpoint` uses of a trainer."""
+    strategy = SimpleNamespace(root_device=torch.device('cpu'), reduce=reduce)
+    defaults = {'global_step': 1, 'is_global_zero': True, 'should_stop': False}
+    return SimpleNamespace(strategy=strategy, **{**defaults, **values})
+
+
+def test_a_full_disk_leaves_the_state_that_was_there(tmp_path):
+    def save_checkpoint(path, **_):
+        path.write_bytes(b'half of i')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    (tmp_path / 'last.ckpt').write_bytes(b'whole')
+    callback = ResumeCheckpoint(TrainConfig(val_every=1), tmp_path, None)
+    with pytest.raises(SartmError, match='No space left'):
+        callback.on_train_batch_end(trainer(save_checkpoint=save_checkpoint), None, None, None, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ['last.ckpt']
+    assert (tmp_path / 'last.ckpt').read_bytes() == b'whole'
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_another_process_stops_this_one_too(tmp_path, capsys, number):
+    saved = []
+    second = trainer(
+        lambda own, reduce_op: torch.tensor(max(int(own), number)),
+        is_global_zero=False,
+        save_checkpoint=lambda path, **_: saved.append(path),
+    )
+    callback = ResumeCheckpoint(TrainConfig(val_every=100), tmp_path, None)
+    callback.on_train_batch_end(second, None, None, None, 0)
+    assert callback.stopped_by is number
+    assert second.should_stop
+    assert saved  # every process takes part in saving
+    if number == signal.SIGINT:
+        with pytest.raises(KeyboardInterrupt):
+            callback.report(second)
+    else:
+        callback.report(second)
+    assert capsys.readouterr().out == ''  # the first process says it

@@ -1,0 +1,89 @@
+"""The averaged weights, the choice of the best models, and what is optimised at all."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sartm_model.config import ModelConfig, TrainConfig
+from sartm_model.labels import MFNET
+from sartm_model.models.sartm import Sartm
+from sartm_model.training.callbacks import AveragedWeights, TopKCheckpoint
+from sartm_model.training.module import SartmTraining
+
+
+def test_the_decay_of_the_average_grows_up_to_the_configured_one():
+    module = SartmTraining(Sartm(ModelConfig(), len(MFNET)), TrainConfig(), MFNET)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device('cpu')))
+    callback = AveragedWeights(0.28)
+    callback.setup(trainer, module, 'fit')
+    weight = module.model.auxiliary_head.classify.bias
+    expected = None
+    # The first step's weights are taken as they are; then (1 + n) / (10 + n), at most 0.28.
+    for step, decay in enumerate((0.0, 2 / 11, 3 / 12, 0.28, 0.28), start=1):
+        torch.nn.init.normal_(weight)
+        current = weight.detach().double()
+        expected = current if expected is None else decay * expected + (1 - decay) * current
+        trainer.global_step = step
+        callback.on_train_batch_end(trainer, module, None, None, step - 1)
+        average = callback.model.auxiliary_head.classify.bias
+        torch.testing.assert_close(average.double(), expected, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(average, weight)
+
+
+def test_the_module_that_ddp_wraps_has_the_weights_once():
+    """DDP sends the buffers of its module to every process at each step."""
+    model = Sartm(ModelConfig(), len(MFNET))
+    module = SartmTraining(model, TrainConfig(), MFNET)
+    assert len(list(module.parameters())) == len(list(model.parameters()))
+    others = {name for name, _ in module.named_buffers() if not name.startswith('model.')}
+    assert others == {'prototypes.value', 'prototypes.initialized'}
+
+
+def test_the_best_models_are_kept_in_order(tmp_path, monkeypatch):
+    def save_model(path, *_, val_miou):
+        path.write_text(str(val_miou))
+
+    monkeypatch.setattr('sartm_model.training.callbacks.save_model', save_model)
+    averaged = SimpleNamespace(model=None)
+    callback = TopKCheckpoint(TrainConfig(keep_best=3), tmp_path, averaged)
+    trainer = SimpleNamespace(is_global_zero=True, global_step=0, callback_metrics={})
+    for miou in (20.0, 10.0, 30.0, 15.0, 25.0, 5.0):
+        trainer.callback_metrics['val_miou'] = torch.tensor(miou)
+        callback.on_validation_end(trainer, None)
+        resumed = TopKCheckpoint(TrainConfig(keep_best=3), tmp_path, averaged)
+        resumed.load_state_dict(callback.state_dict())
+        callback = resumed
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert kept == {
+        'best.safetensors': '30.0',
+        'best_2.safetensors': '25.0',
+        'best_3.safetensors': '20.0',
+    }
+
+
+def test_frozen_parameters_have_neither_gradients_nor_optimiser_state():
+    config = ModelConfig(size='tiny')
+    model = Sartm(config, len(MFNET))
+    module = SartmTraining(model, TrainConfig(model=config), MFNET)
+    [optimizer], _ = module.configure_optimizers()
+    output = model(torch.randn(2, 3, 32, 64), torch.randn(2, 1, 32, 64))
+    (output.mask_logits.mean() + output.auxiliary_logits.mean()).backward()
+    optimizer.step()
+    frozen = {p for p in model.parameters() if not p.requires_grad}
+    assert sum(p.numel() for p in frozen) > 25e6
+    assert all(p.grad is None and p not in optimizer.state for p in frozen)
+    assert {p for group in optimizer.param_groups for p in group['params']}.isdisjoint(frozen)
+
+
+@pytest.mark.parametrize(('step', 'factor'), [(0, 0.1), (5, 0.55 * 0.95**0.9), (50, 0.5**0.9)])
+def test_the_learning_rate_warms_up_and_decays(step, factor):
+    config = TrainConfig(steps=100, optim={'warmup_fraction': 0.1})
+    module = SartmTraining(Sartm(ModelConfig(), len(MFNET)), config, MFNET)
+    [optimizer], [schedule] = module.configure_optimizers()
+    for _ in range(step):
+        optimizer.step()
+        schedule['scheduler'].step()
+    assert optimizer.param_groups[0]['lr'] == pytest.approx(1e-4 * factor)

@@ -1,0 +1,163 @@
+"""A training run from its configuration to the checkpoints, and what stops it."""
+
+from __future__ import annotations
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mfnet_frames import write_frames
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sartm_model.config import load_train_config
+from sartm_model.data.registry import open_dataset
+from sartm_model.data.transforms import ThermalRange, network_inputs
+from sartm_model.errors import SartmError
+from sartm_model.evaluation.evaluate import evaluate
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.training.run import train
+
+
+def test_a_run_leaves_a_checkpoint_that_learned(tmp_path, write_config):
+    config = write_config(steps=2)
+    last = train(config, tmp_path / 'out', ['optim.lr=0.01', 'ema_decay=0'])
+    assert last == tmp_path / 'out' / 'last.safetensors'
+    written = load_train_config(tmp_path / 'out' / 'config.yaml')
+    assert written.optim.lr == 0.01
+    loaded = checkpoints.load(last)
+    assert loaded.card['steps'] == 2
+    # LoRA's B starts at zero: anything else was learned.
+    learned = [key for key, value in loaded.state.items() if 'lora_B' in key and value.any()]
+    assert any('rgb' in key for key in learned)
+    assert any('thermal' in key for key in learned)
+    again = train(config, tmp_path / 'more', ['steps=1', f'start_from={last}'])
+    assert checkpoints.load(again).config == loaded.config
+
+
+def test_the_measured_weights_are_the_saved_ones(tmp_path, small_frames, write_config):
+    """The mIoU in the card of the best model is that of the model in the file."""
+    config = write_config(steps=3, val_every=3, optim={'lr': 0.01})
+    train(config, tmp_path / 'run')
+    best = checkpoints.load(tmp_path / 'run' / 'best.safetensors')
+    model = checkpoints.build(best, merged=False).eval()
+    frames = open_dataset('mfnet', small_frames, 'val')
+    frames.names = frames.names[:2]
+
+    @torch.no_grad()
+    def predict(frame):
+        images = (torch.from_numpy(image) for image in (frame.rgb, frame.thermal))
+        probabilities = model.segment(*network_inputs(*images, ThermalRange()))
+        return probabilities[0].argmax(dim=0).numpy().astype(np.uint8)
+
+    assert best.card['val_miou'] == pytest.approx(evaluate(predict, frames)['miou'], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('values', 'overrides', 'fault'),
+    [
+        ({'stepz': 1}, [], 'stepz'),
+        ({}, ['optim.lr=fast'], 'fast'),
+        ({}, ['optim.lr'], 'key=value'),
+        ({}, ['model.size=huge'], 'expected one of nano'),
+        ({}, ['model.lora_rank=0'], 'lora_rank'),
+        ({}, ['label_space=moon'], 'label_space'),
+        ({}, ['data.drop_modality=2'], 'probability'),
+        ({}, ['data.paste_objects=-1'], 'paste_objects'),
+        ({}, ['data.modality=lidar'], 'expected one of both'),
+        ({}, ['loss.auxiliary=0'], 'head 2 is not trained'),
+        ({}, ['sam2_weights=a', 'start_from=b'], 'starts from one of them'),
+        ({}, ['label_space=fmb', 'loss.language=0'], 'classes of mfnet'),
+        ({}, ['loss.class_weights=[1,2]'], 'one a class of mfnet'),
+        ({}, ['start_from=/nowhere.safetensors'], 'no checkpoint'),
+    ],
+)
+def test_settings_that_cannot_be_used(tmp_path, write_config, values, overrides, fault):
+    with pytest.raises(SartmError, match=fault):
+        train(write_config(**values), tmp_path / 'out', overrides)
+    assert not list(tmp_path.rglob('*.safetensors'))
+
+
+def test_a_missing_or_broken_configuration_is_named(tmp_path):
+    with pytest.raises(SartmError, match='no configuration file'):
+        load_train_config(tmp_path / 'none.yaml')
+    broken = tmp_path / 'broken.yaml'
+    broken.write_text('steps: [1')
+    with pytest.raises(SartmError, match=r'broken\.yaml'):
+        load_train_config(broken)
+
+
+def test_half_precision_and_early_stopping(tmp_path, write_config, monkeypatch):
+    """A run whose mIoU does not rise above the first one ends after `patience` measurements."""
+    figures = {'miou': 10.0, 'per_class_iou': {}}
+    monkeypatch.setattr('sartm_model.training.module.metrics', lambda *_: figures)
+    config = write_config(steps=9, val_every=1, patience=2, precision='bf16-mixed')
+    last = train(config, tmp_path / 'run')
+    loaded = checkpoints.load(last)
+    assert loaded.card['steps'] == 3
+    events = EventAccumulator(str(tmp_path / 'run' / 'events')).Reload()
+    assert events.Tags()['images'] == ['val/1D', 'val/2D']
+    # RGB, thermal, labels and prediction beside each other, at every measurement.
+    assert [(p.height, p.width) for p in events.Images('val/1D')] == [(64, 4 * 96)] * 3
+    assert all(value.isfinite().all() for value in loaded.state.values())
+
+
+def test_every_term_is_logged_and_a_weight_of_zero_switches_it_off(tmp_path, write_config):
+    def terms(**loss):
+        config = write_config(loss=loss, model={'prediction': 'mask'}, steps=1, val_every=1)
+        out = tmp_path / f'auxiliary_{loss["auxiliary"]}'
+        train(config, out)
+        with (out / 'metrics.csv').open() as file:
+            row = {key: float(value) for key, value in next(csv.DictReader(file)).items() if value}
+        return {key: row[key] for key in row if key not in ('epoch', 'step', 'lr')}
+
+    every = terms(auxiliary=0.5, prototype=3.0, language=2.0)
+    assert set(every) == {'loss', 'mask', 'auxiliary', 'prototype', 'language'}
+    weighted = every['mask'] + 0.5 * every['auxiliary'] + 2 * every['language']
+    # There is no prototype yet at the first batch.
+    assert every['prototype'] == 0
+    assert every['loss'] == pytest.approx(weighted, rel=1e-5)
+    assert set(terms(auxiliary=0, prototype=0, language=0)) == {'loss', 'mask'}
+
+
+def test_a_run_on_one_modality_does_not_train_the_other(tmp_path, write_config):
+    config = write_config(steps=2, optim={'lr': 1e-3}, ema_decay=0.0)
+    state = checkpoints.load(train(config, tmp_path / 'run', ['data.modality=rgb'])).state
+    learned = [name for name, value in state.items() if 'lora_B' in name and value.any()]
+    assert learned
+    assert all('rgb' in name for name in learned)
+
+
+def test_a_loss_that_is_not_finite_names_the_frames(tmp_path, write_config, monkeypatch):
+    nan = torch.tensor(torch.nan, requires_grad=True)
+    monkeypatch.setattr('sartm_model.training.module.ohem_cross_entropy', lambda *_, **__: nan)
+    with pytest.raises(SartmError, match=r'loss is nan at step 0, on \S+, \S+;'):
+        train(write_config(), tmp_path / 'run')
+
+
+def test_an_error_in_a_worker_process_is_one_line(tmp_path, write_config):
+    labels = {name: np.zeros((64, 96), np.uint8) for name in ('1N', '2N')}
+    root = write_frames(tmp_path / 'mfnet', labels)
+    cv2.imwrite(str(root / 'labels' / '2N.png'), np.full((64, 96), 77))
+    overrides = [f'data.train=[{{dataset: mfnet, root: {root}}}]', 'data.workers=1']
+    with pytest.raises(SartmError, match=r'2N\.png.*77') as caught:
+        train(write_config(), tmp_path / 'run', overrides)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('part', ['train', 'val'])
+def test_labels_that_are_all_255_stop_the_run_before_it_starts(tmp_path, write_config, part):
+    labels = {name: np.full((64, 96), 255, np.uint8) for name in ('1D', '2D', '3N', '4N', '5N')}
+    root = write_frames(tmp_path / 'mfnet', labels)
+    source = f'{{dataset: mfnet, root: {root}, split: {part}, frames: 0}}'
+    override = f'data.train=[{source}]' if part == 'train' else f'data.val={source}'
+    expected = rf'no pixel of mfnet \S+ {part} is labelled: .* all 5 frames \(1D, .* are 255'
+    with pytest.raises(SartmError, match=expected):
+        train(write_config(), tmp_path / 'run', [override])
+    assert not (tmp_path / 'run' / 'metrics.csv').exists()
+    # One labelled pixel in the last frame is enough to learn from.
+    labels['5N'][0, 0] = 1
+    labelled = write_frames(tmp_path / 'labelled', labels)
+    override = override.replace(str(root), str(labelled))
+    train(write_config(), tmp_path / 'other', [override, 'steps=1'])
