@@ -24,7 +24,7 @@ from sartm_model.config import ModelConfig, model_config_from_dict, to_dict
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
 from sartm_model.models.sartm import Sartm
-from sartm_model.models.sartm.encoder import Encoder, sam2_config
+from sartm_model.models.sartm.encoder import sam2_config
 from sartm_model.models.sartm.lora import merge_state
 from sartm_model.utils.files import write_file
 from sartm_model.utils.text import first_line, format_names
@@ -130,7 +130,6 @@ def build(checkpoint: Checkpoint, *, merged: bool = True) -> Sartm:
     model = Sartm(checkpoint.config, len(checkpoint.label_space), merged=merged)
     load_strictly(model, state, f'checkpoint {checkpoint.path}')
     if merged:
-        assert isinstance(model.encoder, Encoder)
         model.encoder.fuse_1x1_convs()
     return model.eval()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -88,8 +91,7 @@ def test_lora_at_a_stage_transition_is_dense_on_all_of_q_and_v():
     qkv, d_in, d_out = block.attn.qkv, block.attn.dim, block.attn.dim_out
     assert d_out == 2 * d_in
     x = torch.randn(2, 3, 4, d_in)  # one row of the batch a modality
-    model.encoder.route.modalities = ('rgb', 'thermal')
-    out = qkv(x)
+    out = qkv(x, ('rgb', 'thermal'))
     for index, name in enumerate(('rgb', 'thermal')):
         for part, rows in (('q', slice(0, d_out)), ('v', slice(2 * d_out, 3 * d_out))):
             layer = getattr(qkv, part)
@@ -109,9 +111,8 @@ def test_adapters_match_pefts_own_routing():
     qkv = model.encoder.trunk.blocks[0].attn.qkv
     assert isinstance(qkv, SplitQkv)
     x = torch.randn(4, 5, 24)
-    model.encoder.route.modalities = ('rgb', 'thermal')
     routed = qkv.q(x, adapter_names=['rgb', 'rgb', 'thermal', 'thermal'])
-    torch.testing.assert_close(qkv(x)[..., :24], routed, **TOLERANCE)
+    torch.testing.assert_close(qkv(x, ('rgb', 'thermal'))[..., :24], routed, **TOLERANCE)
 
 
 def test_one_pass_trains_both_modalities_adapters():
@@ -168,6 +169,37 @@ def test_modalities_have_adapters_of_their_own():
     assert (differ['rgb'].sfm - differ['thermal'].sfm).abs().max() > 1e-3
     alone = model.encoder({'thermal': image})
     torch.testing.assert_close(alone['thermal'].sfm, differ['thermal'].sfm, **TOLERANCE)
+
+
+@pytest.mark.parametrize('merged', [False, True])
+def test_threads_can_encode_other_modalities_at_once(merged):
+    model = nano()
+    wake_adapters(model)
+    if merged:
+        state = merge_state(model.state_dict(), model.config.modalities)
+        model = Sartm(model.config, model.num_classes, merged=True).eval()
+        model.load_state_dict(state)
+    rgb, image = pair()[0], pair(96, 64)[0]
+    inputs = [{'rgb': rgb, 'thermal': -rgb}, {'rgb': image}, {'thermal': image}]
+
+    @torch.no_grad()
+    def encode(images):
+        return model.encoder(images)
+
+    expected = [encode(images) for images in inputs]
+    # Each waits for the others after the first layer, so that all are in the blocks at once.
+    barrier = threading.Barrier(len(inputs), timeout=60)
+
+    def wait(*_):
+        barrier.wait()
+
+    model.encoder.trunk.patch_embed.register_forward_hook(wait)
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        found = list(pool.map(encode, inputs))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            torch.testing.assert_close(ours[name], theirs[name], **TOLERANCE)
 
 
 @torch.no_grad()

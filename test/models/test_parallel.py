@@ -47,18 +47,6 @@ def test_the_probabilities_of_test_time_augmentation_are_the_same(predictors):
     torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
 
-def test_a_network_of_halves_shares_all_weights_but_the_projections(predictors):
-    one, other = predictors[1].network.model.encoder.encoders.values()
-    apart = {
-        name
-        for (name, mine), (_, yours) in zip(
-            one.named_parameters(), other.named_parameters(), strict=True
-        )
-        if mine.data_ptr() != yours.data_ptr()
-    }
-    assert apart == {f'trunk.blocks.{i}.attn.qkv.weight' for i in range(len(one.trunk.blocks))}
-
-
 def test_they_run_at_once_without_gradients_and_the_threads_come_back():
     runner, threads = ParallelRunner(), torch.get_num_threads()
     meet = threading.Barrier(2, timeout=30)

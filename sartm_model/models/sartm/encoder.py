@@ -1,4 +1,7 @@
-"""The shared image encoder: SAM2's Hiera and FPN with a LoRA adapter a modality (eq. 1-8)."""
+"""The image encoder: SAM2's Hiera and FPN, shared by the modalities, with LoRA adapters (eq. 1-8).
+
+The weights of SAM2 are frozen; each modality has its own adapters, see `lora`.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,18 @@ from sam2.modeling.position_encoding import PositionEmbeddingSine
 from torch import Tensor, nn
 
 from sartm_model.config import ModelConfig
-from sartm_model.models.sartm.lora import Route, add_adapters, use_merged
+from sartm_model.models.sartm.lora import add_adapters, run_block, use_merged
 
 _SAM2_SIZES = {'tiny': 't', 'small': 's', 'base_plus': 'b+', 'large': 'l'}
 
 STRIDE = 32
-"""Height and width of the network's input are multiples of this: Hiera's coarsest stride."""
+"""Height and width of the network's input are multiples of this, the largest stride of Hiera."""
 
 
 class Pyramid(NamedTuple):
-    """The three maps a modality leaves the encoder with; C is 256 (96 for nano).
+    """The three feature maps of one modality, or of all modalities after the fusion.
+
+    C is 256, and 96 for size nano.
 
     Attributes:
         sfm: semantic feature map `[B, C, H/16, W/16]`.
@@ -37,110 +42,118 @@ class Pyramid(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Encodes every modality in one pass with shared weights and per-modality adapters.
+    """Encodes all modalities in one pass, with shared weights and one adapter per modality.
+
+    A forward pass leaves no state behind, so several threads can use one encoder at once.
 
     Args:
         config: size, modalities and LoRA rank.
-        merged: build the inference form, where the adapters are part of the weights.
+        merged: build the inference form, in which the adapters are part of the weights.
     """
 
     def __init__(self, config: ModelConfig, *, merged: bool) -> None:
         super().__init__()
         self.modalities = tuple(config.modalities)
-        self.route = Route(self.modalities)
         self.merged = merged
-        self._positions: dict[tuple[int, int], Tensor] = {}  # of the last grid, see `_position`
+        # The position embedding of the last grid, see `_position_embedding`.
+        self._position_cache: dict[tuple[int, int], Tensor] = {}
         image_encoder = build_image_encoder(config.size)
         self.trunk: Hiera = image_encoder.trunk
-        self.laterals: nn.ModuleList = image_encoder.neck.convs  # coarsest first
+        self.laterals: nn.ModuleList = image_encoder.neck.convs  # strides 32, 16, 8, 4
         self.channels: int = image_encoder.neck.d_model
-        # In SAM2 these two belong to the mask decoder, which runs them on the encoder's maps.
+        # SAM2 has these two in its mask decoder and applies them to the encoder's maps.
         self.conv_s0: nn.Module = nn.Conv2d(self.channels, self.channels // 8, kernel_size=1)
         self.conv_s1: nn.Module = nn.Conv2d(self.channels, self.channels // 4, kernel_size=1)
         if merged:
-            use_merged(self.trunk, self.modalities, self.route)
+            use_merged(self.trunk, self.modalities)
         else:
-            add_adapters(self.trunk, self.modalities, config.lora_rank, self.route)
+            add_adapters(self.trunk, self.modalities, config.lora_rank)
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Pyramid]:
-        """Encode the modalities given.
+        """Encode the given modalities.
 
         Args:
-            images: modality name -> `[B, 3, H, W]`, normalised, H and W multiples of 32. Any
-                non-empty part of the configured modalities will do.
+            images: modality name -> `[B, 3, H, W]`, normalised, H and W multiples of 32. It holds
+                one or more of the configured modalities.
 
         Returns:
             A `Pyramid` for each modality given.
         """
-        present = tuple(name for name in self.modalities if name in images)
-        self.route.modalities = present
-        batch = torch.cat([images[name] for name in present])  # [M * B, 3, H, W]
-        levels = self._pyramid(self._stages(batch))
-        chunks = [level.chunk(len(present)) for level in levels]
-        return {name: Pyramid(*(chunk[i] for chunk in chunks)) for i, name in enumerate(present)}
+        given = tuple(name for name in self.modalities if name in images)
+        batch = torch.cat([images[name] for name in given])  # [M * B, 3, H, W], modality-major
+        levels = self._fpn(self._hiera_stages(batch, given))
+        chunks = [level.chunk(len(given)) for level in levels]
+        return {name: Pyramid(*(chunk[i] for chunk in chunks)) for i, name in enumerate(given)}
 
     def fuse_1x1_convs(self) -> None:
-        """Make one convolution of each lateral and the one that follows it, for inference.
+        """Replace each lateral and the 1x1 convolution after it by their product, for inference.
 
-        Both are 1x1 with nothing between them, and between them the map is widest.
+        Nothing stands between the two, and the map between them is the widest of the encoder.
         """
-        _, _, middle, fine = self.laterals
-        self.laterals[2], self.conv_s1 = _compose_1x1(middle, self.conv_s1), nn.Identity()
-        self.laterals[3], self.conv_s0 = _compose_1x1(fine, self.conv_s0), nn.Identity()
+        _, _, at_8, at_4 = self.laterals
+        self.laterals[2], self.conv_s1 = _compose_1x1(at_8, self.conv_s1), nn.Identity()
+        self.laterals[3], self.conv_s0 = _compose_1x1(at_4, self.conv_s0), nn.Identity()
 
-    def _stages(self, images: Tensor) -> list[Tensor]:
-        """Hiera's forward: the last map of each stage `[N, C_i, H / s, W / s]`, finest first.
+    def _hiera_stages(self, images: Tensor, modalities: tuple[str, ...]) -> list[Tensor]:
+        """Run Hiera and return the last map of each stage, `[N, C_i, H / s, W / s]`, s = 4 to 32.
 
-        Its own interpolates the position embedding anew for each image. Without gradients, on a
-        CPU, that of the last grid is kept: it is as dear as a block of nano.
+        This stands in for `Hiera.forward`, which cannot pass the modalities to the blocks and
+        interpolates the position embedding on every call.
         """
         trunk = self.trunk
         x = trunk.patch_embed(images)  # [N, h, w, C]
-        x = x + self._position((x.shape[1], x.shape[2]))
+        x = x + self._position_embedding((x.shape[1], x.shape[2]))
         stages = []
         for index, block in enumerate(trunk.blocks):
-            x = block(x)
+            x = run_block(block, x, modalities)
             if index in trunk.stage_ends:
                 stages.append(x.permute(0, 3, 1, 2))
         return stages
 
-    def _position(self, grid: tuple[int, int]) -> Tensor:
-        """Position embedding `[1, h, w, C]`."""
-        keep = self.merged and self.trunk.pos_embed.device.type == 'cpu'
-        if not keep:
-            return self.trunk._get_pos_embed(grid)
-        if grid not in self._positions:
-            self._positions = {grid: self.trunk._get_pos_embed(grid)}
-        return self._positions[grid]
+    def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
+        """Return the position embedding `[1, h, w, C]` of a grid of h x w tokens.
 
-    def _pyramid(self, stages: list[Tensor]) -> Pyramid:
-        """Eq. 8: 1x1 laterals, top-down by nearest neighbour into stride 16 only.
-
-        SAM2's neck computes the same; its forward adds a position encoding a level that we do not
-        need and turns half precision into float32.
+        In the inference form on a CPU, where the interpolation takes as long as a block of nano,
+        the embedding of the last grid is kept.
         """
-        at_4, at_8, at_16, at_32 = stages  # [M * B, C_i, H / s, W / s]
-        coarsest, coarse, middle, fine = self.laterals
-        sfm = coarse(at_16) + F.interpolate(coarsest(at_32), scale_factor=2.0, mode='nearest')
-        return Pyramid(sfm, self.conv_s1(middle(at_8)), self.conv_s0(fine(at_4)))
+        if not self.merged or self.trunk.pos_embed.device.type != 'cpu':
+            return self.trunk._get_pos_embed(grid)
+        embedding = self._position_cache.get(grid)
+        if embedding is None:
+            embedding = self.trunk._get_pos_embed(grid)
+            self._position_cache = {grid: embedding}
+        return embedding
+
+    def _fpn(self, stages: list[Tensor]) -> Pyramid:
+        """Compute eq. 8: 1x1 laterals, and top-down by nearest neighbour into stride 16 only.
+
+        SAM2's neck computes the same, but also a position encoding per level that is not needed
+        here, and it turns half precision into float32.
+        """
+        laterals = [
+            lateral(stage) for lateral, stage in zip(self.laterals, reversed(stages), strict=True)
+        ]
+        at_32, at_16, at_8, at_4 = laterals
+        sfm = at_16 + F.interpolate(at_32, scale_factor=2.0, mode='nearest')
+        return Pyramid(sfm, self.conv_s1(at_8), self.conv_s0(at_4))
 
 
 def _compose_1x1(first: nn.Module, second: nn.Module) -> nn.Conv2d:
-    """Two 1x1 convolutions as one: W = W2 W1, b = W2 b1 + b2, computed in float64."""
+    """Return the product of two 1x1 convolutions: W = W2 W1, b = W2 b1 + b2, in float64."""
     (w1, b1), (w2, b2) = (
         [weight.detach().double() for weight in layer.parameters()] for layer in (first, second)
     )
-    composed = nn.Conv2d(w1.shape[1], w2.shape[0], kernel_size=1)
+    product = nn.Conv2d(w1.shape[1], w2.shape[0], kernel_size=1)
     weight = torch.einsum('oi,ij->oj', w2[..., 0, 0], w1[..., 0, 0])
     with torch.no_grad():
-        composed.weight.copy_(weight[..., None, None])
-        assert composed.bias is not None
-        composed.bias.copy_(w2[..., 0, 0] @ b1 + b2)
-    return composed.requires_grad_(False)
+        product.weight.copy_(weight[..., None, None])
+        assert product.bias is not None
+        product.bias.copy_(w2[..., 0, 0] @ b1 + b2)
+    return product.requires_grad_(False)
 
 
 def build_image_encoder(size: str) -> ImageEncoder:
-    """SAM2's image encoder of a size, with random weights; `nano` is our own small Hiera."""
+    """Build SAM2's image encoder of a size with random weights; `nano` is a small Hiera of ours."""
     if size == 'nano':
         return _nano_image_encoder()
     from hydra.utils import instantiate
@@ -149,7 +162,12 @@ def build_image_encoder(size: str) -> ImageEncoder:
 
 
 def sam2_config(size: str, version: str = 'sam2.1') -> Any:
-    """SAM2's published configuration of a size as an OmegaConf tree; version 'sam2' or 'sam2.1'."""
+    """Load SAM2's published configuration of a size as an OmegaConf tree.
+
+    Args:
+        size: tiny, small, base_plus or large.
+        version: 'sam2' or 'sam2.1'.
+    """
     from omegaconf import OmegaConf
 
     name = f'{version}_hiera_{_SAM2_SIZES[size]}.yaml'
@@ -158,10 +176,11 @@ def sam2_config(size: str, version: str = 'sam2.1') -> Any:
 
 
 def _nano_image_encoder() -> ImageEncoder:
-    """A Hiera small enough to train and run on a CPU.
+    """Build a Hiera that is small enough to train and run on a CPU.
 
     The windows of 10 and 5 tokens tile the stride-16 and stride-32 maps of a 480x640 image without
-    padding (30x40 and 15x20); SAM2's 14 and 7, made for 1024x1024, would pad almost half.
+    padding (30x40 and 15x20). SAM2's windows of 14 and 7 tokens, made for 1024x1024, would add
+    almost half of the tokens as padding.
     """
     trunk = Hiera(
         embed_dim=24,

@@ -1,45 +1,41 @@
-"""LoRA on Hiera's attention: one low-rank adapter a modality on every query and value (eq. 6-7).
+"""LoRA on Hiera's attention: one low-rank adapter per modality on query and value (eq. 6-7).
 
     q = x Wq + x Aq Bq,    v = x Wv + x Av Bv,    k = x Wk
 
-A is `[d_in, r]` (Kaiming), B is `[r, d_out]` (zeros) and nothing is scaled. SAM2 fuses the three
-projections in one Linear whose rows are query, key, value; where a stage begins d_out is 2 d_in, so
-the rows must be counted in d_out. Two forms of the projection stand in its place:
+A is `[d_in, r]` with Kaiming initialisation, B is `[r, d_out]` and starts at zero, and the product
+is not scaled. SAM2 computes the three projections with one Linear, `qkv`, whose rows are query, key
+and value of d_out rows each; in the first block of a stage d_out is 2 d_in. Two modules replace
+that Linear:
 
-- `SplitQkv` for training: three Linears, of which `peft` adapts the query and the value;
-- `MergedQkv` for inference: one fused weight a modality, and neither `peft` nor an extra product.
+- `SplitQkv` for training: three Linears; `peft` adapts those of query and value;
+- `MergedQkv` for inference: one weight per modality with the adapters added; it needs no `peft`.
 
-Both take one batch that holds the modalities one after the other (all RGB images, then all thermal
-images); which ones it holds is told by a `Route` that they share. Switching `peft`'s active adapter
-between two passes would freeze the other adapter, and the first pass would leave no gradients.
+Both take a batch in which the modalities follow each other (all RGB images, then all thermal
+images), and the names of these modalities. `run_block` passes the names through SAM2's blocks.
+`peft.set_adapter` before one pass per modality is no alternative: it freezes the other adapter, and
+the first pass leaves no gradients.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import Hiera
 from torch import Tensor, nn
 
 from sartm_model.utils.torchvision_patch import patch_torchvision_ops
 
 
-class Route:
-    """Names the modalities of the batch now passing through the encoder, in their order."""
-
-    def __init__(self, modalities: Sequence[str]) -> None:
-        self.modalities = tuple(modalities)
-
-
 class SplitQkv(nn.Module):
-    """Hiera's fused projection as three Linears, `q` and `v` open to `peft`'s adapters."""
+    """Hiera's `qkv` as three Linears, so that `peft` can adapt `q` and `v`."""
 
-    def __init__(self, fused: nn.Linear, route: Route) -> None:
+    def __init__(self, fused: nn.Linear) -> None:
         super().__init__()
-        self.route = route
         d_in, d_out = fused.in_features, fused.out_features // 3
         self.q, self.k, self.v = (nn.Linear(d_in, d_out) for _ in range(3))
         with torch.no_grad():
@@ -49,106 +45,144 @@ class SplitQkv(nn.Module):
                 part.weight.copy_(weight)
                 part.bias.copy_(bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[M * N, h, w, d_in]` -> `[M * N, h, w, 3 d_out]`, M the modalities of the route."""
-        by_modality = x.reshape(len(self.route.modalities), -1, x.shape[-1])
-        q, v = self._adapt(self.q, by_modality), self._adapt(self.v, by_modality)
+    def forward(self, x: Tensor, modalities: Sequence[str]) -> Tensor:
+        """Project a batch.
+
+        Args:
+            x: `[M * N, h, w, d_in]`, N images of each of the M modalities.
+            modalities: their names, in the order of the batch.
+
+        Returns:
+            `[M * N, h, w, 3 d_out]`: query, key and value.
+        """
+        by_modality = x.reshape(len(modalities), -1, x.shape[-1])  # [M, N h w, d_in]
+        q, v = (self._adapted(layer, by_modality, modalities) for layer in (self.q, self.v))
         return torch.cat((q, self.k(by_modality), v), dim=-1).view(*x.shape[:-1], -1)
 
-    def _adapt(self, layer: Any, x: Tensor) -> Tensor:
-        """A `peft` layer on `[M, N, d_in]`, each modality through its own adapter.
+    def _adapted(self, layer: Any, x: Tensor, modalities: Sequence[str]) -> Tensor:
+        """Apply a `peft` layer to `[M, T, d_in]`, with the adapter of each modality.
 
-        Equal to the layer called with one adapter name a row. That gathers and scatters the whole
-        input for every adapter, which takes a third of a training step on a CPU; a slice does not.
+        The result equals peft's own `adapter_names` argument with one name per row. Peft gathers
+        and scatters the whole input for every adapter, which takes a third of a training step on a
+        CPU; here the modalities are slices.
         """
         low_rank = [
             layer.lora_B[name](layer.lora_A[name](part))
-            for name, part in zip(self.route.modalities, x.unbind(0), strict=True)
+            for name, part in zip(modalities, x.unbind(0), strict=True)
         ]
         return layer.base_layer(x) + torch.stack(low_rank)
 
 
 class MergedQkv(nn.Module):
-    """The fused projection with each modality's adapter added to its own copy of the weight."""
+    """Hiera's `qkv` with one copy of the weight per modality, to which its adapters are added."""
 
-    def __init__(self, d_in: int, d_out: int, modalities: Sequence[str], route: Route) -> None:
+    def __init__(self, d_in: int, d_out: int, modalities: Sequence[str]) -> None:
         super().__init__()
-        self.route = route
         self.modalities = tuple(modalities)
         self.weight = nn.Parameter(torch.zeros(len(self.modalities), 3 * d_out, d_in))
         self.bias = nn.Parameter(torch.zeros(3 * d_out))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[M * N, h, w, d_in]` -> `[M * N, h, w, 3 d_out]`, M the modalities of the route."""
-        weight: Tensor = self.weight
-        if self.route.modalities != self.modalities:
-            # A list as an index would have to be sent to the GPU, which a graph cannot record.
-            weight = torch.stack([weight[self.modalities.index(m)] for m in self.route.modalities])
-        by_modality = x.reshape(weight.shape[0], -1, x.shape[-1])
-        # One grouped product serves both modalities, each with its own weight.
-        out = torch.baddbmm(self.bias, by_modality, weight.transpose(1, 2))
+    def forward(self, x: Tensor, modalities: Sequence[str]) -> Tensor:
+        """Project a batch of one modality or of all of them; see `SplitQkv.forward`."""
+        if len(modalities) == 1:
+            return F.linear(x, self.weight[self.modalities.index(modalities[0])], self.bias)
+        assert tuple(modalities) == self.modalities
+        by_modality = x.reshape(len(modalities), -1, x.shape[-1])  # [M, N h w, d_in]
+        # One batched product multiplies each modality with its own weight.
+        out = torch.baddbmm(self.bias, by_modality, self.weight.transpose(1, 2))
         return out.view(*x.shape[:-1], -1)
 
 
-def add_adapters(trunk: Hiera, modalities: Sequence[str], rank: int, route: Route) -> None:
-    """Split every `qkv` of `trunk` and give it a trainable adapter of `rank` a modality."""
+class _Override:
+    """Reads like `target`, but for the attributes given here; `target` stays as it is."""
+
+    def __init__(self, target: nn.Module, **attributes: Any) -> None:
+        self.__dict__.update(attributes, _target=target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+
+def run_block(block: nn.Module, x: Tensor, modalities: Sequence[str]) -> Tensor:
+    """Run a block of Hiera whose `qkv` is a `SplitQkv` or a `MergedQkv`.
+
+    SAM2's block calls its attention, and the attention its `qkv`, with the tensor alone. So that
+    the modalities reach `qkv` without being stored in the module, where another thread would
+    overwrite them, SAM2's own forward functions run here on the block and the attention with these
+    two calls bound to the modalities.
+
+    Args:
+        block: SAM2's `MultiScaleBlock`.
+        x: `[M * N, h, w, C]`, N images of each of the M modalities.
+        modalities: their names, in the order of the batch.
+    """
+    attn: Any = block.attn
+    attn_with_names = _Override(attn, qkv=partial(attn.qkv, modalities=modalities))
+    block_with_names = _Override(block, attn=partial(type(attn).forward, attn_with_names))
+    return type(block).forward(block_with_names, x)
+
+
+def add_adapters(trunk: Hiera, modalities: Sequence[str], rank: int) -> None:
+    """Replace every `qkv` of `trunk` by a `SplitQkv` with a trainable adapter per modality."""
     patch_torchvision_ops()
     from peft import LoraConfig, inject_adapter_in_model
 
     for block in trunk.blocks:
-        block.attn.qkv = SplitQkv(block.attn.qkv, route)
+        block.attn.qkv = SplitQkv(block.attn.qkv)
     # alpha = r makes peft's factor alpha / r one: the paper does not scale.
     config = LoraConfig(
         r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=r'blocks\.\d+\.attn\.qkv\.[qv]'
     )
     with warnings.catch_warnings():
-        # peft warns of a second adapter on the same layers, which is what is wanted.
+        # peft warns of a second adapter on the same layers, which is intended here.
         warnings.filterwarnings('ignore', message='Already found a `peft_config` attribute')
         for name in modalities:
             inject_adapter_in_model(config, trunk, adapter_name=name)
 
 
-def use_merged(trunk: Hiera, modalities: Sequence[str], route: Route) -> None:
-    """Put an empty `MergedQkv` in place of every `qkv` of `trunk`; `merge_state` fills it."""
+def use_merged(trunk: Hiera, modalities: Sequence[str]) -> None:
+    """Replace every `qkv` of `trunk` by an empty `MergedQkv`, for the weights of `merge_state`."""
     for block in trunk.blocks:
-        block.attn.qkv = MergedQkv(block.attn.dim, block.attn.dim_out, modalities, route)
+        block.attn.qkv = MergedQkv(block.attn.dim, block.attn.dim_out, modalities)
 
 
 def merge_state(state: Mapping[str, Tensor], modalities: Sequence[str]) -> dict[str, Tensor]:
-    """Turn the weights of a model with adapters into those of the same model merged.
+    """Convert the weights of a model with adapters into those of the merged model.
 
-    The sums are taken in float32. Weights that have no part in a projection are passed on.
+    The sums are computed in float32. All weights outside of the projections stay as they are.
 
     Args:
-        state: a state dict with `SplitQkv` projections and one adapter for each of `modalities`.
+        state: a state dict with `SplitQkv` projections and an adapter for each of `modalities`.
         modalities: their names in the order of the merged weights.
 
     Raises:
-        KeyError: where a projection or an adapter is missing from `state`.
+        KeyError: a projection or an adapter is missing from `state`.
     """
     marker = '.attn.qkv.k.weight'
-    projections = [key.removesuffix('k.weight') for key in state if key.endswith(marker)]
+    prefixes = [key.removesuffix('k.weight') for key in state if key.endswith(marker)]
     merged = {key: value for key, value in state.items() if '.attn.qkv.' not in key}
-    for at in projections:
+    for prefix in prefixes:
         per_modality = []
         for name in modalities:
             rows = [
-                _adapted(state, f'{at}q', name),
-                state[f'{at}k.weight'].float(),
-                _adapted(state, f'{at}v', name),
+                _add_adapter(state, f'{prefix}q', name),
+                state[f'{prefix}k.weight'].float(),
+                _add_adapter(state, f'{prefix}v', name),
             ]
             per_modality.append(torch.cat(rows))
-        merged[f'{at}weight'] = torch.stack(per_modality)
-        merged[f'{at}bias'] = torch.cat(
-            [state[f'{at}q.base_layer.bias'], state[f'{at}k.bias'], state[f'{at}v.base_layer.bias']]
-        )
+        biases = [f'{prefix}{part}.bias' for part in ('q.base_layer', 'k', 'v.base_layer')]
+        merged[f'{prefix}weight'] = torch.stack(per_modality)
+        merged[f'{prefix}bias'] = torch.cat([state[name] for name in biases])
     return merged
 
 
-def _adapted(state: Mapping[str, Tensor], at: str, modality: str) -> Tensor:
-    """W + (A B)^T as a Linear keeps it, `[d_out, d_in]`; peft keeps both factors transposed."""
+def _add_adapter(state: Mapping[str, Tensor], layer: str, modality: str) -> Tensor:
+    """Return W + (A B)^T in the layout of a Linear, `[d_out, d_in]`.
+
+    peft stores A and B transposed, so that (A B)^T is the product of its lora_B and lora_A.
+    """
     low_rank = (
-        state[f'{at}.lora_B.{modality}.weight'].float()
-        @ state[f'{at}.lora_A.{modality}.weight'].float()
+        state[f'{layer}.lora_B.{modality}.weight'].float()
+        @ state[f'{layer}.lora_A.{modality}.weight'].float()
     )
-    return state[f'{at}.base_layer.weight'].float() + low_rank
+    return state[f'{layer}.base_layer.weight'].float() + low_rank

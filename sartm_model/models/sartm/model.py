@@ -14,7 +14,6 @@ from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead
 from sartm_model.models.sartm.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.models.sartm.fusion import CrossModalFusion
 from sartm_model.models.sartm.mask_decoder import ClassMaskDecoder
-from sartm_model.models.sartm.parallel_encoder import SplitEncoder
 from sartm_model.utils.parallel import ParallelRunner, Runner
 
 HEADS = {'mean': ('mask', 'auxiliary'), 'mask': ('mask',), 'auxiliary': ('auxiliary',)}
@@ -53,7 +52,7 @@ class Sartm(nn.Module):
         self.config = config
         self.num_classes = num_classes
         self.merged = merged
-        self.encoder: Encoder | SplitEncoder = Encoder(config, merged=merged)
+        self.encoder = Encoder(config, merged=merged)
         self.runner: Runner | None = None  # see `enable_parallel`
         channels = self.encoder.channels
         widths = (channels, channels // 4, channels // 8)  # of a pyramid's levels
@@ -110,22 +109,27 @@ class Sartm(nn.Module):
     def fused_maps(
         self, rgb: Tensor | None, thermal: Tensor | None, drop_mask: Tensor | None = None
     ) -> Pyramid:
-        """The fused maps of the images padded to multiples of 32; arguments as of `forward`."""
+        """Encode and fuse the images, padded to multiples of 32; arguments of `forward`."""
         images = dict(zip(self.config.modalities, (rgb, thermal), strict=True))
-        given = {
-            name: _pad(_repeat_to_three_channels(x)) for name, x in images.items() if x is not None
-        }
-        pyramids = self.encoder(given)
+        given = {name: _pad(_to_rgb(x)) for name, x in images.items() if x is not None}
+        pyramids = self._encode(given)
+
+        def fuse(level: int) -> Tensor:
+            return self.fuse_level(level, pyramids, drop_mask)
+
         if self.runner is None:
-            return Pyramid(*(self.fuse_level(level, pyramids, drop_mask) for level in range(3)))
-        (sfm, ifp), ffp = self.runner(
-            lambda: (
-                self.fuse_level(0, pyramids, drop_mask),
-                self.fuse_level(1, pyramids, drop_mask),
-            ),
-            lambda: self.fuse_level(2, pyramids, drop_mask),
-        )
+            return Pyramid(*(fuse(level) for level in range(3)))
+        # Level 2, of the highest resolution, takes about as long as the two others.
+        (sfm, ifp), ffp = self.runner(lambda: (fuse(0), fuse(1)), lambda: fuse(2))
         return Pyramid(sfm, ifp, ffp)
+
+    def _encode(self, images: dict[str, Tensor]) -> dict[str, Pyramid]:
+        """Encode all modalities in one batch, or each by itself where a runner runs two at once."""
+        if self.runner is None or len(images) == 1:
+            return self.encoder(images)
+        first, second = ({name: image} for name, image in images.items())
+        one, other = self.runner(lambda: self.encoder(first), lambda: self.encoder(second))
+        return {**one, **other}
 
     def fuse_level(
         self, level: int, pyramids: dict[str, Pyramid], drop_mask: Tensor | None
@@ -182,17 +186,18 @@ class Sartm(nn.Module):
         return [head(fused)[0] for head in chosen], _common_size(rgb, thermal)
 
     def enable_parallel(self, runner: Runner | None = None) -> None:
-        """From now on run what is independent side by side, each with half of the cores.
+        """From now on run independent parts of the network at once, two at a time.
 
-        For inference, of a merged model, by one thread at a time.
+        These are the encodings of the two modalities, the fusions and the two heads. The operations
+        of a small network are too short to be shared by all threads, and too small to fill a GPU.
+        Only for inference, and by one calling thread at a time.
 
         Args:
-            runner: `TwoStreams` on a GPU; where left out, `ParallelRunner`, for a CPU.
+            runner: runs two functions at once, such as `TwoStreams` on a GPU; `ParallelRunner`, for
+                a CPU, if omitted.
         """
-        assert isinstance(self.encoder, Encoder)
         self.requires_grad_(False)
         self.runner = runner or ParallelRunner()
-        self.encoder = SplitEncoder(self.encoder, self.runner)
 
     def probabilities(self, output: SartmOutput) -> Tensor:
         """Class probabilities `[B, K, H, W]`: the mean of the heads' or one head's, as configured.
@@ -204,7 +209,8 @@ class Sartm(nn.Module):
         return torch.stack(heads).mean(dim=0)
 
 
-def _repeat_to_three_channels(x: Tensor) -> Tensor:
+def _to_rgb(x: Tensor) -> Tensor:
+    """Repeat an image of one channel, `[B, 1, H, W]`, three times, as SAM2 expects RGB."""
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
 
 
