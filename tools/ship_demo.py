@@ -14,12 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.evaluate import evaluate
+from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import LABEL_SPACES
 from sartm_model.models import checkpoint as checkpoints
@@ -61,14 +59,16 @@ def ship(source: Path, mfnet: Path, out: Path) -> None:
     """Write `source` to `out` with a model card; `mfnet` is a folder with `val.txt`."""
     loaded = checkpoints.load(source)
     predictor = Predictor(source)
-    both = _labels_of(predictor, rgb=True, thermal=True)
+    both = _predict_with(predictor, rgb=True, thermal=True)
     val = open_dataset('mfnet', mfnet, 'val')
     figures = {
         'generated scenes, test': _short(evaluate(both, open_dataset('synthetic', None, 'test'))),
         'MFNet, 50 frames of its validation split': _short(evaluate(both, val)),
-        'the same, RGB only': _short(evaluate(_labels_of(predictor, rgb=True, thermal=False), val)),
+        'the same, RGB only': _short(
+            evaluate(_predict_with(predictor, rgb=True, thermal=False), val)
+        ),
         'the same, thermal only': _short(
-            evaluate(_labels_of(predictor, rgb=False, thermal=True), val)
+            evaluate(_predict_with(predictor, rgb=False, thermal=True), val)
         ),
     }
     card = {
@@ -83,13 +83,14 @@ def ship(source: Path, mfnet: Path, out: Path) -> None:
     checkpoints.save(out, checkpoints.build(loaded, merged=False), space, card)
 
 
-def _labels_of(predictor: Predictor, *, rgb: bool, thermal: bool) -> Callable[[Frame], np.ndarray]:
-    def labels_of(frame: Frame) -> np.ndarray:
-        return predictor.predict(
-            frame.rgb if rgb else None, frame.thermal if thermal else None
-        ).labels
+def _predict_with(
+    predictor: Predictor, *, rgb: bool, thermal: bool
+) -> Callable[[Frame], FramePrediction]:
+    def predict(frame: Frame) -> FramePrediction:
+        images = (frame.rgb if rgb else None, frame.thermal if thermal else None)
+        return FramePrediction(predictor.predict(*images).labels)
 
-    return labels_of
+    return predict
 
 
 def _short(result: dict[str, Any]) -> dict[str, Any]:

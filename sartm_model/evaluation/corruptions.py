@@ -1,8 +1,8 @@
-"""What sensors do to their images, at five severities, to measure how a network bears it.
+"""Corruptions of images as real sensors cause them, at five severities, to measure robustness.
 
-Each corruption is a function of a frame; `CorruptedDataset` lays one over a data set. A corruption
-is drawn from the frame's name, so that every run and every network meets the same images, and a
-greater severity makes the same draw worse.
+Each corruption is a function of a frame; `CorruptedDataset` applies one to a data set. Its random
+numbers are seeded with the frame's name: every run and every network gets the same images, and a
+higher severity makes the same draw worse.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from sartm_model.modalities import SELECTIONS
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-# A value a severity.
+# One value per severity.
 SHIFT = (0.005, 0.01, 0.02, 0.03, 0.05)  # of the width
-THERMAL_NOISE = (0.03, 0.06, 0.12, 0.2, 0.3)  # standard deviation, of the frame's own span
-DARK = (0.5, 0.25, 0.12, 0.05, 0.02)  # of the light
-GLARE = (0.25, 0.5, 1.0, 1.5, 2.0)  # of a full white, where the light is brightest
-RGB_NOISE = (0.03, 0.06, 0.12, 0.2, 0.3)  # standard deviation, of a full white
+THERMAL_NOISE = (0.03, 0.06, 0.12, 0.2, 0.3)  # standard deviation, relative to the image's range
+DARK = (0.5, 0.25, 0.12, 0.05, 0.02)  # remaining fraction of the light
+GLARE = (0.25, 0.5, 1.0, 1.5, 2.0)  # brightest added light, relative to white
+RGB_NOISE = (0.03, 0.06, 0.12, 0.2, 0.3)  # standard deviation, relative to white
 
-GAMMA = 2.2  # from light to counts, about that of sRGB
+GAMMA = 2.2  # pixel value = light^(1 / GAMMA), about that of sRGB
 
 Corruption = Callable[[Frame, int, np.random.Generator, Callable[[int], Frame]], Frame]
-"""(frame, severity 1 to 5, source of randomness, the frame so many places earlier) -> frame."""
+"""(frame, severity 1 to 5, random generator, function n -> frame n places earlier) -> frame."""
 
 
 class CorruptedDataset(PairDataset):
-    """A data set as the network gets to see it: a modality taken away, the images corrupted.
+    """A data set whose images are corrupted, or of which one modality is left out.
 
     Args:
-        dataset: the frames as they are; labels and names stay.
-        modality: 'both', or 'rgb' or 'thermal' for that one alone.
+        dataset: the original frames; their labels and names are kept.
+        modality: which images the frames have, one of `SELECTIONS`.
         corruption: one of `CORRUPTIONS`, or None.
-        severity: 1 to 5; None exactly where there is no corruption.
+        severity: 1 to 5; None if and only if there is no corruption.
 
     Raises:
-        SartmError: an unknown value, a severity without a corruption or the other way round, or a
-            corruption of the modality that is taken away.
+        SartmError: an unknown value, a severity without a corruption, a corruption without a
+            severity, or a corruption of the modality that is left out.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class CorruptedDataset(PairDataset):
 def thermal_shift(
     frame: Frame, severity: int, rng: np.random.Generator, earlier: Callable[[int], Frame]
 ) -> Frame:
-    """The thermal image moved by 0.5 to 5 % of its width in any direction: a bad registration.
+    """Move the thermal image by 0.5 to 5 % of its width in any direction, as bad calibration does.
 
-    What comes in from outside repeats the border.
+    The pixels that come in from outside repeat the border.
     """
     thermal = _thermal(frame)
     height, width = thermal.shape
@@ -97,9 +97,9 @@ def thermal_shift(
 def thermal_noise(
     frame: Frame, severity: int, rng: np.random.Generator, earlier: Callable[[int], Frame]
 ) -> Frame:
-    """Gaussian noise on thermal of 3 to 30 % of the span from the 1st to the 99th percentile.
+    """Add Gaussian noise of 3 to 30 % of the range from the 1st to the 99th percentile to thermal.
 
-    Half of its variance is a value a column, as uncooled sensors have it, half a value a pixel.
+    Half of its variance is one value per column, as in uncooled sensors, half one per pixel.
     """
     thermal = _thermal(frame)
     low, high = np.percentile(thermal, (1, 99))
@@ -111,9 +111,9 @@ def thermal_noise(
 def thermal_freeze(
     frame: Frame, severity: int, rng: np.random.Generator, earlier: Callable[[int], Frame]
 ) -> Frame:
-    """The thermal image of `severity` frames earlier: the sensor's shutter has stopped it.
+    """Show the thermal image of `severity` frames earlier, as while a sensor's shutter is closed.
 
-    The first frames keep the first image. Where the data set is no sequence, that is an image of
+    The first frames show the first image. If the data set is not a sequence, the image shows
     another scene.
     """
     _thermal(frame)
@@ -123,7 +123,7 @@ def thermal_freeze(
 def thermal_blackout(
     frame: Frame, severity: int, rng: np.random.Generator, earlier: Callable[[int], Frame]
 ) -> Frame:
-    """The thermal image flat, at its mean, in 20 to 100 % of the frames: the sensor drops out."""
+    """Set the thermal image to its mean in 20 to 100 % of the frames, as in sensor dropouts."""
     thermal = _thermal(frame)
     if rng.random() >= severity / len(SEVERITIES):
         return frame
@@ -133,7 +133,7 @@ def thermal_blackout(
 def rgb_dark(
     frame: Frame, severity: int, rng: np.random.Generator, earlier: Callable[[int], Frame]
 ) -> Frame:
-    """A half to a fiftieth of the light, at the same exposure."""
+    """Reduce the light to between a half and a fiftieth, at the same exposure."""
     rgb = _rgb(frame)
     return replace(frame, rgb=_counts(rgb * DARK[severity - 1] ** (1 / GAMMA), rgb.dtype))
 
@@ -141,10 +141,10 @@ def rgb_dark(
 def rgb_glare(
     frame: Frame, severity: int, rng: np.random.Generator, earlier: Callable[[int], Frame]
 ) -> Frame:
-    """A head light against the camera: a round light somewhere in the image, and a veil over all.
+    """Add a headlight that shines into the camera: a round light and a veil over the whole image.
 
-    Light falls off from its centre as a Gaussian of a sixth of the image's height; the veil is a
-    tenth of its brightness.
+    The light falls off from its centre as a Gaussian whose standard deviation is a sixth of the
+    image's height; the veil has a tenth of its brightness.
     """
     rgb = _rgb(frame)
     height, width = rgb.shape[:2]
@@ -157,7 +157,7 @@ def rgb_glare(
 def rgb_noise(
     frame: Frame, severity: int, rng: np.random.Generator, earlier: Callable[[int], Frame]
 ) -> Frame:
-    """Gaussian noise on RGB of 3 to 30 % of a full white, a value a pixel and channel."""
+    """Add Gaussian noise of 3 to 30 % of white to RGB, one value per pixel and channel."""
     rgb = _rgb(frame)
     noise = 255 * RGB_NOISE[severity - 1] * rng.standard_normal(rgb.shape)
     return replace(frame, rgb=_counts(rgb + noise, rgb.dtype))
@@ -191,8 +191,8 @@ def _check(modality: str, corruption: str | None, severity: int | None) -> None:
         raise SartmError(f'{given} is given for the corruption {corruption}; expected 1 to 5')
     if modality not in ('both', corruption.partition('_')[0]):
         raise SartmError(
-            f'corruption {corruption} changes an image that modality {modality!r} takes away; '
-            'choose another of them'
+            f'corruption {corruption} changes an image that modality {modality!r} leaves out; '
+            'choose another corruption or modality'
         )
 
 
@@ -209,5 +209,5 @@ def _thermal(frame: Frame) -> np.ndarray:
 
 
 def _counts(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """Rounded, and clipped to what the type can hold."""
+    """Round the values and clip them to the range of the type."""
     return np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype)

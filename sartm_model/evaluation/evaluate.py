@@ -1,4 +1,4 @@
-"""Run a predictor over a data set and count what it gets right."""
+"""Run a predictor over a data set and compute its metrics."""
 
 from __future__ import annotations
 
@@ -22,15 +22,20 @@ class FramePrediction(NamedTuple):
 
     Attributes:
         labels: uint8 `[H, W]` of class ids.
-        confidence: float32 `[H, W]`, the probability of the predicted class.
+        confidence: float32 `[H, W]`, the probability of the predicted class; None leaves the
+            calibration out.
     """
 
     labels: np.ndarray
-    confidence: np.ndarray
+    confidence: np.ndarray | None = None
 
 
 class MetricAccumulator:
-    """All that is counted of some of the frames."""
+    """Accumulates everything that the metrics of a group of frames are computed from.
+
+    Attributes:
+        frame_miou: `miou_present` of each frame by its name.
+    """
 
     def __init__(self, label_space: LabelSpace) -> None:
         self.label_space = label_space
@@ -39,53 +44,51 @@ class MetricAccumulator:
         self.calibration = Calibration()
         self.frame_miou: dict[str, float | None] = {}
 
-    def update(self, name: str, answer: FramePrediction | np.ndarray, truth: np.ndarray) -> None:
-        """Count the answer to the frame `name`, or its labels alone: see `evaluate`.
+    def update(self, name: str, prediction: FramePrediction, truth: np.ndarray) -> None:
+        """Add the frame `name` with its true ids, uint8 `[H, W]`.
 
-        Raises SartmError where it does not fit the true ids, `[H, W]`.
+        Raises SartmError if the prediction does not fit the true ids.
         """
-        labels = answer.labels if isinstance(answer, FramePrediction) else answer
+        labels, confidence = prediction
         confusion = ConfusionMatrix(len(self.label_space))
         confusion.update(labels, truth)
         self.frame_miou[name] = metrics(confusion, self.label_space)['miou_present']
-        self.confusion.add(confusion)
+        self.confusion.merge(confusion)
         self.boundary.update(labels, truth)
-        if isinstance(answer, FramePrediction):
-            self.calibration.update(labels, answer.confidence, truth)
+        if confidence is not None:
+            self.calibration.update(labels, confidence, truth)
 
-    def add(self, other: MetricAccumulator) -> None:
-        """Count all that `other` has counted."""
-        self.confusion.add(other.confusion)
-        self.boundary.add(other.boundary)
-        self.calibration.add(other.calibration)
+    def merge(self, other: MetricAccumulator) -> None:
+        """Add all frames of `other`."""
+        self.confusion.merge(other.confusion)
+        self.boundary.merge(other.boundary)
+        self.calibration.merge(other.calibration)
         self.frame_miou |= other.frame_miou
 
-    def figures(self) -> dict[str, Any]:
-        """Ready for JSON; what they are is said at `evaluate`."""
+    def compute(self) -> dict[str, Any]:
+        """Return the metrics that `evaluate` documents, ready for JSON."""
         return {
             **metrics(self.confusion, self.label_space),
-            **self.boundary.figures(self.label_space),
-            **self.calibration.figures(),
+            **self.boundary.compute(self.label_space),
+            **self.calibration.compute(),
             'frame_miou': self.frame_miou,
         }
 
 
-def evaluate(
-    predict: Callable[[Frame], FramePrediction | np.ndarray], dataset: PairDataset
-) -> dict[str, Any]:
-    """The figures of a data set, and the same under 'day' and 'night' where the frames tell which
-    they are.
+def evaluate(predict: Callable[[Frame], FramePrediction], dataset: PairDataset) -> dict[str, Any]:
+    """Compute the metrics of a data set over all its frames, and over those by day and by night.
 
-    All frames of a group share one count. Labels are compared at their own size.
+    The pixels of all frames of a group are counted together. Labels are compared at their own
+    size. A progress bar is shown if stderr is a terminal.
 
     Args:
-        predict: gives the answer to a frame, or its labels alone: then nothing is said of the
-            confidence (`ece` is null).
-        dataset: frames with labels; a bar shows the progress where stderr is a terminal.
+        predict: makes the prediction for a frame.
+        dataset: frames with labels.
 
     Returns:
-        the figures of `metrics`, `BoundaryCounts.figures` and `Calibration.figures`, and
-        frame_miou: `miou_present` of each frame by its name (null: nothing in it is labelled).
+        the metrics of `metrics`, `BoundaryCounts.compute` and `Calibration.compute`; frame_miou:
+        `miou_present` of each frame by its name (null: nothing in it is labelled); day and night:
+        the same metrics of these frames, if any frame has the condition.
 
     Raises:
         SartmError: a frame has no labels, or its prediction does not fit them; it is named.
@@ -99,17 +102,17 @@ def evaluate(
         if frame.labels is None:
             raise SartmError(f'frame {frame.name} has no labels; it cannot be evaluated')
         names.append(frame.name)
-        answer = predict(frame)
+        prediction = predict(frame)
         try:
-            groups[frame.condition].update(frame.name, answer, frame.labels)
+            groups[frame.condition].update(frame.name, prediction, frame.labels)
         except SartmError as error:
             raise SartmError(f'frame {frame.name}: {error}') from error
     overall = MetricAccumulator(dataset.label_space)
     for group in groups.values():
-        overall.add(group)
+        overall.merge(group)
     overall.frame_miou = {name: overall.frame_miou[name] for name in names}
-    figures = overall.figures()
+    result = overall.compute()
     for name in ('day', 'night'):
         if groups[name].frame_miou:
-            figures[name] = groups[name].figures()
-    return figures
+            result[name] = groups[name].compute()
+    return result

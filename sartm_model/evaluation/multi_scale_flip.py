@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean of the probabilities of flipped and resized copies of a pair."""
+"""Test-time augmentation (TTA): average the probabilities of resized and mirrored copies."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def probabilities(
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
 ) -> Tensor:
-    """Class probabilities float32 `[K, H, W]` at the pair's own size, on the predictor's device.
+    """Return class probabilities float32 `[K, H, W]` of a pair, on the predictor's device.
 
-    p = mean over scales s and mirrorings m of m^-1(resize_1/s(network(resize_s(m(pair))))), all
-    resizing bilinear, antialiased where it shrinks.
+    p = mean over scales s and flips f of f^-1(resize_1/s(network(resize_s(f(pair))))). Resizing is
+    bilinear, with antialiasing where it shrinks.
 
     Args:
         predictor: runs each copy.
-        rgb, thermal: as `Predictor.predict` takes them; either may be None.
-        flip: also run each copy mirrored left to right.
+        rgb, thermal: the images that `Predictor.predict` takes; either may be None.
+        flip: run each copy also mirrored left to right.
         scales: factors of height and width.
 
     Raises:
-        SartmError: no scale, or one that is not a positive number; what `Predictor.predict` raises.
+        SartmError: no scale is given, one is not a positive number, or the images are unusable.
     """
     check_scales(scales)
     inputs = predictor.inputs(rgb, thermal)
@@ -43,7 +43,7 @@ def probabilities(
 
 
 def check_scales(scales: Sequence[float]) -> None:
-    """Raise SartmError where `probabilities` could not run with these scales."""
+    """Raise SartmError if there is no scale, or one that is not a positive number."""
     wrong = [scale for scale in scales if not 0 < scale < float('inf')]
     if wrong or not scales:
         what = f'scale {wrong[0]:g} is' if wrong else 'no scale is'
@@ -57,7 +57,7 @@ def _copies(
     flip: bool,
     scales: Sequence[float],
 ) -> Iterator[Tensor]:
-    """The probabilities of each copy `[K, H, W]`, brought back to the size and side of the pair."""
+    """Yield the probabilities of each copy `[K, H, W]`, resized and mirrored back."""
     image = rgb if rgb is not None else thermal
     assert image is not None
     height, width = image.shape[-2:]
@@ -72,7 +72,7 @@ def _copies(
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """`[1, C, h, w]` -> `[1, C, *size]`; in float32, as not every device shrinks halves."""
+    """Resize `[1, C, h, w]` to `[1, C, *size]`; in float32, because fp16 may not be supported."""
     if x.shape[-2:] == size:
         return x
     resized = F.interpolate(

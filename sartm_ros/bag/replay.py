@@ -136,7 +136,7 @@ def replay(
     for done, tally in tqdm(counted, total=counts[rgb_topic], unit='pair', disable=None):
         records.append(_record(done, tally, label_space))
         if tally is not None:
-            tallies.setdefault(done.modality, MetricAccumulator(label_space)).add(tally)
+            tallies.setdefault(done.modality, MetricAccumulator(label_space)).merge(tally)
         if done.prediction.overlay is not None:
             rows.append(_row(done, records[-1]))
     total_s = time.perf_counter() - start_s
@@ -147,7 +147,7 @@ def replay(
         raise SartmError(f'no pair came out of {bag}; {why}')
     overall = MetricAccumulator(label_space)
     for tally in tallies.values():
-        overall.add(tally)
+        overall.merge(tally)
     overall.frame_miou = dict(sorted(overall.frame_miou.items(), key=lambda one: int(one[0])))
     if labels is not None and (labels / STAMPS).exists() and not overall.confusion.frames:
         raise SartmError(
@@ -174,8 +174,8 @@ def replay(
         'network_pairs_per_s': round(len(records) / predict_s, 3),
         'waiting_percent': round(100 * run.waited_s / total_s, 3),
         'frames_with_truth': overall.confusion.frames,
-        'metrics': overall.figures() if tallies else None,
-        'metrics_by_modality': {name: tallies[name].figures() for name in sorted(tallies)},
+        'metrics': overall.compute() if tallies else None,
+        'metrics_by_modality': {name: tallies[name].compute() for name in sorted(tallies)},
     }
     if report is not None:
         write_report(report, result, records, rows, label_space)
@@ -215,12 +215,14 @@ def _counted(done: Predicted, label_space: LabelSpace) -> MetricAccumulator | No
     prediction = done.prediction
     if done.truth is None:
         return None
-    answer: FramePrediction | np.ndarray = prediction.labels
-    if prediction.confidence is not None:
-        answer = FramePrediction(prediction.labels, prediction.confidence / np.float32(255))
+    confidence = prediction.confidence
+    if confidence is not None:
+        confidence = confidence / np.float32(255)
     tally = MetricAccumulator(label_space)
     try:
-        tally.update(str(done.pair.stamp_ns), answer, done.truth)
+        tally.update(
+            str(done.pair.stamp_ns), FramePrediction(prediction.labels, confidence), done.truth
+        )
     except SartmError as error:
         raise SartmError(f'truth of RGB image {done.pair.index}: {error}') from error
     return tally

@@ -1,4 +1,4 @@
-"""The report of a replay: one HTML page that needs nothing beside it, and a table of the frames."""
+"""The report of a replay: one HTML page that needs nothing beside it, a table and a picture."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def write_report(
     """Write `report.html`, `frames.csv` and `sheet.png` to `folder`, replacing earlier ones.
 
     Args:
-        folder: made where it is missing.
+        folder: created if it is missing.
         result: what `replay` returns.
-        records: one a pair, for the table.
+        records: one per pair, for the table.
         rows: the frames to show; at least one.
         label_space: names and colours of the ids.
     """

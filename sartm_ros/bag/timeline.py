@@ -1,4 +1,4 @@
-"""The timeline of a replay as one SVG drawing, in the colours of the page it is put into."""
+"""Draw the timeline of a replay as SVG, in the colours of the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLORS = {'both': BLUE, 'rgb': ORANGE, 'thermal': GREY}
 
 
 def timeline_svg(records: Sequence[FrameRecord]) -> str:
-    """Latency, skew, mIoU where it is known, and modality over the stamps, as an `<svg>` element.
+    """Draw latency, skew, mIoU (if known) and modality over the stamps, as an `<svg>` element.
 
     Each pair is a point in the colour of its modality.
     """
@@ -29,9 +29,9 @@ def timeline_svg(records: Sequence[FrameRecord]) -> str:
     first_ns = min(record.stamp_ns for record in records)
     seconds = [(record.stamp_ns - first_ns) / 1e9 for record in records]
     with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(11, 1.7 * len(curves) + 1.4), layout='constrained')
+        figure = Figure(figsize=(11, 1.7 * len(curves) + 1.4), layout='constrained')
         heights = [2.0] * len(curves) + [1.0]
-        *axes, last = drawing.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        *axes, last = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         for one, (name, values) in zip(axes, curves.items(), strict=True):
             _points(one, seconds, values, records)
             one.set_ylabel(name)
@@ -41,7 +41,7 @@ def timeline_svg(records: Sequence[FrameRecord]) -> str:
         last.set_yticks(range(len(names)), [MODALITIES[name] for name in names])
         last.set_ylim(len(names) - 0.5, -0.5)
         last.set_xlabel('stamp, seconds since the first pair')
-        return as_svg(drawing)
+        return as_svg(figure)
 
 
 def _points(

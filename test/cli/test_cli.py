@@ -232,7 +232,7 @@ def test_settings_of_an_evaluation_that_do_not_fit(capsys, tmp_path, folders, ch
     assert 'without a corruption' in expect_error(capsys, out, *base, '--severity', 2)
     assert 'expected 1 to 5' in expect_error(capsys, out, *base, '--corruption', 'rgb_dark')
     dark = ['--corruption', 'rgb_dark', '--severity', 2, '--modality', 'thermal']
-    assert 'takes away' in expect_error(capsys, out, *base, *dark)
+    assert 'leaves out' in expect_error(capsys, out, *base, *dark)
     assert 'scale -1' in expect_error(capsys, out, *base, '--scales', 1, -1)
     out.touch()
     assert 'takes a folder' in expect_error(capsys, None, *base)

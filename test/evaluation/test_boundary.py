@@ -15,7 +15,7 @@ def figures_of(*images):
     counts = BoundaryCounts(len(SPACE))
     for labels, truth in images:
         counts.update(labels, truth)
-    return counts.figures(SPACE)
+    return counts.compute(SPACE)
 
 
 def box(top, left, height, width, shape=(480, 640), label=1):
@@ -81,7 +81,7 @@ def test_agrees_with_loops(seed):
     np.testing.assert_array_equal(found, wanted)
     precision, recall = wanted[1] / wanted[0], wanted[3] / wanted[2]
     f1 = 100 * 2 * precision * recall / (precision + recall)
-    figures = counts.figures(SPACE)
+    figures = counts.compute(SPACE)
     assert list(figures['per_class_boundary_f1'].values()) == pytest.approx(f1.tolist())
     assert figures['boundary_f1'] == pytest.approx(f1[1:].mean())
 
@@ -139,7 +139,7 @@ def test_counts_run_over_all_images():
     counts.update(rows, rows)
     other = BoundaryCounts(len(SPACE))
     other.update(np.zeros_like(dot), dot)
-    counts.add(other)
+    counts.merge(other)
     assert counts.true[1] == 44
-    found = counts.figures(SPACE)['per_class_boundary_f1']['box']
+    found = counts.compute(SPACE)['per_class_boundary_f1']['box']
     assert found == pytest.approx(100 * 2 * 40 / 84)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sartm_model.evaluation.calibration import BINS, Calibration
+from sartm_model.evaluation.calibration import NUM_BINS, Calibration
+from sartm_model.utils.torchvision_patch import patch_torchvision_ops
 
 
 def counted(*images):
@@ -20,9 +21,10 @@ def counted(*images):
 
 @pytest.mark.parametrize(('classes', 'sharpness', 'seed'), [(2, 1, 0), (9, 3, 1), (15, 0.2, 2)])
 def test_agrees_with_torchmetrics(classes, sharpness, seed):
+    patch_torchvision_ops()
     from torchmetrics.classification import MulticlassCalibrationError
 
-    theirs = MulticlassCalibrationError(classes, n_bins=BINS, norm='l1', ignore_index=255)
+    theirs = MulticlassCalibrationError(classes, n_bins=NUM_BINS, norm='l1', ignore_index=255)
     generator = torch.Generator().manual_seed(seed)
     ours = Calibration()
     for _ in range(3):
@@ -33,7 +35,7 @@ def test_agrees_with_torchmetrics(classes, sharpness, seed):
         theirs.update(probability[None], truth[None])
         confidence, labels = probability.max(dim=0)
         ours.update(labels.byte().numpy(), confidence.numpy(), truth.byte().numpy())
-    assert ours.figures()['ece'] == pytest.approx(100 * theirs.compute().item(), abs=1e-3)
+    assert ours.compute()['ece'] == pytest.approx(100 * theirs.compute().item(), abs=1e-3)
 
 
 def test_by_hand():
@@ -41,7 +43,7 @@ def test_by_hand():
     calibration = counted(
         ([[1, 1, 2]], [[0.10, 0.12, 0.95]], [[1, 0, 2]]), ([[0, 0]], [[1.0, 0.5]], [[1, 255]])
     )
-    figures = calibration.figures()
+    figures = calibration.compute()
     assert figures['reliability']['pixels'] == [0, 2, *[0] * 12, 2]
     assert figures['reliability']['accuracy'] == [None, 50.0, *[None] * 12, 50.0]
     mean = figures['reliability']['confidence']
@@ -52,16 +54,16 @@ def test_by_hand():
 def test_sure_and_right_is_calibrated_and_sure_and_wrong_is_not():
     sure = np.ones((2, 2))
     labels = np.array([[0, 1], [2, 3]])
-    assert counted((labels, sure, labels)).figures()['ece'] == 0
-    assert counted((labels, sure, labels + 1)).figures()['ece'] == 100
+    assert counted((labels, sure, labels)).compute()['ece'] == 0
+    assert counted((labels, sure, labels + 1)).compute()['ece'] == 100
 
 
 def test_nothing_labelled():
     for calibration in (Calibration(), counted(([[1]], [[0.5]], [[255]]))):
-        figures = calibration.figures()
+        figures = calibration.compute()
         assert figures['ece'] is None
-        assert figures['reliability']['pixels'] == [0] * BINS
-        assert figures['reliability']['accuracy'] == [None] * BINS
+        assert figures['reliability']['pixels'] == [0] * NUM_BINS
+        assert figures['reliability']['accuracy'] == [None] * NUM_BINS
 
 
 def test_adding_is_counting_on():
@@ -71,5 +73,5 @@ def test_adding_is_counting_on():
         for _ in range(2)
     ]
     apart = counted(images[0])
-    apart.add(counted(images[1]))
-    assert apart.figures() == counted(*images).figures()
+    apart.merge(counted(images[1]))
+    assert apart.compute() == counted(*images).compute()

@@ -186,7 +186,7 @@ def test_a_modality_is_taken_away(modality):
         ({'corruption': 'rgb_dark', 'severity': 6}, 'severity 6'),
         ({'severity': 2}, 'severity 2 is given without a corruption'),
         ({'modality': 'sonar'}, "'sonar'; expected both"),
-        ({'modality': 'rgb', 'corruption': 'thermal_noise', 'severity': 1}, 'takes away'),
+        ({'modality': 'rgb', 'corruption': 'thermal_noise', 'severity': 1}, 'leaves out'),
     ],
 )
 def test_settings_that_cannot_be_used(settings, fault):

@@ -15,6 +15,7 @@ from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import MFNET, LabelSpace
+from sartm_model.utils.torchvision_patch import patch_torchvision_ops
 
 
 def space(classes: int) -> LabelSpace:
@@ -71,6 +72,7 @@ def test_agrees_with_loops_over_the_pixels(classes, seed):
 
 @pytest.mark.parametrize(('classes', 'seed'), [(2, 0), (9, 1), (15, 2)])
 def test_agrees_with_torchmetrics(classes, seed):
+    patch_torchvision_ops()
     from torchmetrics import classification
 
     rng = np.random.default_rng(seed)
@@ -151,7 +153,7 @@ def test_one_matrix_for_all_frames_is_not_the_mean_over_frames():
     [
         (np.zeros((2, 3)), np.zeros((3, 2)), r'\(2, 3\).*\(3, 2\)'),
         (np.full((1, 1), 3), np.zeros((1, 1)), 'prediction has the class id 3.*3 classes'),
-        (np.zeros((1, 1)), np.full((1, 1), 254), 'truth has the class id 254'),
+        (np.zeros((1, 1)), np.full((1, 1), 254), 'ground truth has the class id 254'),
         (np.full((1, 1), -1), np.zeros((1, 1)), 'prediction has the class id -1'),
     ],
 )
@@ -190,7 +192,9 @@ def test_evaluate_counts_day_and_night_apart_and_together():
         frame('4N', [0, 1], 'night'),
     ]
     answers = {'1D': [0, 1], '2N': [0, 1], '3': [0, 0], '4N': [0, 0]}
-    figures = evaluate(lambda f: np.array([answers[f.name]], np.uint8), Frames(frames))
+    figures = evaluate(
+        lambda f: FramePrediction(np.array([answers[f.name]], np.uint8)), Frames(frames)
+    )
     assert figures['confusion'] == [[2, 0], [4, 2]]
     assert figures['day']['confusion'] == [[1, 0], [0, 1]]
     assert figures['night']['confusion'] == [[1, 0], [2, 1]]
@@ -224,19 +228,22 @@ def test_evaluate_gives_boundaries_calibration_and_each_frame():
     assert figures['ece'] == 0.0
     assert figures['day']['ece'] == pytest.approx(25.0)
     assert figures['reliability']['pixels'] == [*[0] * 7, 2, *[0] * 6, 2]
-    labels_alone = evaluate(lambda f: sure(f).labels, Frames(frames))
+    labels_alone = evaluate(lambda f: FramePrediction(sure(f).labels), Frames(frames))
     assert labels_alone['ece'] is None
     assert labels_alone['confusion'] == figures['confusion']
 
 
 def test_evaluate_leaves_out_conditions_that_no_frame_tells():
-    figures = evaluate(lambda f: f.labels, Frames([frame('a', [0, 1], None)]))
+    figures = evaluate(lambda f: FramePrediction(f.labels), Frames([frame('a', [0, 1], None)]))
     assert 'day' not in figures
     assert 'night' not in figures
 
 
 def test_evaluate_names_the_frame_at_fault():
     with pytest.raises(SartmError, match='frame a has no labels'):
-        evaluate(lambda f: f.thermal, Frames([frame('a', None, None)]))
+        evaluate(lambda f: FramePrediction(f.thermal), Frames([frame('a', None, None)]))
     with pytest.raises(SartmError, match=r'frame b: the prediction is \(1, 3\)'):
-        evaluate(lambda f: np.zeros((1, 3), np.uint8), Frames([frame('b', [0, 1], None)]))
+        evaluate(
+            lambda f: FramePrediction(np.zeros((1, 3), np.uint8)),
+            Frames([frame('b', [0, 1], None)]),
+        )

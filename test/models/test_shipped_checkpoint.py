@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sartm_model.data.registry import open_dataset
-from sartm_model.evaluation.evaluate import evaluate
+from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
@@ -41,13 +41,13 @@ def test_it_is_small_and_carries_its_model_card():
 def test_it_segments_generated_scenes_by_both_modalities(predictor):
     """Calling everything unlabeled gives a mIoU of 10 %, and nothing for persons and cars."""
     scenes = first_frames(open_dataset('synthetic', None, 'test'))
-    both = evaluate(lambda f: predictor.predict(f.rgb, f.thermal).labels, scenes)
+    both = evaluate(lambda f: FramePrediction(predictor.predict(f.rgb, f.thermal).labels), scenes)
     assert both['miou'] > 22
     assert both['per_class_iou']['person'] > 40
     assert both['per_class_iou']['car'] > 25
     for alone in (
-        evaluate(lambda f: predictor.predict(f.rgb, None).labels, scenes),
-        evaluate(lambda f: predictor.predict(None, f.thermal).labels, scenes),
+        evaluate(lambda f: FramePrediction(predictor.predict(f.rgb, None).labels), scenes),
+        evaluate(lambda f: FramePrediction(predictor.predict(None, f.thermal).labels), scenes),
     ):
         assert alone['miou'] < both['miou']
 
@@ -56,7 +56,7 @@ def test_it_finds_persons_on_real_night_frames(predictor, real_data):
     """Well under the measured figure, and what no model that ignores the image could reach."""
     val = open_dataset('mfnet', real_data / 'mfnet', 'val')
     val.names = [name for name in val.names if name.endswith('N')][:FRAMES]
-    found = evaluate(lambda f: predictor.predict(f.rgb, f.thermal).labels, val)
+    found = evaluate(lambda f: FramePrediction(predictor.predict(f.rgb, f.thermal).labels), val)
     assert found['per_class_iou']['person'] > 30
     predicted = predictor.predict(val[0].rgb, val[0].thermal).labels
     assert predicted.shape == (480, 640)

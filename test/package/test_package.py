@@ -105,6 +105,8 @@ def test_colcon_builds_a_node_that_runs(tmp_path):
         assert (share / 'sartm_ros' / name).is_file(), name
     site = next(prefix.rglob('site-packages'))
     assert (site / 'sartm_model' / 'checkpoints' / 'demo.safetensors').is_file()
+    for templates in ('sartm_model/evaluation/report/templates', 'sartm_ros/bag/templates'):
+        assert list((site / templates).glob('*.html.j2')), templates
     node = prefix / 'lib' / 'sartm_ros' / 'sartm_node'
     environment['PYTHONPATH'] = str(site)
     done = subprocess.run(

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from sartm_model.data.registry import open_dataset
-from sartm_model.evaluation.evaluate import evaluate
+from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.inference.predictor import Predictor
 from sartm_model.training.run import train
 
@@ -48,7 +48,9 @@ def test_a_short_training_learns(tmp_path):
     predictor = Predictor(train(tmp_path / 'train.yaml', tmp_path / 'run'))
     scenes = open_dataset('synthetic', None, 'test')
     scenes.names = scenes.names[:FRAMES]
-    figures = evaluate(lambda frame: predictor.predict(frame.rgb, frame.thermal).labels, scenes)
+    figures = evaluate(
+        lambda frame: FramePrediction(predictor.predict(frame.rgb, frame.thermal).labels), scenes
+    )
     # Reached while this was written: 15.2 % and 31.9 %. Half-way from nothing, as other processors
     # round otherwise and so take another path.
     assert figures['miou'] > 12.5

@@ -1,4 +1,4 @@
-"""The curves of an evaluation as one SVG drawing, in the colours of the page it is put into."""
+"""Draw the reliability curve and the mIoU of the frames as SVG, in the colours of the page."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sartm_model.evaluation.calibration import BINS
+from sartm_model.evaluation.calibration import NUM_BINS
 
-INK = '#010203'  # drawn with, and then replaced by the colour of the page's text
-BLUE, ORANGE, GREY = '#3c7dd7', '#d9822b', '#8e8e93'  # seen on light and on dark paper
+INK = '#010203'  # replaced by the text colour of the page
+BLUE, ORANGE, GREY = '#3c7dd7', '#d9822b', '#8e8e93'  # readable on light and dark pages
 
 STYLE: dict[Any, Any] = {
     'svg.fonttype': 'none',  # text stays text
-    'svg.hashsalt': 'sartm',  # the same drawing of the same figures
+    'svg.hashsalt': 'sartm',  # the same ids in every run
     'font.family': 'sans-serif',
     'font.size': 11,
     'text.color': INK,
@@ -35,31 +35,39 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def curves_svg(figures: Mapping[str, Any]) -> str:
-    """Reliability and the frames' mIoU, of what `evaluate` gives, as an `<svg>` element."""
+def curves_svg(result: Mapping[str, Any]) -> str:
+    """Draw the reliability curve and the mIoU of the frames.
+
+    Args:
+        result: what `evaluate` or `MetricAccumulator.compute` returned.
+
+    Returns:
+        an `<svg>` element.
+    """
     with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(11, 4), layout='constrained')
-        reliability, frames = drawing.subplots(1, 2, width_ratios=(2, 3))
-        _reliability(reliability, figures)
-        _frames(frames, figures)
-        return as_svg(drawing)
+        figure = Figure(figsize=(11, 4), layout='constrained')
+        reliability, frames = figure.subplots(1, 2, width_ratios=(2, 3))
+        _plot_reliability(reliability, result)
+        _plot_frames(frames, result)
+        return as_svg(figure)
 
 
-def as_svg(drawing: Figure) -> str:
-    """The drawing, made with `STYLE`, as an `<svg>` element in the colours of its page."""
+def as_svg(figure: Figure) -> str:
+    """Return a figure that was drawn with `STYLE` as an `<svg>` element."""
     text = io.StringIO()
     no_metadata = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
-    drawing.savefig(text, format='svg', transparent=True, metadata=no_metadata)
+    figure.savefig(text, format='svg', transparent=True, metadata=no_metadata)
     svg = text.getvalue()
     return svg[svg.index('<svg') :].replace(INK, 'currentColor')
 
 
-def _reliability(axes: Axes, figures: Mapping[str, Any]) -> None:
-    """Accuracy over confidence; bars of the pixels' share beneath."""
-    bins = figures['reliability']
+def _plot_reliability(axes: Axes, result: Mapping[str, Any]) -> None:
+    """Plot accuracy over confidence, and a bar for the share of the pixels in each bin."""
+    bins = result['reliability']
     share = np.array(bins['pixels']) / max(sum(bins['pixels']), 1)
-    centres = (np.arange(BINS) + 0.5) / BINS * 100
-    axes.bar(centres, 100 * share, 88 / BINS, color=GREY, alpha=0.35, label='share of the pixels')
+    centres = (np.arange(NUM_BINS) + 0.5) / NUM_BINS * 100
+    width = 88 / NUM_BINS
+    axes.bar(centres, 100 * share, width, color=GREY, alpha=0.35, label='share of the pixels')
     axes.plot((0, 100), (0, 100), color=INK, alpha=0.4, linewidth=1, linestyle='--')
     points = [
         pair for pair in zip(bins['confidence'], bins['accuracy'], strict=True) if None not in pair
@@ -75,10 +83,10 @@ def _reliability(axes: Axes, figures: Mapping[str, Any]) -> None:
     axes.legend(loc='upper left')
 
 
-def _frames(axes: Axes, figures: Mapping[str, Any]) -> None:
-    """The mIoU of each frame, from the best to the worst."""
-    groups = [(name, figures[name]) for name in ('day', 'night') if name in figures]
-    for (name, group), color in zip(groups or [('all', figures)], (ORANGE, BLUE), strict=False):
+def _plot_frames(axes: Axes, result: Mapping[str, Any]) -> None:
+    """Plot the mIoU of each frame, sorted from the best to the worst."""
+    groups = [(name, result[name]) for name in ('day', 'night') if name in result]
+    for (name, group), color in zip(groups or [('all', result)], (ORANGE, BLUE), strict=False):
         miou = sorted((v for v in group['frame_miou'].values() if v is not None), reverse=True)
         if not miou:
             continue
