@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sartm_model.config import ModelConfig, TrainConfig
+from sartm_model.config import ModelConfig, OptimConfig, TrainConfig
 from sartm_model.labels import MFNET
 from sartm_model.models.sartm import Sartm
 from sartm_model.training.callbacks import AveragedWeights, TopKCheckpoint
@@ -19,7 +19,7 @@ def test_the_decay_of_the_average_grows_up_to_the_configured_one():
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device('cpu')))
     callback = AveragedWeights(0.28)
     callback.setup(trainer, module, 'fit')
-    weight = module.model.auxiliary_head.classify.bias
+    weight = module.model.auxiliary_head.classifier.bias
     expected = None
     # The first step's weights are taken as they are; then (1 + n) / (10 + n), at most 0.28.
     for step, decay in enumerate((0.0, 2 / 11, 3 / 12, 0.28, 0.28), start=1):
@@ -28,7 +28,7 @@ def test_the_decay_of_the_average_grows_up_to_the_configured_one():
         expected = current if expected is None else decay * expected + (1 - decay) * current
         trainer.global_step = step
         callback.on_train_batch_end(trainer, module, None, None, step - 1)
-        average = callback.model.auxiliary_head.classify.bias
+        average = callback.model.auxiliary_head.classifier.bias
         torch.testing.assert_close(average.double(), expected, rtol=1e-5, atol=1e-6)
     assert not torch.equal(average, weight)
 
@@ -80,7 +80,7 @@ def test_frozen_parameters_have_neither_gradients_nor_optimiser_state():
 
 @pytest.mark.parametrize(('step', 'factor'), [(0, 0.1), (5, 0.55 * 0.95**0.9), (50, 0.5**0.9)])
 def test_the_learning_rate_warms_up_and_decays(step, factor):
-    config = TrainConfig(steps=100, optim={'warmup_fraction': 0.1})
+    config = TrainConfig(steps=100, optim=OptimConfig(warmup_fraction=0.1))
     module = SartmTraining(Sartm(ModelConfig(), len(MFNET)), config, MFNET)
     [optimizer], [schedule] = module.configure_optimizers()
     for _ in range(step):
