@@ -14,7 +14,10 @@ setup(
     maintainer='SARTM maintainers',
     maintainer_email='sartm@example.org',
     packages=find_packages(include=['sartm_ros*', 'sartm_model*']),
-    package_data={'sartm_model': ['checkpoints/*.safetensors']},
+    package_data={
+        'sartm_model': ['checkpoints/*.safetensors', 'evaluation/report/templates/*'],
+        'sartm_ros': ['bag/templates/*'],
+    },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{package}']),
         (f'share/{package}', ['package.xml']),

@@ -1,4 +1,4 @@
-"""Frames whose images lie in files: the base of every data set on disk, and plain folders."""
+"""Data sets whose images are files: the base of every data set on disk, and plain folders."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Condition, Frame
-from sartm_model.data.image_io import read_labels, read_rgb, read_rgbt, read_thermal
+from sartm_model.data.image_io import (
+    exif_orientation,
+    read_labels,
+    read_rgb,
+    read_rgbt,
+    read_thermal,
+)
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.utils.text import format_names
@@ -23,9 +29,9 @@ MFNET_NAME = re.compile(r'\d+([DN])(_flip)?')
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """Where the images of one frame are; None for a modality that is absent.
+    """The files of one frame, None for an image that it does not have.
 
-    RGB and thermal are the same path where one RGBA file holds both, thermal in alpha.
+    RGB and thermal are the same path where one RGBA file holds both, with thermal in alpha.
     """
 
     rgb: Path | None
@@ -41,13 +47,14 @@ class FileFault(NamedTuple):
 
 
 class PairedFiles(PairDataset):
-    """Frames read from files when they are asked for.
+    """Frames that are read from files when they are indexed.
 
     Args:
         files: the files of each frame, by the frame's name.
-        label_space: what the ids in the label files mean.
-        aligned: whether RGB and thermal must be of one size. Where they need not be, as with raw
-            cameras, the predictor resizes thermal. Labels must always be of the RGB's size.
+        label_space: the classes that the ids in the label files stand for.
+        aligned: whether RGB and thermal must have the same size. They need not for images straight
+            from two cameras: the predictor resizes thermal. Labels must always have the size of
+            the RGB image.
     """
 
     def __init__(
@@ -55,7 +62,7 @@ class PairedFiles(PairDataset):
     ) -> None:
         self.label_space = label_space
         self.names = list(files)
-        self._files = [files[name] for name in self.names]
+        self.files = [files[name] for name in self.names]
         self._aligned = aligned
 
     def __getitem__(self, index: int) -> Frame:
@@ -65,8 +72,8 @@ class PairedFiles(PairDataset):
         return frame
 
     def inspect(self, index: int) -> tuple[Frame, list[FileFault]]:
-        """What can be read of a frame, None in place of the rest, and every fault of its files."""
-        name, files = self.names[index], self._files[index]
+        """Return what can be read of a frame, None in place of the rest, and all its faults."""
+        name, files = self.names[index], self.files[index]
         faults: list[FileFault] = []
 
         def attempt(path: Path | None, read: Callable[[Path], Any]) -> Any:
@@ -92,14 +99,14 @@ class PairedFiles(PairDataset):
 
 
 class FolderPairs(PairedFiles):
-    """RGB, thermal and labels in a folder each, matched by stem, or in a file each.
+    """RGB, thermal and labels in one folder each, matched by stem, or in one file each.
 
-    A modality, and the labels, may be left out. Hidden files and files that are no images are
-    passed over. Frames come in the order of their names.
+    One of the modalities, and the labels, may be left out. Hidden files and files without an
+    image's suffix are skipped. The frames are sorted by name.
 
     Raises:
-        SartmError: neither modality is given; a path does not exist; a folder has no images or
-            two of one stem; a stem is in one folder and not in another; files are mixed with
+        SartmError: neither modality is given; a path does not exist; a folder has no images or two
+            with the same stem; a stem is in one folder but not in another; files are mixed with
             folders.
     """
 
@@ -122,14 +129,14 @@ class FolderPairs(PairedFiles):
         if len({path.is_dir() for path in given.values()}) > 1:
             raise SartmError(
                 f'{" and ".join(map(str, given.values()))} mix files with folders; give either '
-                'a file each or a folder each'
+                'one file each or one folder each'
             )
         first = next(iter(given.values()))
         if first.is_dir():
             found = {part: images_in(path) for part, path in given.items()}
             _check_paired({given[part]: stems.keys() for part, stems in found.items()})
             names = sorted(found[next(iter(found))])
-        else:  # one frame; what its files are called is the caller's affair
+        else:  # a single frame, whose files need not have the same stem
             names = [first.stem]
             found = {part: {first.stem: path} for part, path in given.items()}
         files = {
@@ -139,22 +146,41 @@ class FolderPairs(PairedFiles):
         super().__init__(files, label_space, aligned=aligned)
 
 
-def split_folder(root: Path, split: str, name: str) -> Path:
-    """The folder `root/split`. Raises SartmError that names the splits there are."""
-    if Path(split).name == split and (root / split).is_dir():
-        return root / split
-    there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    raise SartmError(
-        f'{root / split} does not exist; {name} has a folder a split, and here are: '
-        f'{", ".join(there) or "none"}'
-    )
+class SplitFolders(FolderPairs):
+    """A published data set with one folder per split: `<root>/<split>/<folder>/<stem>.*`.
+
+    Attributes:
+        title: the data set's name in messages.
+        folders: names of the folders of RGB, thermal and labels.
+        classes: the label space.
+    """
+
+    title: ClassVar[str]
+    folders: ClassVar[tuple[str, str, str]]
+    classes: ClassVar[LabelSpace]
+
+    def __init__(self, root: Path, split: str) -> None:
+        base = self.split_folder(root, split)
+        rgb, thermal, labels = (base / folder for folder in self.folders)
+        super().__init__(rgb, thermal, labels, self.classes, aligned=True)
+
+    @classmethod
+    def split_folder(cls, root: Path, split: str) -> Path:
+        """Return `root/split`. Raises SartmError, naming the splits there are, if it is missing."""
+        if Path(split).name == split and (root / split).is_dir():
+            return root / split
+        there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+        raise SartmError(
+            f'{root / split} does not exist; {cls.title} has one folder per split, and the folders '
+            f'here are: {", ".join(there) or "none"}'
+        )
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """The image files of a folder by stem.
+    """Return the image files of a folder by stem, sorted.
 
     Raises:
-        SartmError: there are none, or two have one stem.
+        SartmError: there are none, or two have the same stem.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -171,7 +197,7 @@ def images_in(folder: Path) -> dict[str, Path]:
 
 
 def condition_of(name: str) -> Condition | None:
-    """Day or night, where a frame is named as in MFNet: a number, then D or N."""
+    """Return 'day' or 'night' for a frame named as in MFNet (a number, then D or N), else None."""
     match = MFNET_NAME.fullmatch(name)
     return None if match is None else ('day' if match[1] == 'D' else 'night')
 
@@ -188,9 +214,17 @@ def _check_paired(stems: Mapping[Path, Iterable[str]]) -> None:
 
 
 def _check_size(path: Path, image: np.ndarray, other_path: Path | None, other: np.ndarray) -> None:
-    if image.shape[:2] != other.shape[:2]:
-        (height, width), (other_height, other_width) = image.shape[:2], other.shape[:2]
-        raise SartmError(
-            f'{path} is {width}x{height}, but {other_path} is {other_width}x{other_height}; the '
-            'images of a frame must be of one size'
-        )
+    (height, width), (other_height, other_width) = image.shape[:2], other.shape[:2]
+    if (height, width) == (other_height, other_width):
+        return
+    advice = 'the images of a frame must have the same size'
+    if (height, width) == (other_width, other_height) and other_path is not None:
+        turned = [p for p in (path, other_path) if exif_orientation(p) >= 5]
+        if len(turned) == 1:
+            advice = (
+                f'{turned[0].name} was turned by 90 degrees as its EXIF orientation says, and the '
+                'other was not: turn the other image too, or remove the orientation'
+            )
+    raise SartmError(
+        f'{path} is {width}x{height}, but {other_path} is {other_width}x{other_height}; {advice}'
+    )

@@ -1,24 +1,30 @@
-"""Image files of RGB, thermal and labels into arrays, checked.
+"""Read image files of RGB, thermal and labels into checked arrays.
 
-Every fault is a SartmError that names the file. Pillow reads them, because it gives the indices of
-a palette image, which is what label images are.
+Every function raises SartmError, naming the file, for a file that is missing, is no image or holds
+pixels of another kind than asked for. Pillow reads the files, because it gives the indices of a
+palette image, which are the class ids. Images are turned upright as their EXIF orientation says.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
 
 GREY_16 = ('I;16', 'I;16L', 'I;16B', 'I;16N', 'I')
+"""Pillow's modes of one channel with more than 8 bits."""
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """An 8-bit image as uint8 `[H, W, 3]` RGB; grey is repeated, alpha is dropped."""
+    """Read an 8-bit image as uint8 `[H, W, 3]` RGB; grey is repeated, alpha is dropped.
+
+    An image of 16 bits per channel is refused: which 8 of them to keep depends on the camera.
+    """
     image = _open(path)
     if image.mode in GREY_16 or image.mode == 'F':
         raise SartmError(
@@ -28,8 +34,12 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def read_thermal(path: Path) -> np.ndarray:
-    """A thermal image as uint8 or uint16 `[H, W]`; of a colour image, the luma (ITU-R BT.601)."""
-    image = _open(path)
+    """Read a thermal image as uint8 or uint16 `[H, W]`.
+
+    An 8-bit colour image becomes its luma (ITU-R BT.601). A 16-bit colour image is read where its
+    channels are equal, as some cameras store grey, and refused otherwise.
+    """
+    image = _open(path, grey_16_in_colour=True)
     if image.mode in GREY_16:
         counts = np.array(image)
         if counts.min() < 0 or counts.max() > np.iinfo(np.uint16).max:
@@ -41,7 +51,7 @@ def read_thermal(path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path, num_classes: int) -> np.ndarray:
-    """A one-channel image of class ids below `num_classes` (or 255) as uint8 `[H, W]`."""
+    """Read a one-channel image of class ids below `num_classes` (or 255) as uint8 `[H, W]`."""
     image = _open(path)
     if image.mode not in ('1', 'L', 'P', *GREY_16):
         raise SartmError(
@@ -60,7 +70,7 @@ def read_labels(path: Path, num_classes: int) -> np.ndarray:
 
 
 def read_rgbt(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """RGB uint8 `[H, W, 3]` and thermal uint8 `[H, W]` of an RGBA image with thermal in alpha."""
+    """Read an RGBA image with thermal in alpha as uint8 `[H, W, 3]` RGB and `[H, W]` thermal."""
     image = _open(path)
     if image.mode != 'RGBA':
         raise SartmError(f'{path} is a {_kind(image)} image; expected RGBA with thermal in alpha')
@@ -68,21 +78,62 @@ def read_rgbt(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(both[..., :3]), np.ascontiguousarray(both[..., 3])
 
 
-def _open(path: Path) -> Image.Image:
-    """The image, decoded in full, so that a truncated file is found here."""
+def palette_colors(path: Path) -> list[tuple[int, int, int]]:
+    """Read the (red, green, blue) of each index of a palette image; empty for another image."""
+    with Image.open(path) as image:
+        values = image.getpalette() if image.mode == 'P' else None
+    return list(zip(*[iter(values or [])] * 3, strict=True))
+
+
+def exif_orientation(path: Path) -> int:
+    """Read the EXIF orientation of an image: 1 for upright or none, 5 to 8 where it lies aside."""
+    with Image.open(path) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _open(path: Path, *, grey_16_in_colour: bool = False) -> Image.Image:
+    """Decode an image in full, so that a truncated file is found here, and turn it upright."""
     try:
         with Image.open(path) as image:
+            # Pillow has no mode for colour of 16 bits per channel and drops the lower 8 of them.
+            has_16_bit_colour = image.mode not in GREY_16 and any(
+                ';16' in str(tile[3]) for tile in image.tile
+            )
             image.load()
-            return image
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except FileNotFoundError:
         raise SartmError(f'{path} does not exist; expected an image') from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = ' '.join(str(error).split())
         raise SartmError(f'{path} cannot be read as an image: {reason}') from error
+    upright: Image.Image = image
+    if has_16_bit_colour:
+        if not grey_16_in_colour:
+            raise SartmError(
+                f'{path} is a 16-bit colour image; expected 8 bits per channel. Convert it, with '
+                'the scaling that suits its camera'
+            )
+        upright = Image.fromarray(_common_channel(path))
+        upright.getexif()[ExifTags.Base.Orientation] = orientation
+    ImageOps.exif_transpose(upright, in_place=True)
+    return upright
+
+
+def _common_channel(path: Path) -> np.ndarray:
+    """Read the one image, uint16 `[H, W]`, that all colour channels of a 16-bit image hold."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        raise SartmError(f'{path} cannot be read as a 16-bit image; save it with one channel')
+    if (pixels[..., :3] != pixels[..., :1]).any():
+        raise SartmError(
+            f'{path} is a 16-bit colour image whose channels differ; expected a thermal image of '
+            'one channel or of equal channels'
+        )
+    return np.ascontiguousarray(pixels[..., 0])
 
 
 def _kind(image: Image.Image) -> str:
-    """What an image is, in words for a message."""
+    """Describe the pixels of an image for a message."""
     if image.mode in GREY_16:
         return '16-bit or 32-bit one-channel'
     return 'floating-point' if image.mode == 'F' else f'{len(image.getbands())}-channel'

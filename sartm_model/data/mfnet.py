@@ -12,16 +12,19 @@ from sartm_model.utils.text import format_names
 
 
 class MFNet(PairedFiles):
-    """The frames that `<root>/<split>.txt` names, a stem a line.
+    """The frames that `<root>/<split>.txt` lists, one stem per line.
 
     Two layouts are read: the official one, `images/<stem>.png` RGBA with thermal in alpha, and
-    `rgb/ thermal/` with a file each; both with `labels/<stem>.png`. A stem ends in D for day or N
-    for night. Any list is a split: beside `train val test` also the day and night lists of the
-    official release, such as `test_day` and `test_night`.
+    `rgb/<stem>.png` with `thermal/<stem>.png`; both with `labels/<stem>.png`. A stem ends in D for
+    day or N for night. Any list is a split: also the day and night lists of the official release,
+    such as `test_day` and `test_night`.
 
     Raises:
-        SartmError: no such split; a line that is no stem, or one twice; a file is missing.
+        SartmError: the split does not exist; a line is not a stem or occurs twice; a file is
+            missing.
     """
+
+    classes = MFNET
 
     def __init__(self, root: Path, split: str) -> None:
         files = frame_files(image_folders(root), read_split(root, split))
@@ -29,11 +32,11 @@ class MFNet(PairedFiles):
         missing = [path for path in dict.fromkeys(needed) if not path.is_file()]
         if missing:
             raise SartmError(f'{split}.txt of {root} names frames without {format_names(missing)}')
-        super().__init__(files, MFNET, aligned=True)
+        super().__init__(files, self.classes, aligned=True)
 
 
 def image_folders(root: Path) -> tuple[Path, Path, Path]:
-    """The folders of RGB, thermal and labels; the first two are one where thermal is in alpha."""
+    """Return the folders of RGB, thermal and labels; the first two are equal for RGBA files."""
     if (root / 'images').is_dir():
         return root / 'images', root / 'images', root / 'labels'
     if (root / 'rgb').is_dir():
@@ -42,15 +45,21 @@ def image_folders(root: Path) -> tuple[Path, Path, Path]:
 
 
 def frame_files(folders: Sequence[Path], stems: Iterable[str]) -> dict[str, FrameFiles]:
-    """Where the frames' files must be, whether they are there or not."""
+    """Return where the files of each frame must be, whether they exist or not."""
     return {stem: FrameFiles(*(folder / f'{stem}.png' for folder in folders)) for stem in stems}
 
 
 def read_split(root: Path, split: str) -> list[str]:
-    """The stems in a split's list, in its order. Raises SartmError where it is no such list."""
+    """Read the stems in `<root>/<split>.txt`, one per line, which may contain spaces.
+
+    A byte order mark, blanks around a stem, empty lines and the suffix '.png' are ignored.
+
+    Raises:
+        SartmError: the list is missing or empty, is no UTF-8 text, or names a path or a stem twice.
+    """
     path = root / f'{split}.txt'
     try:
-        lines = path.read_text(encoding='utf-8').split()
+        lines = path.read_text(encoding='utf-8-sig').split('\n')
     except FileNotFoundError:
         there = sorted(p.stem for p in root.glob('*.txt'))
         raise SartmError(
@@ -58,11 +67,11 @@ def read_split(root: Path, split: str) -> list[str]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SartmError(f'{path} cannot be read as a list of stems: {error}') from error
-    stems = [line.removesuffix('.png') for line in lines]
+    stems = [line.strip().removesuffix('.png') for line in lines if line.strip()]
     wrong = [stem for stem in stems if Path(stem).name != stem]
     if wrong or not stems:
         what = f'has {format_names(wrong)}' if wrong else 'is empty'
-        raise SartmError(f'{path} {what}; expected a stem such as 00001D a line')
+        raise SartmError(f'{path} {what}; expected one stem per line, such as 00001D')
     if len(set(stems)) != len(stems):
         twice = sorted({stem for stem in stems if stems.count(stem) > 1})
         raise SartmError(

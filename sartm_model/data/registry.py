@@ -1,17 +1,26 @@
-"""Data sets of RGB-thermal frames; `open_dataset` opens one by its name."""
+"""The data sets by name; `open_dataset` opens a split of one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from sartm_model.data.base import PairDataset
+from sartm_model.data.fmb import Fmb
+from sartm_model.data.folder import SplitFolders
+from sartm_model.data.mfnet import MFNet
+from sartm_model.data.pst900 import Pst900
 from sartm_model.errors import SartmError
 
-NAMES = ('mfnet', 'pst900', 'fmb', 'synthetic')
+ON_DISK: dict[str, type[MFNet] | type[SplitFolders]] = {
+    'mfnet': MFNet,
+    'pst900': Pst900,
+    'fmb': Fmb,
+}
+NAMES = (*ON_DISK, 'synthetic')
 
 
 def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
-    """The frames of a split.
+    """Open a split of a data set.
 
     Args:
         name: one of `NAMES`.
@@ -23,27 +32,16 @@ def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
         SartmError: unknown name or split, or the folder is not such a data set.
     """
     if name == 'synthetic':
-        from sartm_model.data.synthetic import SyntheticScenes
+        from sartm_model.data.synthetic import SyntheticScenes  # draws with OpenCV
 
         return SyntheticScenes(split)
-    if name not in NAMES:
+    if name not in ON_DISK:
         raise SartmError(f'no data set is called {name!r}; choose one of {", ".join(NAMES)}')
-    root = open_root(name, root)
-    if name == 'mfnet':
-        from sartm_model.data.mfnet import MFNet
-
-        return MFNet(root, split)
-    if name == 'pst900':
-        from sartm_model.data.pst900 import Pst900
-
-        return Pst900(root, split)
-    from sartm_model.data.fmb import Fmb
-
-    return Fmb(root, split)
+    return ON_DISK[name](open_root(name, root), split)
 
 
 def open_root(name: str, root: Path | None) -> Path:
-    """The folder of a data set on disk. Raises SartmError where there is none."""
+    """Return the folder of the data set `name`. Raises SartmError if it is None or no folder."""
     if root is None:
         raise SartmError(f'the data set {name} needs its folder as root')
     root = Path(root)

@@ -1,8 +1,8 @@
-"""`sartm data check`: every fault of a data set, file by file, and what is in it.
+"""`sartm data check`: find every fault of a data set, file by file, and summarise its contents.
 
-A fault is what training or measuring would stumble over: an image that is missing, unreadable or of
-another size, an unknown class id, a night frame in a day list. A warning is what they would
-swallow: a constant thermal image, one image in two splits.
+A fault stops training or evaluation: an image that is missing, unreadable or of another size, an
+unknown class id, a night frame in a list of day frames. A warning marks what would be trained on
+without an error: a constant thermal image, one image in two splits, a mask of 0 and 255.
 """
 
 from __future__ import annotations
@@ -15,124 +15,128 @@ import numpy as np
 from tqdm import tqdm
 
 from sartm_model.data.base import PairDataset
-from sartm_model.data.folder import (
-    FrameFiles,
-    PairedFiles,
-    condition_of,
-    images_in,
-    split_folder,
-)
+from sartm_model.data.folder import FrameFiles, PairedFiles, SplitFolders, condition_of, images_in
 from sartm_model.data.frame import Frame
-from sartm_model.data.registry import open_root
+from sartm_model.data.image_io import palette_colors
+from sartm_model.data.mfnet import frame_files, image_folders, read_split
+from sartm_model.data.registry import ON_DISK, open_dataset, open_root
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.errors import SartmError
-from sartm_model.labels import FMB, IGNORE_ID, MFNET, PST900
+from sartm_model.labels import IGNORE_ID
 
 LISTS = ('train', 'val', 'test')
-"""MFNet's lists begin with one of these; other lists are checked where they are named."""
+"""MFNet's lists start with one of these; another list is only checked if it is asked for."""
 
 
 def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
-    """Read every frame of a split, or of all splits, and report all that is wrong.
+    """Read every frame of one split, or of all splits, and report all that is wrong.
 
     Args:
         dataset: mfnet, pst900, fmb or synthetic.
         root: its folder; None for synthetic.
-        split: one split; None for all. Of mfnet's lists, 'all' are those that begin with train,
-            val or test.
+        split: one split; None for all. All of mfnet's lists are those that start with train, val
+            or test.
 
     Raises:
         SartmError: the root is not such a data set, or it has no such split.
     """
-    opened: Iterable[tuple[str, PairDataset]]
-    if dataset == 'synthetic':
+    splits: Iterable[tuple[str, PairDataset]]
+    if dataset in ON_DISK:
+        kind = ON_DISK[dataset]
+        report = Report(dataset, kind.classes)
+        if issubclass(kind, SplitFolders):
+            splits = _split_folders(kind, open_root(dataset, root), split, report)
+        else:
+            splits = _mfnet_lists(open_root(dataset, root), split, report)
+    else:
         from sartm_model.data.synthetic import SPLITS, SyntheticScenes
 
         report = Report(dataset, SyntheticScenes.label_space)
-        opened = [(name, SyntheticScenes(name)) for name in ([split] if split else SPLITS)]
-    elif dataset == 'mfnet':
-        report = Report(dataset, MFNET)
-        opened = _mfnet_lists(open_root(dataset, root), split, report)
-    else:
-        from sartm_model.data import fmb, pst900
-
-        space, folders = (FMB, fmb.FOLDERS) if dataset == 'fmb' else (PST900, pst900.FOLDERS)
-        report = Report(dataset, space)
-        opened = _split_folders(open_root(dataset, root), split, folders, report)
-    images: dict[bytes, tuple[str, str]] = {}
-    for name, frames in opened:
-        found = report.splits[name] = SplitSummary(len(frames))
+        splits = [
+            (name, open_dataset(dataset, None, name)) for name in ([split] if split else SPLITS)
+        ]
+    comparison = _Comparison(report)
+    for name, frames in splits:
+        summary = report.splits[name] = SplitSummary(len(frames))
         for index in tqdm(range(len(frames)), desc=name, unit='frame', disable=None):
             if isinstance(frames, PairedFiles):
                 frame, faults = frames.inspect(index)
-                found.unusable += bool(faults)
+                summary.unusable += bool(faults)
                 for path, error in faults:
                     report.fault(path, error)
+                comparison.compare_palette(frame, frames.files[index].labels)
             else:
                 frame = frames[index]
-            found.add(frame)
-            _suspect(frame, name, report, images)
+            summary.add(frame)
+            _check_pixels(frame, name, report)
+            comparison.compare_images(frame, name)
+        if set(np.flatnonzero(summary.pixels)) == {0, IGNORE_ID}:
+            report.warn(
+                name,
+                f'all labels are 0 or {IGNORE_ID}, which means "not labelled": only class 0 can be '
+                'learned. If these are masks of two classes, write 1 in place of '
+                f'{IGNORE_ID}',
+            )
     return report
 
 
 def _mfnet_lists(
     root: Path, split: str | None, report: Report
 ) -> Iterator[tuple[str, PairDataset]]:
-    """The frames of each list, whether their files exist or not."""
-    from sartm_model.data.mfnet import frame_files, image_folders, read_split
-
+    """Yield the frames of each list, whether their files exist or not."""
     folders = image_folders(root)
     lists = sorted(p.stem for p in root.glob('*.txt') if p.stem.startswith(LISTS))
     if split is not None and split not in lists:
-        read_split(root, split)  # says what is there where this is not
+        read_split(root, split)  # raises an error that names the lists there are
     if split is None and not lists:
         raise SartmError(f'{root} has no list train*.txt, val*.txt or test*.txt; name the --split')
-    named: dict[str, str] = {}
+    listed_in: dict[str, str] = {}
     for name in dict.fromkeys([*lists, *([split] if split else [])]):
-        is_asked = split in (None, name)
+        is_asked_for = split in (None, name)
         try:
             stems = read_split(root, name)
         except SartmError as error:
-            if is_asked:
+            if is_asked_for:
                 report.fault(root / f'{name}.txt', error)
             continue
         part, _, condition = name.partition('_')
         for stem in stems:
-            other = named.setdefault(stem, name)
+            other = listed_in.setdefault(stem, name)
             if {part, other.partition('_')[0]} <= set(LISTS) and not other.startswith(part):
                 report.warn(root / f'{name}.txt', f'names {stem}, which {other}.txt has: leakage')
-            told = condition_of(stem)
-            if is_asked and condition in ('day', 'night') and told not in (condition, None):
-                report.fault(root / f'{name}.txt', f'names {stem}, a {told} frame')
-        if is_asked:
+            actual = condition_of(stem)
+            if is_asked_for and condition in ('day', 'night') and actual not in (condition, None):
+                report.fault(root / f'{name}.txt', f'names {stem}, a {actual} frame')
+        if is_asked_for:
             yield name, PairedFiles(frame_files(folders, stems), report.label_space, aligned=True)
-    files = _images(folders, report)
-    _note_unpaired(files, report)
+    images = _images(folders, report)
+    _note_unpaired(images, report)
     report.unlisted += [
-        str(path) for f in files.values() for stem, path in f.items() if stem not in named
+        str(path) for f in images.values() for stem, path in f.items() if stem not in listed_in
     ]
 
 
 def _split_folders(
-    root: Path, split: str | None, folders: tuple[str, ...], report: Report
+    kind: type[SplitFolders], root: Path, split: str | None, report: Report
 ) -> Iterator[tuple[str, PairDataset]]:
-    """The frames of each folder of a split; a file that is missing is noted and left out."""
+    """Yield the frames of each split's folder; a missing file is noted as a fault and left out."""
+    folders = kind.folders
     there = sorted(p.name for p in root.iterdir() if any((p / part).is_dir() for part in folders))
     if split is None and not there:
         raise SartmError(f'{root} has no folder with {", ".join(folders)} in it')
     for name in [split] if split else there:
-        base = split_folder(root, name, report.dataset)
-        files = _images([base / part for part in folders], report)
-        for folder, stem in _note_unpaired(files, report):
+        base = kind.split_folder(root, name)
+        images = _images([base / part for part in folders], report)
+        for folder, stem in _note_unpaired(images, report):
             report.fault(folder / stem, 'is missing; another folder has an image of this stem')
-        stems = sorted(set().union(*files.values()))
-        parts = [files.get(base / part, {}) for part in folders]
-        paired = {stem: FrameFiles(*(part.get(stem) for part in parts)) for stem in stems}
-        yield name, PairedFiles(paired, report.label_space, aligned=True)
+        stems = sorted(set().union(*images.values()))
+        parts = [images.get(base / part, {}) for part in folders]
+        files = {stem: FrameFiles(*(part.get(stem) for part in parts)) for stem in stems}
+        yield name, PairedFiles(files, report.label_space, aligned=True)
 
 
 def _images(folders: Iterable[Path], report: Report) -> dict[Path, dict[str, Path]]:
-    """The images of each folder by stem; a folder that cannot be used is noted and left out."""
+    """Return the images of each folder by stem; an unusable folder is a fault and left out."""
     files = {}
     for folder in dict.fromkeys(folders):
         try:
@@ -144,38 +148,71 @@ def _images(folders: Iterable[Path], report: Report) -> dict[Path, dict[str, Pat
     return files
 
 
-def _note_unpaired(files: dict[Path, dict[str, Path]], report: Report) -> list[tuple[Path, str]]:
-    """Each stem that one folder has and another lacks, with the folder that lacks it."""
-    every = sorted(set().union(*files.values()))
-    lacking = [(folder, stem) for folder, has in files.items() for stem in every if stem not in has]
+def _note_unpaired(images: dict[Path, dict[str, Path]], report: Report) -> list[tuple[Path, str]]:
+    """Return each folder that lacks a stem which another folder has, with that stem."""
+    every = sorted(set().union(*images.values()))
+    lacking = [
+        (folder, stem) for folder, has in images.items() for stem in every if stem not in has
+    ]
     report.unpaired += sorted({stem for _, stem in lacking})
     return lacking
 
 
-def _suspect(
-    frame: Frame, split: str, report: Report, images: dict[bytes, tuple[str, str]]
-) -> None:
-    """Warn of a constant image, of RGB that is thermal, and of pixels seen before."""
-    who = f'{split}/{frame.name}'
+def _check_pixels(frame: Frame, split: str, report: Report) -> None:
+    """Warn of a constant image, of RGB that equals thermal, and of labels that are all 255."""
+    where = f'{split}/{frame.name}'
     rgb, thermal = frame.rgb, frame.thermal
     if (
         rgb is not None
         and thermal is not None
         and all(np.array_equal(rgb[..., channel], thermal) for channel in range(3))
     ):
-        report.warn(who, 'RGB and thermal are the same image')
+        report.warn(where, 'RGB and thermal are the same image')
     if frame.labels is not None and (frame.labels == IGNORE_ID).all():
-        report.warn(who, 'no pixel is labelled')
+        report.warn(where, 'no pixel is labelled')
     for part, image in (('RGB', rgb), ('thermal', thermal)):
-        if image is None:
-            continue
-        if image.min() == image.max():
-            report.warn(who, f'{part} is constant ({image.min()})')
-            continue
-        digest = hashlib.blake2b(part.encode() + image.tobytes(), digest_size=16).digest()
-        other_split, other = images.setdefault(digest, (split, frame.name))
-        parts = {split.partition('_')[0], other_split.partition('_')[0]}
-        # A list of the night frames of a split names frames that the split has.
-        if other != frame.name or (len(parts) > 1 and report.dataset != 'mfnet'):
-            leak = ': leakage' if len(parts) > 1 else ''
-            report.warn(who, f'{part} is the same image as in {other_split}/{other}{leak}')
+        if image is not None and image.min() == image.max():
+            report.warn(where, f'{part} is constant ({image.min()})')
+
+
+class _Comparison:
+    """Compares each frame of a data set with the frames before it, and warns in `report`."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._images: dict[bytes, tuple[str, str]] = {}  # digest of the pixels -> split, frame
+        self._colors: dict[int, tuple[tuple[int, int, int], Path]] = {}  # id -> colour, its file
+
+    def compare_images(self, frame: Frame, split: str) -> None:
+        """Warn of an RGB or thermal image whose pixels an earlier frame has, too."""
+        for part, image in (('RGB', frame.rgb), ('thermal', frame.thermal)):
+            if image is None or image.min() == image.max():
+                continue
+            digest = hashlib.blake2b(part.encode() + image.tobytes(), digest_size=16).digest()
+            other_split, other = self._images.setdefault(digest, (split, frame.name))
+            parts = {split.partition('_')[0], other_split.partition('_')[0]}
+            # MFNet's list of the night frames of a split names frames that the split has.
+            if other != frame.name or (len(parts) > 1 and self._report.dataset != 'mfnet'):
+                leak = ': leakage' if len(parts) > 1 else ''
+                self._report.warn(
+                    f'{split}/{frame.name}',
+                    f'{part} is the same image as in {other_split}/{other}{leak}',
+                )
+
+    def compare_palette(self, frame: Frame, path: Path | None) -> None:
+        """Warn of a label image whose palette gives an id another colour than an earlier file."""
+        if frame.labels is None or path is None:
+            return
+        colors = palette_colors(path)
+        for label in np.unique(frame.labels).tolist():
+            if label >= len(colors):  # no palette image, or one with a shorter palette
+                continue
+            color, other = self._colors.setdefault(label, (colors[label], path))
+            if color != colors[label]:
+                self._report.warn(
+                    path,
+                    f'its palette has the colour {colors[label]} for the id {label}, and that of '
+                    f'{other} has {color}; the ids are indices of the palette, so one id may stand '
+                    'for two classes: save all label images with the same palette, or as grey ids',
+                )
+                return

@@ -22,6 +22,7 @@ from sartm_model.evaluation.evaluate import FramePrediction, MetricAccumulator
 from sartm_model.inference.onnx_predictor import OnnxPredictor
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import IGNORE_ID, LabelSpace
+from sartm_model.modalities import DESCRIPTIONS
 from sartm_ros.bag.contact_sheet import Row
 from sartm_ros.bag.ground_truth import STAMPS, Truth, folder_truth, topic_truth
 from sartm_ros.bag.offline import OfflineRun, Predicted
@@ -38,7 +39,6 @@ from sartm_ros.sync.pair_matcher import PairMatcher
 
 SHEET_ROWS = 8
 COUNTERS = 4  # threads
-MODALITIES = {'both': 'RGB and thermal', 'rgb': 'RGB alone', 'thermal': 'thermal alone'}
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def _row(done: Predicted, record: FrameRecord) -> Row:
     skew = '' if record.skew_ms is None else f'   skew {record.skew_ms:+.1f} ms'
     miou = '' if record.miou is None else f'   mIoU {record.miou:.1f} %'
     number = '' if record.index is None else f'frame {record.index}   '
-    caption = f'{number}{MODALITIES[record.modality]}{stalled}{skew}{miou}'
+    caption = f'{number}{DESCRIPTIONS[record.modality]}{stalled}{skew}{miou}'
     return Row(
         caption,
         done.view.rgb,

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sartm_model.evaluation.report.page import class_name, figures, page, percent, picture, shade
-from sartm_model.evaluation.report.report import STYLE, figure_sections, key_figures
+from markupsafe import Markup
+
+from sartm_model.evaluation.report.rendering import data_uri, format_percent, render
+from sartm_model.evaluation.report.report import metrics_context
 from sartm_model.labels import LabelSpace
+from sartm_model.modalities import DESCRIPTIONS
 from sartm_model.utils.files import write_file
 from sartm_ros.bag.contact_sheet import Row, contact_sheet, png_bytes
-from sartm_ros.bag.replay import MODALITIES, FrameRecord
+from sartm_ros.bag.replay import FrameRecord
 from sartm_ros.bag.timeline import timeline_svg
 
 
@@ -69,34 +72,38 @@ def _page(
     sheet: bytes,
     label_space: LabelSpace,
 ) -> str:
-    sections = {
-        'Timeline': timeline_svg(records),
-        **_metrics(result, label_space),
-        'Share of the pixels': _shares(records, label_space),
-        'Frames': '<p>Every frame is in <code>frames.csv</code>.</p>\n'
-        + picture(sheet, 'png', 'contact sheet'),
-        'Run': figures(_facts(result)),
+    context = {
+        'title': title,
+        'counts': _counts(result),
+        'metrics': _metrics(result, label_space),
+        'timeline': Markup(timeline_svg(records)),
+        'shares': [
+            (name, color, sum(record.shares[label] for record in records) / len(records))
+            for label, (name, color) in enumerate(
+                zip(label_space.classes, label_space.colors, strict=True)
+            )
+        ],
+        'sheet': data_uri(sheet, 'png'),
+        'facts': _facts(result),
     }
-    body = ''.join(f'<h2>{name}</h2>\n{content}\n' for name, content in sections.items())
-    return page(title, _head(result) + body, STYLE)
+    return render('replay.html.j2', context, __package__)
 
 
-def _head(result: Mapping[str, Any]) -> str:
-    modalities = [f'{count} {MODALITIES[name]}' for name, count in result['modalities'].items()]
-    line = ' · '.join([f'{result["pairs"]} pairs', *modalities])
+def _counts(result: Mapping[str, Any]) -> list[str]:
+    modalities = [f'{count} {DESCRIPTIONS[name]}' for name, count in result['modalities'].items()]
+    counts = [f'{result["pairs"]} pairs', *modalities]
+    if result['metrics'] is not None:
+        counts.append(f'{result["frames_with_truth"]} frames with ground truth')
+    return counts
+
+
+def _metrics(result: Mapping[str, Any], label_space: LabelSpace) -> dict[str, Any] | None:
+    """Return the metrics for the page, with a column per modality where there are several."""
     if result['metrics'] is None:
-        return f'<p class="faint">{line}</p>\n<p>No ground truth, so there are no metrics.</p>\n'
-    line += f' · {result["frames_with_truth"]} frames with ground truth'
-    return f'<p class="faint">{line}</p>\n{key_figures(result["metrics"])}'
-
-
-def _metrics(result: Mapping[str, Any], label_space: LabelSpace) -> dict[str, str]:
-    """The sections of an evaluation's report, with a column a modality where there are several."""
-    if result['metrics'] is None:
-        return {}
+        return None
     parts = result['metrics_by_modality']
-    groups = {MODALITIES[name]: part for name, part in parts.items()} if len(parts) > 1 else {}
-    return figure_sections({'all': result['metrics'], **groups}, label_space)
+    groups = {DESCRIPTIONS[name]: part for name, part in parts.items()} if len(parts) > 1 else {}
+    return metrics_context({'all': result['metrics'], **groups}, label_space)
 
 
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -106,30 +113,9 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         *((f'messages on {topic}', str(count)) for topic, count in result['messages'].items()),
         *((f'dropped: {reason}', str(count)) for reason, count in result['dropped'].items()),
         *((f'stalled: {reason}', str(count)) for reason, count in result['stalls'].items()),
-        ('skew of a pair, median / greatest', skews),
+        ('skew of a pair, median / maximum', skews),
         ('prediction, median / p99', f'{duration["median"]:.1f} / {duration["p99"]:.1f} ms'),
-        ('pairs a second', f'{result["pairs_per_s"]:.2f}'),
-        ('pairs a second of the network alone', f'{result["network_pairs_per_s"]:.2f}'),
-        ('time in which the network waited for a pair', percent(result['waiting_percent'])),
+        ('pairs per second', f'{result["pairs_per_s"]:.2f}'),
+        ('pairs per second of the network alone', f'{result["network_pairs_per_s"]:.2f}'),
+        ('time in which the network waited for a pair', format_percent(result['waiting_percent'])),
     ]
-
-
-def _shares(records: Sequence[FrameRecord], label_space: LabelSpace) -> str:
-    total = [sum(record.shares[k] for record in records) for k in range(len(label_space))]
-    return _bars(
-        {n: t / len(records) for n, t in zip(label_space.classes, total, strict=True)}, label_space
-    )
-
-
-def _bars(percents: Mapping[str, float | None], label_space: LabelSpace) -> str:
-    """A bar a class; a class without a figure is shown as absent."""
-    lines = []
-    for name, color in zip(label_space.classes, label_space.colors, strict=True):
-        value = percents.get(name)
-        figure = 'absent' if value is None else percent(value)
-        lines.append(
-            f'<tr><td>{class_name(name, color)}</td><td class="figure">{figure}</td>'
-            f'<td><span class="bar" style="width: {3 * (value or 0):.0f}px; '
-            f'background: {shade(color)}"></span></td></tr>'
-        )
-    return '<table>\n' + '\n'.join(lines) + '\n</table>'

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sartm_model.evaluation.report.curves import BLUE, GREY, ORANGE, STYLE, as_svg
-from sartm_ros.bag.replay import MODALITIES, FrameRecord
+from sartm_model.modalities import DESCRIPTIONS
+from sartm_ros.bag.replay import FrameRecord
 
 COLORS = {'both': BLUE, 'rgb': ORANGE, 'thermal': GREY}
 
@@ -36,9 +37,11 @@ def timeline_svg(records: Sequence[FrameRecord]) -> str:
             _points(one, seconds, values, records)
             one.set_ylabel(name)
         axes[0].set_ylim(bottom=0)
-        names = [name for name in MODALITIES if any(name == record.modality for record in records)]
+        names = [
+            name for name in DESCRIPTIONS if any(name == record.modality for record in records)
+        ]
         _points(last, seconds, [names.index(record.modality) for record in records], records)
-        last.set_yticks(range(len(names)), [MODALITIES[name] for name in names])
+        last.set_yticks(range(len(names)), [DESCRIPTIONS[name] for name in names])
         last.set_ylim(len(names) - 0.5, -0.5)
         last.set_xlabel('stamp, seconds since the first pair')
         return as_svg(figure)

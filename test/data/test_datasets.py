@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -15,8 +16,6 @@ from sartm_model.data.image_io import read_labels, read_rgb, read_thermal
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
 from sartm_model.labels import FMB, MFNET, PST900
-
-REAL = Path(__file__).parents[2] / os.environ.get('SARTM_REAL_DATA', '../shared/data') / 'mfnet'
 
 rng = np.random.default_rng(0)
 RGB = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
@@ -91,7 +90,7 @@ def test_pst900_and_fmb(tmp_path, name, space, folders, thermal, expected):
         (lambda r: (r / 'val.txt').unlink(), r'val\.txt does not exist; the splits here are: none'),
         (lambda r: (r / 'val.txt').write_text(''), r'val\.txt is empty'),
         (lambda r: (r / 'val.txt').write_bytes(b'\xff\xfe\x00'), r'val\.txt cannot be read'),
-        (lambda r: (r / 'val.txt').write_text('../x'), r'val\.txt has \.\./x; expected a stem'),
+        (lambda r: (r / 'val.txt').write_text('../x'), r'val\.txt has \.\./x; expected one stem'),
         (lambda r: (r / 'val.txt').write_text('00001D\n00001D'), '00001D more than once'),
         (lambda r: (r / 'thermal/00002N.png').unlink(), r'without \S+thermal/00002N\.png'),
         (lambda r: (r / 'labels/00001D.png').unlink(), r'without \S+labels/00001D\.png'),
@@ -130,6 +129,90 @@ def test_a_truncated_or_foreign_file_is_named(tmp_path, part):
         path.write_bytes(content)
         with pytest.raises(SartmError, match=rf'{part}/00001D\.png cannot be read as an image'):
             frames[0]
+
+
+def test_a_split_list_with_a_byte_order_mark_and_names_with_spaces(tmp_path):
+    stems = ['frame 0001', 'frame 0002']
+    root = mfnet(tmp_path, stems)
+    (root / 'val.txt').write_bytes(b'\xef\xbb\xbfframe 0001\r\n\r\n  frame 0002.png \r\n')
+    frames = open_dataset('mfnet', root, 'val')
+    assert frames.names == stems
+    assert np.array_equal(frames[1].thermal, THERMAL)
+
+
+def save_turned(path: Path, image: np.ndarray, orientation: int) -> Path:
+    """Save the pixels as a sensor gives them, with the EXIF orientation of the camera."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image).save(path, exif=exif)
+    return path
+
+
+# What each EXIF orientation asks a viewer to do (EXIF 2.32, table 6).
+UPRIGHT = {
+    1: lambda image: image,
+    2: np.fliplr,
+    3: lambda image: np.rot90(image, 2),
+    4: np.flipud,
+    5: lambda image: np.swapaxes(image, 0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: np.rot90(np.swapaxes(image, 0, 1), 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize('orientation', UPRIGHT)
+def test_images_are_turned_upright(tmp_path, orientation):
+    upright = UPRIGHT[orientation]
+    rgb = save_turned(tmp_path / 'rgb.png', RGB, orientation)
+    counts = save_turned(tmp_path / 'thermal.png', COUNTS, orientation)
+    labels = save_turned(tmp_path / 'labels.png', LABELS, orientation)
+    frame = FolderPairs(rgb, counts, labels)[0]
+    assert np.array_equal(frame.rgb, upright(RGB))
+    assert np.array_equal(frame.thermal, upright(COUNTS))
+    assert np.array_equal(frame.labels, upright(LABELS))
+    rgba = save_turned(tmp_path / 'rgba.png', np.dstack((RGB, THERMAL)), orientation)
+    frame = FolderPairs(rgba, rgba)[0]
+    assert np.array_equal(frame.rgb, upright(RGB))
+    assert np.array_equal(frame.thermal, upright(THERMAL))
+
+
+def test_one_image_turned_and_another_not(tmp_path):
+    rgb = save_turned(tmp_path / 'rgb.jpg', RGB, 6)
+    labels = write(tmp_path / 'labels.png', LABELS)
+    advice = r'labels\.png is 8x6.*rgb\.jpg is 6x8; rgb\.jpg was turned by 90 degrees.*EXIF'
+    with pytest.raises(SartmError, match=advice):
+        FolderPairs(rgb, None, labels)[0]
+    thermal = save_turned(tmp_path / 'thermal.png', THERMAL, 8)
+    plain = write(tmp_path / 'plain.png', RGB)
+    with pytest.raises(SartmError, match=r'thermal\.png was turned by 90 degrees'):
+        FolderPairs(plain, thermal, aligned=True)[0]
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tiff'])
+@pytest.mark.parametrize('channels', [3, 4])
+def test_16_bit_colour_is_never_cut_to_8_bits(tmp_path, suffix, channels):
+    equal = write(tmp_path / f'equal.{suffix}', np.dstack([COUNTS] * channels))
+    assert np.array_equal(read_thermal(equal), COUNTS)
+    other = np.dstack([COUNTS] * channels)
+    other[2, 3, 1] += 1
+    different = write(tmp_path / f'different.{suffix}', other)
+    with pytest.raises(SartmError, match=r'different\.\w+ is a 16-bit colour image whose channels'):
+        read_thermal(different)
+    for path in (equal, different):
+        with pytest.raises(SartmError, match=r'16-bit colour image; expected 8 bits per channel'):
+            read_rgb(path)
+
+
+def test_16_bit_grey_in_colour_is_turned_upright(tmp_path):
+    path = write(tmp_path / 'thermal.png', np.dstack([COUNTS] * 3))
+    data = path.read_bytes()  # Pillow cannot write such a file, so the EXIF chunk is put in by hand
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = b'eXIf' + exif.tobytes().removeprefix(b'Exif\x00\x00')
+    chunk = struct.pack('>I', len(content) - 4) + content + struct.pack('>I', zlib.crc32(content))
+    path.write_bytes(data[:33] + chunk + data[33:])
+    assert np.array_equal(read_thermal(path), np.rot90(COUNTS, -1))
 
 
 def test_rgba_layout_needs_alpha(tmp_path):
@@ -248,10 +331,9 @@ def test_conditions_by_name():
     assert [condition_of(name) for name in names] == expected
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f'no real MFNet frames at {REAL}')
-def test_real_mfnet_frames():
+def test_real_mfnet_frames(real_data):
     for split, length in (('train', 107), ('val', 50)):
-        frames = open_dataset('mfnet', REAL, split)
+        frames = open_dataset('mfnet', real_data / 'mfnet', split)
         assert len(frames) == length
         frame = frames[0]
         assert frame.rgb.shape == (480, 640, 3)

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from sartm_model.cli.main import main
 from sartm_model.data.registry import open_dataset
@@ -149,6 +150,47 @@ def test_warnings(mfnet):
     assert ('00004D', 'RGB is the same image as in train/00003N: leakage') in found
     assert ('val.txt', 'names 00001D, which train.txt has: leakage') in found
     assert {name for name, _ in found} == {'00001D', '00002N', '00004D', 'val.txt'}
+
+
+def test_masks_of_0_and_255_are_no_labels_of_two_classes(mfnet, capsys):
+    mask = (random_images(0, 2)[2] * 255).astype(np.uint8)
+    for stem in VAL:
+        write(mfnet / 'labels' / f'{stem}.png', mask)
+    report = check('mfnet', mfnet)
+    assert not report.faults
+    ((where, what),) = report.warnings
+    assert where == 'val'
+    assert 'all labels are 0 or 255' in what
+    assert 'write 1 in place of 255' in what
+    # A mask with a hole that nobody labelled is one of many that have other classes.
+    write(mfnet / 'labels' / f'{TRAIN[0]}.png', mask)
+    assert len(check('mfnet', mfnet, 'train').warnings) == 0
+
+
+def save_palette(path: Path, ids: np.ndarray, colors: list[tuple[int, int, int]]) -> None:
+    image = Image.fromarray(ids)
+    image.putpalette([value for color in colors for value in color])
+    image.save(path)
+
+
+def test_palettes_that_differ_are_reported(mfnet):
+    colors = [(label * 20, 0, 255 - label) for label in range(9)]
+    ids = {stem: random_images(seed, 9)[2] for seed, stem in enumerate(TRAIN + VAL)}
+    for stem in ids:
+        save_palette(mfnet / 'labels' / f'{stem}.png', ids[stem], colors)
+    assert not check('mfnet', mfnet).warnings
+    # Colours of ids that a file does not use do not matter.
+    save_palette(
+        mfnet / 'labels' / '00002N.png', np.full(SIZE, 1, np.uint8), [(9, 9, 9), colors[1]]
+    )
+    assert not check('mfnet', mfnet).warnings
+    save_palette(mfnet / 'labels' / '00003N.png', ids['00003N'], [*colors[1:], colors[0]])
+    report = check('mfnet', mfnet)
+    assert not report.faults
+    _, warnings = findings(report)
+    assert list(warnings) == ['labels/00003N.png']
+    assert 'labels/00001D.png' in warnings['labels/00003N.png']
+    assert 'save all label images with the same palette' in warnings['labels/00003N.png']
 
 
 def test_the_official_layout_with_thermal_in_alpha(mfnet):

@@ -23,7 +23,7 @@ from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
-from sartm_model.evaluation.report.panels import best_and_worst
+from sartm_model.evaluation.report.panels import rank
 from sartm_model.evaluation.report.report import write_report
 from sartm_model.labels import MFNET, LabelSpace
 
@@ -110,8 +110,8 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def html(folder) -> str:
-    assert [path.name for path in (folder / 'report').iterdir()] == ['index.html']
-    return (folder / 'report' / 'index.html').read_text()
+    assert [path.name for path in (folder / 'report').iterdir()] == ['report.html']
+    return (folder / 'report' / 'report.html').read_text()
 
 
 def test_tables_hold_the_figures(folder, html):
@@ -165,9 +165,9 @@ def test_pictures_are_in_the_page_and_show_the_frames(folder, html):
     ranked = sorted(NAMES, key=lambda name: -miou[name])
     shown = [image['alt'] for image in page.images]
     order = [*ranked[:3], ranked[4], ranked[3]]
-    panels = ('RGB', 'thermal', 'truth', 'prediction')
+    panels = ('RGB', 'thermal', 'ground truth', 'prediction')
     assert shown == [f'{panel} of {name}' for name in order for panel in panels]
-    truth = next(image for image in page.images if image['alt'] == 'truth of 00002N')
+    truth = next(image for image in page.images if image['alt'] == 'ground truth of 00002N')
     pixels = np.array(Image.open(io.BytesIO(base64.b64decode(truth['src'].partition(',')[2]))))
     labels = cv2.imread(str(folder / 'labels' / '00002N.png'), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(pixels, MFNET.palette()[labels])
@@ -230,7 +230,7 @@ def test_names_cannot_write_html_and_what_is_missing_is_said(tmp_path):
     odd = {'checkpoint': '<i>x</i>.safetensors', 'modality': 'thermal', 'head': '<u>'}
     result = {**evaluate(predict, frames), 'settings': SETTINGS | odd}
     write_report(tmp_path / 'report', result, frames, predict)
-    html = (tmp_path / 'report' / 'index.html').read_text()
+    html = (tmp_path / 'report' / 'report.html').read_text()
     page = Page(html)
     assert not re.search('<(script|b>none|i>|u>)', html)
     for text in ('<script>alert(1)</script>', '<b>none</b>', 'a & "b"', '<i>x</i>', '<u>'):
@@ -242,8 +242,8 @@ def test_names_cannot_write_html_and_what_is_missing_is_said(tmp_path):
 
 def test_best_and_worst_frames():
     miou = {str(n): float(n) for n in range(20)} | {'empty': None}
-    assert best_and_worst(miou) == (['19', '18', '17', '16'], ['0', '1', '2', '3'])
+    assert rank(miou) == (['19', '18', '17', '16'], ['0', '1', '2', '3'])
     few = {'a': 1.0, 'b': 3.0, 'c': 2.0}
-    assert best_and_worst(few) == (['b', 'c'], ['a'])
-    assert best_and_worst({'a': 5.0}) == (['a'], [])
-    assert best_and_worst({}) == ([], [])
+    assert rank(few) == (['b', 'c'], ['a'])
+    assert rank({'a': 5.0}) == (['a'], [])
+    assert rank({}) == ([], [])
