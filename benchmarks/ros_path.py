@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.ros_path_figures import Round, overload, summary
 from benchmarks.ros_path_nodes import LABELS_TOPIC, Record, Settings
 from sartm_model.errors import SartmError
-from sartm_ros.demo.node_process import child_process, enter_own_domain, tail
+from sartm_ros.demo.node_process import child_process, tail, use_own_domain
 
 OVERLOAD_S = 0.1
 OVERLOAD_PAIRS = 300
@@ -240,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.pairs < 1 or not args.rate > 0:
         parser.error(f'--pairs is {args.pairs}, --rate {args.rate}; expected more than 0')
-    enter_own_domain()
+    use_own_domain()
     try:
         result = measure(args.sizes, args.pairs, args.rate, min(args.pairs, OVERLOAD_PAIRS))
     except SartmError as error:

@@ -22,7 +22,7 @@ import numpy as np
 
 from sartm_model.data.synthetic import render_sequence
 from sartm_model.errors import SartmError
-from sartm_ros.demo.node_process import enter_own_domain, node_process, tail
+from sartm_ros.demo.node_process import node_process, tail, use_own_domain
 
 PATIENCE_S = 120.0
 MAX_GROWTH_MIB = 64.0
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--rate', type=float, default=30.0, help='Hz; default: %(default)s')
     parser.add_argument('--checkpoint', metavar='F', default='demo', help='default: %(default)s')
     args = parser.parse_args(argv)
-    enter_own_domain()
+    use_own_domain()
     try:
         with tempfile.TemporaryDirectory() as folder:
             summary = soak(args.checkpoint, args.minutes * 60, args.rate, Path(folder) / 'node.log')

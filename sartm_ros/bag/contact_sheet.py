@@ -1,4 +1,4 @@
-"""Pictures for people: a contact sheet and an animation of frames beside what was made of them."""
+"""A contact sheet and an animation: frames beside their predicted labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARGIN = 16  # pixels around the sheet and under its title
 GAP = 6  # pixels between pictures
 TITLE, TEXT, SMALL = 22, 15, 13  # font sizes in pixels
 PAPER, INK, FAINT = (250, 250, 248), (28, 28, 30), (105, 105, 110)
-ABSENT = (225, 225, 222)
+EMPTY = (225, 225, 222)
 LINE = 22  # pixels a line of the legend and of a caption
 
 
@@ -28,9 +28,9 @@ class Row:
         caption: a line above the pictures.
         rgb: uint8 `[H, W, 3]`, or None.
         thermal: uint8 or uint16 `[h, w]`, or None.
-        labels: predicted ids, uint8 `[H, W]`, or None where there was no output.
+        labels: predicted ids, uint8 `[H, W]`, or None if there was no output.
         overlay: uint8 `[H, W, 3]`, or None.
-        truth: true ids, uint8 `[H, W]`, or None.
+        ground_truth: true ids, uint8 `[H, W]`, or None.
     """
 
     caption: str
@@ -38,7 +38,7 @@ class Row:
     thermal: np.ndarray | None
     labels: np.ndarray | None
     overlay: np.ndarray | None
-    truth: np.ndarray | None = None
+    ground_truth: np.ndarray | None = None
 
 
 def contact_sheet(
@@ -48,21 +48,22 @@ def contact_sheet(
     subtitle: str = '',
     *,
     cell_width: int = 320,
-    with_truth: bool | None = None,
+    with_ground_truth: bool | None = None,
 ) -> Image.Image:
-    """Draw the rows under each other: RGB, thermal, labels, overlay and, where known, the truth.
+    """Draw rows of RGB, thermal, labels, overlay and, if known, ground truth.
 
     Args:
-        rows: at least one; all cells take the shape of the first picture there is.
-        label_space: gives the colours of the ids and the legend.
+        rows: at least one; every cell has the aspect ratio of the first picture there is.
+        label_space: the names and colours of the ids.
         title: the first line.
-        subtitle: a line under it.
+        subtitle: a smaller line below it.
         cell_width: the width of one picture in pixels.
-        with_truth: whether there is a column of true labels; where left out, as the rows tell.
+        with_ground_truth: whether there is a column of true labels; if None, there is one if a
+            row has them.
     """
-    if with_truth is None:
-        with_truth = any(row.truth is not None for row in rows)
-    headings = ['RGB', 'thermal', 'labels', 'overlay'] + ['ground truth'] * with_truth
+    if with_ground_truth is None:
+        with_ground_truth = any(row.ground_truth is not None for row in rows)
+    headings = ['RGB', 'thermal', 'labels', 'overlay'] + ['ground truth'] * with_ground_truth
     cell = (cell_width, _cell_height(rows, cell_width))
     width = 2 * MARGIN + len(headings) * (cell_width + GAP) - GAP
     legend = _legend_lines(label_space, width - 2 * MARGIN)
@@ -89,7 +90,9 @@ def contact_sheet(
             _scaled(None if row.thermal is None else false_color(row.thermal), cell),
             _scaled(None if row.labels is None else palette[row.labels], cell, exact=True),
             _scaled(row.overlay, cell),
-            _scaled(None if row.truth is None else palette[row.truth], cell, exact=True),
+            _scaled(
+                None if row.ground_truth is None else palette[row.ground_truth], cell, exact=True
+            ),
         ]
         for left, picture in zip(lefts, pictures, strict=False):
             sheet.paste(picture, (left, y))
@@ -105,14 +108,14 @@ def contact_sheet(
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """The picture as the content of a PNG file."""
+    """Encode a picture as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, 'PNG')
     return buffer.getvalue()
 
 
 def webp_bytes(images: Iterable[Image.Image], period_s: float) -> bytes:
-    """Pictures of one size as an endless animated WebP, one every `period_s` seconds."""
+    """Encode pictures of one size as an endless animated WebP, one every `period_s` seconds."""
     first, *rest = images
     buffer = io.BytesIO()
     first.save(
@@ -141,9 +144,9 @@ def _cell_height(rows: Sequence[Row], width: int) -> int:
 
 
 def _scaled(picture: np.ndarray | None, cell: tuple[int, int], exact: bool = False) -> Image.Image:
-    """The picture in the size of a cell; `exact` keeps its colours, as ids must not be mixed."""
+    """Resize a picture to a cell; `exact` does not interpolate, for the colours of ids."""
     if picture is None:
-        empty = Image.new('RGB', cell, ABSENT)
+        empty = Image.new('RGB', cell, EMPTY)
         ImageDraw.Draw(empty).text(
             (cell[0] // 2, cell[1] // 2), 'none', FAINT, _font(TEXT), anchor='mm'
         )
@@ -155,7 +158,7 @@ def _scaled(picture: np.ndarray | None, cell: tuple[int, int], exact: bool = Fal
 def _legend_lines(
     label_space: LabelSpace, width: int
 ) -> list[list[tuple[int, str, tuple[int, int, int]]]]:
-    """Lay the classes out in lines of at most `width` pixels: (x, name, colour) an entry."""
+    """Distribute the classes over lines of at most `width` pixels, as (x, name, colour)."""
     font = _font(TEXT)
     lines: list[list[tuple[int, str, tuple[int, int, int]]]] = [[]]
     x = MARGIN

@@ -1,9 +1,10 @@
-"""The true ids of a bag's pairs: from a folder, by stamp or by order, or from a topic.
+"""The true ids of a bag's pairs, from a folder or from a topic.
 
-A folder with a file `stamps.csv` goes by stamp: its first line is `stamp_ns,file`, each further one
-the header stamp of an RGB image in nanoseconds and the label image of that stamp, relative to the
-folder. RGB images that it does not name have no truth. Any other folder goes by order: as many
-label images as the bag has RGB images, the first name for the first image.
+If a folder has a file `stamps.csv`, its labels are matched by stamp: the first line is
+`stamp_ns,file`, each further line has the header stamp of an RGB image in nanoseconds and the label
+image of that stamp, relative to the folder. RGB images that it does not list have no ground truth.
+Without that file labels are matched by order: the folder has as many label images as the bag has
+RGB images, and the first name belongs to the first image.
 """
 
 from __future__ import annotations
@@ -20,55 +21,62 @@ from sartm_model.errors import SartmError
 from sartm_ros.bag.reading import BagPair
 from sartm_ros.messages.images import to_thermal
 
-STAMPS = 'stamps.csv'
+STAMPS_FILE = 'stamps.csv'
 _COLUMNS = ['stamp_ns', 'file']
 
-Truth = Callable[[BagPair], 'np.ndarray | None']
+GroundTruth = Callable[[BagPair], 'np.ndarray | None']
+"""Returns the true ids of a pair, uint8 `[H, W]`, or None if they are not known."""
 
 
-def folder_truth(folder: Path, classes: int, rgb_messages: int) -> Truth:
-    """The truth of a folder, in which ids are below `classes`; see the module's text.
+def ground_truth_from_folder(folder: Path, classes: int, rgb_messages: int) -> GroundTruth:
+    """Return the ground truth of a folder, by stamp or by order; see the module's docstring.
 
-    Raises SartmError where the list is faulty, or there are not `rgb_messages` label images.
+    Args:
+        folder: of label images with ids below `classes`.
+        classes: the number of classes.
+        rgb_messages: the number of RGB images in the bag.
+
+    Raises SartmError if the list of stamps is faulty, or if labels are matched by order and there
+    are not `rgb_messages` of them.
     """
     if not folder.is_dir():
         raise SartmError(f'{folder} is not a folder; expected one of label images')
-    if (folder / STAMPS).exists():
-        by_stamp = read_stamps(folder / STAMPS)
+    if (folder / STAMPS_FILE).exists():
+        by_stamp = read_stamps(folder / STAMPS_FILE)
 
-        def of_stamp(pair: BagPair) -> np.ndarray | None:
+        def with_stamp(pair: BagPair) -> np.ndarray | None:
             file = None if pair.rgb is None else by_stamp.get(pair.stamp_ns)
             return None if file is None else read_labels(file, classes)
 
-        return of_stamp
+        return with_stamp
     files = list(images_in(folder).values())
     if len(files) != rgb_messages:
         raise SartmError(
             f'{folder} has {len(files)} label images but the bag has {rgb_messages} RGB images; '
-            f'expected one each, in the same order, or {STAMPS} in the folder'
+            f'expected one each, in the same order, or {STAMPS_FILE} in the folder'
         )
     return lambda pair: None if pair.index is None else read_labels(files[pair.index], classes)
 
 
-def topic_truth(pair: BagPair) -> np.ndarray | None:
-    """The truth that came with a pair, raw or compressed. Raises SartmError where it is damaged."""
+def ground_truth_from_topic(pair: BagPair) -> np.ndarray | None:
+    """Decode the labels message of a pair, raw or PNG. Raises SartmError if it is damaged."""
     if pair.labels is None:
         return None
-    kind = getattr(pair.labels, 'format', '')
-    if 'jpeg' in kind or 'jpg' in kind:
-        raise SartmError(f'true ids came as {kind!r}, which changes them; expected PNG')
+    encoding = getattr(pair.labels, 'format', '')
+    if 'jpeg' in encoding or 'jpg' in encoding:
+        raise SartmError(f'true ids are compressed as {encoding!r}, which changes them; use PNG')
     return to_thermal(pair.labels)
 
 
 def read_stamps(path: Path) -> dict[int, Path]:
-    """The label file of each stamp in nanoseconds, as the list `path` says.
+    """Read a list of stamps and return the label file of each stamp in nanoseconds.
 
-    Raises SartmError that names the line: it is not of two columns, its stamp is not a whole number
-    or was there before, its file does not exist.
+    Raises SartmError, naming the line, if a line does not have two columns, its stamp is not a
+    whole number or is listed twice, or its file does not exist.
     """
     files: dict[int, Path] = {}
     try:
-        lines = list(csv.reader(path.read_text(encoding='utf-8').splitlines()))
+        lines = list(csv.reader(path.read_text(encoding='utf-8-sig').splitlines()))
     except UnicodeDecodeError as error:
         raise SartmError(f'{path} is not text in UTF-8: {error}') from None
     if not lines or lines[0] != _COLUMNS:
@@ -83,7 +91,7 @@ def read_stamps(path: Path) -> dict[int, Path]:
             )
         stamp_ns, file = int(cells[0]), path.parent / cells[1].strip()
         if stamp_ns in files:
-            raise SartmError(f'{where} names the stamp {stamp_ns} for a second time')
+            raise SartmError(f'{where} lists the stamp {stamp_ns} a second time')
         if not file.is_file():
             raise SartmError(f'{where}: there is no file {file}')
         files[stamp_ns] = file

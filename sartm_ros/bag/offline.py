@@ -1,4 +1,4 @@
-"""Predict the pairs of a bag in order, decoding ahead so that the network need not wait."""
+"""Predict the pairs of a bag in order, as the node would, without ROS and without dropping any."""
 
 from __future__ import annotations
 
@@ -13,53 +13,55 @@ import numpy as np
 from sartm_model.errors import SartmError
 from sartm_model.inference.onnx_predictor import OnnxPredictor
 from sartm_model.inference.predictor import Prediction, Predictor
-from sartm_ros.bag.ground_truth import Truth
-from sartm_ros.bag.read_ahead import read_ahead
+from sartm_ros.bag.ground_truth import GroundTruth
 from sartm_ros.bag.reading import BagPair
+from sartm_ros.bag.threads import read_ahead
 from sartm_ros.node.parameters import Parameters
 from sartm_ros.node.stall_detection import StallPolicy, UsableImages
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """A pair and what was made of it.
+class PredictedPair:
+    """A pair and its prediction.
 
     Attributes:
-        pair: as it was in the bag.
-        view: what the network saw of it.
-        modality: 'both', 'rgb' or 'thermal', of the view.
-        truth: true ids, uint8 `[H, W]`, or None.
-        prediction: with a confidence where there is truth.
-        predict_s: duration of the prediction, images in to labels out.
+        pair: the messages of the bag.
+        images: the decoded images that the network was given.
+        modality: 'both', 'rgb' or 'thermal': which images these are.
+        ground_truth: true ids, uint8 `[H, W]`, or None.
+        prediction: has a confidence if there is a ground truth.
+        predict_s: duration of the prediction in seconds, from images to labels.
     """
 
     pair: BagPair
-    view: UsableImages
+    images: UsableImages
     modality: str
-    truth: np.ndarray | None
+    ground_truth: np.ndarray | None
     prediction: Prediction
     predict_s: float
 
 
 @dataclass(frozen=True)
-class _Decoded:
+class _DecodedPair:
     pair: BagPair
-    view: UsableImages | SartmError
-    truth: np.ndarray | None = None
+    images: UsableImages | SartmError
+    ground_truth: np.ndarray | None = None
 
 
 class OfflineRun:
-    """Decodes in one thread and predicts in another; who iterates counts in a third.
+    """One run of a predictor over the pairs of a bag.
+
+    The calling thread runs the network; another one decodes the next pair meanwhile.
 
     Args:
         predictor: makes the labels.
-        settings: the node's, for stalls.
-        truth_of: gives the true ids of a pair.
-        overlay_every: of so many pairs one gets an overlay; 0: none.
+        settings: the node's parameters, for its treatment of stalled cameras.
+        ground_truth_of: returns the true ids of a pair.
+        overlay_every: one of so many pairs gets an overlay; 0: none.
 
     Attributes:
         dropped: pairs that were not predicted, by reason.
-        error: of the first image that could not be read.
+        error: of the first image that could not be decoded.
         waited_s: seconds in which the network had no pair.
     """
 
@@ -67,7 +69,7 @@ class OfflineRun:
         self,
         predictor: Predictor | OnnxPredictor,
         settings: Parameters,
-        truth_of: Truth,
+        ground_truth_of: GroundTruth,
         overlay_every: int = 0,
     ) -> None:
         self.dropped: Counter[str] = Counter()
@@ -75,45 +77,49 @@ class OfflineRun:
         self.waited_s = 0.0
         self._predictor = predictor
         self._settings = settings
-        self._truth_of = truth_of
+        self._ground_truth_of = ground_truth_of
         self._overlay_every = overlay_every
 
-    def __call__(self, pairs: Iterable[BagPair]) -> Iterator[Predicted]:
-        """Raises what `pairs` and `truth_of` raise."""
-        with closing(read_ahead(self._predict(pairs))) as predicted:
-            yield from predicted
+    def predict(self, pairs: Iterable[BagPair]) -> Iterator[PredictedPair]:
+        """Yield the pairs that are not dropped. Raises what `pairs` and `ground_truth_of` raise."""
+        count = 0
+        with closing(read_ahead(self._decode(pairs))) as decoded:
+            asked_s = time.perf_counter()
+            for item in decoded:
+                start_s = time.perf_counter()
+                self.waited_s += start_s - asked_s
+                images = item.images
+                if isinstance(images, SartmError):
+                    self.error = self.error or images
+                    self.dropped['bad_image'] += 1
+                elif images.modality is None:
+                    self.dropped[f'stall_{images.states["thermal"]}'] += 1
+                else:
+                    prediction = self._predictor.predict(
+                        images.rgb,
+                        images.thermal,
+                        confidence=item.ground_truth is not None,
+                        overlay=self._overlay_every > 0 and count % self._overlay_every == 0,
+                        time_s=item.pair.stamp_ns * 1e-9,
+                    )
+                    count += 1
+                    yield PredictedPair(
+                        pair=item.pair,
+                        images=images,
+                        modality=images.modality,
+                        ground_truth=item.ground_truth,
+                        prediction=prediction,
+                        predict_s=time.perf_counter() - start_s,
+                    )
+                asked_s = time.perf_counter()
 
-    def _decode(self, pairs: Iterable[BagPair]) -> Iterator[_Decoded]:
+    def _decode(self, pairs: Iterable[BagPair]) -> Iterator[_DecodedPair]:
         policy = StallPolicy()
         for pair in pairs:
             try:
-                view = policy.usable_images(pair, self._settings)
-            except SartmError as error:  # the node goes on with the next pair as well
-                yield _Decoded(pair, error)
+                images = policy.usable_images(pair, self._settings)
+            except SartmError as error:  # the node, too, continues with the next pair
+                yield _DecodedPair(pair, error)
                 continue
-            yield _Decoded(pair, view, self._truth_of(pair) if view.modality else None)
-
-    def _predict(self, pairs: Iterable[BagPair]) -> Iterator[Predicted]:
-        made = 0
-        with closing(read_ahead(self._decode(pairs))) as ready:
-            asked_s = time.perf_counter()
-            for pair, view, truth in ((one.pair, one.view, one.truth) for one in ready):
-                start_s = time.perf_counter()
-                self.waited_s += start_s - asked_s
-                if isinstance(view, SartmError):
-                    self.error = self.error or view
-                    self.dropped['bad_image'] += 1
-                elif view.modality is None:
-                    self.dropped[f'stall_{view.states["thermal"]}'] += 1
-                else:
-                    prediction = self._predictor.predict(
-                        view.rgb,
-                        view.thermal,
-                        confidence=truth is not None,
-                        overlay=self._overlay_every > 0 and made % self._overlay_every == 0,
-                        time_s=pair.stamp_ns * 1e-9,
-                    )
-                    made += 1
-                    duration_s = time.perf_counter() - start_s
-                    yield Predicted(pair, view, view.modality, truth, prediction, duration_s)
-                asked_s = time.perf_counter()
+            known = self._ground_truth_of(pair) if images.modality else None
+            yield _DecodedPair(pair, images, known)

@@ -1,7 +1,7 @@
-"""Play a bag to DDS at the recorded rate, with `/clock`: `python -m sartm_ros.bag.player BAG`.
+"""Plays a bag over DDS at the recorded rate, with `/clock`: `python -m sartm_ros.bag.player BAG`.
 
-For machines whose ROS came without `ros2 bag`. Messages are published as the bag holds them,
-without being decoded, on the topics of their names.
+For machines without `ros2 bag`. Messages are published as the bag stores them, without being
+deserialised, on the topics they were recorded from.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NS = 1_000_000_000
 
 
 def message_class(type_name: str) -> Any:
-    """The Python class of e.g. 'sensor_msgs/msg/Image'. Raises SartmError if not installed."""
+    """Return the class of e.g. 'sensor_msgs/msg/Image'. Raises SartmError if not installed."""
     package, *_, name = type_name.split('/')
     try:
         return getattr(import_module(f'{package}.msg'), name)
@@ -41,11 +41,10 @@ def message_class(type_name: str) -> Any:
 class BagPlayer:
     """Publishers for the topics of a bag and for `/clock`.
 
-    A reliable publisher serves best-effort subscriptions as well, so no camera's quality of service
-    has to be guessed.
+    The publishers are reliable, which reliable and best-effort subscriptions both accept.
 
     Args:
-        node: publishes; its executor need not spin.
+        node: creates the publishers; it need not be spun by an executor.
         types: message type of each topic to play.
     """
 
@@ -64,13 +63,13 @@ class BagPlayer:
         rate: float = 1.0,
         on_publish: Callable[[RawMessage, float], None] | None = None,
     ) -> None:
-        """Publish the messages when they are due, `rate` bag seconds a second; late ones at once.
+        """Publish each message when it is due, or at once if it is late.
 
         Args:
-            messages: in time order; those of topics that have no publisher are passed over.
-            rate: speed, more than 0.
-            on_publish: called just before each message goes out, with it and `time.monotonic()`;
-                what it raises ends the playing.
+            messages: in time order; those of topics without a publisher are skipped.
+            rate: speed relative to the recording, more than 0.
+            on_publish: called with each message and `time.monotonic()` just before it is
+                published; what it raises ends the playing.
         """
         start_s = time.monotonic()
         first_ns = ticked_ns = -1
@@ -91,7 +90,7 @@ class BagPlayer:
             self.publishers[message.topic].publish(message.data)
 
     def flush(self) -> None:
-        """Wait until reliable subscriptions have what was published, at most a second a topic."""
+        """Wait until reliable subscriptions have everything, at most one second a topic."""
         for publisher in self.publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=1))
 
@@ -107,7 +106,7 @@ class BagPlayer:
 
 
 def playable_types(bag: Path) -> tuple[dict[str, str], list[str]]:
-    """(the bag's topics with their types, those topics left out whose type is not installed)."""
+    """Return the topics with their types, and those whose type is not installed, for a message."""
     playable, left_out = {}, []
     for topic, (name, _) in topics(bag).items():
         try:
@@ -119,14 +118,14 @@ def playable_types(bag: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line of the player."""
+    """Run the player's command line and return its exit status."""
     parser = argparse.ArgumentParser(
         prog='python -m sartm_ros.bag.player',
         description='Play a rosbag2 bag to DDS at the recorded rate, with /clock.',
     )
     parser.add_argument('bag', type=Path, help='rosbag2 folder, or one .mcap or .db3 file')
     parser.add_argument('--rate', type=float, default=1.0, help='speed (default: %(default)s)')
-    parser.add_argument('--loop', action='store_true', help='start again at the end, for ever')
+    parser.add_argument('--loop', action='store_true', help='start again at the end, until Ctrl-C')
     args = parser.parse_args(argv)
     if not args.rate > 0:
         parser.error(f'--rate is {args.rate}; expected more than 0')
@@ -136,7 +135,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f'not played, type not installed: {", ".join(left_out)}', file=sys.stderr)
         if not types:
             raise SartmError(f'{args.bag} has no topic that can be played')
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is Python's own
+        rclpy.init(
+            signal_handler_options=SignalHandlerOptions.NO
+        )  # Ctrl-C raises KeyboardInterrupt
         player = BagPlayer(rclpy.create_node('bag_player'), types)
         while True:
             player.play(read_raw(args.bag, list(types)), rate=args.rate)

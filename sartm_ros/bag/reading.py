@@ -1,4 +1,4 @@
-"""Rosbag2 bags without ROS: read messages and pairs out of one, write messages to a new one."""
+"""Reads messages and pairs of rosbag2 bags and writes messages to new ones, without ROS."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ STORAGES: tuple[Storage, ...] = ('mcap', 'sqlite3')
 BAG_VERSION: Literal[8] = 8  # the newest whose QoS is still the text that Humble reads
 
 LABELS_WAIT_NS = 1_000_000_000
-"""How much later than a pair its labels may have been received."""
+"""How long after a pair its labels may have been received, in nanoseconds."""
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
 @dataclass(frozen=True)
 class RawMessage:
-    """A message as the bag holds it.
+    """A message as the bag stores it.
 
     Attributes:
         topic: the topic's name.
         type: e.g. 'sensor_msgs/msg/Image'.
-        time_ns: when the bag says that it was received, in nanoseconds.
-        data: the message in CDR, as it travels over DDS.
+        time_ns: time at which it was received, in nanoseconds.
+        data: the message serialised as CDR, as DDS transports it.
     """
 
     topic: str
@@ -51,7 +51,7 @@ class RawMessage:
 
 
 class Topic(NamedTuple):
-    """What a bag holds of one topic: the message type and the number of messages."""
+    """The message type of a topic and the number of its messages in a bag."""
 
     type: str
     messages: int
@@ -59,12 +59,12 @@ class Topic(NamedTuple):
 
 @dataclass(frozen=True)
 class BagPair(Pair):
-    """Two messages of a bag that belong together, or one whose partner is in a gap.
+    """Two messages of a bag that belong together, or one alone in a gap of the other stream.
 
     `rgb` and `thermal` have the fields of `sensor_msgs/Image` or `CompressedImage`.
 
     Attributes:
-        index: place of the RGB message among those of its topic, from 0; None without one.
+        index: position of the RGB message in its topic, from 0; None if there is no RGB image.
         labels: the labels message of the same stamp, or None.
     """
 
@@ -73,19 +73,19 @@ class BagPair(Pair):
 
 
 def topics(bag: Path) -> dict[str, Topic]:
-    """The topics of a bag. Raises SartmError where it is not a bag."""
+    """Return the topics of a bag by name. Raises SartmError if it is not a bag."""
     with _reader(bag) as reader:
         return {c.topic: Topic(c.msgtype, c.msgcount) for c in reader.connections}
 
 
 def read_raw(bag: Path, only: Sequence[str] | None = None) -> Iterator[RawMessage]:
-    """The messages of a bag in the order in which they were received.
+    """Yield the messages of a bag in the order in which they were received.
 
     Args:
         bag: a rosbag2 folder, or one `.mcap` or `.db3` file.
-        only: the topics to read; all of them where left out.
+        only: the topics to read; all if None.
 
-    Raises SartmError where it is not a bag that can be read, or has not all of these topics.
+    Raises SartmError if the bag cannot be read or lacks one of these topics.
     """
     with _reader(bag) as reader:
         present = {connection.topic: connection.msgtype for connection in reader.connections}
@@ -101,11 +101,11 @@ def read_raw(bag: Path, only: Sequence[str] | None = None) -> Iterator[RawMessag
 
 
 def read_images(bag: Path, only: Sequence[str]) -> Iterator[tuple[RawMessage, Any]]:
-    """Like `read_raw`, each with its decoded message.
+    """Yield the messages of image topics as `read_raw` does, each with its deserialised form.
 
-    It has the fields of `sensor_msgs/Image`, or of `CompressedImage` where the topic carries those.
+    That has the fields of `sensor_msgs/Image` or `sensor_msgs/CompressedImage`.
 
-    Raises SartmError besides where a topic carries another type, or a message is damaged.
+    Raises SartmError also if a topic has another type, or a message is damaged.
     """
     for raw in read_raw(bag, only):
         if raw.type not in (IMAGE_TYPE, COMPRESSED_TYPE):
@@ -124,17 +124,17 @@ def read_pairs(
     thermal_topic: str = THERMAL_TOPIC,
     labels_topic: str | None = None,
 ) -> Iterator[BagPair]:
-    """The RGB-thermal pairs of a bag, as the node's matcher makes them.
+    """Yield the RGB-thermal pairs of a bag, matched as in the node.
 
-    The time at which the bag received a message stands for the clock by which the node would wait
-    for a partner, so a replay depends on the bag alone. What was dropped, and why, is in
-    `matcher.drops` afterwards.
+    The times at which messages were received replace the node's clock, which limits how long it
+    waits for a partner, so the result depends on the bag alone. Afterwards `matcher.drops` has the
+    number of dropped messages by reason.
 
     Raises SartmError as `read_images` does.
     """
     only = [rgb_topic, thermal_topic] + ([labels_topic] if labels_topic else [])
     labels: dict[int, Any] = {}
-    waiting: deque[tuple[Pair, int]] = deque()  # for their labels, and since when
+    waiting: deque[tuple[Pair, int]] = deque()  # pairs without labels yet, and since when
     index = -1
     now_ns = 0
 
@@ -166,31 +166,32 @@ def read_pairs(
         else:
             labels[stamp_ns(message.header)] = message
         yield from finished(pairs, wait_ns)
-    while matcher.deadline_ns is not None:  # nothing more comes: let those that wait run out
+    while matcher.deadline_ns is not None:  # at the end of the bag every wait runs out
         now_ns = max(now_ns, matcher.deadline_ns)
         yield from finished(matcher.poll(now_ns), wait_ns)
     yield from finished([], 0)
 
 
 def decode(message: RawMessage) -> Any:
-    """The message's fields. Raises SartmError where its bytes are not what its type says."""
+    """Deserialise a message. Raises SartmError if its bytes do not fit its type."""
     try:
         return TYPES.deserialize_cdr(message.data, message.type)
-    except Exception as error:  # the deserialiser raises whatever the bytes lead it into
+    except Exception as error:  # damaged bytes make the deserialiser raise any exception
         raise SartmError(
             f'a message on {message.topic} is not a whole {message.type} ({error!r})'
         ) from error
 
 
-class Write:
-    """Writes messages to an open bag, a connection a topic, and counts them."""
+class BagWriter:
+    """Writes messages to an open bag and counts them by topic in `counts`."""
 
     def __init__(self, writer: Writer) -> None:
         self.counts: dict[str, int] = {}
         self._writer = writer
         self._connections: dict[str, Any] = {}
 
-    def __call__(self, message: RawMessage) -> None:
+    def write(self, message: RawMessage) -> None:
+        """Append a message; its topic is created with the first one."""
         connection = self._connections.get(message.topic)
         if connection is None:
             connection = self._writer.add_connection(message.topic, message.type, typestore=TYPES)
@@ -200,17 +201,17 @@ class Write:
 
 
 @contextmanager
-def open_writer(out: Path, storage: Storage = 'mcap') -> Iterator[Write]:
-    """A function that writes messages to the new bag `out`, which appears when the block ends.
+def open_writer(out: Path, storage: Storage = 'mcap') -> Iterator[BagWriter]:
+    """Open a new bag for writing; it appears as the folder `out` when the block ends.
 
-    Raises SartmError where `out` exists.
+    Raises SartmError if `out` exists.
     """
     plugin = StoragePlugin[storage.upper()]
     with (
         new_folder(out) as aside,
         Writer(aside, version=BAG_VERSION, storage_plugin=plugin) as writer,
     ):
-        yield Write(writer)
+        yield BagWriter(writer)
 
 
 @contextmanager
@@ -224,5 +225,5 @@ def _reader(bag: Path) -> Iterator[Reader]:
             yield reader
     except (SartmError, GeneratorExit):
         raise
-    except Exception as error:  # a foreign file can lead the reader into any exception
+    except Exception as error:  # a file of another kind makes the reader raise any exception
         raise SartmError(f'{bag} cannot be read as a rosbag2 bag: {error}') from error

@@ -16,7 +16,7 @@ from sartm_model.labels import LabelSpace
 from sartm_model.modalities import DESCRIPTIONS
 from sartm_model.utils.files import write_file
 from sartm_ros.bag.contact_sheet import Row, contact_sheet, png_bytes
-from sartm_ros.bag.replay import FrameRecord
+from sartm_ros.bag.frame_record import FrameRecord
 from sartm_ros.bag.timeline import timeline_svg
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from sartm_model.evaluation.report.curves import BLUE, GREY, ORANGE, STYLE, as_svg
 from sartm_model.modalities import DESCRIPTIONS
-from sartm_ros.bag.replay import FrameRecord
+from sartm_ros.bag.frame_record import FrameRecord
 
 COLORS = {'both': BLUE, 'rgb': ORANGE, 'thermal': GREY}
 

@@ -1,8 +1,7 @@
-"""Make a bag of frames, with the faults of real cameras where they are asked for. No ROS import.
+"""Makes a bag of frames, with simulated faults of real cameras if wanted, without ROS.
 
-The bag holds `sensor_msgs/msg/Image` on the topics that the node listens to by default. Frame i is
-stamped `START_NS + i / rate`. Without faults the time at which the bag says that a message was
-received is its stamp.
+The bag has `sensor_msgs/msg/Image` on the topics that the node subscribes to by default. The stamp
+of frame i is `START_NS + i / rate`. Without faults a message is received at its stamp.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from sartm_ros.bag.reading import (
     RGB_TOPIC,
     THERMAL_TOPIC,
     TYPES,
+    BagWriter,
     RawMessage,
     Storage,
-    Write,
     open_writer,
 )
 
 RGB_FRAME = 'camera_color_optical_frame'
 THERMAL_FRAME = 'thermal_optical_frame'
 START_NS = 1_700_000_000_000_000_000
-"""The stamp of a bag's first frame in nanoseconds: fixed, so that a bag can be made again."""
+"""The stamp of the first frame in nanoseconds; fixed, so that bags are reproducible."""
 
 _NS = 1_000_000_000
 _Image = TYPES.types[IMAGE_TYPE]
@@ -42,20 +41,17 @@ _Time = TYPES.types['builtin_interfaces/msg/Time']
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong between the cameras and the bag; none of it by default.
-
-    Labels are the truth and have no faults.
+    """Faults of the cameras and of their connection; none by default. Labels have no faults.
 
     Attributes:
-        jitter_s: images are received up to so many seconds late, each by chance (uniform), in
-            their order. Stamps stay as they are.
-        drop: share of the images that get lost, each by chance, from 0 to below 1.
-        thermal_offset_s: seconds by which the thermal camera lags behind RGB; its stamps and its
-            images come so much later. Negative: RGB lags.
-        freezes: (start, duration) in seconds since the first frame: from there on and for so long
-            the thermal camera repeats its last image before, with stamps that go on, as with its
-            shutter closed.
-        seed: of chance; the same one makes the same bag.
+        jitter_s: greatest delay in seconds with which an image is received. Delays are uniformly
+            distributed and keep the order of a topic. Stamps do not change.
+        drop: probability, from 0 to below 1, that an image is lost.
+        thermal_offset_s: seconds by which the thermal camera lags behind RGB: its images are
+            stamped and received that much later. Negative: RGB lags.
+        freezes: (start, duration) in seconds since the first frame. During that time the thermal
+            camera repeats its last image with advancing stamps, as while its shutter is closed.
+        seed: of the random generator; the same seed makes the same bag.
     """
 
     jitter_s: float = 0.0
@@ -80,7 +76,7 @@ class Faults:
 
 
 def parse_freeze(text: str) -> tuple[float, float]:
-    """'START:DURATION' in seconds. Raises SartmError where it is not that."""
+    """Parse 'START:DURATION' in seconds. Raises SartmError if it is not that."""
     try:
         start, duration = text.split(':')
         return float(start), float(duration)
@@ -101,23 +97,23 @@ def write_bag(
 ) -> dict[str, int]:
     """Write `frames` as the bag `out`, a folder that must not exist yet.
 
-    RGB goes to `RGB_TOPIC` as rgb8, thermal to `THERMAL_TOPIC` as mono8 or mono16, labels where a
-    frame has them to `LABELS_TOPIC` as mono8 with the stamp of the RGB image. The bag is written
-    aside and appears under its name when it is whole.
+    RGB goes to `RGB_TOPIC` as rgb8, thermal to `THERMAL_TOPIC` as mono8 or mono16, and the labels
+    of frames that have them to `LABELS_TOPIC` as mono8 with the stamp of the RGB image. The bag
+    appears under its name only when it is complete.
 
     Args:
         frames: frames in time order, each with both modalities.
         out: the bag's folder.
         rate_hz: RGB frames a second.
-        thermal_rate_hz: thermal images a second, `rate_hz` where left out. At another rate each
-            thermal message shows the frame that is current at its time.
-        faults: none where left out.
+        thermal_rate_hz: thermal images a second; `rate_hz` if None. At another rate each thermal
+            message shows the frame that is current at its time.
+        faults: none if None.
         storage: 'mcap' or 'sqlite3'.
 
     Returns:
         The number of messages on each topic.
 
-    Raises SartmError where there is no frame, one lacks a modality, or `out` exists.
+    Raises SartmError if there is no frame, a frame lacks a modality, or `out` exists.
     """
     faults = faults or Faults()
     rgb_period = _period_ns('rate', rate_hz)
@@ -127,18 +123,18 @@ def write_bag(
     offset_ns = round(faults.thermal_offset_s * _NS)
     freezes = [(start * _NS, (start + duration) * _NS) for start, duration in faults.freezes]
     thermal_count = 0
-    shown: np.ndarray | None = None  # what the thermal camera sends
-    with open_writer(out, storage) as write:
-        link = _Link(write, faults)
+    shown: np.ndarray | None = None  # the image that the thermal camera sends
+    with open_writer(out, storage) as bag:
+        link = _Link(bag, faults)
         count = 0
         for count, frame in enumerate(frames, start=1):
             if frame.rgb is None or frame.thermal is None:
-                absent = 'RGB' if frame.rgb is None else 'thermal'
-                raise SartmError(f'frame {frame.name} has no {absent} image; a bag needs both')
+                missing = 'RGB' if frame.rgb is None else 'thermal'
+                raise SartmError(f'frame {frame.name} has no {missing} image; a bag needs both')
             stamp_ns = START_NS + round((count - 1) * rgb_period)
             link.send(_message(RGB_TOPIC, frame.rgb, stamp_ns, RGB_FRAME))
             if frame.labels is not None:
-                write(_message(LABELS_TOPIC, frame.labels, stamp_ns, RGB_FRAME))
+                bag.write(_message(LABELS_TOPIC, frame.labels, stamp_ns, RGB_FRAME))
             while (since_ns := thermal_count * thermal_period) < count * rgb_period:
                 if shown is None or not any(start <= since_ns < end for start, end in freezes):
                     shown = frame.thermal
@@ -147,27 +143,28 @@ def write_bag(
                 thermal_count += 1
         if not count:
             raise SartmError(f'no frames to write to {out}')
-        return dict(write.counts)
+        return dict(bag.counts)
 
 
 class _Link:
-    """The way from the cameras to the bag, on which images get late and lost."""
+    """The connection between cameras and bag, on which images are delayed and lost."""
 
-    def __init__(self, write: Write, faults: Faults) -> None:
-        self._write = write
+    def __init__(self, bag: BagWriter, faults: Faults) -> None:
+        self._bag = bag
         self._faults = faults
         self._random = np.random.default_rng(faults.seed)
         self._last_ns: dict[str, int] = {}
 
     def send(self, message: RawMessage) -> None:
-        # Both are drawn for every image, so that one fault does not change the other's chances.
+        # Both numbers are drawn for every image, so that changing one fault does not change the
+        # effect of the other.
         lost, late = self._random.random(2)
         if lost < self._faults.drop:
             return
         time_ns = message.time_ns + round(late * self._faults.jitter_s * _NS)
-        time_ns = max(time_ns, self._last_ns.get(message.topic, time_ns))  # a link keeps the order
+        time_ns = max(time_ns, self._last_ns.get(message.topic, time_ns))  # keeps the order
         self._last_ns[message.topic] = time_ns
-        self._write(replace(message, time_ns=time_ns))
+        self._bag.write(replace(message, time_ns=time_ns))
 
 
 def _period_ns(name: str, rate_hz: float) -> Fraction:

@@ -1,4 +1,4 @@
-"""The installed node as a process of its own, in a ROS domain of its own."""
+"""Runs the installed node as a process, in a ROS domain of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,13 @@ from sartm_model.errors import SartmError
 
 
 def find_node() -> Path:
-    """The installed `sartm_node`: beside this Python, on the PATH, or in a ROS workspace.
+    """Return the installed `sartm_node`: beside this Python, on the PATH, or in a ROS workspace.
 
-    Raises SartmError where there is none.
+    Raises SartmError if there is none.
     """
     beside = Path(sys.executable).parent / 'sartm_node'
-    workspaces = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     candidates = [beside, Path(shutil.which('sartm_node') or beside)]
-    candidates += [Path(w) / 'lib' / 'sartm_ros' / 'sartm_node' for w in workspaces if w]
+    candidates += [prefix / 'lib' / 'sartm_ros' / 'sartm_node' for prefix in _workspaces()]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -30,33 +29,38 @@ def find_node() -> Path:
 
 
 def find_config(name: str) -> Path:
-    """A file of `config/`: in the checkout, or where the package is installed."""
-    places = [Path(__file__).resolve().parents[2], Path(sys.prefix) / 'share' / 'sartm_ros']
-    workspaces = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-    places += [Path(w) / 'share' / 'sartm_ros' for w in workspaces if w]
-    for place in places:
-        if (place / 'config' / name).is_file():
-            return place / 'config' / name
+    """Return a file of `config/`, in the checkout or where the package is installed.
+
+    Raises SartmError if there is none.
+    """
+    folders = [Path(__file__).resolve().parents[2], Path(sys.prefix) / 'share' / 'sartm_ros']
+    folders += [prefix / 'share' / 'sartm_ros' for prefix in _workspaces()]
+    for folder in folders:
+        if (folder / 'config' / name).is_file():
+            return folder / 'config' / name
     raise SartmError(f'config/{name} is not installed; run make setup, or source the workspace')
 
 
-def enter_own_domain() -> None:
-    """Let this process and its children talk on this machine, in a domain hardly shared."""
+def use_own_domain() -> None:
+    """Set the ROS environment of this process and its children.
+
+    They communicate on this machine alone, in a domain that other programs are unlikely to use.
+    """
     os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(find_config('fastdds_images.xml'))
 
 
 @contextmanager
-def node_process(arguments: dict[str, Any], log: Path) -> Iterator[subprocess.Popen]:
-    """The node running in a process of its own, which is killed at the end if it still runs.
+def node_process(parameters: Mapping[str, Any], log: Path) -> Iterator[subprocess.Popen]:
+    """Run the node until the block ends, where it is killed if it still runs.
 
     Args:
-        arguments: ROS parameters by name.
+        parameters: ROS parameters by name.
         log: receives what the node prints.
     """
     command = [str(find_node()), '--ros-args']
-    for name, value in arguments.items():
+    for name, value in parameters.items():
         command += ['-p', f'{name}:={value}']
     with child_process(command, log) as process:
         yield process
@@ -64,11 +68,11 @@ def node_process(arguments: dict[str, Any], log: Path) -> Iterator[subprocess.Po
 
 @contextmanager
 def child_process(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """A process that is killed at the end if it still runs; its output goes to `log`.
+    """Run a process until the block ends, where it is killed if it still runs.
 
-    Text may be written to its `stdin`, by lines.
+    Its output goes to `log`. Its `stdin` accepts text and is flushed after each line.
     """
-    # The wheels' start-up code would take the child for one that it has prepared already.
+    # The start-up hook of the ROS wheels sets this variable and skips its work if it is set.
     environment = {k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
     with log.open('wb') as output:
         process = subprocess.Popen(
@@ -91,6 +95,11 @@ def child_process(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
 
 
 def tail(log: Path, lines: int = 3) -> str:
-    """The last lines of a log, as one."""
+    """Return the last lines of a log, joined into one line."""
     text = log.read_text(errors='replace').strip().splitlines()
     return f'{" / ".join(text[-lines:]) or "it printed nothing"} (see {log})'
+
+
+def _workspaces() -> list[Path]:
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    return [Path(prefix) for prefix in prefixes if prefix]

@@ -57,9 +57,9 @@ def independently(bag: Path) -> dict[str, list]:
 
 
 def copy_bag(messages: Iterable[RawMessage], out: Path) -> None:
-    with open_writer(out, 'sqlite3') as write:
+    with open_writer(out, 'sqlite3') as bag:
         for message in messages:
-            write(message)
+            bag.write(message)
 
 
 def header_ns(message) -> int:

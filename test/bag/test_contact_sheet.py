@@ -22,7 +22,7 @@ def make_row(**changes) -> Row:
         'thermal': gradient,
         'labels': np.full((96, 128), 3, np.uint8),
         'overlay': np.full((96, 128, 3), (10, 200, 10), np.uint8),
-        'truth': np.full((96, 128), 7, np.uint8),
+        'ground_truth': np.full((96, 128), 7, np.uint8),
     }
     return Row(**(values | changes))
 
@@ -41,13 +41,13 @@ def test_a_row_has_a_cell_of_each_picture():
         assert found[color] >= cell
 
 
-def test_rows_and_the_truth_make_a_sheet_larger():
-    row, bare = make_row(), make_row(truth=None)
+def test_rows_and_the_ground_truth_make_a_sheet_larger():
+    row, bare = make_row(), make_row(ground_truth=None)
     one = contact_sheet([row], MFNET, 'title', cell_width=CELL)
     two = contact_sheet([row, row], MFNET, 'title', cell_width=CELL)
     assert two.height - one.height > CELL * 96 // 128
     assert contact_sheet([bare], MFNET, 'title', cell_width=CELL).width < one.width
-    kept = contact_sheet([bare], MFNET, 'title', cell_width=CELL, with_truth=True)
+    kept = contact_sheet([bare], MFNET, 'title', cell_width=CELL, with_ground_truth=True)
     assert kept.size == one.size
 
 

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from sartm_model.errors import SartmError
-from sartm_ros.bag.ground_truth import folder_truth, read_stamps, topic_truth
+from sartm_ros.bag.ground_truth import (
+    ground_truth_from_folder,
+    ground_truth_from_topic,
+    read_stamps,
+)
 from sartm_ros.bag.reading import BagPair
 
 STAMP = 1_700_000_000_123_456_789
@@ -29,7 +33,7 @@ def folder(tmp_path) -> Path:
 def test_a_list_goes_by_stamp_in_any_order_and_leaves_out(folder):
     lines = ['stamp_ns,file', f'{STAMP},c.png', '', f'{STAMP - 5},a.png']
     (folder / 'stamps.csv').write_text('\n'.join(lines))
-    truth = folder_truth(folder, classes=9, rgb_messages=77)
+    truth = ground_truth_from_folder(folder, classes=9, rgb_messages=77)
     first, second = truth(pair(STAMP)), truth(pair(STAMP - 5, index=4))
     assert first is not None
     assert second is not None
@@ -40,13 +44,13 @@ def test_a_list_goes_by_stamp_in_any_order_and_leaves_out(folder):
 
 
 def test_without_a_list_they_go_by_order(folder):
-    truth = folder_truth(folder, classes=9, rgb_messages=3)
+    truth = ground_truth_from_folder(folder, classes=9, rgb_messages=3)
     third = truth(pair(STAMP, index=2))
     assert third is not None
     assert third[0, 0] == 2
     assert truth(pair(STAMP, index=None, rgb=None)) is None
     with pytest.raises(SartmError, match=r'3 label images but the bag has 4.*stamps\.csv'):
-        folder_truth(folder, classes=9, rgb_messages=4)
+        ground_truth_from_folder(folder, classes=9, rgb_messages=4)
 
 
 @pytest.mark.parametrize(
@@ -71,4 +75,4 @@ def test_ids_in_jpeg_are_refused():
         format = 'mono8; jpeg compressed '
 
     with pytest.raises(SartmError, match='jpeg'):
-        topic_truth(BagPair('rgb', 'thermal', STAMP, 0, 0, 0, Jpeg()))
+        ground_truth_from_topic(BagPair('rgb', 'thermal', STAMP, 0, 0, 0, Jpeg()))

@@ -186,11 +186,11 @@ def test_a_frozen_thermal_camera_is_left_out_as_the_node_does(tmp_path):
 
 def test_rgb_goes_on_alone_in_a_gap_of_thermal(tmp_path):
     write_bag(make_frames(20), tmp_path / 'whole')
-    with open_writer(tmp_path / 'bag') as write:
+    with open_writer(tmp_path / 'bag') as bag:
         for raw in read_raw(tmp_path / 'whole'):
             gone = START_NS + 500_000_000 <= raw.time_ns < START_NS + 1_500_000_000
             if not (raw.topic == THERMAL_TOPIC and gone):
-                write(raw)
+                bag.write(raw)
     result = replay(tmp_path / 'bag', ThresholdPredictor())
     assert result['messages'][THERMAL_TOPIC] == 10
     assert result['modalities']['both'] == 9  # RGB at 1.5 s does not wait for who was not there
@@ -202,11 +202,11 @@ def test_rgb_goes_on_alone_in_a_gap_of_thermal(tmp_path):
 
 def test_thermal_alone_has_no_truth_and_no_place_among_the_rgb_images(tmp_path):
     write_bag(make_frames(20), tmp_path / 'whole')
-    with open_writer(tmp_path / 'bag') as write:
+    with open_writer(tmp_path / 'bag') as bag:
         for raw in read_raw(tmp_path / 'whole'):
             gone = START_NS + 500_000_000 <= raw.time_ns < START_NS + 1_500_000_000
             if not (raw.topic == RGB_TOPIC and gone):
-                write(raw)
+                bag.write(raw)
 
     class AnyPredictor(ThresholdPredictor):
         def predict(self, rgb, thermal, **asked):
@@ -249,9 +249,9 @@ def test_without_truth_there_are_no_metrics(tmp_path):
 
 
 def rewrite(source: Path, out: Path, change, storage: Storage = 'mcap') -> None:
-    with open_writer(out, storage) as write:
+    with open_writer(out, storage) as bag:
         for raw in read_raw(source):
-            write(change(raw))
+            bag.write(change(raw))
 
 
 def test_an_image_that_cannot_be_read_is_counted_and_passed_over(tmp_path):

@@ -1,0 +1,76 @@
+"""Matches what the node published with the bag that was played to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from pathlib import Path
+from typing import Any
+
+from sartm_ros.bag.contact_sheet import Row
+from sartm_ros.bag.reading import LABELS_TOPIC, BagPair, read_images, read_pairs, topics
+from sartm_ros.demo.recorder import LABELS, OVERLAY
+from sartm_ros.messages.images import stamp_ns, to_rgb, to_thermal
+from sartm_ros.node.matching import make_pair_matcher
+from sartm_ros.node.parameters import Parameters
+
+
+def results(
+    bag: Path, recorded: Path, number: int, stamps: Container[int]
+) -> Iterator[tuple[BagPair, Row]]:
+    """Yield the pairs whose labels the node published in one pass, with the pictures to draw.
+
+    Args:
+        bag: the bag that was played.
+        recorded: the bag of the node's outputs.
+        number: the pass, from 0.
+        stamps: header stamps in nanoseconds of the labels received in this pass.
+    """
+    labels_at = _lookup(recorded, LABELS, number)
+    overlay_at = _lookup(recorded, OVERLAY, number)
+    labels_topic = LABELS_TOPIC if LABELS_TOPIC in topics(bag) else None
+    for pair in read_pairs(bag, make_pair_matcher(Parameters()), labels_topic=labels_topic):
+        labels, overlay = labels_at(pair.stamp_ns), overlay_at(pair.stamp_ns)
+        if labels is None or pair.stamp_ns not in stamps:
+            continue
+        yield (
+            pair,
+            Row(
+                caption='',
+                rgb=to_rgb(pair.rgb),
+                thermal=None if pair.thermal is None else to_thermal(pair.thermal),
+                labels=to_thermal(labels),
+                overlay=None if overlay is None else to_rgb(overlay),
+                ground_truth=None if pair.labels is None else to_thermal(pair.labels),
+            ),
+        )
+
+
+def _lookup(bag: Path, topic: str, number: int) -> Callable[[int], Any]:
+    """Return a function that finds the message of a header stamp in one pass, or None.
+
+    It reads the bag once, so it must be called with increasing stamps.
+    """
+    if topic not in topics(bag):
+        return lambda stamp: None
+
+    def messages() -> Iterator[Any]:
+        """Yield the messages of the pass; where the stamps jump back the next pass begins."""
+        current, last_ns = 0, 0
+        for _, message in read_images(bag, [topic]):
+            stamp = stamp_ns(message.header)
+            current += stamp <= last_ns
+            last_ns = stamp
+            if current == number:
+                yield message
+
+    remaining = messages()
+    upcoming = next(remaining, None)
+
+    def find(stamp: int) -> Any:
+        nonlocal upcoming
+        while upcoming is not None and stamp_ns(upcoming.header) < stamp:
+            upcoming = next(remaining, None)
+        found = upcoming is not None and stamp_ns(upcoming.header) == stamp
+        return upcoming if found else None
+
+    return find
