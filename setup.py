@@ -40,7 +40,6 @@ setup(
         'safetensors>=0.4',
         'sam2>=1.0',
         'torch>=2.3',
-        'torchmetrics>=1.4',
         'tqdm',
     ],
     extras_require={

@@ -75,9 +75,7 @@ def add_parser(verbs: Verbs) -> None:
         default=[1.0],
         help='average over the images at these factors of their size (default: 1)',
     )
-    verb.add_argument(
-        '--report', metavar='DIR', type=Path, help='write an HTML page to this folder'
-    )
+    verb.add_argument('--report', metavar='DIR', type=Path, help='write report.html to this folder')
     add_json(verb)
     add_model(verb)
 

@@ -1,4 +1,4 @@
-"""What a check of a data set found, as values and as text."""
+"""The result of `sartm data check`, as plain values and as text."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from sartm_model.labels import IGNORE_ID, LabelSpace
 
 @dataclass
 class SplitSummary:
-    """What is in a split.
+    """The contents of a split.
 
     Attributes:
-        frames: how many it names; `unusable` of them have a fault.
-        day, night: how many, where the names tell.
-        sizes: frames of each size, 'width x height'.
-        thermal_types: frames of each dtype of thermal; `thermal_range` is over all, in counts.
-        pixels: int64 `[256]`, labelled pixels of each id.
-        frames_with: int64 `[256]`, frames in which an id occurs.
+        frames: number of frames.
+        unusable: number of frames with a fault.
+        day, night: number of frames of each condition, where their names say which.
+        sizes: number of frames of each size, '<width>x<height>'.
+        thermal_types: number of thermal images of each dtype.
+        thermal_range: lowest and highest thermal value of all frames.
+        pixels: int64 `[256]`, number of pixels of each id, 255 included.
+        frames_with: int64 `[256]`, number of frames in which an id occurs.
     """
 
     frames: int
@@ -37,7 +39,7 @@ class SplitSummary:
     frames_with: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
 
     def add(self, frame: Frame) -> None:
-        """Count a frame, as far as it could be read."""
+        """Count the images of a frame that could be read."""
         self.day += frame.condition == 'day'
         self.night += frame.condition == 'night'
         image = frame.rgb if frame.rgb is not None else frame.thermal
@@ -53,7 +55,7 @@ class SplitSummary:
             self.frames_with += counts > 0
 
     def to_dict(self, space: LabelSpace) -> dict[str, Any]:
-        """As plain values, the classes by name."""
+        """Return plain values for JSON, the classes by name."""
         share = 100 * self.pixels / max(1, self.pixels.sum())
         return {
             'frames': self.frames,
@@ -73,27 +75,33 @@ class SplitSummary:
 
 @dataclass
 class Report:
-    """What a check found. Faults and warnings are pairs of a file and what is wrong with it."""
+    """All that a check found.
+
+    Attributes:
+        unpaired: stems that one folder has and another lacks.
+        unlisted: image files that are in no split.
+        faults, warnings: pairs of a file (or split and frame) and what is wrong with it.
+    """
 
     dataset: str
     label_space: LabelSpace
     splits: dict[str, SplitSummary] = field(default_factory=dict)
     unpaired: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
-    # Dictionaries for their keys: a file of two lists is read twice, its fault is one.
+    # Dictionaries are ordered sets: a file in two lists is read twice but has one fault.
     faults: dict[tuple[str, str], None] = field(default_factory=dict)
     warnings: dict[tuple[str, str], None] = field(default_factory=dict)
 
     def fault(self, file: Path, what: object) -> None:
-        """Note a fault; the file's name is dropped from the beginning of an error's text."""
+        """Add a fault; a file name at the beginning of the error's text is removed."""
         self.faults[str(file), str(what).removeprefix(f'{file} ')] = None
 
     def warn(self, file: object, what: str) -> None:
-        """Note something suspicious."""
+        """Add a warning."""
         self.warnings[str(file), what] = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values for JSON."""
         return {
             'dataset': self.dataset,
             'splits': {n: s.to_dict(self.label_space) for n, s in self.splits.items()},
@@ -105,13 +113,13 @@ class Report:
 
 
 def summary(report: Report) -> str:
-    """The report as text: a table a split, then faults, then warnings."""
+    """Return the report as text: one table per split, then faults, then warnings."""
     lines = []
     for name, split in report.splits.items():
         low, high = split.thermal_range or (0, 0)
-        told = f' ({split.day} day, {split.night} night)' if split.day + split.night else ''
+        conditions = f' ({split.day} day, {split.night} night)' if split.day + split.night else ''
         lines.append(
-            f'{name}: {split.frames} frames{told}, {split.unusable} unusable, '
+            f'{name}: {split.frames} frames{conditions}, {split.unusable} unusable, '
             f'{_counts(split.sizes)}, thermal {_counts(split.thermal_types)} {low} to {high}'
         )
         lines.append(f'  {"class":20}{"% of pixels":>12}{"frames":>8}')
@@ -130,7 +138,7 @@ def summary(report: Report) -> str:
 
 
 def _counts(counts: Counter) -> str:
-    """'640x480', or 'a of 640x480 and b of ...' where there are several kinds."""
+    """Return '640x480' for a single kind, or '3 of 640x480 and 1 of 320x240' for several."""
     if len(counts) < 2:
         return next(iter(counts), 'none')
     return ' and '.join(f'{n} of {kind}' for kind, n in counts.most_common())

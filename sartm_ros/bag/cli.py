@@ -123,7 +123,9 @@ def add_replay(verbs: Verbs) -> None:
     )
     verb.add_argument('bag', metavar='BAG', type=Path, help='rosbag2 folder, .mcap or .db3 file')
     verb.add_argument('--labels', metavar='DIR', type=Path, help='true ids, by stamp or by order')
-    verb.add_argument('--report', metavar='DIR', type=Path, help='write an HTML page and a table')
+    verb.add_argument(
+        '--report', metavar='DIR', type=Path, help='write report.html, frames.csv and sheet.png'
+    )
     verb.add_argument(
         '--rgb-topic', metavar='TOPIC', help="default: the node's, /camera/color/image_raw"
     )

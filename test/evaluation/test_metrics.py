@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -237,6 +239,12 @@ def test_evaluate_leaves_out_conditions_that_no_frame_tells():
     figures = evaluate(lambda f: FramePrediction(f.labels), Frames([frame('a', [0, 1], None)]))
     assert 'day' not in figures
     assert 'night' not in figures
+
+
+def test_metrics_need_no_torch():
+    """So a replay of an exported network runs where only ONNX Runtime is installed."""
+    code = 'import sys, sartm_model.evaluation.evaluate as e; sys.exit("torch" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
 def test_evaluate_names_the_frame_at_fault():
