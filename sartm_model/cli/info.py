@@ -24,6 +24,6 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the description."""
-    from sartm_model.models.checkpoint import describe
+    from sartm_model.models.summary import describe
 
     emit_json(describe(args.checkpoint, args.height, args.width), None)

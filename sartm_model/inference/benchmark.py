@@ -26,6 +26,7 @@ from sartm_model.inference.transfer import download, upload
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sartm import Sartm
+from sartm_model.models.summary import count_flops
 from sartm_model.utils.parallel import TwoStreams
 from sartm_model.utils.text import first_line
 
@@ -80,7 +81,7 @@ def benchmark(
                 if index >= WARM_UPS:
                     stages_s[stage].append(seconds)
     model = plain.network.model.float()
-    gflop = checkpoints.count_flops(model, height, width) * 1e-9
+    gflop = count_flops(model, height, width) * 1e-9
     total = _spread(total_s[WARM_UPS:])
     tflops = gflop / total['median']
     rate = matrix_tflops(predictor.device, PRECISIONS[predictor.precision])

@@ -1,81 +1,80 @@
-"""What training added to SAM2, in a file of its own: the adapters, the fusion and the heads.
+"""Adapters files: the weights that training adds to SAM2, without SAM2's own.
 
-SAM2's own weights stay out: they are frozen, large, and everybody has them. `extract` leaves them
-out of a checkpoint, `apply` puts them back from SAM2's official file.
+These are the LoRA adapters, the fusion and the heads. SAM2's weights are frozen, large and
+published, so a trained network can be distributed without them: `extract` leaves them out of a
+checkpoint, and `apply` restores the checkpoint with SAM2's official file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from sartm_model.config import to_dict
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.sam2_weights import load_sam2
 from sartm_model.models.sartm import Sartm
-from sartm_model.utils.files import write_file
+from sartm_model.models.state_dict import load_strictly
 
 KIND = 'sartm-adapters'
 
 
 def extract(checkpoint: str | Path, out: Path) -> None:
-    """Write what training added to SAM2.
+    """Write the weights of a checkpoint that are not SAM2's.
 
     Args:
-        checkpoint: as `sartm train` leaves it, of a size that has SAM2 weights.
-        out: receives the `.safetensors`, with a SHA-256 of the weights that were left out.
+        checkpoint: written by `sartm train`, of a size that has SAM2 weights.
+        out: the `.safetensors` to write. Its metadata holds a SHA-256 of the weights left out.
 
     Raises:
-        SartmError: the checkpoint cannot be read, or is of size nano, which is trained whole.
+        SartmError: the checkpoint cannot be read, or has size nano, which has no SAM2 weights.
     """
     loaded = checkpoints.load(checkpoint)
     if loaded.config.size == 'nano':
         raise SartmError(
-            f'checkpoint {loaded.path} is of size nano, which shares no weight with SAM2; its '
-            f'.safetensors is all there is'
+            f'checkpoint {loaded.path} has size nano, which contains no weights of SAM2; '
+            f'distribute the checkpoint itself'
         )
-    frozen = _frozen(checkpoints.build(loaded, merged=False))
-    metadata = {
-        'format': f'{KIND}-{checkpoints.VERSION}',
-        'model': json.dumps(to_dict(loaded.config)),
-        'labels': json.dumps(loaded.label_space.to_dict()),
-        'card': json.dumps(loaded.card),
-        'sam2': _fingerprint({name: loaded.state[name] for name in frozen}),
-    }
+    frozen = _frozen_names(checkpoints.build(loaded, merged=False))
+    sha256 = _sha256({name: loaded.state[name] for name in frozen})
     added = {name: value for name, value in loaded.state.items() if name not in frozen}
-    write_file(out, to_safetensors(added, metadata))
+    checkpoints.write(out, KIND, loaded.config, loaded.label_space, loaded.card, added, sam2=sha256)
 
 
 def apply(adapters: Path, sam2_weights: Path, out: Path) -> None:
-    """Write the checkpoint that `adapters` and SAM2's official `.pt` make together.
+    """Write the checkpoint that an adapters file and SAM2's `.pt` make together.
+
+    Args:
+        adapters: written by `extract`.
+        sam2_weights: the file from which the training run started.
+        out: the checkpoint to write.
 
     Raises:
-        SartmError: a file cannot be read, or the SAM2 file is not the one the run started from.
+        SartmError: a file cannot be read, or the SAM2 weights are not those of the training run.
     """
-    loaded, sam2 = checkpoints.load_as(adapters, KIND)
+    loaded, metadata = checkpoints.load_as(adapters, KIND)
     model = Sartm(loaded.config, len(loaded.label_space))
-    checkpoints.load_sam2(model, sam2_weights)
+    load_sam2(model, sam2_weights)
     state = model.state_dict()
-    frozen = {name: state[name] for name in _frozen(model)}
-    if _fingerprint(frozen) != sam2.get('sam2'):
+    frozen = {name: state[name] for name in _frozen_names(model)}
+    if _sha256(frozen) != metadata.get('sam2'):
         raise SartmError(
             f'{adapters} was trained on other SAM2 weights than {sam2_weights} holds; expected the '
             f'file the run started from (SAM2 and SAM2.1 differ)'
         )
-    checkpoints.load_strictly(model, {**frozen, **loaded.state}, f'adapters {adapters}')
+    load_strictly(model, {**frozen, **loaded.state}, f'adapters {adapters}')
     checkpoints.save(out, model, loaded.label_space, loaded.card)
 
 
-def _frozen(model: Sartm) -> set[str]:
-    """Names of the weights that are SAM2's.
+def _frozen_names(model: Sartm) -> set[str]:
+    """Return the names of the weights that are SAM2's.
 
-    The head of SAM2's mask quality is frozen too, but has an output a class and is never used.
+    SAM2's head for mask quality is frozen too, but it has one output per class, so it is not
+    SAM2's any more.
     """
     return {
         name
@@ -84,8 +83,8 @@ def _frozen(model: Sartm) -> set[str]:
     }
 
 
-def _fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and float32 values, in the order of the names."""
+def _sha256(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over the names and float32 values, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())

@@ -20,6 +20,7 @@ from sartm_model.config import TrainConfig, differences, load_train_config, to_d
 from sartm_model.errors import SartmError
 from sartm_model.labels import LABEL_SPACES, LabelSpace
 from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.sam2_weights import load_sam2
 from sartm_model.models.sartm import Sartm
 from sartm_model.training.callbacks import (
     LAST_MODEL,
@@ -152,7 +153,7 @@ def _initial_model(config: TrainConfig, label_space: LabelSpace) -> Sartm:
         return checkpoints.build(earlier, merged=False).train()
     model = Sartm(config.model, len(label_space))
     if config.sam2_weights:
-        checkpoints.load_sam2(model, Path(config.sam2_weights))
+        load_sam2(model, Path(config.sam2_weights))
     return model
 
 

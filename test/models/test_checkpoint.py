@@ -53,34 +53,6 @@ def test_round_trip(model, saved):
     assert [path.name for path in saved.parent.iterdir()] == ['model.safetensors']
 
 
-def test_describe_counts_parameters(model, saved):
-    found = checkpoints.describe(saved)
-    assert found['parameters']['total'] == sum(p.numel() for p in model.parameters())
-    assert found['model']['prediction'] == 'mask'
-    json.dumps(found)
-
-
-def test_flops_by_hand():
-    """Attention is counted too, whatever kernel the CPU would take for it."""
-
-    class Toy(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = torch.nn.Conv2d(3, 8, kernel_size=3, padding=1, stride=2)
-            self.grouped = torch.nn.Conv2d(8, 8, kernel_size=3, padding=1, groups=8)
-            self.linear = torch.nn.Linear(8, 24)
-
-        def segment(self, rgb, thermal):
-            x = self.grouped(self.conv(rgb + thermal)).flatten(2).transpose(1, 2)  # [1, N, 8]
-            q, k, v = self.linear(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
-            return torch.nn.functional.scaled_dot_product_attention(q, k, v)
-
-    pixels = 5 * 8  # of 10x16 with stride 2
-    by_hand = 2 * pixels * (8 * 3 * 9 + 8 * 9 + 8 * 24)  # one multiply-add a weight and pixel
-    by_hand += 2 * (2 * 2 * pixels**2 * 4)  # Q K^T and A V, two heads of width 4
-    assert checkpoints.count_flops(Toy(), 10, 16) == by_hand
-
-
 def test_a_file_of_version_1_is_read(tmp_path):
     path = tmp_path / 'version_1.safetensors'
     # Three embeddings, four projections a level with weight and bias, three layers of head 2.
@@ -150,50 +122,6 @@ def test_label_space_of_another_size_does_not_fit(saved, tmp_path):
     path = rewrite(saved, tmp_path / 'other.safetensors', lambda state: None, labels)
     with pytest.raises(SartmError, match='does not fit the model'):
         checkpoints.build(checkpoints.load(path))
-
-
-@pytest.mark.parametrize('version', ['sam2', 'sam2.1'])
-def test_both_sam2_versions_load(tmp_path, version):
-    path = tmp_path / 'tiny.pt'
-    torch.save({'model': checkpoints.sam2_state('tiny', version)}, path)
-    checkpoints.load_sam2(Sartm(ModelConfig(size='tiny'), 9), path)
-
-
-def test_sam2_file_is_held_to_every_key(tmp_path):
-    state = checkpoints.sam2_state('tiny')
-    model = Sartm(ModelConfig(size='tiny'), 9)
-    path = tmp_path / 'tiny.pt'
-    removed = state.pop('sam_mask_decoder.iou_token.weight')
-    torch.save({'model': state}, path)
-    with pytest.raises(SartmError, match=r'lacks sam_mask_decoder\.iou_token\.weight'):
-        checkpoints.load_sam2(model, path)
-    state['sam_mask_decoder.iou_token.weight'] = removed
-    state['image_encoder.trunk.surplus'] = torch.zeros(1)
-    torch.save({'model': state}, path)
-    with pytest.raises(SartmError, match=r'unexpected image_encoder\.trunk\.surplus'):
-        checkpoints.load_sam2(model, path)
-    with pytest.raises(SartmError, match='does not fit'):
-        checkpoints.load_sam2(Sartm(ModelConfig(size='small'), 9), path)
-    torch.save({'weights': state}, path)
-    with pytest.raises(SartmError, match="one entry 'model'"):
-        checkpoints.load_sam2(model, path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(SartmError, match='cannot be read'):
-        checkpoints.load_sam2(model, path)
-    with pytest.raises(SartmError, match='nano has no SAM2 weights'):
-        checkpoints.load_sam2(Sartm(ModelConfig(), 9), path)
-
-
-def test_sam2_file_that_would_run_code_is_refused(tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return (open, (str(tmp_path / 'executed'), 'w'))
-
-    path = tmp_path / 'evil.pt'
-    torch.save({'model': Payload()}, path)
-    with pytest.raises(SartmError, match='cannot be read'):
-        checkpoints.load_sam2(Sartm(ModelConfig(size='tiny'), 2), path)
-    assert not (tmp_path / 'executed').exists()
 
 
 def test_label_space_checks():

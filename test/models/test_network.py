@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra.utils import instantiate
 
 from sartm_model.config import ModelConfig
 from sartm_model.data.transforms import ThermalRange, scale_thermal
 from sartm_model.errors import SartmError
-from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.sam2_weights import load_sam2
 from sartm_model.models.sartm import Sartm
-from sartm_model.models.sartm.encoder import build_image_encoder, sam2_config
+from sartm_model.models.sartm.encoder import build_image_encoder
 from sartm_model.models.sartm.lora import SplitQkv, merge_state
 
 # float32 sums of a few hundred terms, taken in another order.
@@ -41,36 +40,30 @@ def pair(height: int = 64, width: int = 96, batch: int = 1) -> tuple[torch.Tenso
 
 
 @pytest.fixture(scope='module')
-def sam2_tiny(tmp_path_factory):
-    """SAM2's own tiny model with random weights, and ours loaded from its file."""
-    torch.manual_seed(3)
-    reference = instantiate(sam2_config('tiny').model).eval()
-    path = tmp_path_factory.mktemp('sam2') / 'sam2.1_hiera_tiny.pt'
-    torch.save({'model': reference.state_dict()}, path)
-    ours = Sartm(ModelConfig(size='tiny'), 9).eval()
-    checkpoints.load_sam2(ours, path)
-    return reference, ours, path
+def tiny(sam2_file):
+    """Our network of the size of `sam2_tiny`, with its weights."""
+    model = Sartm(ModelConfig(size='tiny'), 9).eval()
+    load_sam2(model, sam2_file)
+    return model
 
 
 @torch.no_grad()
-def test_rgb_features_equal_sam2_forward_image_while_lora_is_zero(sam2_tiny):
-    reference, ours, _ = sam2_tiny
+def test_rgb_features_equal_sam2_forward_image_while_lora_is_zero(sam2_tiny, tiny):
     rgb, _ = pair(96, 160)
-    fine, middle, coarse = reference.forward_image(rgb)['backbone_fpn']
-    pyramid = ours.encoder({'rgb': rgb})['rgb']
+    fine, middle, coarse = sam2_tiny.forward_image(rgb)['backbone_fpn']
+    pyramid = tiny.encoder({'rgb': rgb})['rgb']
     torch.testing.assert_close(pyramid.sfm, coarse, **TOLERANCE)
     torch.testing.assert_close(pyramid.ifp, middle, **TOLERANCE)
     torch.testing.assert_close(pyramid.ffp, fine, **TOLERANCE)
 
 
 @torch.no_grad()
-def test_mask_decoder_equals_sam2s_on_the_same_maps(sam2_tiny):
+def test_mask_decoder_equals_sam2s_on_the_same_maps(sam2_tiny, tiny, sam2_file):
     """Class k starts from SAM2's mask token k mod 4, so four of our logits are SAM2's masks."""
-    reference, ours, _ = sam2_tiny
-    fused = ours.encoder({'rgb': pair(64, 64)[0]})['rgb']
-    decoder, prompts = reference.sam_mask_decoder, reference.sam_prompt_encoder
+    fused = tiny.encoder({'rgb': pair(64, 64)[0]})['rgb']
+    decoder, prompts = sam2_tiny.sam_mask_decoder, sam2_tiny.sam_prompt_encoder
     four = Sartm(ModelConfig(size='tiny'), 4).eval()
-    checkpoints.load_sam2(four, sam2_tiny[2])
+    load_sam2(four, sam2_file)
     decoder.pred_obj_scores = False
     masks, *_ = decoder.predict_masks(
         image_embeddings=fused.sfm,
@@ -257,9 +250,8 @@ def test_dropped_modality_counts_as_missing():
     torch.testing.assert_close(mixed[2:], model(rgb[2:], thermal[2:]).mask_logits, **TOLERANCE)
 
 
-def test_frozen_parts_of_a_sam2_size_are_sam2s(sam2_tiny):
-    _, ours, _ = sam2_tiny
-    frozen = {name for name, p in ours.named_parameters() if not p.requires_grad}
+def test_frozen_parts_of_a_sam2_size_are_sam2s(tiny):
+    frozen = {name for name, p in tiny.named_parameters() if not p.requires_grad}
     assert 'encoder.trunk.patch_embed.proj.weight' in frozen
     assert 'mask_decoder.masks.transformer.layers.0.self_attn.q_proj.weight' in frozen
     assert not any('lora_' in name or name.startswith('fusions.') for name in frozen)

@@ -11,7 +11,7 @@ from sartm_model.data.registry import open_dataset
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
-from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.summary import describe
 
 FRAMES = 12
 
@@ -27,7 +27,7 @@ def first_frames(dataset, count=FRAMES):
 
 
 def test_it_is_small_and_carries_its_model_card():
-    described = checkpoints.describe('demo')
+    described = describe('demo')
     assert described['bytes'] <= 12e6
     assert described['model']['size'] == 'nano'
     assert described['labels'] == MFNET.to_dict()

@@ -1,0 +1,77 @@
+"""Summarises a checkpoint: size, parameters and floating point operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sartm_model.config import to_dict
+from sartm_model.errors import SartmError
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.sartm import Sartm
+
+
+def describe(checkpoint: str | Path, height: int = 480, width: int = 640) -> dict[str, Any]:
+    """Return what `sartm info` prints, as plain values.
+
+    Args:
+        checkpoint: a SARTM `.safetensors` file, or 'demo'.
+        height, width: size of the pair, in pixels, for which operations are counted.
+
+    Raises:
+        SartmError: the checkpoint cannot be used, or the size is not positive.
+    """
+    loaded = checkpoints.load(checkpoint)
+    return {
+        'file': str(loaded.path),
+        'bytes': loaded.path.stat().st_size,
+        'model': to_dict(loaded.config),
+        'labels': loaded.label_space.to_dict(),
+        'parameters': count_parameters(checkpoints.build(loaded, merged=False)),
+        'flops': {
+            'pair': count_flops(checkpoints.build(loaded), height, width),
+            'height': height,
+            'width': width,
+        },
+        'card': loaded.card,
+    }
+
+
+def count_parameters(model: Sartm) -> dict[str, int]:
+    """Count the parameters: `total`, `trainable`, and `encoder` (with its adapters)."""
+    return {
+        'total': _count(model.parameters()),
+        'trainable': _count(p for p in model.parameters() if p.requires_grad),
+        'encoder': _count(model.encoder.parameters()),
+    }
+
+
+def count_flops(model: Sartm, height: int, width: int) -> int:
+    """Count the floating point operations of one pair; a multiply-add counts as two.
+
+    Convolutions, linear layers and attention are counted. Element-wise operations, norms and
+    resizing, a small part, are not.
+
+    Raises:
+        SartmError: the size is not positive.
+    """
+    if height < 1 or width < 1:
+        raise SartmError(f'the size is {width}x{height} pixels; expected 1 or more each way')
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton where it is installed
+
+    parameter = next(model.parameters())
+    rgb, thermal = (parameter.new_zeros(1, channels, height, width) for channels in (3, 1))
+    counter = FlopCounterMode(display=False)
+    # The counter does not know the fused attention kernel of a CPU.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
+        model.segment(rgb, thermal)
+    return counter.get_total_flops()
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
