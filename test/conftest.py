@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+
+# Read when torch is imported. The tests share the cores with each other and with the processes that
+# they start: a thread that spins while it waits would take a core from those that work.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
 import torch
+from untrained_checkpoint import save_untrained
+
+from sartm_model.cli.main import PLUGIN_GROUP
 
 # `make test` runs one process of tests on each core, so each gets one thread. Tests of what the CPU
 # engine does with several threads use the fixture `two_threads`.
@@ -36,3 +45,21 @@ def real_data() -> Path:
     if not (folder / 'mfnet' / 'val.txt').is_file():
         pytest.skip(f'no real frames in {folder}; set SARTM_REAL_DATA to their folder')
     return folder
+
+
+@pytest.fixture(scope='session')
+def nano_checkpoint(tmp_path_factory) -> Path:
+    """A checkpoint of a nano network with random weights; tests must not change the file."""
+    return save_untrained(tmp_path_factory.mktemp('checkpoint') / 'nano.safetensors')
+
+
+@pytest.fixture(scope='session')
+def bag_verbs() -> None:
+    """Fail if the installed package does not add the verbs of bags to the `sartm` command."""
+    names = {entry.name for entry in entry_points(group=PLUGIN_GROUP)}
+    if not {'make-bag', 'replay'} <= names:
+        pytest.fail(
+            f'the installed package has no entry points {PLUGIN_GROUP} for make-bag and replay: it '
+            'was installed before setup.py named them; run make setup, or pip install --no-deps '
+            '--no-build-isolation --editable .'
+        )

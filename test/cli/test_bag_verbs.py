@@ -1,0 +1,70 @@
+"""`sartm make-bag` and `sartm replay`, with two threads as on a user's machine."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from command_line import NAMES, read, run
+
+from sartm_model.inference.predictor import Predictor
+from sartm_model.registration.homography import write_homography
+
+pytestmark = pytest.mark.usefixtures('two_threads', 'bag_verbs')
+
+
+def test_predict_and_replay_with_a_homography(folders, nano_checkpoint):
+    matrix = np.array([[1.5, 0.1, -20], [0, 1.4, 5], [1e-3, 0, 1]])
+    write_homography(folders / 'h.yaml', matrix, [])
+    images = ['--rgb', folders / 'rgb', '--thermal', folders / 'thermal']
+    model = ['--checkpoint', nano_checkpoint, '--homography', folders / 'h.yaml']
+    assert run('predict', *images, *model, '--out', folders / 'labels_found') == 0
+    predictor = Predictor(nano_checkpoint, homography=matrix)
+    ground_truth = folders / 'ground_truth'
+    ground_truth.mkdir()
+    differ = 0
+    for name in NAMES:
+        pair = (
+            read(folders / 'rgb' / f'{name}.png')[..., ::-1],
+            read(folders / 'thermal' / f'{name}.png'),
+        )
+        expected = predictor.predict(*pair).labels
+        differ += (Predictor(nano_checkpoint).predict(*pair).labels != expected).sum()
+        found = read(folders / 'labels_found' / f'{name}_labels.png')
+        np.testing.assert_array_equal(found, expected)
+        assert cv2.imwrite(str(ground_truth / f'{name}.png'), found)
+    assert differ > 0
+    assert run('make-bag', *images, '--out', folders / 'bag') == 0
+    out = folders / 'replay.json'
+    assert run('replay', folders / 'bag', *model, '--labels', ground_truth, '--json', out) == 0
+    assert json.loads(out.read_text())['metrics']['pixel_accuracy'] == 100
+
+
+def test_make_bag_and_replay(capsys, folders, nano_checkpoint):
+    images = [f'--{part}={folders / part}' for part in ('rgb', 'thermal', 'labels')]
+    bag = folders / 'bag'
+    assert run('make-bag', *images, '--out', bag, '--rate', 20, '--storage', 'sqlite3') == 0
+    assert '3  /ground_truth/labels' in capsys.readouterr().out
+    out = folders / 'replay.json'
+    assert run('replay', bag, '--checkpoint', nano_checkpoint, '--json', out) == 0
+    from_topic = json.loads(out.read_text())
+    assert from_topic['pairs'] == from_topic['frames_with_truth'] == 3
+    capsys.readouterr()
+    assert run('replay', bag, '--checkpoint', nano_checkpoint, '--labels', folders / 'labels') == 0
+    from_folder = json.loads(capsys.readouterr().out)
+    assert from_folder['metrics'] == from_topic['metrics']
+
+
+def test_make_bag_with_faults(capsys, folders, nano_checkpoint):
+    images = ['--rgb', folders / 'rgb', '--thermal', folders / 'thermal']
+    faults = ['--jitter', 0.01, '--thermal-offset', 0.02, '--freeze', '0.1:1', '--seed', 5]
+    bag = folders / 'bag'
+    assert run('make-bag', *images, '--out', bag, '--rate', 2, *faults) == 0
+    out = folders / 'replay.json'
+    assert run('replay', bag, '--checkpoint', nano_checkpoint, '--json', out) == 0
+    result = json.loads(out.read_text())
+    assert result['skew_ms'] == {'median': 20.0, 'max': 20.0}
+    assert result['modalities'] == {'both': 1, 'rgb': 2}
+    assert result['stalls'] == {'thermal_frozen': 2}

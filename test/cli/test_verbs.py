@@ -1,0 +1,141 @@
+"""What `sartm predict`, `evaluate` and `info` write, compared with the predictor's own results.
+
+They run with two threads, as on a user's machine, so that the parallel CPU engine makes the labels.
+"""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from command_line import HEIGHT, NAMES, WIDTH, expect_error, read, run
+
+from sartm_model.inference.predictor import Predictor
+from sartm_model.labels import MFNET
+
+pytestmark = pytest.mark.usefixtures('two_threads')
+
+
+def test_predict_folders(folders, nano_checkpoint):
+    # Outputs have the size of RGB, also with 16-bit thermal images of half the size.
+    for path in (folders / 'thermal').iterdir():
+        half = cv2.resize(read(path), (WIDTH // 2, HEIGHT // 2)).astype(np.uint16) * 50
+        assert cv2.imwrite(str(path), half)
+    arguments = ['--rgb', folders / 'rgb', '--thermal', folders / 'thermal']
+    arguments += ['--checkpoint', nano_checkpoint, '--out', folders / 'out']
+    assert run('predict', *arguments) == 0
+    assert {p.name for p in (folders / 'out').iterdir()} == {
+        f'{stem}_{kind}.png' for stem in NAMES for kind in ('labels', 'overlay')
+    }
+    predictor = Predictor(nano_checkpoint)
+    assert predictor.device.type == 'cuda' or predictor.engine == 'parallel'
+    for stem in NAMES:
+        rgb = read(folders / 'rgb' / f'{stem}.png')[..., ::-1]
+        expected = predictor.predict(rgb, read(folders / 'thermal' / f'{stem}.png'), overlay=True)
+        labels = read(folders / 'out' / f'{stem}_labels.png')
+        assert labels.dtype == np.uint8
+        assert labels.shape == (HEIGHT, WIDTH)
+        np.testing.assert_array_equal(labels, expected.labels)
+        overlay = read(folders / 'out' / f'{stem}_overlay.png')[..., ::-1]
+        np.testing.assert_array_equal(overlay, expected.overlay)
+
+
+@pytest.mark.parametrize('modality', ['rgb', 'thermal'])
+def test_predict_one_modality_of_one_file(folders, nano_checkpoint, modality):
+    image = folders / modality / '00002N.png'
+    out = folders / 'out'
+    arguments = [f'--{modality}', image, '--checkpoint', nano_checkpoint, '--out', out]
+    assert run('predict', *arguments) == 0
+    given = read(image)
+    rgb, thermal = (given[..., ::-1], None) if modality == 'rgb' else (None, given)
+    expected = Predictor(nano_checkpoint).predict(rgb, thermal).labels
+    np.testing.assert_array_equal(read(out / '00002N_labels.png'), expected)
+    assert read(out / '00002N_overlay.png').shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize('modality', ['both', 'rgb', 'thermal'])
+def test_evaluate(folders, nano_checkpoint, modality):
+    out = folders / 'figures.json'
+    arguments = ['--dataset', 'mfnet', '--root', folders, '--split', 'val', '--json', out]
+    assert run('evaluate', '--checkpoint', nano_checkpoint, *arguments, '--modality', modality) == 0
+    figures = json.loads(out.read_text())
+
+    predictor = Predictor(nano_checkpoint)
+    confusion = np.zeros((9, 9), int)
+    for name in NAMES:
+        rgb = read(folders / 'rgb' / f'{name}.png')[..., ::-1]
+        thermal = read(folders / 'thermal' / f'{name}.png')
+        labels = predictor.predict(
+            None if modality == 'thermal' else rgb, None if modality == 'rgb' else thermal
+        ).labels
+        truth = read(folders / 'labels' / f'{name}.png')
+        for t in range(9):
+            for p in range(9):
+                confusion[t, p] += ((truth == t) & (labels == p)).sum()
+    hit = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - hit
+    assert figures['frames'] == 3
+    assert figures['day']['frames'] == 1
+    assert figures['night']['frames'] == 2
+    assert figures['miou'] == pytest.approx(100 * (hit / union).mean())
+    assert figures['pixel_accuracy'] == pytest.approx(100 * hit.sum() / confusion.sum())
+    assert list(figures['per_class_iou']) == list(MFNET.classes)
+    assert figures['settings'] == {
+        'checkpoint': str(nano_checkpoint),
+        'dataset': 'mfnet',
+        'split': 'val',
+        'modality': modality,
+        'corruption': None,
+        'severity': None,
+        'head': 'mean',
+        'flip': False,
+        'scales': [1.0],
+        'device': str(predictor.device),
+        'precision': predictor.precision,
+    }
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        ['--head', 'mask'],
+        ['--flip'],
+        ['--scales', '0.5', '1.5'],
+        ['--corruption', 'thermal_blackout', '--severity', '5'],
+    ],
+)
+def test_evaluate_options_reach_the_network(folders, nano_checkpoint, options):
+    arguments = ['--dataset', 'mfnet', '--root', folders, '--split', 'val']
+    arguments += ['--checkpoint', nano_checkpoint, '--json', folders / 'figures.json']
+    found = []
+    for more in ([], options):
+        assert run('evaluate', *arguments, *more) == 0
+        found.append(json.loads((folders / 'figures.json').read_text()))
+    plain, with_options = found
+    assert with_options['confusion'] != plain['confusion']
+    assert with_options['settings'] != plain['settings']
+    assert with_options.keys() == plain.keys()
+
+
+def test_evaluate_prints_json_without_a_file(capsys, folders, nano_checkpoint):
+    arguments = ['--dataset', 'mfnet', '--root', folders, '--split', 'val']
+    assert run('evaluate', '--checkpoint', nano_checkpoint, *arguments) == 0
+    assert json.loads(capsys.readouterr().out)['frames'] == 3
+
+
+def test_info(capsys, nano_checkpoint):
+    assert run('info', nano_checkpoint, '--height', 240, '--width', 320) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described['labels'] == MFNET.to_dict()
+    assert described['parameters']['total'] >= described['parameters']['trainable'] > 100_000
+    assert described['bytes'] == nano_checkpoint.stat().st_size
+    assert described['flops']['pair'] > 2.5e8
+    assert run('info', nano_checkpoint, '--height', 120, '--width', 160) == 0
+    smaller = json.loads(capsys.readouterr().out)['flops']
+    assert (smaller['height'], smaller['width']) == (120, 160)
+    assert smaller['pair'] < described['flops']['pair'] / 3
+    assert '0x64' in expect_error(
+        capsys, None, 'info', nano_checkpoint, '--height', 64, '--width', 0
+    )
