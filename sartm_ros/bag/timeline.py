@@ -44,7 +44,7 @@ def timeline_svg(records: Sequence[FrameRecord]) -> str:
         last.set_yticks(range(len(names)), [DESCRIPTIONS[name] for name in names])
         last.set_ylim(len(names) - 0.5, -0.5)
         last.set_xlabel('stamp, seconds since the first pair')
-        return as_svg(figure)
+        return as_svg(figure, 'timeline')
 
 
 def _points(

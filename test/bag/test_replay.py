@@ -7,17 +7,17 @@ import csv
 import io
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from frame_list import FrameList
+from html_page import Page
 from PIL import Image
 from rosbags.typesys import Stores, get_typestore
 from untrained_checkpoint import save_untrained
 
-from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render_sequence
 from sartm_model.errors import SartmError
@@ -224,15 +224,15 @@ def test_thermal_alone_has_no_truth_and_no_place_among_the_rgb_images(tmp_path):
 
 def test_the_metrics_are_those_of_an_evaluation(tmp_path):
     predictor = Predictor(save_untrained(tmp_path / 'nano.safetensors'))
-    frames = Drive()
+    frames = FrameList(list(render_sequence(3, 4, 64, 96)))
     bag = tmp_path / 'bag'
     write_bag(frames, bag, storage='sqlite3')
 
-    def answer(frame: Frame) -> FramePrediction:
+    def predict(frame: Frame) -> FramePrediction:
         confidence, labels = probabilities(predictor, frame.rgb, frame.thermal).max(dim=0)
         return FramePrediction(labels.byte().numpy(), confidence.numpy())
 
-    expected = evaluate(answer, frames)
+    expected = evaluate(predict, frames)
     replayed = replay(bag, predictor)['metrics']
     for name in ('miou', 'miou_present', 'pixel_accuracy', 'boundary_f1', 'confusion'):
         assert replayed[name] == expected[name]
@@ -288,28 +288,6 @@ def test_truth_of_another_label_space(tmp_path):
         replay(tmp_path / 'bag', ThresholdPredictor())
 
 
-class _Page(HTMLParser):
-    """Checks that tags are closed in order, and keeps what the page refers to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.images: list[str] = []
-        self.text = ''
-
-    def handle_starttag(self, tag, attrs):
-        if tag == 'img':
-            self.images.append(dict(attrs)['src'])
-        elif tag != 'meta':
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def test_report(tmp_path):
     frames = make_frames(20)
     write_bag(frames, tmp_path / 'a <bag>')
@@ -326,29 +304,14 @@ def test_report(tmp_path):
     )
 
     html = (report / 'report.html').read_text()
-    page = _Page()
-    page.feed(html)
-    assert page.open == []
-    assert 'Replay of a <bag>' in page.text
-    assert f'{result["metrics"]["miou"]:.1f} %' in page.text
+    page = Page(html)
+    assert 'Replay of a <bag>' in page.words
+    assert f'{result["metrics"]["miou"]:.1f} %' in page.words
     assert not re.search(r'(src|href)="(?!data:|#)', html)  # it needs nothing beside it
-    (source,) = page.images
-    embedded = base64.b64decode(source.partition('base64,')[2])
+    (image,) = page.images
+    embedded = base64.b64decode(image['src'].partition('base64,')[2])
     assert embedded == (report / 'sheet.png').read_bytes()
     assert Image.open(io.BytesIO(embedded)).size[0] > 1000
-
-
-class Drive(PairDataset):
-    """Four generated scenes."""
-
-    label_space = MFNET
-
-    def __init__(self) -> None:
-        self._frames = list(render_sequence(3, 4, 64, 96))
-        self.names = [frame.name for frame in self._frames]
-
-    def __getitem__(self, index: int) -> Frame:
-        return self._frames[index]
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])

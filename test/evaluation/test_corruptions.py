@@ -7,27 +7,15 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from frame_list import FrameList
 
 from sartm_model.cli.evaluate import CORRUPTIONS as OFFERED
-from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Condition, Frame
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.corruptions import CORRUPTIONS, CorruptedDataset
-from sartm_model.labels import MFNET
 
 HEIGHT, WIDTH = 90, 240
 DEPTHS = {np.uint8: 255, np.uint16: 20_000}
-
-
-class Frames(PairDataset):
-    label_space = MFNET
-
-    def __init__(self, frames):
-        self.frames = frames
-        self.names = [frame.name for frame in frames]
-
-    def __getitem__(self, index):
-        return self.frames[index]
 
 
 def scenes(count=3, depth=np.uint8):
@@ -42,7 +30,7 @@ def scenes(count=3, depth=np.uint8):
         labels = (waves * 9).astype(np.uint8)
         condition = get_args(Condition)[index % 2]
         frames.append(Frame(f'{index:05d}', rgb, thermal, labels, condition))
-    return Frames(frames)
+    return FrameList(frames)
 
 
 def corrupted(dataset, name, severity):
@@ -96,7 +84,7 @@ def test_a_greater_severity_is_worse(name):
 def test_shift_moves_every_pixel_and_repeats_the_border(severity, percent):
     y, x = np.mgrid[:100, :300]
     place = (y * 300 + x).astype(np.uint16)  # each value says where it was
-    dataset = Frames([Frame(str(n), None, place, None) for n in range(6)])
+    dataset = FrameList([Frame(str(n), None, place, None) for n in range(6)])
     seen = set()
     for new in corrupted(dataset, 'thermal_shift', severity):
         middle = int(new.thermal[50, 150])
@@ -114,7 +102,7 @@ def test_shift_moves_every_pixel_and_repeats_the_border(severity, percent):
 def test_thermal_noise_has_the_stated_deviation_with_half_of_it_in_columns(depth):
     y = np.linspace(0.3, 0.7, 400)[:, None] * DEPTHS[depth]
     thermal = np.tile(y, (1, 500)).astype(depth)
-    (new,) = corrupted(Frames([Frame('a', None, thermal, None)]), 'thermal_noise', 2)
+    (new,) = corrupted(FrameList([Frame('a', None, thermal, None)]), 'thermal_noise', 2)
     noise = new.thermal.astype(float) - thermal
     span = np.subtract(*np.percentile(thermal, (99, 1)))
     assert noise.std() == pytest.approx(0.06 * span, rel=0.05)
@@ -123,7 +111,7 @@ def test_thermal_noise_has_the_stated_deviation_with_half_of_it_in_columns(depth
 
 def test_rgb_noise_has_the_stated_deviation():
     grey = np.full((200, 200, 3), 128, np.uint8)
-    (new,) = corrupted(Frames([Frame('a', grey, None, None)]), 'rgb_noise', 3)
+    (new,) = corrupted(FrameList([Frame('a', grey, None, None)]), 'rgb_noise', 3)
     noise = new.rgb.astype(float) - 128
     assert noise.std() == pytest.approx(0.12 * 255, rel=0.03)
     assert abs(noise.mean()) < 1
@@ -158,13 +146,13 @@ def test_blackout_takes_more_and_more_frames_and_at_last_all():
 def test_dark_by_hand():
     """A quarter of the light is 0.25^(1/2.2) = 0.5325 of the counts."""
     rgb = np.array([[[0, 10, 100], [200, 255, 1]]], np.uint8)
-    (new,) = corrupted(Frames([Frame('a', rgb, None, None)]), 'rgb_dark', 2)
+    (new,) = corrupted(FrameList([Frame('a', rgb, None, None)]), 'rgb_dark', 2)
     assert new.rgb.tolist() == [[[0, 5, 53], [107, 136, 1]]]
 
 
 def test_glare_adds_light_to_every_pixel_and_blinds_some():
     dark = np.full((120, 160, 3), 20, np.uint8)
-    (new,) = corrupted(Frames([Frame('a', dark, None, None)]), 'rgb_glare', 3)
+    (new,) = corrupted(FrameList([Frame('a', dark, None, None)]), 'rgb_glare', 3)
     assert new.rgb.min() >= 20 + 25
     assert 0.003 < (new.rgb > 230).mean() < 0.1
 
@@ -197,4 +185,4 @@ def test_settings_that_cannot_be_used(settings, fault):
 @pytest.mark.parametrize('name', CORRUPTIONS)
 def test_a_frame_without_the_modality_is_named(name):
     with pytest.raises(SartmError, match=r'frame a has no (RGB|thermal) image'):
-        corrupted(Frames([Frame('a', None, None, None)]), name, 1)
+        corrupted(FrameList([Frame('a', None, None, None)]), name, 1)

@@ -8,18 +8,18 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from frame_list import FrameList
+from html_page import Page
 from PIL import Image
 from untrained_checkpoint import save_untrained
 
 from sartm_model.cli.main import main
-from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
@@ -29,62 +29,11 @@ from sartm_model.labels import MFNET, LabelSpace
 
 NAMES = ('00001D', '00002N', '00003N', '00004N', '00005D')
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
-VOID = ('meta', 'img', 'path', 'use', 'br')  # tags without an end
 SETTINGS = {
     'checkpoint': 'demo', 'dataset': 'mfnet', 'split': 'val', 'modality': 'both',
     'corruption': None, 'severity': None, 'head': 'mean', 'flip': False, 'scales': [1.0],
     'device': 'cpu', 'precision': 'fp32',
 }  # fmt: skip
-
-
-class Page(HTMLParser):
-    """Checks that tags are closed in order and no id is used twice, and keeps the parts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: set[str] = set()
-        self.images: list[dict] = []
-        self.tables: list[list[list[str]]] = []
-        self.headings: list[str] = []
-        self.words = ''
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        if 'id' in given:
-            assert given['id'] not in self.ids, given['id']
-            self.ids.add(given['id'])
-        if tag == 'img':
-            self.images.append(given)
-        elif tag == 'table':
-            self.tables.append([])
-        elif tag == 'tr':
-            self.tables[-1].append([])
-        elif tag in ('td', 'th'):
-            self.tables[-1][-1].append('')
-        elif tag == 'h2':
-            self.headings.append('')
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        if tag not in VOID:
-            self.handle_starttag(tag, attrs)
-            self.handle_endtag(tag)
-        else:
-            self.handle_starttag(tag, attrs)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words += data
-        if {'td', 'th'} & set(self.open):
-            self.tables[-1][-1][-1] += data
-        if self.open and self.open[-1] == 'h2':
-            self.headings[-1] += data
 
 
 @pytest.fixture(scope='module')
@@ -206,23 +155,14 @@ def test_a_browser_shows_every_picture(html, tmp_path):
     assert height > 200
 
 
-class Frames(PairDataset):
-    def __init__(self, label_space, frames):
-        self.label_space, self.frames = label_space, frames
-        self.names = [frame.name for frame in frames]
-
-    def __getitem__(self, index):
-        return self.frames[index]
-
-
-def test_names_cannot_write_html_and_what_is_missing_is_said(tmp_path):
+def test_names_are_escaped_and_missing_images_are_marked(tmp_path):
     space = LabelSpace('odd', ('<b>none</b>', 'a & "b"'), ((0, 0, 0), (255, 0, 0)))
     truth = np.array([[0, 1, 255, 255]], np.uint8)
     thermal = np.full((1, 4), 7, np.uint8)
-    frames = Frames(space, [
+    frames = FrameList([
         Frame('<script>alert(1)</script>', None, thermal, truth),
         Frame('nothing labelled', None, thermal, np.full((1, 4), 255, np.uint8)),
-    ])  # fmt: skip
+    ], space)  # fmt: skip
 
     def predict(frame):
         return FramePrediction(np.array([[0, 255, 1, 0]], np.uint8), np.ones((1, 4), np.float32))

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from frame_list import FrameList
 
-from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
@@ -171,14 +171,8 @@ def test_a_matrix_of_another_label_space_is_refused():
         metrics(ConfusionMatrix(3), MFNET)
 
 
-class Frames(PairDataset):
-    def __init__(self, frames):
-        self.label_space = space(2)
-        self._frames = frames
-        self.names = [frame.name for frame in frames]
-
-    def __getitem__(self, index):
-        return self._frames[index]
+def dataset(*frames):
+    return FrameList(frames, space(2))
 
 
 def frame(name, truth, condition):
@@ -193,9 +187,9 @@ def test_evaluate_counts_day_and_night_apart_and_together():
         frame('3', [1, 1], None),
         frame('4N', [0, 1], 'night'),
     ]
-    answers = {'1D': [0, 1], '2N': [0, 1], '3': [0, 0], '4N': [0, 0]}
+    predicted = {'1D': [0, 1], '2N': [0, 1], '3': [0, 0], '4N': [0, 0]}
     figures = evaluate(
-        lambda f: FramePrediction(np.array([answers[f.name]], np.uint8)), Frames(frames)
+        lambda f: FramePrediction(np.array([predicted[f.name]], np.uint8)), dataset(*frames)
     )
     assert figures['confusion'] == [[2, 0], [4, 2]]
     assert figures['day']['confusion'] == [[1, 0], [0, 1]]
@@ -219,7 +213,7 @@ def test_evaluate_gives_boundaries_calibration_and_each_frame():
     def sure(_frame):
         return FramePrediction(np.array([[0, 1]], np.uint8), np.array([[0.5, 1.0]], np.float32))
 
-    figures = evaluate(sure, Frames(frames))
+    figures = evaluate(sure, dataset(*frames))
     # 1D: both right. 2N: class 1 has 1 hit and 1 miss; class 0 is only predicted.
     assert figures['frame_miou'] == {'1D': 100.0, '2N': 25.0, '3N': None}
     assert figures['night']['frame_miou'] == {'2N': 25.0, '3N': None}
@@ -230,13 +224,13 @@ def test_evaluate_gives_boundaries_calibration_and_each_frame():
     assert figures['ece'] == 0.0
     assert figures['day']['ece'] == pytest.approx(25.0)
     assert figures['reliability']['pixels'] == [*[0] * 7, 2, *[0] * 6, 2]
-    labels_alone = evaluate(lambda f: FramePrediction(sure(f).labels), Frames(frames))
+    labels_alone = evaluate(lambda f: FramePrediction(sure(f).labels), dataset(*frames))
     assert labels_alone['ece'] is None
     assert labels_alone['confusion'] == figures['confusion']
 
 
 def test_evaluate_leaves_out_conditions_that_no_frame_tells():
-    figures = evaluate(lambda f: FramePrediction(f.labels), Frames([frame('a', [0, 1], None)]))
+    figures = evaluate(lambda f: FramePrediction(f.labels), dataset(frame('a', [0, 1], None)))
     assert 'day' not in figures
     assert 'night' not in figures
 
@@ -249,9 +243,9 @@ def test_metrics_need_no_torch():
 
 def test_evaluate_names_the_frame_at_fault():
     with pytest.raises(SartmError, match='frame a has no labels'):
-        evaluate(lambda f: FramePrediction(f.thermal), Frames([frame('a', None, None)]))
+        evaluate(lambda f: FramePrediction(f.thermal), dataset(frame('a', None, None)))
     with pytest.raises(SartmError, match=r'frame b: the prediction is \(1, 3\)'):
         evaluate(
             lambda f: FramePrediction(np.zeros((1, 3), np.uint8)),
-            Frames([frame('b', [0, 1], None)]),
+            dataset(frame('b', [0, 1], None)),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,16 +50,20 @@ def curves_svg(result: Mapping[str, Any]) -> str:
         reliability, frames = figure.subplots(1, 2, width_ratios=(2, 3))
         _plot_reliability(reliability, result)
         _plot_frames(frames, result)
-        return as_svg(figure)
+        return as_svg(figure, 'curves')
 
 
-def as_svg(figure: Figure) -> str:
-    """Return a figure that was drawn with `STYLE` as an `<svg>` element."""
+def as_svg(figure: Figure, name: str) -> str:
+    """Return a figure that was drawn with `STYLE` as an `<svg>` element.
+
+    Its ids start with `name`, so that no two drawings of a page share one.
+    """
     text = io.StringIO()
     no_metadata = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
     figure.savefig(text, format='svg', transparent=True, metadata=no_metadata)
     svg = text.getvalue()
-    return svg[svg.index('<svg') :].replace(INK, 'currentColor')
+    svg = svg[svg.index('<svg') :].replace(INK, 'currentColor')
+    return re.sub(r'( id="|href="#|url\(#)', rf'\1{name}-', svg)
 
 
 def _plot_reliability(axes: Axes, result: Mapping[str, Any]) -> None:
