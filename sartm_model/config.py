@@ -1,7 +1,6 @@
-"""Every setting of model and training: one tree of frozen dataclasses.
+"""The settings of model and training: one tree of frozen dataclasses.
 
-A YAML file and `key=value` overrides are laid over the defaults; a key that does not exist, or a
-value of the wrong type, is an error that names it.
+`load_train_config` reads the tree from a YAML file and `key=value` overrides.
 """
 
 from __future__ import annotations
@@ -10,10 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from sartm_model.errors import SartmError
-from sartm_model.utils.text import first_line
+from sartm_model.modalities import SELECTIONS
+from sartm_model.utils.overrides import load_config
 
 SIZES = ('nano', 'tiny', 'small', 'base_plus', 'large')
 PREDICTIONS = ('mean', 'mask', 'auxiliary')
@@ -21,15 +21,16 @@ PREDICTIONS = ('mean', 'mask', 'auxiliary')
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the network is; stored in every checkpoint.
+    """The architecture of the network; every checkpoint stores it.
 
     Attributes:
-        size: of the encoder; `nano` is ours, the others are SAM2's.
+        size: size of the encoder: `nano`, which is ours, or one of SAM2's.
         modalities: names of the two inputs, RGB first.
         lora_rank: r of eq. 6-7.
-        prediction: the mean of the heads' probabilities, or one head's.
-        input_scale: at which part of their height and width the network is shown the images; half
-            takes a quarter of the time. Training crops keep their own scale.
+        prediction: `mean` of both heads' probabilities, or those of the `mask` or the `auxiliary`
+            head.
+        input_scale: factor by which images are resized before the network; 0.5 takes a quarter of
+            the time. Training crops are not resized by it.
     """
 
     size: str = 'nano'
@@ -39,7 +40,7 @@ class ModelConfig:
     input_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        # YAML and JSON know lists only; as a tuple, equal configurations compare equal.
+        # YAML and JSON give a list, which would not equal the tuple of another configuration.
         object.__setattr__(self, 'modalities', tuple(self.modalities))
         _one_of('model.size', self.size, SIZES)
         _one_of('model.prediction', self.prediction, PREDICTIONS)
@@ -49,25 +50,25 @@ class ModelConfig:
             raise SartmError(
                 f'model.input_scale is {self.input_scale}; expected above 0 and at most 1'
             )
-        # A dot would split the name of an adapter's weights.
+        # The names are parts of the names of the adapters' weights, which dots separate.
         if len(set(self.modalities)) != 2 or any(
             not name.isidentifier() for name in self.modalities
         ):
             raise SartmError(
-                f'model.modalities is {list(self.modalities)}; expected two different names'
+                f'model.modalities is {list(self.modalities)}; expected two different identifiers'
             )
 
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One data set to draw training frames from.
+    """A data set to draw frames from.
 
     Attributes:
         dataset: mfnet, pst900, fmb or synthetic.
-        root: its folder; empty for synthetic.
-        split: which of its splits.
-        weight: how often it is drawn, relative to the other sources.
-        frames: only so many, from the start of the split; 0 for all.
+        root: the folder of the data set; empty for synthetic.
+        split: name of the split.
+        weight: how often its frames are drawn, relative to the other sources.
+        frames: number of frames to use, from the start of the split; 0 for all.
     """
 
     dataset: str = 'synthetic'
@@ -79,25 +80,27 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is trained on and how it is augmented.
+    """Data sets and augmentation.
 
     Attributes:
-        train: the sources, mixed by weight.
-        val: the source that is measured after every `trainer.val_every` steps.
-        crop_height, crop_width: size of a training crop, pixels.
-        scale_min, scale_max: range of the random resize before the crop.
-        batch_size: pairs a step.
-        workers: processes that read and augment.
-        modality: both, or rgb or thermal to train on that one alone.
-        drop_modality: probability that a pair loses one modality, either with equal chance.
-        object_crop: probability that a crop is laid on an object instead of anywhere.
+        train: the sources of training frames, mixed by weight.
+        val: the source of the frames that are measured every `val_every` steps.
+        crop_height, crop_width: size of a training crop in pixels.
+        scale_min, scale_max: range of the random resize factor before the crop.
+        batch_size: pairs per step and device.
+        workers: number of processes that read and augment.
+        modality: both, or rgb or thermal to train on one modality alone.
+        drop_modality: probability that one modality of a pair, either with equal chance, is
+            replaced by the learned embedding of a missing modality.
+        object_crop: probability that a crop is placed on an object instead of anywhere.
         paste_objects: probability that objects of a second frame are pasted into a sample.
         colour_jitter: probability that the colours of RGB are changed.
-        thermal_shift: largest shift of thermal against RGB, pixels of the crop, per axis.
-        thermal_scale: largest zoom of thermal against RGB, as a part: 0.02 for 0.98 to 1.02.
-        thermal_noise: largest standard deviation of thermal noise, as a part of its range.
-        thermal_freeze: probability that thermal shows what was seen a moment ago.
-        over_exposure: probability that RGB is over-exposed or glared into.
+        thermal_shift: largest shift of thermal against RGB, in pixels of the crop, per axis.
+        thermal_scale: largest relative zoom of thermal against RGB: 0.02 for 0.98 to 1.02.
+        thermal_noise: largest standard deviation of thermal noise, relative to the thermal range.
+        thermal_freeze: probability that thermal shows an earlier moment, as while a camera's
+            shutter is closed.
+        over_exposure: probability that RGB is over-exposed or has glare.
     """
 
     train: list[SourceConfig] = field(default_factory=lambda: [SourceConfig()])
@@ -120,37 +123,44 @@ class DataConfig:
     over_exposure: float = 0.0
 
     def __post_init__(self) -> None:
-        _one_of('data.modality', self.modality, ('both', 'rgb', 'thermal'))
+        _one_of('data.modality', self.modality, SELECTIONS)
         if not self.train:
             raise SartmError('data.train is empty; name at least one source')
-        _positive('data.batch_size', self.batch_size)
-        _positive('data.crop_height', self.crop_height)
-        _positive('data.crop_width', self.crop_width)
+        for key in ('batch_size', 'crop_height', 'crop_width'):
+            _positive(f'data.{key}', getattr(self, key))
         if not 0 < self.scale_min <= self.scale_max:
             raise SartmError(
                 f'data.scale_min and data.scale_max are {self.scale_min} and {self.scale_max}; '
                 f'expected 0 < scale_min <= scale_max'
             )
-        for key in (
+        probabilities = (
             'drop_modality',
             'object_crop',
             'paste_objects',
             'colour_jitter',
             'thermal_freeze',
             'over_exposure',
-        ):
+        )
+        for key in probabilities:
             value = getattr(self, key)
             if not 0 <= value <= 1:
                 raise SartmError(f'data.{key} is {value}; expected a probability, 0 to 1')
         for key in ('thermal_shift', 'thermal_noise'):
-            if getattr(self, key) < 0:
-                raise SartmError(f'data.{key} is {getattr(self, key)}; expected 0 or more')
+            value = getattr(self, key)
+            if value < 0:
+                raise SartmError(f'data.{key} is {value}; expected 0 or more')
         if not 0 <= self.thermal_scale < 1:
             raise SartmError(f'data.thermal_scale is {self.thermal_scale}; expected 0 to below 1')
 
 
 class LossWeights(NamedTuple):
-    """The factors of eq. 15: lambda 1 of head 2, 2 of the prototype term, 3 of the distillation."""
+    """The weights of eq. 15, relative to the loss of head 1.
+
+    Attributes:
+        auxiliary: lambda 1, of the loss of head 2.
+        prototype: lambda 2, of the prototype term.
+        language: lambda 3, of the language-aided distillation.
+    """
 
     auxiliary: float
     prototype: float
@@ -163,31 +173,28 @@ PRESETS = {
 }
 """Named weights of eq. 15.
 
-`paper` are the published ones, tuned against faults of its code. With these losses their prototype
-term pulls on the fused map 25 000 to 82 000 times as hard as both heads together.
+`paper` has the published weights, which belong to the authors' code and its errors. With the losses
+of this package the gradient of their prototype term at the fused map is 25 000 to 82 000 times that
+of both heads together.
 
-`balanced` is reasoned from the sizes of the terms. At the fused map the gradient of the prototype
-term is 0.8 to 2.3 times that of head 1 + 0.4 head 2, of the distillation 0.9 to 1.2 times (medians
-over 20 batches; nano, untrained and the shipped `demo`; generated and MFNet's training frames), so
-a tenth of each leaves the lead to the labels. It is the default because in an ablation it did
-better than `paper` and than any part of itself: docs/results.md.
+`balanced`, the default, keeps the terms at a tenth of the heads. At the fused map the gradient of
+the prototype term is 0.8 to 2.3 times that of head 1 + 0.4 head 2, and that of the distillation 0.9
+to 1.2 times (medians over 20 batches; nano, untrained and `demo`; generated scenes and MFNet). In
+an ablation it was better than `paper` and than any part of itself, see docs/results.md.
 """
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of eq. 15 and the OHEM threshold of eq. 11.
-
-    A weight that is set replaces the preset's; zero switches its term off.
+    """The weights of eq. 15 and the hard example mining (OHEM) of eq. 11.
 
     Attributes:
-        preset: balanced or paper, the weights where nothing else is said.
-        auxiliary: lambda 1, the weight of head 2's loss.
-        prototype: lambda 2, the weight of the prototype term.
-        language: lambda 3, the weight of the language-aided distillation.
-        ohem_probability: a pixel is hard while its class has less than this probability.
-        ohem_min_fraction: at least this part of the labelled pixels is kept.
-        class_weights: one a class, for rare classes; empty for equal weights.
+        preset: balanced or paper, see `PRESETS`.
+        auxiliary, prototype, language: each replaces a weight of the preset, see `LossWeights`;
+            None keeps it, and 0 switches the term off.
+        ohem_probability: a pixel is hard if the probability of its class is below this.
+        ohem_min_fraction: smallest fraction of the labelled pixels that is kept.
+        class_weights: one per class, to raise rare classes; empty for equal weights.
     """
 
     preset: str = 'balanced'
@@ -206,29 +213,24 @@ class LossConfig:
 
     @property
     def weights(self) -> LossWeights:
-        """What is set, and the preset's where nothing is."""
-        preset = PRESETS[self.preset]
-        return LossWeights(
-            *(
-                default if value is None else value
-                for value, default in zip(
-                    (self.auxiliary, self.prototype, self.language), preset, strict=True
-                )
-            )
-        )
+        """The weights of the preset, replaced by those that are set."""
+        given = {key: getattr(self, key) for key in LossWeights._fields}
+        set_here = {key: value for key, value in given.items() if value is not None}
+        return PRESETS[self.preset]._replace(**set_here)
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Where the embeddings of the class names come from, for the language-aided distillation.
+    """The text embeddings of the class names, for the language-aided distillation.
 
     Attributes:
         embeddings: a precomputed file, .npz or .safetensors; empty to compute them with open_clip.
-        model: an open_clip model.
-        pretrained: its weights, a tag that open_clip knows (and downloads) or a file. OpenAI's
-            weights from a file need model ViT-B-32-quickgelu; their tag says so by itself.
-        templates: of the prompts, with {name} for a class; their embeddings are averaged.
-        names: class -> words for {name}, over those built in; empty words leave the class out.
+        model: name of an open_clip model.
+        pretrained: its weights: a file, or a tag of open_clip, which downloads them. For OpenAI's
+            weights from a file, set model to ViT-B-32-quickgelu; with a tag open_clip knows it.
+        templates: prompts, with {name} for the class; their embeddings are averaged.
+        names: class -> words for {name}, instead of the built-in ones; no words leave the class
+            out.
     """
 
     embeddings: str = ''
@@ -240,7 +242,7 @@ class TextConfig:
     def __post_init__(self) -> None:
         if not self.templates or any('{name}' not in template for template in self.templates):
             raise SartmError(
-                f'text.templates is {list(self.templates)}; expected at least one, {{name}} in each'
+                f'text.templates is {list(self.templates)}; expected one or more with {{name}}'
             )
 
 
@@ -250,11 +252,11 @@ class OptimConfig:
 
     Attributes:
         lr: peak learning rate.
-        weight_decay: for parameters of two and more dimensions.
-        warmup_fraction: part of the steps over which the rate climbs from a tenth to the peak.
-        power: of the polynomial decay.
+        weight_decay: applies to parameters of two or more dimensions.
+        warmup_fraction: fraction of the steps in which the rate rises from a tenth to the peak.
+        power: exponent of the polynomial decay.
         clip_norm: largest norm of the gradient.
-        accumulate: batches whose gradients are added up for one step.
+        accumulate: number of batches whose gradients are accumulated for one step.
     """
 
     lr: float = 1e-4
@@ -273,19 +275,20 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-        sam2_weights: SAM2's official .pt to start from; empty for random weights.
+        sam2_weights: SAM2's .pt to start from; empty for random weights.
         start_from: a SARTM checkpoint to start from instead; empty for none.
-        label_space: mfnet, pst900 or fmb; must be that of every source.
-        steps: optimiser steps.
-        val_every: steps between two measurements on `data.val`, and two saves.
-        patience: measurements without a better one after which the run ends; 0 never ends it early.
-        keep_best: number of models kept, the best by val mIoU.
-        ema_decay: of the averaged weights, which are what is measured and saved; 0 for none.
-        precision: of Lightning's trainer: 32-true, bf16-mixed, 16-mixed.
+        label_space: mfnet, pst900 or fmb; every source must have these classes.
+        steps: number of optimiser steps.
+        val_every: number of steps between two measurements on `data.val`, each with a save.
+        patience: number of measurements without improvement after which the run ends; 0 for none.
+        keep_best: number of checkpoints to keep, those of the best val mIoU.
+        ema_decay: decay of the averaged weights, which are measured and saved; 0 for no average.
+        precision: precision of Lightning's trainer: 32-true, bf16-mixed or 16-mixed.
         device: auto, cpu or cuda.
-        devices: processes on this machine, one a device; `data.batch_size` is of each.
-        nodes: machines; the run is then started by torchrun on each.
-        seed: of weights, sampling and augmentation.
+        devices: number of processes on this machine, one per device; each has its own batch of
+            `data.batch_size`.
+        nodes: number of machines; torchrun then starts the run on each of them.
+        seed: seed of weights, sampling and augmentation.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -308,7 +311,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from sartm_model.labels import LABEL_SPACES
+        from sartm_model.labels import LABEL_SPACES  # imports numpy, which the command line avoids
 
         _one_of('label_space', self.label_space, tuple(LABEL_SPACES))
         _positive('steps', self.steps)
@@ -326,61 +329,16 @@ class TrainConfig:
 
 
 def load_train_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a training configuration.
-
-    Args:
-        path: a YAML file with any part of the tree.
-        overrides: `key=value` with dotted keys, laid over the file, e.g. `optim.lr=1e-3`.
+    """Read a training configuration from a YAML file and overrides, see `load_config`.
 
     Raises:
-        SartmError: the file cannot be read, or a key or value does not fit the tree.
+        SartmError: the file cannot be read, or a key or a value does not fit the tree.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    for item in overrides:
-        if '=' not in item:
-            raise SartmError(f'override {item!r} is not of the form key=value')
-    try:
-        tree = OmegaConf.structured(TrainConfig)
-        # Frozen dataclasses become read-only nodes, which could not be merged into.
-        parts = (tree.model, tree.data, tree.data.val, tree.loss, tree.text, tree.optim)
-        for node in (tree, *parts):
-            OmegaConf.set_readonly(node, False)
-        dotted = OmegaConf.from_dotlist(list(overrides))
-        merged = OmegaConf.merge(tree, OmegaConf.load(path), dotted)
-        return cast(TrainConfig, OmegaConf.to_object(merged))
-    except FileNotFoundError:
-        raise SartmError(f'no configuration file {path}; config/train/ has some') from None
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise SartmError(f'configuration {path}: {first_line(error)}') from error
-
-
-def differences(before: TrainConfig, now: TrainConfig) -> dict[str, str]:
-    """The settings in which two configurations differ.
-
-    Returns:
-        For each dotted key a text with both values, e.g. `optim.lr (0.1 before, 0.2 now)`.
-    """
-    old, new = _flat(to_dict(before)), _flat(to_dict(now))
-    return {
-        key: f'{key} ({old.get(key)} before, {new.get(key)} now)'
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    }
-
-
-def _flat(tree: Mapping[str, Any], at: str = '') -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f'{at}{key}.') if isinstance(value, dict) else {f'{at}{key}': value}
-    return flat
+    return load_config(TrainConfig, path, overrides)
 
 
 def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
-    """Read what `to_dict` wrote. Raises SartmError on a key or a value that does not fit."""
+    """Read what `to_dict` returned. Raises SartmError if a key or a value does not fit."""
     try:
         return ModelConfig(**values)
     except TypeError as error:
@@ -388,7 +346,7 @@ def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
 
 
 def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
-    """The configuration as plain values."""
+    """Convert a configuration to nested dictionaries of plain values."""
     return asdict(config)
 
 

@@ -16,7 +16,7 @@ import yaml
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from sartm_model.config import TrainConfig, differences, load_train_config, to_dict
+from sartm_model.config import TrainConfig, load_train_config, to_dict
 from sartm_model.errors import SartmError
 from sartm_model.labels import LABEL_SPACES, LabelSpace
 from sartm_model.models import checkpoint as checkpoints
@@ -34,6 +34,7 @@ from sartm_model.training.callbacks import (
 from sartm_model.training.module import SartmTraining
 from sartm_model.training.text_teacher import text_embeddings
 from sartm_model.utils.files import write_file
+from sartm_model.utils.overrides import differences
 
 CONFIG_FILE = 'config.yaml'
 METRICS_FILE = 'metrics.csv'
@@ -118,7 +119,7 @@ def _prepare_folder(out: Path, config: TrainConfig, resume: bool) -> Path | None
         return None
     if not state.is_file() or not config_file.is_file():
         raise SartmError(f'{out} has no {STATE_FILE} and {CONFIG_FILE} of a run to resume')
-    changed = differences(load_train_config(config_file), config)
+    changed = differences(to_dict(load_train_config(config_file)), to_dict(config))
     refused = [text for key, text in changed.items() if key not in RESUMABLE_CHANGES]
     if refused:
         raise SartmError(

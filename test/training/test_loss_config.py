@@ -38,10 +38,11 @@ def test_words_and_templates_come_from_file_and_command_line(tmp_path):
     [
         ('loss.preset=fair', 'expected one of paper, balanced'),
         ('loss.language=-1', 'loss.language is -1.0'),
+        ('loss.language=much', r'loss\.language: .*much'),
         ('loss.prototype=nan', 'loss.prototype is nan'),
         ('loss.auxiliary=inf', 'loss.auxiliary is inf'),
         ('text.templates=[]', 'text.templates'),
-        ('text.templates=[a car]', r'\{name\} in each'),
+        ('text.templates=[a car]', r'one or more with \{name\}'),
         ('text.names=[car]', 'Cannot merge'),
     ],
 )
