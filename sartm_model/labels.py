@@ -1,4 +1,4 @@
-"""Label spaces: what the ids in a label image mean and how they are drawn."""
+"""Label spaces: the classes behind the ids of a label image, and their colours."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy as np
 from sartm_model.errors import SartmError
 
 IGNORE_ID = 255
-"""The id of a pixel without a class: left out of losses and metrics, 'unknown' on a topic."""
+"""The id of a pixel without a class. Losses and metrics ignore it; on a topic it means unknown."""
 
 MAX_CLASSES = 255
-"""Ids are uint8 and 255 is taken, so a label space holds at most this many classes."""
+"""Largest number of classes: ids are uint8, and 255 is `IGNORE_ID`."""
 
 UNKNOWN_COLOR = (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """The classes of a data set; a class's id is its place in `classes`.
+    """The classes of a data set; the id of a class is its index in `classes`.
 
-    Id 0 is the background (or 'unlabeled') class: it is predicted and scored like any other, and
-    it is what `miou_foreground` leaves out and what an overlay leaves transparent.
+    Id 0 is the background (or 'unlabeled') class. It is predicted and scored like any other;
+    `miou_foreground` excludes it, and an overlay leaves it transparent.
 
     Attributes:
         name: short name, e.g. 'mfnet'.
         classes: class names, at most 255.
-        colors: one (red, green, blue) triple of 0-255 a class.
+        colors: one (red, green, blue) triple per class, 0 to 255.
     """
 
     name: str
@@ -47,20 +47,20 @@ class LabelSpace:
         if len(self.colors) != len(self.classes):
             raise SartmError(
                 f'label space {self.name!r} has {len(self.classes)} classes but '
-                f'{len(self.colors)} colours; give each class one'
+                f'{len(self.colors)} colours; expected one per class'
             )
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def palette(self) -> np.ndarray:
-        """The colour of each possible id as uint8 `[256, 3]`; ids without a class are white."""
+        """Return the colour of each id as uint8 `[256, 3]`; ids without a class are white."""
         palette = np.full((256, 3), UNKNOWN_COLOR, dtype=np.uint8)
         palette[: len(self)] = np.asarray(self.colors, dtype=np.uint8)
         return palette
 
     def to_dict(self) -> dict[str, Any]:
-        """The label space as plain lists and strings; `from_dict` is its inverse."""
+        """Convert to plain lists and strings; `from_dict` is the inverse."""
         return {
             'name': self.name,
             'classes': list(self.classes),
@@ -69,7 +69,7 @@ class LabelSpace:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LabelSpace:
-        """Read what `to_dict` wrote. Raises SartmError where a part is missing or malformed."""
+        """Read what `to_dict` returned. Raises SartmError if a part is missing or malformed."""
         try:
             return cls(
                 name=str(values['name']),
@@ -78,7 +78,7 @@ class LabelSpace:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SartmError(
-                f'not a label space ({error!r}); expected name, classes and one [r, g, b] a class'
+                f'not a label space ({error!r}); expected name, classes and one [r, g, b] per class'
             ) from error
 
 
@@ -95,7 +95,7 @@ MFNET = LabelSpace(
         'color_cone',
         'bump',
     ),
-    # Bright, because they are laid over night images, on which the data set's own do not show.
+    # Brighter than the data set's own colours, which are invisible over night images.
     colors=(
         (0, 0, 0),
         (160, 80, 255),

@@ -1,4 +1,4 @@
-"""Which images of a pair a network is given."""
+"""The selections of images of a pair that a network can be given."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ SELECTIONS = ('both', 'rgb', 'thermal')
 """Both images of a pair, or one of them alone."""
 
 DESCRIPTIONS = {'both': 'RGB and thermal', 'rgb': 'RGB alone', 'thermal': 'thermal alone'}
-"""Each selection as it is shown to people."""
+"""Text for each selection, for messages and reports."""

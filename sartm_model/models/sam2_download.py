@@ -1,9 +1,9 @@
-"""SAM2's official weights, fetched through `huggingface_hub` and checked: `sartm download sam2`.
+"""Downloads SAM2's official weights with `huggingface_hub`, for `sartm download sam2`.
 
-A file is accepted by its sha256 alone. The sums are those that micro-sam pins for Meta's own file
-server (its `micro_sam/v2/util.py`); those of sam2 tiny and small and of sam2.1 small were also
-compared with the official model repositories' pages. The revisions are commits of the official
-repositories; of `sam2-hiera-base-plus` none was found in a public source: the sum alone decides.
+A file is accepted if its SHA-256 is right. The checksums are those that micro-sam pins for Meta's
+own file server (`micro_sam/v2/util.py`); those of sam2 tiny and small and of sam2.1 small were also
+compared with the pages of the official model repositories. The revisions are commits of these
+repositories, except for `sam2-hiera-base-plus`, for which no public source names one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from sartm_model.utils.text import first_line
 
 
 class Sam2File(NamedTuple):
-    """An official file: its model repository, the file's name, a commit (or branch), its sha256."""
+    """An official file.
+
+    Attributes:
+        repo: model repository.
+        name: name of the file.
+        revision: commit or branch.
+        sha256: checksum, hexadecimal.
+    """
 
     repo: str
     name: str
@@ -59,18 +66,18 @@ SAM2_FILES = {
 
 
 def download_sam2(size: str, out: Path, version: str = 'sam2.1') -> Path:
-    """Fetch an official `.pt` into the folder `out`, unless it is there, and check its sha256.
+    """Download an official `.pt` into a folder, unless it is there, and check its SHA-256.
 
     Args:
         size: tiny, small, base_plus or large.
-        out: made where it does not exist; the file appears in it whole or not at all.
+        out: the folder; it is created if needed. A failed download leaves nothing in it.
         version: 'sam2.1' or 'sam2'.
 
     Returns:
-        The file's path, which is what `sam2_weights` of a training configuration takes.
+        The path of the file, for `sam2_weights` of a training configuration.
 
     Raises:
-        SartmError: no such file is published, it cannot be fetched, or it is not the official one.
+        SartmError: no such file is published, it cannot be downloaded, or its checksum is wrong.
     """
     if (version, size) not in SAM2_FILES:
         raise SartmError(
@@ -85,10 +92,12 @@ def download_sam2(size: str, out: Path, version: str = 'sam2.1') -> Path:
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=f'.{file.name}.', dir=out) as aside:
-            fetched = _fetch(file, Path(aside))
-            _check(fetched, file, f'what came for {file.name} is not the official file; not kept')
-            os.replace(fetched, target)
+        with tempfile.TemporaryDirectory(prefix=f'.{file.name}.', dir=out) as temporary:
+            downloaded = _download(file, Path(temporary))
+            _check(
+                downloaded, file, f'the download of {file.name} is not the official file; not kept'
+            )
+            os.replace(downloaded, target)
     except BaseException:
         if is_new:
             out.rmdir()
@@ -96,34 +105,35 @@ def download_sam2(size: str, out: Path, version: str = 'sam2.1') -> Path:
     return target
 
 
-def _fetch(file: Sam2File, folder: Path) -> Path:
+def _download(file: Sam2File, folder: Path) -> Path:
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.utils import logging
     except ImportError:
         raise SartmError(
             'huggingface_hub is not installed; install it (it comes with the extra "train"), or '
-            + _by_hand(file)
+            + _manual_download(file)
         ) from None
-    logging.set_verbosity_error()  # else a line for each of its attempts
+    logging.set_verbosity_error()  # otherwise it logs each of its attempts
     try:
         return Path(hf_hub_download(file.repo, file.name, revision=file.revision, local_dir=folder))
-    except Exception as error:  # the hub, its transport and its storage each raise their own
+    except Exception as error:  # the hub, its transport and its storage have their own errors
         reason = first_line(error)
         raise SartmError(
-            f'{file.name} of {file.repo} cannot be fetched ({reason}); where there is no network, '
-            f'{_by_hand(file)}'
+            f'{file.name} of {file.repo} cannot be downloaded ({reason}); without a network, '
+            f'{_manual_download(file)}'
         ) from error
 
 
-def _by_hand(file: Sam2File) -> str:
+def _manual_download(file: Sam2File) -> str:
     return (
-        f'fetch the file {file.name} of the model repository {file.repo} on another machine, '
-        f'compare its sha256 ({file.sha256}) and give its path as sam2_weights'
+        f'download {file.name} of the model repository {file.repo} on another machine, '
+        f'compare its sha256 ({file.sha256}), copy it here and give its path as sam2_weights'
     )
 
 
 def _check(path: Path, file: Sam2File, fault: str) -> None:
+    """Raise SartmError that begins with `fault` unless the file has the right SHA-256."""
     digest = hashlib.sha256()
     with path.open('rb') as content:
         while block := content.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Make `import torchvision` work beside a build of torch that its compiled operators do not fit."""
+"""Makes `import torchvision` work with a build of torch that its compiled operators do not fit."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from importlib.util import find_spec
 
 
 def patch_torchvision_ops() -> None:
-    """Let torchvision be imported where its operators do not load; call it before peft and others.
+    """Declare the operators of torchvision that are missing, so that it can be imported.
 
-    torchvision's wheel is built for CUDA. Beside a CPU build of torch its library does not load,
-    which torchvision itself puts up with, until it describes two of the operators that are then
-    missing: `import torchvision` raises RuntimeError, and so does every import that looks for it,
-    of `peft` (by way of transformers), `pytorch_lightning` and `open_clip`. With the two declared,
-    all but the compiled operators work; none of them is used here.
+    Call this before importing a package that imports torchvision: `peft` (through transformers),
+    `pytorch_lightning` or `open_clip`.
 
-    Where torchvision is absent, loads, or fails in another way, nothing is changed.
+    torchvision's wheel is built for CUDA, and its compiled library does not load with a CPU build
+    of torch. torchvision tolerates that, but then registers fake implementations for two operators
+    of the library, which raises RuntimeError because they do not exist. Once the two are declared,
+    everything but the compiled operators works; SARTM uses none of them.
+
+    Nothing is changed if torchvision is not installed, can be imported, or fails for another
+    reason.
     """
     if 'torchvision' in sys.modules or find_spec('torchvision') is None:
         return
     try:
         import torchvision  # noqa: F401
     except Exception as error:
-        # What did load would be taken for loaded the next time, without its parent's attributes.
+        # Submodules that did load stay in sys.modules, and the next import would not set them as
+        # attributes of their parents.
         for name in [name for name in sys.modules if name.partition('.')[0] == 'torchvision']:
             del sys.modules[name]
         if 'operator torchvision::' in str(error):

@@ -26,7 +26,7 @@ def nano(num_classes: int = 5, seed: int = 0, **config: object) -> Sartm:
     return Sartm(ModelConfig(**config), num_classes).eval()  # type: ignore[arg-type]
 
 
-def wake_adapters(model: Sartm) -> None:
+def randomize_adapters(model: Sartm) -> None:
     """Give LoRA's B matrices, which start at zero, values that matter."""
     for name, parameter in model.named_parameters():
         if 'lora_B' in name:
@@ -79,7 +79,7 @@ def test_mask_decoder_equals_sam2s_on_the_same_maps(sam2_tiny, tiny, sam2_file):
 @torch.no_grad()
 def test_lora_at_a_stage_transition_is_dense_on_all_of_q_and_v():
     model = nano()
-    wake_adapters(model)
+    randomize_adapters(model)
     block = next(b for b in model.encoder.trunk.blocks if b.attn.dim_out != b.attn.dim)
     qkv, d_in, d_out = block.attn.qkv, block.attn.dim, block.attn.dim_out
     assert d_out == 2 * d_in
@@ -100,7 +100,7 @@ def test_lora_at_a_stage_transition_is_dense_on_all_of_q_and_v():
 @torch.no_grad()
 def test_adapters_match_pefts_own_routing():
     model = nano()
-    wake_adapters(model)
+    randomize_adapters(model)
     qkv = model.encoder.trunk.blocks[0].attn.qkv
     assert isinstance(qkv, SplitQkv)
     x = torch.randn(4, 5, 24)
@@ -124,7 +124,7 @@ def test_one_pass_trains_both_modalities_adapters():
 @pytest.mark.parametrize('given', ['both', 'rgb', 'thermal'])
 def test_merged_equals_unmerged(given):
     model = nano()
-    wake_adapters(model)
+    randomize_adapters(model)
     merged = Sartm(model.config, model.num_classes, merged=True).eval()
     merged.load_state_dict(merge_state(model.state_dict(), model.config.modalities))
     rgb, thermal = pair()
@@ -157,7 +157,7 @@ def test_modalities_have_adapters_of_their_own():
     image, _ = pair()
     same = model.encoder({'rgb': image, 'thermal': image})
     torch.testing.assert_close(same['rgb'].sfm, same['thermal'].sfm, **TOLERANCE)
-    wake_adapters(model)
+    randomize_adapters(model)
     differ = model.encoder({'rgb': image, 'thermal': image})
     assert (differ['rgb'].sfm - differ['thermal'].sfm).abs().max() > 1e-3
     alone = model.encoder({'thermal': image})
@@ -167,7 +167,7 @@ def test_modalities_have_adapters_of_their_own():
 @pytest.mark.parametrize('merged', [False, True])
 def test_threads_can_encode_other_modalities_at_once(merged):
     model = nano()
-    wake_adapters(model)
+    randomize_adapters(model)
     if merged:
         state = merge_state(model.state_dict(), model.config.modalities)
         model = Sartm(model.config, model.num_classes, merged=True).eval()

@@ -1,4 +1,4 @@
-"""The network of the paper, a file a part."""
+"""SARTM, the network of the paper: one file per part."""
 
 from sartm_model.models.sartm.model import Sartm, SartmOutput
 

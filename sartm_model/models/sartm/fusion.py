@@ -1,7 +1,7 @@
 """Cross-modal fusion: feature rectification (FRM), then feature fusion (FFM), as in CMX.
 
 J. Zhang et al., 'CMX: Cross-Modal Fusion for RGB-X Semantic Segmentation with Transformers',
-IEEE T-ITS 2023, sections III-B and III-C. One `CrossModalFusion` serves one level of the pyramid.
+IEEE T-ITS 2023, sections III-B and III-C. Each level of the pyramid has its own `CrossModalFusion`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ LAMBDA_SPATIAL = 0.5
 
 
 class FeatureRectification(nn.Module):
-    """FRM: each modality is corrected by the other, weighted by channel and by place.
+    """FRM: adds to each modality the other one, weighted by channel and by position.
 
         X1' = X1 + l_c Wc2 * X2 + l_s Ws2 * X2,    X2' = X2 + l_c Wc1 * X1 + l_s Ws1 * X1
 
-    with Wc in (0, 1) from the pooled channels of both and Ws in (0, 1) from every place of both.
+    with the channel weights Wc in (0, 1) computed from the pooled maps of both modalities and the
+    spatial weights Ws in (0, 1) computed from both maps at each position.
     """
 
     def __init__(self, channels: int) -> None:
@@ -37,22 +38,22 @@ class FeatureRectification(nn.Module):
         )
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Two maps `[B, C, h, w]` -> the two rectified maps, same shape."""
+        """Rectify the maps of both modalities, each `[B, C, h, w]`."""
         both = torch.cat((first, second), dim=1)  # [B, 2C, h, w]
         pooled = torch.cat((both.mean(dim=(2, 3)), both.amax(dim=(2, 3))), dim=1)  # [B, 4C]
         by_channel = self.channel_weights(pooled)[..., None, None].chunk(2, dim=1)  # 2 [B, C, 1, 1]
-        by_place = self.spatial_weights(both).chunk(2, dim=1)  # 2 x [B, 1, h, w]
+        by_position = self.spatial_weights(both).chunk(2, dim=1)  # 2 x [B, 1, h, w]
         to_second, to_first = (
-            LAMBDA_CHANNEL * channel + LAMBDA_SPATIAL * place
-            for channel, place in zip(by_channel, by_place, strict=True)
+            LAMBDA_CHANNEL * channel + LAMBDA_SPATIAL * position
+            for channel, position in zip(by_channel, by_position, strict=True)
         )
         return first + to_first * second, second + to_second * first
 
 
 class CrossAttention(nn.Module):
-    """Each modality's query reads the other's global context K^T V, `[d, d]` a head.
+    """Multiplies the queries of each modality with the global context K^T V of the other one.
 
-    Linear in the number of pixels: the context is formed once, never a pixel-to-pixel matrix.
+    The context is `[d, d]` per head, so the cost is linear in the number of pixels.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -63,32 +64,32 @@ class CrossAttention(nn.Module):
         self.kv_second = nn.Linear(channels, 2 * channels, bias=False)
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Two `[B, N, C]` -> two `[B, N, C]`."""
+        """Attend from each modality to the other; all are `[B, N, C]`, N the number of pixels."""
         context_first = self._context(self.kv_first(first))
         context_second = self._context(self.kv_second(second))
-        return self._read(first, context_second), self._read(second, context_first)
+        return self._attend(first, context_second), self._attend(second, context_first)
 
     def _split(self, x: Tensor) -> Tensor:
-        """`[B, N, C]` -> `[B, heads, N, C / heads]`"""
+        """Split the heads: `[B, N, C]` -> `[B, heads, N, C / heads]`."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _context(self, keys_values: Tensor) -> Tensor:
-        """softmax(K^T V / sqrt(d)) over the keys' channels, `[B, heads, d, d]`.
+        """Compute softmax(K^T V / sqrt(d)) over the channels of the keys, `[B, heads, d, d]`.
 
-        The sum runs over every pixel and passes the largest half-precision number on ordinary
-        images, so it is taken in float32 whatever the rest runs in.
+        The sum over all pixels exceeds the largest half-precision number on ordinary images, so it
+        is computed in float32 even if the network runs in half precision.
         """
         keys, values = (self._split(part) for part in keys_values.chunk(2, dim=-1))
         with torch.autocast(keys.device.type, enabled=False):
             context = keys.float().transpose(-2, -1) @ values.float() * self.scale
             return context.softmax(dim=-2).to(keys_values.dtype)
 
-    def _read(self, queries: Tensor, context: Tensor) -> Tensor:
+    def _attend(self, queries: Tensor, context: Tensor) -> Tensor:
         return (self._split(queries) @ context).transpose(1, 2).flatten(2)
 
 
 class FeatureFusion(nn.Module):
-    """FFM: the modalities exchange context by cross-attention and are mixed into one map."""
+    """FFM: exchanges context between the modalities by cross-attention and merges their maps."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -110,21 +111,21 @@ class FeatureFusion(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Two maps `[B, C, h, w]` -> one `[B, C, h, w]`."""
+        """Fuse the maps of both modalities, each `[B, C, h, w]`, into one of the same shape."""
         size = first.shape[-2:]
         x1 = first.flatten(2).transpose(1, 2)  # [B, N, C]
         x2 = second.flatten(2).transpose(1, 2)
         residual1, query1 = self.proj_in_first(x1).relu().chunk(2, dim=-1)
         residual2, query2 = self.proj_in_second(x2).relu().chunk(2, dim=-1)
-        read1, read2 = self.attention(query1, query2)
-        x1 = self.norm_first(x1 + self.proj_out_first(torch.cat((residual1, read1), dim=-1)))
-        x2 = self.norm_second(x2 + self.proj_out_second(torch.cat((residual2, read2), dim=-1)))
+        attended1, attended2 = self.attention(query1, query2)
+        x1 = self.norm_first(x1 + self.proj_out_first(torch.cat((residual1, attended1), dim=-1)))
+        x2 = self.norm_second(x2 + self.proj_out_second(torch.cat((residual2, attended2), dim=-1)))
         both = torch.cat((x1, x2), dim=-1).transpose(1, 2).unflatten(2, size)  # [B, 2C, h, w]
         return self.norm(self.skip(both) + self.mix(both))
 
 
 class CrossModalFusion(nn.Module):
-    """FRM then FFM on one level: two maps in, one out, all `[B, C, h, w]`."""
+    """FRM followed by FFM on one level: two maps `[B, C, h, w]` in, one out."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()

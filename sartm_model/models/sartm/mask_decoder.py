@@ -17,12 +17,12 @@ from sartm_model.models.sartm.encoder import Pyramid
 
 
 class ClassMaskDecoder(nn.Module):
-    """SAM2's mask decoder asked for one mask a class, without prompts and without object gating.
+    """SAM2's mask decoder with one mask token per class, without prompts and object scores.
 
     Args:
-        channels: C of the pyramid.
-        num_classes: K, the number of class tokens.
-        mlp_dim: hidden width of the two-way transformer, 2048 in SAM2.
+        channels: C, the width of the semantic feature map.
+        num_classes: K, the number of mask tokens.
+        mlp_dim: hidden width of the two-way transformer's MLP, 2048 in SAM2.
     """
 
     def __init__(self, channels: int, num_classes: int, mlp_dim: int) -> None:
@@ -32,20 +32,20 @@ class ClassMaskDecoder(nn.Module):
             transformer=TwoWayTransformer(
                 depth=2, embedding_dim=channels, mlp_dim=mlp_dim, num_heads=8
             ),
-            num_multimask_outputs=num_classes - 1,  # SAM2 adds one token for 'the single mask'
+            num_multimask_outputs=num_classes - 1,  # SAM2 adds one for its single mask
             iou_head_hidden_dim=channels,
             use_high_res_features=True,
             pred_obj_scores=False,
         )
-        # The encoder owns these: it projects each modality before the fusion.
+        # The encoder has these two, because they project each modality before the fusion.
         del self.masks.conv_s0, self.masks.conv_s1
         self.position = PositionEmbeddingRandom(channels // 2)
         self.no_mask_embed = nn.Parameter(torch.zeros(1, channels))
 
     def forward(self, fused: Pyramid) -> Tensor:
-        """The fused maps -> logits `[B, K, H/4, W/4]`."""
+        """Compute logits `[B, K, H/4, W/4]` from the fused maps."""
         sfm, ifp, ffp = fused
-        # At the actual grid: SAM2 takes it at the 64x64 of its fixed 1024x1024 input.
+        # SAM2 encodes the 64x64 grid of its fixed 1024x1024 input; here the grid varies.
         position = self.position(sfm.shape[-2:])[None].to(sfm.dtype)  # [1, C, H/16, W/16]
         no_prompts = sfm.new_empty(sfm.shape[0], 0, sfm.shape[1])
         logits, *_ = self.masks.predict_masks(
