@@ -16,7 +16,6 @@ from frame_list import FrameList
 from html_page import Page
 from PIL import Image
 from rosbags.typesys import Stores, get_typestore
-from untrained_checkpoint import save_untrained
 
 from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render_sequence
@@ -222,8 +221,10 @@ def test_thermal_alone_has_no_truth_and_no_place_among_the_rgb_images(tmp_path):
     assert {line['rgb_index'] for line in lines if line['modality'] == 'thermal'} == {''}
 
 
-def test_the_metrics_are_those_of_an_evaluation(tmp_path):
-    predictor = Predictor(save_untrained(tmp_path / 'nano.safetensors'))
+@pytest.mark.usefixtures('two_threads')
+def test_the_metrics_are_those_of_an_evaluation(tmp_path, nano_checkpoint):
+    predictor = Predictor(nano_checkpoint)
+    assert predictor.device.type == 'cuda' or predictor.engine == 'parallel'
     frames = FrameList(list(render_sequence(3, 4, 64, 96)))
     bag = tmp_path / 'bag'
     write_bag(frames, bag, storage='sqlite3')

@@ -1,25 +1,38 @@
-"""The README leads to what is there, and to all of it."""
+"""What the README and the other documents name exists: files, commands, options, Python modules."""
 
 from __future__ import annotations
 
 import ast
 import re
+import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
-from sartm_model.cli import main as cli
+import pytest
+
+from sartm_model.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / 'README.md').read_text()
+# The change log also names what earlier versions had.
+DOCUMENTS = sorted({*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')} - {ROOT / 'CHANGELOG.md'})
 
 
-def links(file):
-    """What a Markdown file of this repository links to in it."""
+def links(file: Path) -> set[Path]:
+    """The files of this repository that a Markdown file links to."""
     found = re.findall(r'\]\(([^)#]+)\)', file.read_text())
     return {(file.parent / link).resolve() for link in found if '://' not in link}
 
 
+def commands(file: Path) -> list[str]:
+    """The lines of a Markdown file's code blocks, continued lines joined, without comments."""
+    blocks = re.findall(r'^```\w*\n(.*?)^```', file.read_text(), re.DOTALL | re.MULTILINE)
+    text = '\n'.join(blocks).replace('\\\n', ' ')
+    return [re.sub(r'\s+#.*', '', line).strip() for line in text.splitlines()]
+
+
 def test_every_link_leads_somewhere():
-    for file in (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md')):
+    for file in DOCUMENTS:
         assert [link for link in links(file) if not link.exists()] == []
 
 
@@ -28,14 +41,32 @@ def test_every_document_and_the_parameters_are_linked():
     assert linked >= {*(ROOT / 'docs').glob('*.md'), ROOT / 'config' / 'sartm.yaml'}
 
 
-def test_the_verbs_it_shows_exist():
-    shown = set(re.findall(r'^sartm ([a-z-]+)', README, re.MULTILINE))
+@pytest.mark.usefixtures('bag_verbs')
+@pytest.mark.parametrize('file', DOCUMENTS, ids=lambda file: file.name)
+def test_the_sartm_commands_are_valid(file):
+    """Each one parses: its verb and options exist. Those shortened with `...` are left out."""
+    parser = build_parser()
+    for line in commands(file):
+        if line.startswith('sartm ') and '...' not in line:
+            parser.parse_args(shlex.split(line)[1:])
+
+
+def test_the_readme_shows_the_verbs():
+    shown = {line.split()[1] for line in commands(ROOT / 'README.md') if line.startswith('sartm ')}
     assert len(shown) >= 10
-    text = cli.build_parser().format_help()
-    assert [verb for verb in sorted(shown) if not re.search(rf'^ +{verb}\b', text, re.M)] == []
 
 
-def test_the_python_in_it_is_python():
+@pytest.mark.parametrize('file', DOCUMENTS, ids=lambda file: file.name)
+def test_the_make_targets_and_python_modules_exist(file):
+    targets = re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    text = file.read_text()
+    named = re.findall(r'^make ([a-z-]+)|`make ([a-z-]+)', text, re.MULTILINE)
+    assert [name for pair in named for name in pair if name and name not in targets] == []
+    modules = re.findall(r'python3? -m ((?:sartm_model|sartm_ros|benchmarks|tools)[\w.]*)', text)
+    assert [name for name in modules if find_spec(name) is None] == []
+
+
+def test_the_python_in_the_readme_is_python():
     blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
     assert len(blocks) >= 2
     for block in blocks:
