@@ -1,4 +1,4 @@
-"""The layouts of the data sets, and that every fault in one names the file and what is wrong."""
+"""The layouts of the data sets, and that each fault names the file and what is wrong."""
 
 from __future__ import annotations
 

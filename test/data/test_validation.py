@@ -1,4 +1,4 @@
-"""`sartm data check`: every fault is found in one run, and the sums agree with a count by hand."""
+"""`sartm data check`: one run finds every fault, and its sums agree with a count by hand."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def findings(report) -> tuple[dict[str, str], dict[str, str]]:
     )
 
 
-def test_a_clean_set_and_its_sums(mfnet):
+def test_a_correct_data_set_and_its_sums(mfnet):
     report = check('mfnet', mfnet)
     assert not report.faults
     assert not report.warnings
@@ -152,7 +152,7 @@ def test_warnings(mfnet):
     assert {name for name, _ in found} == {'00001D', '00002N', '00004D', 'val.txt'}
 
 
-def test_masks_of_0_and_255_are_no_labels_of_two_classes(mfnet, capsys):
+def test_masks_of_0_and_255_are_reported(mfnet):
     mask = (random_images(0, 2)[2] * 255).astype(np.uint8)
     for stem in VAL:
         write(mfnet / 'labels' / f'{stem}.png', mask)
@@ -162,7 +162,7 @@ def test_masks_of_0_and_255_are_no_labels_of_two_classes(mfnet, capsys):
     assert where == 'val'
     assert 'all labels are 0 or 255' in what
     assert 'write 1 in place of 255' in what
-    # A mask with a hole that nobody labelled is one of many that have other classes.
+    # A frame of background with unlabelled pixels is normal beside frames of other classes.
     write(mfnet / 'labels' / f'{TRAIN[0]}.png', mask)
     assert len(check('mfnet', mfnet, 'train').warnings) == 0
 
@@ -246,7 +246,7 @@ def test_exit_status_and_json(mfnet, capsys):
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_what_is_no_such_data_set(tmp_path, mfnet):
+def test_folders_that_are_not_the_data_set(tmp_path, mfnet):
     with pytest.raises(SartmError, match='needs its folder'):
         check('mfnet', None)
     with pytest.raises(SartmError, match='no folder with Visible, Infrared, Label'):

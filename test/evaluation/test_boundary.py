@@ -1,4 +1,4 @@
-"""Boundary F1, against loops over pairs of outline pixels and cases done by hand."""
+"""Boundary F1, against loops over pairs of outline pixels and cases computed by hand."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def outline_by_loops(ids, counted, label):
 
 
 def near(these, those, reach):
-    """How many of these places have one of those within reach."""
+    """Count the points `these` that have a point of `those` within `reach`."""
     if not len(these) or not len(those):
         return 0
     gaps = these[:, None] - those[None]
@@ -88,13 +88,13 @@ def test_agrees_with_loops(seed):
 
 @pytest.mark.parametrize(('step', 'f1'), [(0, 100.0), (6, 100.0), (7, None)])
 def test_the_tolerance_is_six_pixels_of_480x640(step, f1):
-    """Moved sideways by more than that, of a box only the ends of the long sides still meet."""
+    """If a box is moved sideways by more, only the ends of its long sides still match."""
     found = figures_of((box(100, 100 + step, 60, 4), box(100, 100, 60, 4)))['boundary_f1']
     assert found == f1 if f1 is not None else 0 < found < 60
 
 
 def test_half_of_the_outlines_found_by_hand():
-    """One of two equal boxes is found and nothing else said: P = 1, R = 1/2, F1 = 2/3."""
+    """One of two equal boxes is found and nothing else predicted: P = 1, R = 1/2, F1 = 2/3."""
     truth = box(50, 50, 20, 20) + box(300, 300, 20, 20)
     assert figures_of((box(50, 50, 20, 20), truth))['boundary_f1'] == pytest.approx(200 / 3)
 
@@ -130,7 +130,7 @@ def test_what_is_predicted_where_nothing_is_labelled_does_not_count():
     }  # fmt: skip
 
 
-def test_counts_run_over_all_images():
+def test_counts_are_summed_over_all_images():
     """40 outline pixels found and 4 missed give 2 * 40 / (40 + 44), not the mean of 1 and 0."""
     rows = np.zeros((480, 640), np.uint8)
     rows[0, 100:140] = 1

@@ -1,4 +1,4 @@
-"""Reliability and calibration error, against torchmetrics, loops and a case done by hand."""
+"""Reliability and calibration error, against torchmetrics, loops and a case computed by hand."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_by_hand():
     assert figures['ece'] == pytest.approx((2 * 39 + 2 * 47.5) / 4)
 
 
-def test_sure_and_right_is_calibrated_and_sure_and_wrong_is_not():
+def test_full_confidence_is_calibrated_only_if_all_is_correct():
     sure = np.ones((2, 2))
     labels = np.array([[0, 1], [2, 3]])
     assert counted((labels, sure, labels)).compute()['ece'] == 0
@@ -66,7 +66,7 @@ def test_nothing_labelled():
         assert figures['reliability']['accuracy'] == [None] * NUM_BINS
 
 
-def test_adding_is_counting_on():
+def test_merging_equals_counting_all_images():
     rng = np.random.default_rng(0)
     images = [
         (rng.integers(0, 3, (5, 6)), rng.random((5, 6)), rng.integers(0, 3, (5, 6)))

@@ -1,4 +1,4 @@
-"""Corrupted frames: what changes and what does not, how much, and the same at every run."""
+"""Corrupted frames: what changes, by how much, and that every run gives the same images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_command_offers_all_of_them():
 
 @pytest.mark.parametrize('depth', DEPTHS)
 @pytest.mark.parametrize('name', CORRUPTIONS)
-def test_one_modality_changes_and_the_same_way_at_every_run(name, depth):
+def test_one_modality_changes_the_same_way_in_every_run(name, depth):
     dataset = scenes(4, depth)
     before = [replace(f, rgb=f.rgb.copy(), thermal=f.thermal.copy()) for f in dataset]
     once, again = (corrupted(dataset, name, 5) for _ in range(2))
@@ -70,7 +70,7 @@ def test_one_modality_changes_and_the_same_way_at_every_run(name, depth):
 
 @pytest.mark.parametrize('name', ['thermal_shift', 'thermal_noise', 'rgb_dark', 'rgb_glare',
                                   'rgb_noise'])  # fmt: skip
-def test_a_greater_severity_is_worse(name):
+def test_a_higher_severity_changes_more(name):
     dataset = scenes(4)
     mean = [
         np.mean([change(*pair, name) for pair in zip(dataset, corrupted(dataset, name, s),
@@ -119,14 +119,14 @@ def test_rgb_noise_has_the_stated_deviation():
 
 
 @pytest.mark.parametrize('severity', [1, 3, 5])
-def test_freeze_holds_the_image_of_so_many_frames_before(severity):
+def test_freeze_shows_an_earlier_image(severity):
     dataset = scenes(7)
     for index, new in enumerate(corrupted(dataset, 'thermal_freeze', severity)):
         earlier = dataset[max(index - severity, 0)]
         np.testing.assert_array_equal(new.thermal, earlier.thermal)
 
 
-def test_blackout_takes_more_and_more_frames_and_at_last_all():
+def test_blackout_affects_more_frames_at_each_severity_and_all_at_the_last():
     dataset = scenes(60)
     before = set()
     for severity in (1, 2, 3, 4, 5):
@@ -150,7 +150,7 @@ def test_dark_by_hand():
     assert new.rgb.tolist() == [[[0, 5, 53], [107, 136, 1]]]
 
 
-def test_glare_adds_light_to_every_pixel_and_blinds_some():
+def test_glare_adds_light_everywhere_and_saturates_some_pixels():
     dark = np.full((120, 160, 3), 20, np.uint8)
     (new,) = corrupted(FrameList([Frame('a', dark, None, None)]), 'rgb_glare', 3)
     assert new.rgb.min() >= 20 + 25
@@ -158,7 +158,7 @@ def test_glare_adds_light_to_every_pixel_and_blinds_some():
 
 
 @pytest.mark.parametrize('modality', ['rgb', 'thermal', 'both'])
-def test_a_modality_is_taken_away(modality):
+def test_a_modality_is_left_out(modality):
     for frame in CorruptedDataset(scenes(), modality=modality):
         assert (frame.rgb is None) == (modality == 'thermal')
         assert (frame.thermal is None) == (modality == 'rgb')

@@ -1,4 +1,4 @@
-"""The page of `sartm evaluate --report`: what is in it, and that a browser shows all of it."""
+"""The page of `sartm evaluate --report`: its contents, and that a browser shows all of it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def html(folder) -> str:
     return (folder / 'report' / 'report.html').read_text()
 
 
-def test_tables_hold_the_figures(folder, html):
+def test_tables_contain_the_metrics(folder, html):
     page = Page(html)
     figures = json.loads((folder / 'figures.json').read_text())
     means, classes, confusion, settings, versions = page.tables
@@ -100,7 +100,7 @@ def test_tables_hold_the_figures(folder, html):
     assert 'auxiliary head alone' in page.words
 
 
-def test_pictures_are_in_the_page_and_show_the_frames(folder, html):
+def test_images_are_embedded_and_show_the_frames(folder, html):
     page = Page(html)
     assert page.headings == [
         'Means', 'Classes', 'Confusion', 'Curves', 'Best frames', 'Worst frames', 'Run'
@@ -122,12 +122,12 @@ def test_pictures_are_in_the_page_and_show_the_frames(folder, html):
     np.testing.assert_array_equal(pixels, MFNET.palette()[labels])
 
 
-def test_a_browser_shows_every_picture(html, tmp_path):
+def test_a_browser_shows_every_image(html, tmp_path):
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f'no browser: none of {", ".join(BROWSERS)} is installed')
     # A copy with a script that writes what the browser made of the page into the page.
-    looked = """<script>
+    script = """<script>
         const count = tag => document.querySelectorAll(tag).length;
         const drawing = document.querySelector('svg').getBoundingClientRect();
         document.body.dataset.seen = JSON.stringify({
@@ -136,7 +136,7 @@ def test_a_browser_shows_every_picture(html, tmp_path):
             wide: document.documentElement.scrollWidth});
         </script></body>"""
     page = tmp_path / 'page.html'
-    page.write_text(html.replace('</body>', looked))
+    page.write_text(html.replace('</body>', script))
     done = subprocess.run(
         [browser, '--headless', '--no-sandbox', '--disable-gpu', '--virtual-time-budget=10000',
          f'--user-data-dir={tmp_path / "profile"}', '--window-size=1300,900', '--dump-dom',

@@ -1,4 +1,4 @@
-"""The confusion matrix and its means, against pixel-by-pixel loops and cases done by hand."""
+"""The confusion matrix and its means, against pixel-by-pixel loops and cases computed by hand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def figures_of(labels, truth, classes):
 
 
 def by_loops(images, classes):
-    """IoU a class (None: absent) and pixel accuracy in percent, counted pixel by pixel."""
+    """IoU per class (None: absent) and pixel accuracy in percent, counted pixel by pixel."""
     hit, said, true = [0] * classes, [0] * classes, [0] * classes
     for labels, truth in images:
         for predicted, actual in zip(labels.ravel().tolist(), truth.ravel().tolist(), strict=True):
@@ -203,17 +203,17 @@ def test_evaluate_counts_day_and_night_apart_and_together():
     assert not math.isnan(figures['miou'])
 
 
-def test_evaluate_gives_boundaries_calibration_and_each_frame():
+def test_evaluate_returns_boundary_f1_calibration_and_the_miou_of_each_frame():
     frames = [
         frame('1D', [0, 1], 'day'),
         frame('2N', [1, 1], 'night'),
         frame('3N', [255, 255], 'night'),
     ]
 
-    def sure(_frame):
+    def predict(_frame):
         return FramePrediction(np.array([[0, 1]], np.uint8), np.array([[0.5, 1.0]], np.float32))
 
-    figures = evaluate(sure, dataset(*frames))
+    figures = evaluate(predict, dataset(*frames))
     # 1D: both right. 2N: class 1 has 1 hit and 1 miss; class 0 is only predicted.
     assert figures['frame_miou'] == {'1D': 100.0, '2N': 25.0, '3N': None}
     assert figures['night']['frame_miou'] == {'2N': 25.0, '3N': None}
@@ -224,19 +224,19 @@ def test_evaluate_gives_boundaries_calibration_and_each_frame():
     assert figures['ece'] == 0.0
     assert figures['day']['ece'] == pytest.approx(25.0)
     assert figures['reliability']['pixels'] == [*[0] * 7, 2, *[0] * 6, 2]
-    labels_alone = evaluate(lambda f: FramePrediction(sure(f).labels), dataset(*frames))
+    labels_alone = evaluate(lambda f: FramePrediction(predict(f).labels), dataset(*frames))
     assert labels_alone['ece'] is None
     assert labels_alone['confusion'] == figures['confusion']
 
 
-def test_evaluate_leaves_out_conditions_that_no_frame_tells():
+def test_evaluate_leaves_out_conditions_that_no_frame_has():
     figures = evaluate(lambda f: FramePrediction(f.labels), dataset(frame('a', [0, 1], None)))
     assert 'day' not in figures
     assert 'night' not in figures
 
 
 def test_metrics_need_no_torch():
-    """So a replay of an exported network runs where only ONNX Runtime is installed."""
+    """The replay of an exported network needs ONNX Runtime only."""
     code = 'import sys, sartm_model.evaluation.evaluate as e; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 

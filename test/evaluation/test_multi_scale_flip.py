@@ -1,4 +1,4 @@
-"""Test-time augmentation, against runs of the network on copies made by Pillow."""
+"""Test-time augmentation, compared with runs of the network on copies made by Pillow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pair():
 
 
 def resized(x: torch.Tensor | None, height: int, width: int) -> torch.Tensor | None:
-    """Every plane of `[..., h, w]` by Pillow, which averages where it shrinks."""
+    """Resize each channel of `[..., h, w]` with Pillow, which averages when it shrinks."""
     if x is None:
         return None
     planes = [
@@ -39,13 +39,13 @@ def resized(x: torch.Tensor | None, height: int, width: int) -> torch.Tensor | N
     return torch.from_numpy(np.stack(planes)).reshape(*x.shape[:-2], height, width)
 
 
-def test_without_any_it_is_what_the_predictor_says(predictor, pair):
+def test_without_augmentation_it_equals_the_prediction(predictor, pair):
     found = probabilities(predictor, *pair)
     assert found.shape == (9, HEIGHT, WIDTH)
     assert found.dtype == torch.float32
-    said = predictor.predict(*pair, confidence=True)
-    np.testing.assert_array_equal(found.argmax(dim=0), said.labels)
-    np.testing.assert_array_equal((found.amax(dim=0) * 255).round(), said.confidence)
+    prediction = predictor.predict(*pair, confidence=True)
+    np.testing.assert_array_equal(found.argmax(dim=0), prediction.labels)
+    np.testing.assert_array_equal((found.amax(dim=0) * 255).round(), prediction.confidence)
 
 
 @pytest.mark.parametrize('given', ['both', 'rgb', 'thermal'])
@@ -61,21 +61,21 @@ def test_mean_over_scales_and_mirrorings(predictor, pair, given):
                 None if x is None else torch.from_numpy(x.numpy()[..., ::side].copy())
                 for x in images
             ]
-            said = predictor.probabilities(*mirrored).numpy()[..., ::side].copy()
-            copies.append(resized(torch.from_numpy(said), HEIGHT, WIDTH))
-    wanted = sum(copies) / 6
+            flipped_back = predictor.probabilities(*mirrored).numpy()[..., ::side].copy()
+            copies.append(resized(torch.from_numpy(flipped_back), HEIGHT, WIDTH))
+    expected = sum(copies) / 6
     found = probabilities(predictor, rgb, thermal, flip=True, scales=(0.75, 1, 1.25))
-    assert (found - wanted).abs().max() < 1e-4
+    assert (found - expected).abs().max() < 1e-4
     assert (found - copies[2]).abs().max() > 1e-3  # it is not that of the pair alone
     assert (found.sum(dim=0) - 1).abs().max() < 1e-4
 
 
-def test_with_flips_a_mirrored_pair_gives_the_mirrored_answer(predictor, pair):
+def test_with_flips_a_mirrored_pair_gives_the_mirrored_probabilities(predictor, pair):
     mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in pair]
-    there = probabilities(predictor, *pair, flip=True)
-    back = probabilities(predictor, *mirrored, flip=True).flip(-1)
+    plain = probabilities(predictor, *pair, flip=True)
+    flipped_back = probabilities(predictor, *mirrored, flip=True).flip(-1)
     # The percentiles of thermal come from every fourth pixel, which are others in the mirror.
-    assert (there - back).abs().max() < 0.02
+    assert (plain - flipped_back).abs().max() < 0.02
 
 
 @pytest.mark.parametrize('scales', [(), (0,), (1, -0.5), (float('nan'),), (float('inf'),)])
