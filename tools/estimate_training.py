@@ -1,14 +1,15 @@
-"""What a training run needs: `python -m tools.estimate_training --config FILE`.
+"""Estimate memory and time of a training run: `python -m tools.estimate_training --config FILE`.
 
-Counted, without computing anything (fake tensors), on one sample at the configured crop: the bytes
-in float32 that the forward pass keeps for the backward pass, and the floating-point operations of
-both. What follows from them are estimates, not measurements:
+One sample of the configured crop is passed through the model with fake tensors, which have shapes
+but no values. Counted are the bytes in float32 that the forward pass keeps for the backward pass,
+and the floating-point operations of both. From them follow estimates:
 
-    memory = batch x kept + 4 bytes x (2 weights + 3 trained): the weights and their average; the
-             gradient and AdamW's two moments. Left out: what the allocator and kernels need.
-    time   = steps x batch x operations / the rate that the device sustains
+    memory = batch x kept bytes + 4 bytes x (2 weights + 3 trained weights)
+             for the weights, their average, the gradient and AdamW's two moments, without what the
+             allocator and the kernels need
+    time   = steps x batch x operations / operations a second that the device sustains
 
-bf16-mixed halves what is kept at best: some operations stay in float32.
+bf16-mixed saves at most half of the kept bytes, because some operations stay in float32.
 """
 
 from __future__ import annotations
@@ -29,8 +30,15 @@ from sartm_model.labels import LABEL_SPACES
 from sartm_model.models.sartm import Sartm
 
 
-class Needs(NamedTuple):
-    """Of a model: numbers of weights, and of trained ones; of a sample: bytes and operations."""
+class TrainingCost(NamedTuple):
+    """What training a model costs.
+
+    Attributes:
+        weights: number of weights.
+        trained: number of weights that are trained.
+        kept_bytes: bytes that the forward pass of a sample keeps for the backward pass.
+        operations: floating-point operations of both passes for a sample.
+    """
 
     weights: int
     trained: int
@@ -38,8 +46,8 @@ class Needs(NamedTuple):
     operations: int
 
 
-def count_needs(config: TrainConfig) -> Needs:
-    """Count weights, bytes kept and operations of one sample of a run."""
+def count_cost(config: TrainConfig) -> TrainingCost:
+    """Count what `TrainingCost` describes for the model and the crop of a configuration."""
     crop = (config.data.crop_height, config.data.crop_width)
     model = Sartm(config.model, len(LABEL_SPACES[config.label_space])).train().to('meta')
     kept: dict[int, int] = {}
@@ -48,30 +56,30 @@ def count_needs(config: TrainConfig) -> Needs:
         storage = tensor.untyped_storage()
         if storage._cdata not in weights:
             kept[storage._cdata] = storage.nbytes()
-            alive.append(tensor)  # else another tensor may get its number
+            alive.append(tensor)  # a freed storage could give its number to another tensor
         return tensor
 
     alive: list[Tensor] = []
     counter = FlopCounterMode(display=False)
-    # The counter knows the attention of GPUs; that of CPUs does the same work.
-    for end in ('', '_backward'):
-        known, here = (
-            getattr(torch.ops.aten, f'_scaled_dot_product_flash_attention{kind}{end}')
-            for kind in ('', '_for_cpu')
+    # FlopCounterMode knows the attention kernel of GPUs but not that of CPUs, which does the same.
+    for suffix in ('', '_backward'):
+        on_gpu, on_cpu = (
+            getattr(torch.ops.aten, f'_scaled_dot_product_flash_attention{device}{suffix}')
+            for device in ('', '_for_cpu')
         )
-        counter.flop_registry[here] = counter.flop_registry[known]
+        counter.flop_registry[on_cpu] = counter.flop_registry[on_gpu]
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device='cpu')
         weights = {tensor.untyped_storage()._cdata for tensor in model.parameters()}
         with counter:
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 output = model(torch.empty(1, 3, *crop), torch.empty(1, 1, *crop))
-                # The loss chooses pixels by their values, which fake tensors lack: take all.
+                # The real loss chooses pixels by their values, which fake tensors do not have.
                 mask = output.mask_logits.log_softmax(1).mean()
                 loss = mask + output.auxiliary_logits.log_softmax(1).mean()
             loss.backward()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Needs(
+    return TrainingCost(
         sum(p.numel() for p in model.parameters()),
         trained,
         sum(kept.values()),
@@ -87,21 +95,21 @@ def main(argv: list[str] | None = None) -> int:
         '--tflops',
         type=float,
         default=20.0,
-        help='the rate a device sustains, 10^12 operations a second (default: %(default)s)',
+        help='10^12 operations a second that the device sustains (default: %(default)s)',
     )
     parser.add_argument('overrides', metavar='key=value', nargs='*', help='override a setting')
     args = parser.parse_args(argv)
     config = load_train_config(args.config, args.overrides)
-    needs, batch = count_needs(config), config.data.batch_size
-    step_operations = batch * needs.operations
-    state_bytes = 4 * (2 * needs.weights + 3 * needs.trained)
+    cost, batch = count_cost(config), config.data.batch_size
+    step_operations = batch * cost.operations
+    state_bytes = 4 * (2 * cost.weights + 3 * cost.trained)
     result = {
         'size': config.model.size,
         'crop': [config.data.crop_height, config.data.crop_width],
         'batch': batch,
         'steps': config.steps,
-        **needs._asdict(),
-        'memory_gb_fp32': round((batch * needs.kept_bytes + state_bytes) / 1e9, 1),
+        **cost._asdict(),
+        'memory_gb_fp32': round((batch * cost.kept_bytes + state_bytes) / 1e9, 1),
         'step_tera_operations': round(step_operations / 1e12, 2),
         'hours_at_tflops': [
             round(config.steps * step_operations / (args.tflops * 1e12) / 3600, 1),

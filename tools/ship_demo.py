@@ -1,8 +1,9 @@
-"""Make a trained checkpoint the shipped one: measure it and write its model card.
+"""Measure a trained checkpoint and write it with a model card as the shipped one.
 
-    python -m tools.ship_demo runs/demo/last.safetensors --mfnet MFNET
+    python -m tools.ship_demo runs/demo/last.safetensors --mfnet data/MFNet
 
-The weights stay as they are; the card gets the data and their terms, the command and the figures.
+The weights are not changed. The card gets the training data and their terms, the command and the
+measured figures.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
+from sartm_model.evaluation.corruptions import CorruptedDataset
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import LABEL_SPACES
@@ -42,35 +43,35 @@ INTENDED_USE = (
 
 def main(argv: list[str] | None = None) -> int:
     """The command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('checkpoint', type=Path, help='what sartm train left')
+    parser = argparse.ArgumentParser(prog='python -m tools.ship_demo', description=__doc__)
+    parser.add_argument('checkpoint', type=Path, help='a .safetensors of sartm train')
     parser.add_argument('--mfnet', type=Path, required=True, help='MFNet folder with val.txt')
     parser.add_argument('--out', type=Path, default=checkpoints.resolve('demo'))
     args = parser.parse_args(argv)
     try:
         ship(args.checkpoint, args.mfnet, args.out)
     except SartmError as error:
-        print(f'ship: error: {error}', file=sys.stderr)
+        print(f'ship_demo: error: {error}', file=sys.stderr)
         return 2
     return 0
 
 
 def ship(source: Path, mfnet: Path, out: Path) -> None:
-    """Write `source` to `out` with a model card; `mfnet` is a folder with `val.txt`."""
+    """Write the checkpoint `source` with a model card to `out`; `mfnet` holds `val.txt`."""
     loaded = checkpoints.load(source)
     predictor = Predictor(source)
-    both = _predict_with(predictor, rgb=True, thermal=True)
+
+    def predict(frame: Frame) -> FramePrediction:
+        return FramePrediction(predictor.predict(frame.rgb, frame.thermal).labels)
+
     val = open_dataset('mfnet', mfnet, 'val')
-    figures = {
-        'generated scenes, test': _short(evaluate(both, open_dataset('synthetic', None, 'test'))),
-        'MFNet, 50 frames of its validation split': _short(evaluate(both, val)),
-        'the same, RGB only': _short(
-            evaluate(_predict_with(predictor, rgb=True, thermal=False), val)
-        ),
-        'the same, thermal only': _short(
-            evaluate(_predict_with(predictor, rgb=False, thermal=True), val)
-        ),
+    measured = {
+        'generated scenes, test': open_dataset('synthetic', None, 'test'),
+        f'MFNet, {len(val)} frames of its validation split': val,
+        'the same, RGB only': CorruptedDataset(val, modality='rgb'),
+        'the same, thermal only': CorruptedDataset(val, modality='thermal'),
     }
+    figures = {name: _card_figures(evaluate(predict, frames)) for name, frames in measured.items()}
     card = {
         'intended_use': INTENDED_USE,
         'data': DATA,
@@ -83,21 +84,11 @@ def ship(source: Path, mfnet: Path, out: Path) -> None:
     checkpoints.save(out, checkpoints.build(loaded, merged=False), space, card)
 
 
-def _predict_with(
-    predictor: Predictor, *, rgb: bool, thermal: bool
-) -> Callable[[Frame], FramePrediction]:
-    def predict(frame: Frame) -> FramePrediction:
-        images = (frame.rgb if rgb else None, frame.thermal if thermal else None)
-        return FramePrediction(predictor.predict(*images).labels)
-
-    return predict
-
-
-def _short(result: dict[str, Any]) -> dict[str, Any]:
-    """What a card says of an evaluation: means, classes, and the mIoU by day and by night."""
+def _card_figures(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of an evaluation for the card: means, classes, and the mIoU by day and night."""
     keys = ('frames', 'miou', 'miou_present', 'pixel_accuracy', 'per_class_iou')
-    short = {key: result[key] for key in keys}
-    return short | {light: result[light]['miou'] for light in ('day', 'night') if light in result}
+    by_condition = {name: result[name]['miou'] for name in ('day', 'night') if name in result}
+    return {key: result[key] for key in keys} | by_condition
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from sartm_model.labels import MFNET
 from sartm_model.models.sam2_download import SAM2_FILES
 from sartm_model.models.sartm import Sartm
 from tools import estimate_training as estimate
-from tools.estimate_training import Needs, count_needs
+from tools.estimate_training import TrainingCost, count_cost
 
 FOLDER = Path(__file__).resolve().parents[2] / 'config' / 'train'
 FRAMES = {'mfnet': 784, 'pst900': 597, 'fmb': 1220}  # of the official training splits
@@ -56,10 +56,10 @@ def test_recipes_of_the_paper(name):
 
 def test_the_estimate_counts_what_torch_keeps():
     config = TrainConfig(data=DataConfig(crop_height=64, crop_width=96))
-    needs = count_needs(config)
+    cost = count_cost(config)
     model = Sartm(config.model, len(MFNET)).train()
-    assert needs.weights == sum(p.numel() for p in model.parameters())
-    assert needs.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert cost.weights == sum(p.numel() for p in model.parameters())
+    assert cost.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
     parameters = {p.data_ptr() for p in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -80,17 +80,19 @@ def test_the_estimate_counts_what_torch_keeps():
         if address not in parameters
     )
     assert alive.requires_grad
-    assert needs.kept_bytes == pytest.approx(found, rel=0.02)
-    # With attention spelt out the counter needs no table of kernels; a fused one computes its
+    assert cost.kept_bytes == pytest.approx(found, rel=0.02)
+    # With attention spelt out the counter cost no table of kernels; a fused one computes its
     # forward pass again in the backward pass, which is a little more.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss().backward()
-    assert 1 <= needs.operations / counter.get_total_flops() < 1.1
+    assert 1 <= cost.operations / counter.get_total_flops() < 1.1
 
 
 def test_the_estimate_follows_its_formula(tmp_path, capsys, monkeypatch):
-    needs = Needs(weights=3_000_000, trained=1_000_000, kept_bytes=2 * 10**9, operations=10**11)
-    monkeypatch.setattr(estimate, 'count_needs', lambda config: needs)
+    cost = TrainingCost(
+        weights=3_000_000, trained=1_000_000, kept_bytes=2 * 10**9, operations=10**11
+    )
+    monkeypatch.setattr(estimate, 'count_cost', lambda config: cost)
     path = tmp_path / 'train.yaml'
     path.write_text('data: {batch_size: 4}\nsteps: 100\n')
     assert estimate.main(['--config', str(path), '--tflops', '0.5', 'steps=9000']) == 0
