@@ -1,4 +1,4 @@
-"""Package of the ROS 2 node (`sartm_ros`) and of the network behind it (`sartm_model`)."""
+"""Packages `sartm_ros`, the ROS 2 node and bag tools, and `sartm_model`, the network and CLI."""
 
 from glob import glob
 
@@ -52,7 +52,15 @@ setup(
             'pytorch-lightning>=2.6',
             'tensorboard',
         ],
-        'test': ['hypothesis', 'mypy', 'pytest', 'ruff', 'torchmetrics'],
+        'test': [
+            'hypothesis',
+            'import-linter',
+            'mypy',
+            'pytest',
+            'pytest-xdist',
+            'ruff',
+            'torchmetrics',
+        ],
     },
     entry_points={
         'console_scripts': [
