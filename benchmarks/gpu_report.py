@@ -26,7 +26,7 @@ from sartm_model.inference.benchmark import (
     TWO_STREAMS,
     benchmark,
     compare,
-    images,
+    generate_pairs,
     untrained,
 )
 from sartm_model.inference.predictor import Predictor
@@ -153,7 +153,7 @@ def agreement(device: str) -> float:
     full, rounded = (Predictor('demo', device=device, precision=p) for p in ('fp32', half))
     same = [
         float((full.predict(*pair).labels == rounded.predict(*pair).labels).mean())
-        for pair in images(480, 640)
+        for pair in generate_pairs(480, 640)
     ]
     return sum(same) / len(same)
 
@@ -163,7 +163,7 @@ def profile(checkpoint: str | Path, height: int, width: int) -> str:
     from torch.profiler import ProfilerActivity
 
     predictor = Predictor(checkpoint, device='cuda', engine='eager')
-    pair = images(height, width)[0]
+    pair = generate_pairs(height, width)[0]
     predictor.predict(*pair)
     with torch.profiler.profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
         predictor.predict(*pair)

@@ -91,8 +91,8 @@ class NoNetwork:
     def __init__(self, settings: Settings) -> None:
         import torch
 
-        from sartm_model.data.transforms import ThermalRange
-        from sartm_model.inference.predictor import Prediction
+        from sartm_model.data.thermal_range import ThermalRange
+        from sartm_model.inference.prediction import Prediction
         from sartm_model.labels import MFNET
 
         self.label_space = MFNET

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sartm_model.inference.predictor import Prediction, Predictor
+from sartm_model.inference.prediction import Prediction
+from sartm_model.inference.predictor import Predictor
 from sartm_model.models.sartm import Sartm
 from sartm_ros.node.main import main
 
@@ -36,7 +37,7 @@ def predict(
     self: Any, rgb: np.ndarray | None, thermal: np.ndarray | None, **options: Any
 ) -> Prediction:
     """See the module's text."""
-    model = self.network.model
+    model = self.pipeline.model
     model.fault, model.class_id = 'none', 1
     if thermal is not None:
         model.class_id = int(thermal[-1, -1]) % len(self.label_space)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sartm_model.inference import predictor
+from sartm_model.inference.prediction import Prediction
 from sartm_ros.node.main import main
 
 
@@ -27,7 +28,7 @@ def predict(
     overlay: bool,
     overlay_opacity: float,
     time_s: float,
-) -> predictor.Prediction:
+) -> Prediction:
     """See the module's text."""
     if thermal is None:
         assert rgb is not None
@@ -39,7 +40,7 @@ def predict(
     labels[0, 0] = 100 + confidence + 2 * overlay
     colours = np.full((*labels.shape, 3), round(overlay_opacity * 255), np.uint8)
     lows = np.full_like(labels, round(self.thermal_range.low))
-    return predictor.Prediction(labels, lows if confidence else None, colours if overlay else None)
+    return Prediction(labels, lows if confidence else None, colours if overlay else None)
 
 
 predictor.Predictor.predict = predict  # type: ignore[method-assign]

@@ -83,13 +83,13 @@ def add_parser(verbs: Verbs) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the metrics of a checkpoint on a split, and write the report."""
     import numpy as np
-    import torch
 
     from sartm_model.data.registry import open_dataset
     from sartm_model.evaluation.corruptions import CorruptedDataset
     from sartm_model.evaluation.evaluate import FramePrediction, evaluate
     from sartm_model.evaluation.multi_scale_flip import check_scales, probabilities
     from sartm_model.inference.onnx_predictor import OnnxPredictor
+    from sartm_model.models.logits import labels_and_confidence
 
     if args.report is not None:
         check_report_folder(args.report)
@@ -119,8 +119,8 @@ def run(args: argparse.Namespace) -> None:
         found = probabilities(
             predictor, frame.rgb, frame.thermal, flip=args.flip, scales=args.scales
         )
-        confidence, labels = found.max(dim=0)
-        return FramePrediction(labels.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
+        labels, confidence = labels_and_confidence(found)
+        return FramePrediction(labels.cpu().numpy(), confidence.cpu().numpy())
 
     named = ('checkpoint', 'dataset', 'split', 'modality', 'corruption', 'severity')
     settings = {

@@ -50,8 +50,8 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the file and print its size."""
-    from sartm_model.export.exported_model import ExportConfig
     from sartm_model.export.onnx_export import export_onnx
+    from sartm_model.inference.export_config import ExportConfig
 
     sizes = {'height': args.height, 'width': args.width}
     if args.thermal_size:

@@ -17,13 +17,8 @@ from torch import Tensor
 from sartm_model.config import DataConfig
 from sartm_model.data.frame import Frame
 from sartm_model.data.sensor_faults import corrupt_rgb, corrupt_thermal
-from sartm_model.data.transforms import (
-    ThermalRange,
-    normalise_rgb,
-    normalise_thermal,
-    planes,
-    scale_thermal,
-)
+from sartm_model.data.thermal_range import ThermalRange
+from sartm_model.data.transforms import preprocess_rgb, preprocess_thermal, scale_thermal
 from sartm_model.labels import IGNORE_ID
 
 BLUR_PROBABILITY = 0.2
@@ -52,7 +47,7 @@ class Sample(NamedTuple):
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """Normalised RGB `[B, 3, H, W]` and thermal `[B, 1, H, W]` of a batch, float32."""
-        return normalise_rgb(planes(self.rgb)), normalise_thermal(self.thermal.float())
+        return preprocess_rgb(self.rgb), preprocess_thermal(self.thermal.float())
 
 
 class Crop(NamedTuple):

@@ -16,6 +16,7 @@ from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_model.modalities import SELECTIONS
+from sartm_model.utils.percentiles import percentiles
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -102,7 +103,7 @@ def thermal_noise(
     Half of its variance is one value per column, as in uncooled sensors, half one per pixel.
     """
     thermal = _thermal(frame)
-    low, high = np.percentile(thermal, (1, 99))
+    low, high = percentiles(thermal, (0.01, 0.99))
     deviation = THERMAL_NOISE[severity - 1] * max(high - low, 1.0) / np.sqrt(2)
     noise = rng.standard_normal(thermal.shape) + rng.standard_normal(thermal.shape[1])
     return replace(frame, thermal=_counts(thermal + deviation * noise, thermal.dtype))

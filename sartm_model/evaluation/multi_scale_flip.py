@@ -37,7 +37,7 @@ def probabilities(
         SartmError: no scale is given, one is not a positive number, or the images are unusable.
     """
     check_scales(scales)
-    inputs = predictor.inputs(rgb, thermal)
+    inputs = predictor.preprocess(rgb, thermal)
     copies = list(_copies(predictor, inputs.rgb, inputs.thermal, flip, scales))
     return torch.stack(copies).mean(dim=0)
 

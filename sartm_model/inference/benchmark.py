@@ -1,7 +1,8 @@
-"""`sartm benchmark`: where the time of a pair goes, and what each way to run it costs.
+"""`sartm benchmark`: how long a pair takes, stage by stage, and what each way to run it costs.
 
-Times are of `Predictor.predict` as the node calls it, numpy in and numpy out. Random weights do as
-much work as trained ones; that two ways give the same labels shows only with trained ones.
+All times are of `Predictor.predict` as the node calls it, from numpy arrays to numpy arrays. Random
+weights do as much work as trained ones, but whether two ways give the same labels shows only with
+trained ones.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import torch
 
 from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
+from sartm_model.inference.pipeline import OutputRequest, pack_frame_params
 from sartm_model.inference.predictor import PRECISIONS, Predictor
 from sartm_model.inference.stage_clock import StageClock
-from sartm_model.inference.transfer import download, upload
+from sartm_model.inference.transfer import to_device, to_host
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sartm import Sartm
@@ -36,7 +37,9 @@ SAMPLES = 4
 
 GRAPH = 'fp16 graph'
 TWO_STREAMS = 'fp16 two streams graph'
-"""Ways of `compare` on a GPU: the usual one, and what it is held against."""
+"""Two of the variants of `compare` on a GPU: the default, and its alternative."""
+
+Pair = tuple[np.ndarray, np.ndarray]
 
 
 def benchmark(
@@ -57,32 +60,33 @@ def benchmark(
         iterations: timed pairs.
 
     Returns:
-        what was run; stages_ms: median and p99 in milliseconds of upload, preprocess, encoder,
-        fusion, heads, postprocess and download, one operation after another; total_ms: of the
-        whole, as the node runs it (a recorded graph on CUDA); peak_memory_mib: of the GPU's
-        memory, or of the process's where there is none; gflop: of the network, a multiply-add
-        counted as two; tflops and of_matrix_rate: those over the median, and as a share of what a
-        product of two large matrices reaches on this device in this precision.
+        What was run, and:
+        total_ms: median and p99 of a whole pair with the default engine, in milliseconds.
+        stages_ms: the same of upload, preprocess, encoder, fusion, heads, postprocess and
+        download with the engine 'eager'.
+        peak_memory_mib: of the GPU's memory, or of the process where there is no GPU.
+        gflop: of the network, a multiply-add counted as two.
+        tflops, of_matrix_rate: gflop over the median time, and its share of what a product of two
+        large matrices reaches on this device in this precision (matrix_tflops).
 
     Raises:
         SartmError: the checkpoint, the device or the size cannot be used.
     """
     predictor = Predictor(checkpoint, device=device, precision=precision)
-    rgb, thermal = images(height, width)[0]
+    rgb, thermal = generate_pairs(height, width)[0]
     if predictor.device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(predictor.device)
-    total_s = [timed(lambda: predictor.predict(rgb, thermal)) for _ in range(WARM_UPS + iterations)]
+    runs = range(WARM_UPS + iterations)
+    total_s = [measure_s(lambda: predictor.predict(rgb, thermal)) for _ in runs][WARM_UPS:]
     peak_mib = peak_memory_mib(predictor.device)
+    eager = Predictor(checkpoint, device=device, precision=precision, engine='eager')
     stages_s: dict[str, list[float]] = defaultdict(list)
-    plain = Predictor(checkpoint, device=device, precision=precision, engine='eager')
-    with _marked(plain) as run:
-        for index in range(WARM_UPS + iterations):
-            for stage, seconds in run(rgb, thermal).items():
-                if index >= WARM_UPS:
-                    stages_s[stage].append(seconds)
-    model = plain.network.model.float()
+    for pair_stages_s in [measure_stages_s(eager, rgb, thermal) for _ in runs][WARM_UPS:]:
+        for stage, seconds in pair_stages_s.items():
+            stages_s[stage].append(seconds)
+    model = eager.pipeline.model.float()
     gflop = count_flops(model, height, width) * 1e-9
-    total = _spread(total_s[WARM_UPS:])
+    total = _median_and_p99(total_s)
     tflops = gflop / total['median']
     rate = matrix_tflops(predictor.device, PRECISIONS[predictor.precision])
     return {
@@ -95,7 +99,7 @@ def benchmark(
         'engine': predictor.engine,
         'threads': torch.get_num_threads(),
         'iterations': iterations,
-        'stages_ms': {stage: _spread(seconds) for stage, seconds in stages_s.items()},
+        'stages_ms': {stage: _median_and_p99(seconds) for stage, seconds in stages_s.items()},
         'total_ms': total,
         'peak_memory_mib': round(peak_mib, 1),
         'gflop': round(gflop, 2),
@@ -105,50 +109,75 @@ def benchmark(
     }
 
 
+def measure_stages_s(
+    predictor: Predictor, rgb: np.ndarray, thermal: np.ndarray
+) -> dict[str, float]:
+    """Run a pair with an eager predictor and return the seconds of its stages."""
+    pipeline, model = predictor.pipeline, predictor.pipeline.model
+    clock = StageClock(predictor.device if predictor.device.type == 'cuda' else None)
+    last_head = model.mask_decoder if predictor.head == 'mask' else model.auxiliary_head
+    last_modules = {'encoder': model.encoder, 'fusion': model.fusions[-1], 'heads': last_head}
+
+    def on_stage_end(stage: str) -> None:
+        if stage == 'upload':  # the stage 'network' ends where the last head does
+            clock.end_stage('preprocess')
+
+    with ExitStack() as hooks:
+        for stage, module in last_modules.items():
+            handle = module.register_forward_hook(
+                lambda *_, stage=stage: clock.end_stage(stage)  # type: ignore[misc]
+            )
+            hooks.callback(handle.remove)
+        arrays = [rgb, thermal, pack_frame_params()]
+        rgb_there, thermal_there, params = to_device(arrays, predictor.device)
+        clock.end_stage('upload')
+        outputs = pipeline(rgb_there, thermal_there, params, OutputRequest(), on_stage_end)
+        clock.end_stage('postprocess')
+        to_host(outputs)
+        return clock.stages_s('download')
+
+
 def compare(
     checkpoint: str | Path, height: int, width: int, *, device: str = 'auto', iterations: int = 20
 ) -> dict[str, Any]:
-    """Run every way there is on this device in turn, pair by pair, and hold it against fp32.
+    """Run every variant that this device has in turn, pair by pair, and compare it with fp32.
 
     Returns:
-        device, image, iterations and variants: by name median_ms, p99_ms, ratio (its median by
-        that of 'fp32', one operation after another with merged adapters) and agreement (share of
-        pixels with the label that 'fp32' gives, on generated frames), or error, what kept it from
-        running.
+        device, image, threads, iterations and variants. A variant has, by its name, median_ms,
+        p99_ms, ratio (its median over that of 'fp32', the engine 'eager' with merged adapters) and
+        agreement (share of the pixels with the label that 'fp32' gives, on generated frames), or
+        error, what kept it from running.
     """
-    pairs = images(height, width)
-    with ExitStack() as kept:
-        ways: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {}
-        failed: dict[str, str] = {}
-        chosen = Predictor(checkpoint, device=device).device
-        for name, build in _variants(checkpoint, chosen).items():
-            try:
-                way = kept.enter_context(build())
-                for _ in range(WARM_UPS):
-                    way(*pairs[0])
-            except Exception as error:  # a compiler that is missing is a result too
-                failed[name] = f'{type(error).__name__}: {first_line(error)[:200]}'
-            else:
-                ways[name] = way
-        times_s: dict[str, list[float]] = defaultdict(list)
-        for _ in range(iterations):
-            for name, way in ways.items():
-                times_s[name].append(timed(lambda way=way: way(*pairs[0])))  # type: ignore[misc]
-        labels = {name: [way(*pair) for pair in pairs] for name, way in ways.items()}
-    reference = float(np.median(times_s['fp32']))
+    pairs = generate_pairs(height, width)
+    chosen = Predictor(checkpoint, device=device).device
+    predictors: dict[str, Predictor] = {}
     variants: dict[str, Any] = {}
+    for name, build in _variants(checkpoint, chosen).items():
+        try:
+            predictor = build()
+            for _ in range(WARM_UPS):
+                predictor.predict(*pairs[0])
+        except Exception as error:  # a missing compiler is a result too
+            variants[name] = {'error': f'{type(error).__name__}: {first_line(error)[:200]}'}
+        else:
+            predictors[name] = predictor
+    times_s: dict[str, list[float]] = defaultdict(list)
+    for _ in range(iterations):
+        for name, predictor in predictors.items():
+            times_s[name].append(measure_s(lambda p=predictor: p.predict(*pairs[0])))  # type: ignore[misc]
+    labels = {
+        name: np.stack([predictor.predict(*pair).labels for pair in pairs])
+        for name, predictor in predictors.items()
+    }
+    reference = float(np.median(times_s['fp32']))
     for name, seconds in times_s.items():
-        spread = _spread(seconds)
-        same = [
-            (one == other).mean() for one, other in zip(labels[name], labels['fp32'], strict=True)
-        ]
+        milliseconds = _median_and_p99(seconds)
         variants[name] = {
-            'median_ms': spread['median'],
-            'p99_ms': spread['p99'],
+            'median_ms': milliseconds['median'],
+            'p99_ms': milliseconds['p99'],
             'ratio': round(float(np.median(seconds)) / reference, 3),
-            'agreement': round(float(np.mean(same)), 5),
+            'agreement': round(float((labels[name] == labels['fp32']).mean()), 5),
         }
-    variants |= {name: {'error': text} for name, text in failed.items()}
     return {
         'checkpoint': str(checkpoint),
         'image': [height, width],
@@ -159,30 +188,114 @@ def compare(
     }
 
 
+def _variants(checkpoint: str | Path, device: torch.device) -> dict[str, Callable[[], Predictor]]:
+    """Return the builders of the predictors to be compared, by name."""
+
+    def variant(
+        precision: str = 'fp32',
+        engine: str = 'eager',
+        change: Callable[[Predictor], None] = lambda predictor: None,
+    ) -> Callable[[], Predictor]:
+        def build() -> Predictor:
+            predictor = Predictor(
+                checkpoint, device=str(device), precision=precision, engine=engine
+            )
+            change(predictor)
+            return predictor
+
+        return build
+
+    def unmerged(predictor: Predictor) -> None:
+        model = checkpoints.build(checkpoints.load(checkpoint), merged=False)
+        predictor.pipeline.model = model.to(predictor.device)
+
+    def channels_last(predictor: Predictor) -> None:
+        predictor.pipeline.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def compiled(predictor: Predictor) -> None:
+        model = predictor.pipeline.model
+        model.forward_logits = torch.compile(model.forward_logits)  # type: ignore[method-assign]
+
+    def two_streams(predictor: Predictor) -> None:
+        predictor.pipeline.model.enable_parallel(TwoStreams(predictor.device))
+
+    variants = {
+        'fp32': variant(),
+        'fp32 unmerged': variant(change=unmerged),
+        'fp32 channels last': variant(change=channels_last),
+    }
+    if device.type == 'cpu':
+        return {
+            **variants,
+            'fp32 compiled': variant(change=compiled),
+            'fp32 parallel': variant(engine='parallel'),
+            'bf16': variant('bf16'),
+        }
+    return {
+        **variants,
+        'fp16': variant('fp16'),
+        GRAPH: variant('fp16', 'graph'),
+        'bf16': variant('bf16'),
+        'bf16 graph': variant('bf16', 'graph'),
+        TWO_STREAMS: variant('fp16', 'graph', two_streams),
+        'fp16 channels last graph': variant('fp16', 'graph', channels_last),
+        'fp16 compiled': variant('fp16', change=compiled),
+        'fp16 compiled graph': variant('fp16', 'graph', compiled),
+    }
+
+
 @contextmanager
 def untrained(size: str) -> Iterator[Path]:
-    """A checkpoint of a size with random weights, while the context lasts."""
+    """Write a checkpoint of a size with random weights, and delete it at the end."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f'{size}.safetensors'
         checkpoints.save(path, Sartm(ModelConfig(size=size), len(MFNET)), MFNET, {})
         yield path
 
 
-def matrix_tflops(device: torch.device, dtype: torch.dtype) -> float:
-    """What a product of two large square matrices reaches, 10^12 operations a second."""
-    side = 8192 if device.type == 'cuda' else 1024
-    one, other = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+def generate_pairs(height: int, width: int) -> list[Pair]:
+    """Generate RGB and thermal images of a size. Raises SartmError where it is too small."""
+    from sartm_model.data.synthetic import render
 
-    def product() -> None:
-        one @ other
+    if min(height, width) < 32:
+        raise SartmError(f'the size is {width}x{height} pixels; expected 32 or more each way')
+    pairs = []
+    for seed in range(SAMPLES):
+        frame = render(seed, height, width)
+        assert frame.rgb is not None
+        assert frame.thermal is not None
+        pairs.append((frame.rgb, frame.thermal))
+    return pairs
+
+
+def measure_s(work: Callable[[], Any]) -> float:
+    """Run `work` and return the seconds that it takes."""
+    start_s = time.perf_counter()
+    work()
+    return time.perf_counter() - start_s
+
+
+def _median_and_p99(seconds: list[float]) -> dict[str, float]:
+    """Return median and 99th percentile in milliseconds."""
+    median, p99 = (np.percentile(seconds, (50, 99)) * 1e3).round(3).tolist()
+    return {'median': median, 'p99': p99}
+
+
+def matrix_tflops(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the rate of a product of two large square matrices, 10^12 operations a second."""
+    side = 8192 if device.type == 'cuda' else 1024
+    first, second = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+
+    def multiply() -> None:
+        first @ second
         if device.type == 'cuda':
             torch.cuda.synchronize(device)
 
-    return 2e-12 * side**3 / min(timed(product) for _ in range(10))
+    return 2e-12 * side**3 / min(measure_s(multiply) for _ in range(10))
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's own name, or the processor's."""
+    """Return the GPU's own name, or the processor's."""
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
     for line in Path('/proc/cpuinfo').read_text().splitlines():
@@ -191,121 +304,10 @@ def device_name(device: torch.device) -> str:
     return 'cpu'
 
 
-def _variants(checkpoint: str | Path, device: torch.device) -> Mapping[str, Any]:
-    """Name -> what builds the way so called: a context that gives a function of a pair."""
-
-    def way(precision: str = 'fp32', engine: str = 'eager', change: Any = None) -> Any:
-        @contextmanager
-        def build() -> Iterator[Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-            predictor = Predictor(
-                checkpoint, device=str(device), precision=precision, engine=engine
-            )
-            if change is not None:
-                change(predictor)
-            yield lambda rgb, thermal: predictor.predict(rgb, thermal).labels
-
-        return build
-
-    def unmerged(predictor: Predictor) -> None:
-        model = checkpoints.build(checkpoints.load(checkpoint), merged=False)
-        predictor.network.model = model.to(predictor.device)
-
-    def channels_last(predictor: Predictor) -> None:
-        predictor.network.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def compiled(predictor: Predictor) -> None:
-        model = predictor.network.model
-        model.forward_logits = torch.compile(model.forward_logits)  # type: ignore[method-assign]
-
-    def two_streams(predictor: Predictor) -> None:
-        predictor.network.model.enable_parallel(TwoStreams(predictor.device))
-
-    found = {'fp32': way(), 'fp32 unmerged': way(change=unmerged)}
-    found['fp32 channels last'] = way(change=channels_last)
-    if device.type == 'cpu':
-        found['fp32 compiled'] = way(change=compiled)
-        return found | {'fp32 parallel': way(engine='parallel'), 'bf16': way('bf16')}
-    for precision in ('fp16', 'bf16'):
-        found[precision] = way(precision)
-        found[f'{precision} graph'] = way(precision, 'graph')
-    found[TWO_STREAMS] = way('fp16', 'graph', two_streams)
-    found['fp16 channels last graph'] = way('fp16', 'graph', channels_last)
-    found['fp16 compiled'] = way('fp16', change=compiled)
-    found['fp16 compiled graph'] = way('fp16', 'graph', compiled)
-    return found
-
-
-def _first_mark(clock: StageClock, stage: str) -> None:
-    if stage == 'upload':
-        clock.mark('preprocess')
-
-
-@contextmanager
-def _marked(
-    predictor: Predictor,
-) -> Iterator[Callable[[np.ndarray, np.ndarray], dict[str, float]]]:
-    """A function that runs a pair one operation after another and gives the seconds by stage."""
-    network, model = predictor.network, predictor.network.model
-    marks: list[Callable[[str], None]] = []
-    last = {'mean': model.auxiliary_head, 'auxiliary': model.auxiliary_head}
-    ends = {
-        'encoder': model.encoder,
-        'fusion': model.fusions[-1],
-        'heads': last.get(model.config.prediction, model.mask_decoder),
-    }
-
-    def run(rgb: np.ndarray, thermal: np.ndarray) -> dict[str, float]:
-        clock = StageClock(predictor.device)
-        marks[:] = [clock.mark]
-        settings, asked = predictor.ask(rgb, thermal, None)
-        colour, counts, frame_params = upload([rgb, thermal, settings], predictor.device)
-        clock.mark('upload')
-        assert frame_params is not None
-        # Of the network's own two marks the second falls where its heads end.
-        planes = network(colour, counts, frame_params, asked, partial(_first_mark, clock))
-        clock.mark('postprocess')
-        download(planes)
-        return clock.seconds('download')
-
-    with ExitStack() as hooks:
-        for stage, module in ends.items():
-            handle = module.register_forward_hook(
-                lambda *_, stage=stage: marks[0](stage)  # type: ignore[misc]
-            )
-            hooks.callback(handle.remove)
-        yield run
-
-
-def images(height: int, width: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Generated pairs of a size. Raises SartmError where it is too small."""
-    from sartm_model.data.synthetic import render
-
-    if min(height, width) < 32:
-        raise SartmError(f'the size is {width}x{height} pixels; expected 32 or more each way')
-    frames = [render(seed, height, width) for seed in range(SAMPLES)]
-    return [
-        (frame.rgb, frame.thermal)
-        for frame in frames
-        if frame.rgb is not None and frame.thermal is not None
-    ]
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds that a piece of work takes."""
-    begun_s = time.perf_counter()
-    work()
-    return time.perf_counter() - begun_s
-
-
-def _spread(seconds: list[float]) -> dict[str, float]:
-    median, p99 = (np.percentile(seconds, (50, 99)) * 1e3).round(3).tolist()
-    return {'median': median, 'p99': p99}
-
-
 def peak_memory_mib(device: torch.device) -> float:
-    """The most this process has held: of the GPU's memory, or of the host's where there is none."""
+    """Return the most memory that was in use: of the GPU, or of this process on a CPU."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device) / 2**20
-    # Not `getrusage`, whose figure a process starts with that of the one that started it.
+    # Not `getrusage`, whose figure a process inherits from the one that started it.
     status = Path('/proc/self/status').read_text()
     return int(status.partition('VmHWM:')[2].split()[0]) / 2**10

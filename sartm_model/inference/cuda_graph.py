@@ -1,11 +1,16 @@
-"""A frame's whole way on a GPU as one CUDA graph: upload, all the work, download.
+"""Runs a pair on a GPU as one CUDA graph: transfer, preprocessing, network, labels, transfer.
 
-A GPU is done with a small operation before Python has asked for the next, and a frame has hundreds
-of them. A graph is recorded once and then run by a single call. It reads and writes fixed memory,
-so each size and type of images, and each set of results asked for, has its own.
+A GPU finishes a small operation before Python has launched the next, and a frame has hundreds of
+them. A graph is recorded once and then launched by a single call. It reads and writes fixed memory,
+so each size and type of the images and each `OutputRequest` needs its own.
 
-Without a GPU the same memory is filled and read and the same functions run one after the other: so
-the tests can hold this way against the plain one on a CPU.
+All graphs share one memory pool, because they run one at a time and leave nothing in it that is
+needed later: results are copied to the host within the graph. A graph costs its nodes and its
+transfer buffers, which is about the size of its images and results, not another copy of the
+network's activations.
+
+Without a GPU the same buffers are used and the same functions run one after the other. So the tests
+compare this path with the direct one on a CPU.
 """
 
 from __future__ import annotations
@@ -19,76 +24,117 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sartm_model.inference.pipeline import InferencePipeline, Mark, OutputRequest
-from sartm_model.inference.transfer import Staging, pack, unpack
+from sartm_model.inference.pipeline import InferencePipeline, OutputRequest
+from sartm_model.inference.stage_clock import StageCallback
+from sartm_model.inference.transfer import Staging, pack, shapes, unpack
 
-KEPT = 4
-"""Graphs held at most; each holds the network's activations at its size."""
+MAX_CACHED_GRAPHS = 16
+"""A node needs 12: both images, RGB alone and thermal alone, each with or without confidence and
+overlay. The rest is for images of another size."""
 
 WARM_UPS = 3
-"""Runs before the recording: in the first ones libraries choose algorithms and allocate."""
+"""Runs before the recording, in which libraries choose algorithms and allocate."""
 
 
-class CudaGraph:
-    """The recorded way of pairs of one kind.
+class CudaGraphCache:
+    """Records a graph for each kind of pair when it first comes and keeps the most recently used.
 
     Args:
-        network: what is recorded.
-        rgb, thermal, settings: a first pair and its frame_params; either image may be None.
-        asked: what is to be given.
+        pipeline: what is recorded.
     """
 
-    def __init__(
-        self,
-        network: InferencePipeline,
-        rgb: np.ndarray | None,
-        thermal: np.ndarray | None,
-        settings: np.ndarray,
-        asked: OutputRequest,
-    ) -> None:
-        self._network = network
-        self._asked = asked
-        self._staging = Staging.like([rgb, thermal, settings], network.device)
-        self._staging.write([rgb, thermal, settings])
-        self._graph: torch.cuda.CUDAGraph | None = None
-        held = network.held.clone()
-        if network.device.type == 'cuda':
-            self._record()
-        else:
-            self._planes = self._run()
-            self._pinned_output = pack(self._planes)
-        network.held.copy_(held)  # these runs were not the next pair of a video
+    def __init__(self, pipeline: InferencePipeline) -> None:
+        self._pipeline = pipeline
+        self._graphs: OrderedDict[Any, CudaGraph] = OrderedDict()
+        # Memory of the pool is reused on the stream that freed it, so all record on the same one.
+        self._stream: torch.cuda.Stream | None = None
+        self._pool: Any = None
+        if pipeline.device.type == 'cuda':
+            self._stream = torch.cuda.Stream(pipeline.device)
+            self._pool = torch.cuda.graph_pool_handle()
+
+    def __len__(self) -> int:
+        return len(self._graphs)
 
     def __call__(
         self,
         rgb: np.ndarray | None,
         thermal: np.ndarray | None,
-        settings: np.ndarray,
-        mark: Mark,
+        packed_params: np.ndarray,
+        request: OutputRequest,
+        on_stage_end: StageCallback,
     ) -> dict[str, np.ndarray]:
-        """The planes of `InferencePipeline` for a pair of the same kind, as new arrays."""
-        self._staging.write([rgb, thermal, settings])
-        mark('upload')
+        """Run `InferencePipeline` on a pair and return its outputs as new arrays."""
+        arrays = [rgb, thermal, packed_params]
+        key = (_shape_and_type(rgb), _shape_and_type(thermal), request)
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            while len(self._graphs) >= MAX_CACHED_GRAPHS:
+                self._graphs.popitem(last=False)
+            graph = CudaGraph(self._pipeline, arrays, request, self._stream, self._pool)
+        self._graphs[key] = graph
+        return graph(arrays, on_stage_end)
+
+
+def _shape_and_type(image: np.ndarray | None) -> Any:
+    return None if image is None else (image.shape, image.dtype)
+
+
+class CudaGraph:
+    """The recorded graph of pairs of one kind.
+
+    Args:
+        pipeline: what is recorded.
+        arrays: RGB, thermal and packed frame parameters of a first pair; an image may be None.
+        request: what to return.
+        stream: on which to record; None without a GPU.
+        pool: of the memory that the graph may use while it runs.
+    """
+
+    def __init__(
+        self,
+        pipeline: InferencePipeline,
+        arrays: list[np.ndarray | None],
+        request: OutputRequest,
+        stream: torch.cuda.Stream | None,
+        pool: Any,
+    ) -> None:
+        self._pipeline = pipeline
+        self._request = request
+        self._staging = Staging(arrays, pipeline.device)
+        self._staging.fill(arrays)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        range_before = pipeline.running_range.clone()
+        if stream is None:
+            outputs = self._run()
+            self._shapes, self._pinned_output = shapes(outputs), pack(outputs)
+        else:
+            self._record(stream, pool)
+        pipeline.running_range.copy_(range_before)  # these runs were not the next pair of a video
+
+    def __call__(
+        self, arrays: list[np.ndarray | None], on_stage_end: StageCallback
+    ) -> dict[str, np.ndarray]:
+        """Run a pair of the same kind and return the outputs as new arrays."""
+        self._staging.fill(arrays)
+        on_stage_end('upload')
         if self._graph is None:
             self._pinned_output.copy_(pack(self._run()))
         else:
             with torch.inference_mode():  # as at the recording, whose memory it may write to
                 self._graph.replay()
-            torch.cuda.current_stream(self._network.device).synchronize()
-        mark('network')
-        # The next pair overwrites what was brought.
-        return unpack(self._pinned_output.clone(), self._planes)
+            torch.cuda.current_stream(self._pipeline.device).synchronize()
+        on_stage_end('network')
+        return unpack(self._pinned_output.clone(), self._shapes)  # the next pair overwrites it
 
     def _run(self) -> dict[str, Tensor]:
         self._staging.send()
-        rgb, thermal, frame_params = self._staging.read
-        assert frame_params is not None
-        return self._network(rgb, thermal, frame_params, self._asked)
+        rgb, thermal, packed_params = self._staging.device_views
+        return self._pipeline(rgb, thermal, packed_params, self._request)
 
     @torch.inference_mode()
-    def _record(self) -> None:
-        device = self._network.device
-        stream = torch.cuda.Stream(device)
+    def _record(self, stream: torch.cuda.Stream, pool: Any) -> None:
+        device = self._pipeline.device
         stream.wait_stream(torch.cuda.current_stream(device))
         with cudnn_autotune(), torch.cuda.device(device):
             with torch.cuda.stream(stream):
@@ -96,56 +142,23 @@ class CudaGraph:
                     packed = pack(self._run())
             self._pinned_output = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=True)
             stream.synchronize()
-            self._graph = torch.cuda.CUDAGraph()
+            graph = torch.cuda.CUDAGraph()
             # Another thread, of another node in this process, may allocate meanwhile.
-            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode='thread_local'):
-                self._planes = self._run()
-                self._pinned_output.copy_(pack(self._planes), non_blocking=True)
+            with torch.cuda.graph(
+                graph, pool=pool, stream=stream, capture_error_mode='thread_local'
+            ):
+                outputs = self._run()
+                self._pinned_output.copy_(pack(outputs), non_blocking=True)
+        self._shapes = shapes(outputs)
+        self._graph = graph
 
 
 @contextmanager
 def cudnn_autotune() -> Iterator[None]:
-    """cuDNN times its algorithms for a convolution that it has not met and takes the fastest."""
+    """Let cuDNN time its algorithms for each new convolution and take the fastest."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
-
-
-class CudaGraphCache:
-    """Records the way of each kind of pair when it first comes and holds those used last.
-
-    Args:
-        network: what is recorded.
-    """
-
-    def __init__(self, network: InferencePipeline) -> None:
-        self._network = network
-        self._held: OrderedDict[Any, CudaGraph] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __call__(
-        self,
-        rgb: np.ndarray | None,
-        thermal: np.ndarray | None,
-        settings: np.ndarray,
-        asked: OutputRequest,
-        mark: Mark,
-    ) -> dict[str, np.ndarray]:
-        """The planes of `InferencePipeline` for a pair, as new arrays; `mark` as there."""
-        kind = (_kind(rgb), _kind(thermal), asked)
-        frame = self._held.pop(kind, None)
-        if frame is None:
-            while len(self._held) >= KEPT:
-                self._held.popitem(last=False)
-            frame = CudaGraph(self._network, rgb, thermal, settings, asked)
-        self._held[kind] = frame
-        return frame(rgb, thermal, settings, mark)
-
-
-def _kind(image: np.ndarray | None) -> Any:
-    return None if image is None else (image.shape, image.dtype)

@@ -1,207 +1,215 @@
-"""What is done to one pair on the device, from counts to labels, without a wait for the host.
+"""What is done to one pair on the device, from counts to labels, without waiting for the host.
 
-Everything here reads tensors of the device alone and no shape depends on a value, so that a CUDA
-graph can hold all of it: see `captured`. What may change from pair to pair travels in one small
-tensor, the frame_params.
+Everything here reads tensors on the device alone, and no shape depends on a value, so that a CUDA
+graph can record all of it (see `cuda_graph`). The numbers that may change from frame to frame are
+sent in one small tensor, the frame parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sartm_model.data.thermal_range import enforce_min_span, scale_counts
 from sartm_model.data.transforms import (
-    enforce_min_span,
-    follow,
-    normalise_rgb,
-    normalise_thermal,
+    ema_update,
     percentile_range,
-    planes,
-    resize_thermal,
-    scale_between,
-    warp_thermal,
+    preprocess_rgb,
+    preprocess_thermal,
+    to_counts,
 )
-from sartm_model.inference.boundary_labels import labels_alone
-from sartm_model.inference.postprocessing import label_map
+from sartm_model.inference.boundary_labels import labels_from_boundaries
+from sartm_model.inference.overlay import blend_classes
+from sartm_model.inference.postprocessing import labels_from_logits
+from sartm_model.inference.stage_clock import StageCallback
 from sartm_model.models.sartm import Sartm
 from sartm_model.utils.parallel import run_sequential
 
-Mark = Callable[[str], None]
-"""Told the name of a stage at its end."""
-
-FRAME_PARAMS = 13
-"""Length of the frame_params: low, high, weight, opacity, and the nine numbers of a matrix."""
-
 
 class OutputRequest(NamedTuple):
-    """What a prediction is to give and by which way; one graph serves one of them.
+    """What a prediction returns and how it is made; a CUDA graph is recorded for each.
 
     Attributes:
-        confidence: also the confidence.
-        overlay: also the overlay.
-        fixed: thermal is scaled between the frame_params' low and high, not its percentiles.
-        registered: thermal is warped by the frame_params' matrix, not only resized.
+        confidence: also return the confidence.
+        overlay: also return the overlay.
+        fixed_range: scale thermal between the fixed range of the frame parameters instead of its
+            percentiles.
+        warp: warp thermal by the matrix of the frame parameters instead of resizing it.
     """
 
     confidence: bool = False
     overlay: bool = False
-    fixed: bool = False
-    registered: bool = False
+    fixed_range: bool = False
+    warp: bool = False
 
 
-class Inputs(NamedTuple):
+class NetworkInputs(NamedTuple):
     """A pair as the network takes it, on its device and in its precision.
 
     Attributes:
         rgb: normalised `[1, 3, H, W]`, or None.
         thermal: normalised `[1, 1, H, W]`, or None.
-        backdrop: what an overlay is laid over, counts `[H, W, 3]` or `[H, W, 1]`.
+        background: what an overlay is blended over, counts `[H, W, 3]`, or `[H, W, 1]` of thermal.
     """
 
     rgb: Tensor | None
     thermal: Tensor | None
-    backdrop: Tensor
+    background: Tensor
 
 
-def frame_params(
-    *,
-    ends: tuple[float, float] = (0.0, 1.0),
-    weight: float = 1.0,
-    opacity: float = 0.5,
-    matrix: np.ndarray | None = None,
-) -> np.ndarray:
-    """The frame_params, float32 `[13]`.
+class FrameParams(NamedTuple):
+    """The frame parameters on the device, views of what `pack_frame_params` returns.
 
-    Args:
-        ends: low and high of a fixed thermal range, in counts.
-        weight: see `preprocess.ema_weight`.
-        opacity: of the overlay's colours.
-        matrix: as of `preprocess.warp_matrix`.
+    Attributes:
+        fixed_range: low and high of a fixed thermal range in counts, `[2]`.
+        range_weight: weight of the image's own range in the running range, a number.
+        overlay_opacity: a number.
+        warp_matrix: as `transforms.warp_matrix` returns it, `[3, 3]`.
     """
-    values = np.zeros(FRAME_PARAMS, np.float32)
-    values[:4] = (*ends, weight, opacity)
-    if matrix is not None:
-        values[4:] = matrix.ravel()
-    return values
+
+    fixed_range: Tensor
+    range_weight: Tensor
+    overlay_opacity: Tensor
+    warp_matrix: Tensor
+
+
+def pack_frame_params(
+    *,
+    fixed_range: tuple[float, float] = (0.0, 1.0),
+    range_weight: float = 1.0,
+    overlay_opacity: float = 0.5,
+    warp_matrix: np.ndarray | None = None,
+) -> np.ndarray:
+    """Pack the frame parameters for one transfer, float32 `[13]`; see `FrameParams`."""
+    packed = np.zeros(13, np.float32)
+    packed[:4] = (*fixed_range, range_weight, overlay_opacity)
+    if warp_matrix is not None:
+        packed[4:] = warp_matrix.ravel()
+    return packed
+
+
+def unpack_frame_params(packed: Tensor) -> FrameParams:
+    """Return views of what `pack_frame_params` packed."""
+    return FrameParams(packed[:2], packed[2], packed[3], packed[4:].view(3, 3))
 
 
 class InferencePipeline:
-    """The network with all that is done on the device before and after it.
+    """The network with its preprocessing and postprocessing, on the device.
 
-    Remembers the thermal range from pair to pair, which the next one follows.
+    Keeps the running thermal range from one pair to the next.
 
     Args:
         model: in its inference form, on the device and in its precision.
         palette: uint8 `[256, 3]`, the colour of each id.
 
     Attributes:
-        held: float32 `[2]`, the thermal range that the next pair's follows.
+        model: as given.
+        device, dtype: the model's.
+        running_range: float32 `[2]`, the moving average of the thermal range in counts.
     """
 
     def __init__(self, model: Sartm, palette: np.ndarray) -> None:
         self.model = model
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
+        self.running_range = torch.zeros(2, device=self.device)
         self._palette = torch.from_numpy(palette).to(self.device, torch.float32)
-        self.held = torch.zeros(2, device=self.device)
 
     @torch.inference_mode()
     def __call__(
         self,
         rgb: Tensor | None,
         thermal: Tensor | None,
-        frame_params: Tensor,
-        asked: OutputRequest,
-        mark: Mark = lambda stage: None,
+        packed_params: Tensor,
+        request: OutputRequest,
+        on_stage_end: StageCallback = lambda stage: None,
     ) -> dict[str, Tensor]:
         """Segment one pair.
 
         Args:
             rgb: uint8 `[H, W, 3]`, or None.
             thermal: uint8 or uint16 `[h, w]`, or None.
-            frame_params: float32 `[13]`, as `frame_params` gives them.
-            asked: what is wanted.
-            mark: called at the end of a stage with its name, 'upload' or 'network'.
+            packed_params: float32 `[13]`, as `pack_frame_params` returns them.
+            request: what to return.
+            on_stage_end: called at the end of the stages 'upload' and 'network'.
 
         Returns:
-            uint8 planes by name: labels `[H, W]`, 255 where the network gave no number, and as
-            asked confidence `[H, W]`, the probability times 255, and overlay `[H, W, 3]`.
+            uint8 tensors by name: labels `[H, W]`, 255 where the network's result is not a number,
+            and as requested confidence `[H, W]`, the probability times 255, and overlay
+            `[H, W, 3]`.
         """
-        inputs = self.inputs(rgb, thermal, frame_params, asked, full_size=False)
-        mark('upload')
-        size = (inputs.backdrop.shape[0], inputs.backdrop.shape[1])
+        params = unpack_frame_params(packed_params)
+        inputs = self.preprocess(rgb, thermal, params, request)
+        on_stage_end('upload')
         heads, input_size = self.model.forward_logits(inputs.rgb, inputs.thermal)
-        mark('network')
-        at_once = self.model.runner
-        if self.device.type == 'cpu' and not asked.confidence:
-            result = {'labels': labels_alone(heads, input_size, size, at_once)}
+        on_stage_end('network')
+        size = (inputs.background.shape[0], inputs.background.shape[1])
+        runner = self.model.runner
+        outputs: dict[str, Tensor] = {}
+        if self.device.type == 'cpu' and not request.confidence:
+            labels = labels_from_boundaries(heads, input_size, size, runner)
         else:
-            labels, probability = label_map(heads, input_size, size, at_once)
-            result = {'labels': labels}
-        if asked.confidence:
-            result['confidence'] = (probability * 255).round().to(torch.uint8)
-        if asked.overlay:
-            result['overlay'] = self._blend(inputs.backdrop, result['labels'], frame_params[3])
-        return result
+            labels, confidence = labels_from_logits(heads, input_size, size, runner)
+            if request.confidence:
+                outputs['confidence'] = (confidence * 255).round().to(torch.uint8)
+        if request.overlay:
+            colors = self._palette[labels.int()]
+            background = inputs.background.float()
+            blended = blend_classes(background, labels, colors, params.overlay_opacity)
+            outputs['overlay'] = blended.to(torch.uint8)
+        return {'labels': labels, **outputs}
 
     @torch.inference_mode()
-    def inputs(
+    def preprocess(
         self,
         rgb: Tensor | None,
         thermal: Tensor | None,
-        frame_params: Tensor,
-        asked: OutputRequest,
+        params: FrameParams,
+        request: OutputRequest,
         *,
-        full_size: bool,
-    ) -> Inputs:
-        """Normalise a pair; thermal comes in RGB's geometry.
+        full_size: bool = False,
+    ) -> NetworkInputs:
+        """Scale and normalise a pair, bring thermal into RGB's geometry and resize both.
 
         Args:
-            rgb, thermal, frame_params, asked: as above.
-            full_size: at the size of the images, not at that which the network sees.
+            rgb, thermal, request: as above.
+            params: the unpacked frame parameters.
+            full_size: keep the size of the images instead of the size that the network sees.
         """
-        shrink = nn.Identity() if full_size else self.model.resize_input
+        image = thermal if rgb is None else rgb
+        assert image is not None
+        image_size = (image.shape[0], image.shape[1])
+        size = image_size if full_size else self.model.scaled_size(image_size)
 
-        def colour(rgb: Tensor) -> Tensor:
-            # Shrunk first: both steps are linear, and there is less left to normalise.
-            return normalise_rgb(shrink(planes(rgb[None]))).to(self.dtype)
+        def rgb_input() -> Tensor | None:
+            return None if rgb is None else preprocess_rgb(rgb[None], size).to(self.dtype)
 
-        def heat(scaled: Tensor) -> Tensor:
-            maps = normalise_thermal(scaled[None])  # [1, 1, h, w]
-            if rgb is not None:
-                size = (rgb.shape[0], rgb.shape[1])
-                if asked.registered:
-                    maps = warp_thermal(maps, frame_params[4:].view(3, 3), size)
-                else:
-                    maps = resize_thermal(maps, size)
-            return shrink(maps).to(self.dtype)
+        def thermal_input() -> tuple[Tensor | None, Tensor | None]:
+            if thermal is None:
+                return None, None
+            scaled = self._scale(thermal, params, request.fixed_range)
+            matrix = params.warp_matrix if request.warp else None
+            inputs = preprocess_thermal(scaled[None], image_size, matrix, size)
+            return inputs.to(self.dtype), scaled
 
-        if thermal is None:
-            assert rgb is not None
-            return Inputs(colour(rgb), None, rgb)
-        if rgb is None:
-            scaled = self._scale(thermal, frame_params, asked.fixed)
-            return Inputs(None, heat(scaled), (scaled.clamp(0, 1) * 255)[..., None])
-        on_cpu = self.device.type == 'cpu'
-        at_once = (self.model.runner if on_cpu else None) or run_sequential
-        rgb_input, thermal_input = at_once(
-            lambda: colour(rgb), lambda: heat(self._scale(thermal, frame_params, asked.fixed))
-        )
-        return Inputs(rgb_input, thermal_input, rgb)
+        # On a GPU these are too short for two streams.
+        runner = (self.model.runner if self.device.type == 'cpu' else None) or run_sequential
+        rgb_images, (thermal_images, scaled) = runner(rgb_input, thermal_input)
+        if rgb is not None:
+            return NetworkInputs(rgb_images, thermal_images, rgb)
+        assert scaled is not None
+        return NetworkInputs(None, thermal_images, (scaled.clip(0, 1) * 255)[..., None])
 
-    def _scale(self, thermal: Tensor, frame_params: Tensor, fixed: bool) -> Tensor:
+    def _scale(self, thermal: Tensor, params: FrameParams, fixed: bool) -> Tensor:
+        """Scale thermal counts `[h, w]` to [-1, 2], float32."""
+        counts = to_counts(thermal)
         if fixed:
-            return scale_between(thermal, frame_params[:2])
-        # Kept in its place: a graph reads it there the next time.
-        self.held.copy_(follow(self.held, percentile_range(thermal), frame_params[2]))
-        return scale_between(thermal, enforce_min_span(self.held, thermal))
-
-    def _blend(self, backdrop: Tensor, labels: Tensor, opacity: Tensor) -> Tensor:
-        """Class colours over the image, uint8 `[H, W, 3]`; id 0 leaves the image as it is."""
-        weight = (labels != 0)[..., None] * opacity
-        colours = self._palette[labels.int()]
-        return torch.lerp(backdrop.float(), colours, weight).round().to(torch.uint8)
+            return scale_counts(counts, params.fixed_range)
+        new_range = percentile_range(counts)
+        # In place, because a CUDA graph reads it there the next time.
+        self.running_range.copy_(ema_update(self.running_range, new_range, params.range_weight))
+        ends = enforce_min_span(self.running_range, thermal.dtype == torch.uint8)
+        return scale_counts(counts, ends)

@@ -1,16 +1,16 @@
-"""Images between numpy and the device: one upload a pair, one download, no copy on the CPU."""
+"""Images between numpy and the device: one transfer each way, and no copy on a CPU."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_ALIGNED = 16
+_ALIGNMENT = 16
 """Bytes; each array begins at a multiple of it, whatever its type."""
 
 _TYPES = {
@@ -20,66 +20,64 @@ _TYPES = {
 }
 
 
-@dataclass
 class Staging:
-    """A buffer of the host and one of the device in which several arrays lie side by side.
+    """A buffer on the host and one on the device, in which several arrays lie one after the other.
+
+    The host's buffer is page-locked where there is a GPU, so that the GPU can fetch it by itself.
+
+    Args:
+        arrays: of the shapes and types that there must be room for; None for a missing one.
+        device: where to.
 
     Attributes:
-        host: uint8, page-locked beside a GPU: that fetches from there by itself.
-        device: uint8, as long.
-        written: where each array is written on the host; None for one that is absent.
-        read: where it is read on the device.
+        host_views: each array's place on the host, or None.
+        device_views: each array's place on the device, or None.
     """
 
-    host: Tensor
-    device: Tensor
-    written: list[np.ndarray | None]
-    read: list[Tensor | None]
-
-    @classmethod
-    def like(cls, arrays: Sequence[np.ndarray | None], device: torch.device) -> Staging:
-        """Room for arrays of these shapes and types."""
+    def __init__(self, arrays: Sequence[np.ndarray | None], device: torch.device) -> None:
         sizes = [0 if array is None else array.nbytes for array in arrays]
-        padded = [-(-size // _ALIGNED) * _ALIGNED for size in sizes]
-        host = torch.empty(sum(padded), dtype=torch.uint8, pin_memory=device.type == 'cuda')
-        sent = torch.empty_like(host, device=device)
-        written: list[np.ndarray | None] = []
-        read: list[Tensor | None] = []
-        for array, size, at, there in zip(
-            arrays, sizes, host.split(padded), sent.split(padded), strict=True
-        ):
+        padded = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
+        pinned = device.type == 'cuda'
+        self._host = torch.empty(sum(padded), dtype=torch.uint8, pin_memory=pinned)
+        self._device = torch.empty_like(self._host, device=device)
+        self.host_views: list[np.ndarray | None] = []
+        self.device_views: list[Any] = []
+        places = zip(self._host.split(padded), self._device.split(padded), strict=True)
+        for array, size, (host, there) in zip(arrays, sizes, places, strict=True):
             if array is None:
-                written.append(None)
-                read.append(None)
+                self.host_views.append(None)
+                self.device_views.append(None)
             else:
-                written.append(at.numpy()[:size].view(array.dtype).reshape(array.shape))
-                read.append(there[:size].view(_TYPES[array.dtype]).view(array.shape))
-        return cls(host, sent, written, read)
+                self.host_views.append(host.numpy()[:size].view(array.dtype).reshape(array.shape))
+                self.device_views.append(there[:size].view(_TYPES[array.dtype]).view(array.shape))
 
-    def write(self, arrays: Sequence[np.ndarray | None]) -> None:
-        """Gather the arrays on the host; those given at the start, or others like them."""
-        for place, array in zip(self.written, arrays, strict=True):
-            if place is not None and array is not None:
-                np.copyto(place, array)
+    def fill(self, arrays: Sequence[np.ndarray | None]) -> None:
+        """Copy arrays of the same shapes and types into the host's buffer."""
+        for view, array in zip(self.host_views, arrays, strict=True):
+            if view is not None and array is not None:
+                np.copyto(view, array)
 
     def send(self) -> None:
-        """Queue the transfer of all of them."""
-        self.device.copy_(self.host, non_blocking=True)
+        """Queue the transfer of all of them to the device."""
+        self._device.copy_(self._host, non_blocking=True)
 
 
-def upload(arrays: Sequence[np.ndarray | None], device: torch.device) -> list[Tensor | None]:
-    """The arrays as tensors of the device; on the CPU they share the arrays' memory."""
+def to_device(arrays: Sequence[np.ndarray | None], device: torch.device) -> list[Any]:
+    """Return the arrays as tensors on the device; on a CPU they share the arrays' memory.
+
+    A missing array, None, stays None.
+    """
     if device.type == 'cpu':
         return [None if array is None else _view(array) for array in arrays]
-    staging = Staging.like(arrays, device)
-    staging.write(arrays)
+    staging = Staging(arrays, device)
+    staging.fill(arrays)
     staging.send()
-    return staging.read
+    return staging.device_views
 
 
 def _view(array: np.ndarray) -> Tensor:
     reversed_axes = tuple(axis for axis, stride in enumerate(array.strides) if stride < 0)
-    # torch has no negative strides: a reversal, such as BGR seen as RGB, is done over in torch.
+    # torch has no negative strides: a reversal, such as BGR seen as RGB, is repeated in torch.
     forward = np.flip(array, reversed_axes) if reversed_axes else array
     with warnings.catch_warnings():
         # torch warns of read-only memory, such as a message's bytes; nothing here writes to it.
@@ -88,22 +86,27 @@ def _view(array: np.ndarray) -> Tensor:
     return tensor.flip(reversed_axes) if reversed_axes else tensor
 
 
-def pack(planes: Mapping[str, Tensor]) -> Tensor:
-    """uint8 planes in one, for one transfer."""
-    return torch.cat([plane.flatten() for plane in planes.values()])
+def to_host(outputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return uint8 tensors as arrays, by name; from a GPU in one transfer, which is waited for."""
+    if all(output.device.type == 'cpu' for output in outputs.values()):
+        return {name: output.numpy() for name, output in outputs.items()}
+    return unpack(pack(outputs).cpu(), shapes(outputs))
 
 
-def unpack(packed: Tensor, planes: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """What `pack` made of such planes, brought to the host: contiguous views of it, by name."""
-    parts = packed.split([plane.numel() for plane in planes.values()])
+def shapes(outputs: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Return the shape of each output, by name."""
+    return {name: output.shape for name, output in outputs.items()}
+
+
+def pack(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Join uint8 tensors in one, for one transfer."""
+    return torch.cat([output.flatten() for output in outputs.values()])
+
+
+def unpack(packed: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, np.ndarray]:
+    """Return what `pack` joined as contiguous views by name; `packed` is on the host."""
+    parts = packed.split([shape.numel() for shape in shapes.values()])
     return {
-        name: part.view(plane.shape).numpy()
-        for (name, plane), part in zip(planes.items(), parts, strict=True)
+        name: part.view(shape).numpy()
+        for (name, shape), part in zip(shapes.items(), parts, strict=True)
     }
-
-
-def download(planes: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """uint8 planes as arrays by name; from a GPU in one transfer, which is waited for."""
-    if all(plane.device.type == 'cpu' for plane in planes.values()):
-        return {name: plane.numpy() for name, plane in planes.items()}
-    return unpack(pack(planes).cpu(), planes)

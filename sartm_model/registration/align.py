@@ -185,7 +185,8 @@ def blend(rgb: np.ndarray, thermal: np.ndarray, homography: np.ndarray) -> np.nd
     """
     import torch
 
-    from sartm_model.data.transforms import ThermalRange, scale_thermal, warp_matrix, warp_thermal
+    from sartm_model.data.thermal_range import ThermalRange
+    from sartm_model.data.transforms import scale_thermal, warp_matrix, warp_thermal
 
     size = (rgb.shape[0], rgb.shape[1])
     counts = torch.from_numpy(np.ascontiguousarray(thermal))

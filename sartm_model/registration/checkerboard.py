@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from sartm_model.errors import SartmError
+from sartm_model.utils.visualization import to_grey
 
 
 def parse_pattern(text: str) -> tuple[int, int]:
@@ -37,7 +38,7 @@ def corner_pairs(
     import cv2
 
     there = _corners(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), pattern)
-    here = _corners(stretched(thermal), pattern)
+    here = _corners(to_grey(thermal), pattern)
     if there is None or here is None:
         return None
     wanted = _shape(there.reshape(-1, 2))
@@ -81,10 +82,3 @@ def _shape(points: np.ndarray) -> np.ndarray:
     """The points with neither place nor size."""
     centred = points - points.mean(axis=0)
     return centred / np.linalg.norm(centred)
-
-
-def stretched(thermal: np.ndarray) -> np.ndarray:
-    """The counts between the 1st and the 99th percentile as uint8."""
-    low, high = np.percentile(thermal, (1, 99))
-    scaled = (thermal.astype(np.float32) - low) / max(high - low, 1)
-    return (scaled.clip(0, 1) * 255).astype(np.uint8)

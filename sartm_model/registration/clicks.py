@@ -47,12 +47,12 @@ def side_by_side(rgb: np.ndarray, thermal: np.ndarray) -> tuple[np.ndarray, floa
     """Both images in one, thermal enlarged to RGB's height; and by how much it was enlarged."""
     import cv2
 
-    from sartm_model.registration.checkerboard import stretched
+    from sartm_model.utils.visualization import to_grey
 
     height = rgb.shape[0]
     scale = height / thermal.shape[0]
     size = (round(thermal.shape[1] * scale), height)
-    grey = cv2.resize(stretched(thermal), size, interpolation=cv2.INTER_NEAREST)
+    grey = cv2.resize(to_grey(thermal), size, interpolation=cv2.INTER_NEAREST)
     return np.hstack([rgb, np.repeat(grey[..., None], 3, axis=2)]), scale
 
 

@@ -18,10 +18,12 @@ from sartm_model.data.sampling import (
     TrainingSamples,
     open_source,
 )
-from sartm_model.data.transforms import ThermalRange, network_inputs
+from sartm_model.data.thermal_range import ThermalRange
+from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
+from sartm_model.models.logits import labels_and_confidence
 from sartm_model.models.sartm import Sartm
 from sartm_model.models.sartm.model import SartmOutput
 from sartm_model.training.losses import (
@@ -166,7 +168,7 @@ class SartmTraining(pl.LightningModule):
             None if modality == 'rgb' else frame.thermal,
             ThermalRange(),
         )
-        labels = self.model.segment(*inputs)[0].argmax(dim=0).to(torch.uint8)
+        labels, _ = labels_and_confidence(self.model.segment(*inputs)[0])
         self.confusion.update(labels.cpu().numpy(), frame.labels.cpu().numpy())
         return labels
 

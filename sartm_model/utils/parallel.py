@@ -1,9 +1,10 @@
-"""Two functions at once: on two halves of a processor's cores, or on two streams of a GPU."""
+"""Runs two functions in parallel: on two halves of a CPU's cores, or on two streams of a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Protocol, TypeVar
 
 import torch
@@ -13,7 +14,7 @@ Second = TypeVar('Second')
 
 
 class Runner(Protocol):
-    """What runs two functions at once and gives both results, when both have ended."""
+    """Runs two functions and returns both results when both have ended."""
 
     def __call__(
         self, first: Callable[[], First], second: Callable[[], Second]
@@ -23,72 +24,78 @@ class Runner(Protocol):
 def run_sequential(
     first: Callable[[], First], second: Callable[[], Second]
 ) -> tuple[First, Second]:
-    """In the place of an `Runner`: one after the other."""
+    """Run two functions one after the other, in place of a `Runner`."""
     return first(), second()
 
 
 class ParallelRunner:
-    """Runs two functions at once, without gradients: one in a thread of its own.
+    """Runs two functions in parallel, without gradients, in two threads of its own.
 
-    Each has half of torch's threads, but one at least. For one caller at a time.
+    Each thread has half of the threads that torch had for the caller when the runner was made, but
+    at least one. The caller's own number is not changed. For one caller at a time.
     """
 
     def __init__(self) -> None:
-        self._other = ThreadPoolExecutor(1, thread_name_prefix='side')
+        threads = torch.get_num_threads()
+        both_started = Barrier(3)
+
+        def start() -> None:
+            torch.get_num_threads()  # the first use of torch would undo the next line
+            torch.set_num_threads(max(threads // 2, 1))
+            both_started.wait()
+
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix='parallel', initializer=start)
+        for _ in range(2):
+            self._pool.submit(lambda: None)  # the pool starts a thread for each
+        both_started.wait()
+        # A thread that uses torch for the first time takes over the number that was set last.
+        torch.set_num_threads(threads)
 
     def __call__(
         self, first: Callable[[], First], second: Callable[[], Second]
     ) -> tuple[First, Second]:
-        """Both results. What either raises is raised when both have ended."""
-        threads = torch.get_num_threads()
-        half = max(threads // 2, 1)
+        """Return both results. What either raises is raised when both have ended."""
+        futures = self._pool.submit(_infer, first), self._pool.submit(_infer, second)
+        for future in futures:
+            future.exception()  # waits
+        return futures[0].result(), futures[1].result()
 
-        def other() -> Second:
-            torch.set_num_threads(half)
-            with torch.inference_mode():
-                return second()
 
-        coming = self._other.submit(other)
-        try:
-            torch.set_num_threads(half)
-            made = first()
-        finally:
-            error = coming.exception()  # waits: the threads are shared until both have ended
-            torch.set_num_threads(threads)
-        if error is not None:
-            raise error
-        return made, coming.result()
+def _infer(work: Callable[[], First]) -> First:
+    with torch.inference_mode():
+        return work()
 
 
 class TwoStreams:
-    """Runs two functions at once on a GPU: what the second asks for goes to a stream of its own.
+    """Runs two functions in parallel on a GPU: the work of the second on a stream of its own.
 
-    A graph can record it: that stream joins the recording where it waits for the current one, and
-    the current one waits for it at the end. For one caller at a time.
+    A CUDA graph can record it: the second stream joins the recording where it waits for the current
+    one, and the current one waits for it at the end. For one caller at a time.
 
-    The allocator lets memory that was freed be used again by its own stream at once, though the
-    other one may still read it. Here it cannot: what a function is given, its caller holds until
-    the end; all that the second allocates, and lets go of, is settled before the first begins; and
-    the next second begins by waiting for all that has read its results. A graph's memory is a pool
-    of its own, to which the same applies.
+    torch's allocator lets the stream that has freed memory reuse it at once, although the other
+    stream may still read it. This cannot happen here. The caller holds what the functions are given
+    until both have ended. The second function is launched first, so it has freed all that it frees
+    before the first allocates. And the next second function begins by waiting for everything that
+    has read the results of this one. A graph's memory is a pool of its own, for which the same is
+    true.
 
     Args:
-        device: CUDA device that both work on.
+        device: the CUDA device that both work on.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._other = torch.cuda.Stream(device)
+        self._second_stream = torch.cuda.Stream(device)
 
     def __call__(
         self, first: Callable[[], First], second: Callable[[], Second]
     ) -> tuple[First, Second]:
-        """Both results, which the current stream may use. What either raises is raised."""
+        """Return both results, which the current stream may use. What either raises is raised."""
         current = torch.cuda.current_stream(self._device)
-        self._other.wait_stream(current)
+        self._second_stream.wait_stream(current)
         try:
-            with torch.cuda.stream(self._other):
-                there = second()
-            return first(), there
+            with torch.cuda.stream(self._second_stream):
+                second_result = second()
+            return first(), second_result
         finally:
-            current.wait_stream(self._other)
+            current.wait_stream(self._second_stream)

@@ -7,17 +7,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sartm_model.errors import SartmError
-from sartm_model.inference.onnx_predictor import OnnxPredictor
-from sartm_model.inference.predictor import Prediction, Predictor
+from sartm_model.inference.prediction import Prediction
 from sartm_ros.bag.ground_truth import GroundTruth
 from sartm_ros.bag.reading import BagPair
 from sartm_ros.bag.threads import read_ahead
 from sartm_ros.node.parameters import Parameters
 from sartm_ros.node.stall_detection import StallPolicy, UsableImages
+
+if TYPE_CHECKING:
+    from sartm_model.inference.onnx_predictor import OnnxPredictor
+    from sartm_model.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)

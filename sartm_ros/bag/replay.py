@@ -11,14 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import MetricAccumulator
-from sartm_model.inference.onnx_predictor import OnnxPredictor
-from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import LabelSpace
 from sartm_model.modalities import DESCRIPTIONS
 from sartm_ros.bag.contact_sheet import Row
@@ -34,6 +32,10 @@ from sartm_ros.bag.reading import LABELS_TOPIC, RGB_TOPIC, THERMAL_TOPIC, read_p
 from sartm_ros.bag.threads import map_behind
 from sartm_ros.node.matching import make_pair_matcher
 from sartm_ros.node.parameters import Parameters
+
+if TYPE_CHECKING:
+    from sartm_model.inference.onnx_predictor import OnnxPredictor
+    from sartm_model.inference.predictor import Predictor
 
 SHEET_ROWS = 8
 

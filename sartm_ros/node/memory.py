@@ -19,15 +19,15 @@ def figures(device: Any) -> dict[str, str]:
     """Return memory use in MiB by name: the process's resident memory and, on CUDA, torch's share.
 
     Args:
-        device: a torch.device, or None.
+        device: a torch.device, its name, or None.
 
     Returns:
-        `process_memory_mib`, and on a 'cuda' device `gpu_memory_mib` (in tensors),
-        `gpu_memory_reserved_mib` (held by torch's allocator) and `gpu_memory_max_mib` (the peak in
-        tensors since `release_memory`).
+        `process_memory_mib`, and on a 'cuda' device that torch is used on `gpu_memory_mib` (in
+        tensors), `gpu_memory_reserved_mib` (held by torch's allocator) and `gpu_memory_max_mib`
+        (the peak in tensors since `release_memory`).
     """
     values = {'process_memory_mib': psutil.Process().memory_info().rss}
-    if device is not None and device.type == 'cuda':
+    if str(device).startswith('cuda') and 'torch' in sys.modules:
         import torch
 
         values['gpu_memory_mib'] = torch.cuda.memory_allocated(device)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.errors import SartmError
 from sartm_model.registration.homography import check_homography
 
@@ -233,10 +234,8 @@ def homography(parameters: Parameters) -> np.ndarray | None:
         raise SartmError(f'parameter thermal.homography is not usable: {error}') from error
 
 
-def thermal_range(parameters: Parameters) -> Any:
-    """Return `thermal.range` and its settings as a `sartm_model.data.transforms.ThermalRange`."""
-    from sartm_model.data.transforms import ThermalRange  # imports torch
-
+def thermal_range(parameters: Parameters) -> ThermalRange:
+    """Return how the parameters `thermal.*` scale thermal counts."""
     return ThermalRange(
         parameters.thermal_range,
         parameters.thermal_low,

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from sartm_model.data.thermal_range import PERCENTILES, min_span
 from sartm_model.errors import SartmError
+from sartm_model.utils.percentiles import percentiles
 from sartm_ros.messages.images import to_rgb, to_thermal
 from sartm_ros.node.parameters import Parameters, seconds_to_ns
 from sartm_ros.sync.pair_matcher import Pair
@@ -138,21 +140,9 @@ def is_flat(image: np.ndarray) -> bool:
     Args:
         image: uint8 or uint16 `[h, w]`.
     """
-    from sartm_model.data.transforms import PERCENTILES, min_span  # imports torch
-
     step = max(1, min(image.shape) // 60)
-    # np.percentile takes several times as long for so few numbers. For small integers 'stable' is
-    # a radix sort.
-    ordered = np.sort(image[::step, ::step], axis=None, kind='stable')
-    low, high = (_quantile(ordered, share) for share in PERCENTILES)
+    low, high = percentiles(image[::step, ::step], PERCENTILES)
     return high - low < min_span(image.dtype == np.uint8)
-
-
-def _quantile(ordered: np.ndarray, share: float) -> float:
-    """Return a quantile of sorted numbers, with linear interpolation."""
-    at, part = divmod(share * (ordered.size - 1), 1.0)
-    below, above = (float(ordered[int(i)]) for i in (at, min(at + 1, ordered.size - 1)))
-    return below + part * (above - below)
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:

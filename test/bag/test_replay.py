@@ -22,7 +22,8 @@ from sartm_model.data.synthetic import render_sequence
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.evaluation.multi_scale_flip import probabilities
-from sartm_model.inference.predictor import Prediction, Predictor
+from sartm_model.inference.prediction import Prediction
+from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
 from sartm_ros.bag.reading import (
     COMPRESSED_TYPE,

@@ -52,7 +52,7 @@ def test_without_augmentation_it_equals_the_prediction(predictor, pair):
 def test_mean_over_scales_and_mirrorings(predictor, pair, given):
     rgb = None if given == 'thermal' else pair[0]
     thermal = None if given == 'rgb' else pair[1]
-    inputs = predictor.inputs(rgb, thermal)
+    inputs = predictor.preprocess(rgb, thermal)
     copies = []
     for height, width in ((54, 75), (HEIGHT, WIDTH), (90, 125)):
         images = [resized(x, height, width) for x in (inputs.rgb, inputs.thermal)]

@@ -1,4 +1,4 @@
-"""The recorded way of a frame: its fixed memory on the CPU, the graph where there is a GPU."""
+"""The engine 'graph': its fixed buffers on a CPU, and the graph itself where there is a GPU."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 from untrained_checkpoint import save_untrained
 
-from sartm_model.data.transforms import ThermalRange
-from sartm_model.errors import SartmError
-from sartm_model.inference.cuda_graph import KEPT
+from sartm_model.data.thermal_range import ThermalRange
+from sartm_model.inference import cuda_graph
+from sartm_model.inference.cuda_graph import CudaGraph
 from sartm_model.inference.predictor import Predictor
 
 DEVICES = [
@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(params=DEVICES)
 def both(request, checkpoint, monkeypatch):
-    """A predictor that asks for each operation, and one that replays."""
+    """A predictor of each engine, eager and graph."""
     # Two algorithms that round to 10 bits would differ on many pixels of an untrained network.
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     return [
@@ -63,11 +63,13 @@ def check_equal(first, second):
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
-@pytest.mark.parametrize('asked', [{}, {'confidence': True}, {'confidence': True, 'overlay': True}])
-def test_a_replay_gives_what_the_plain_way_gives(both, dtype, asked):
-    plain, replayed = both
-    for rgb, thermal in pairs(dtype=dtype):
-        check_equal(plain.predict(rgb, thermal, **asked), replayed.predict(rgb, thermal, **asked))
+@pytest.mark.parametrize(
+    'request_', [{}, {'confidence': True}, {'confidence': True, 'overlay': True}]
+)
+def test_a_replay_gives_what_eager_gives(both, dtype, request_):
+    eager, replayed = both
+    for images in pairs(dtype=dtype):
+        check_equal(eager.predict(*images, **request_), replayed.predict(*images, **request_))
 
 
 def test_what_changes_from_pair_to_pair_needs_no_new_recording(both):
@@ -83,18 +85,18 @@ def test_what_changes_from_pair_to_pair_needs_no_new_recording(both):
                 for predictor in both
             ]
             check_equal(*results)
-    assert len(replayed._captured) == 1
+    assert len(replayed._graphs) == 1
 
 
 def test_a_smoothed_range_goes_on_from_replay_to_replay(both):
     for predictor in both:
         predictor.thermal_range = ThermalRange(smoothing_s=0.5)
-    plain, replayed = both
+    eager, replayed = both
     for index, (rgb, thermal) in enumerate(pairs(dtype=np.uint16)):
         time_s = 0.1 * index
         brighter = (thermal // 4 + 8000 * index).astype(np.uint16)
         check_equal(
-            plain.predict(rgb, brighter, confidence=True, time_s=time_s),
+            eager.predict(rgb, brighter, confidence=True, time_s=time_s),
             replayed.predict(rgb, brighter, confidence=True, time_s=time_s),
         )
 
@@ -102,22 +104,24 @@ def test_a_smoothed_range_goes_on_from_replay_to_replay(both):
 def test_a_recording_amid_a_video_leaves_its_range_alone(both):
     for predictor in both:
         predictor.thermal_range = ThermalRange(smoothing_s=0.5)
-    plain, replayed = both
+    eager, replayed = both
     for index, (rgb, thermal) in enumerate(pairs(dtype=np.uint16)):
-        asked = {'confidence': True, 'overlay': index > 1, 'time_s': 0.1 * index}
+        request = {'confidence': True, 'overlay': index > 1, 'time_s': 0.1 * index}
         shifted = thermal // 4 + np.uint16(8000 * (index % 2))
-        check_equal(plain.predict(rgb, shifted, **asked), replayed.predict(rgb, shifted, **asked))
-        torch.testing.assert_close(plain.network.held, replayed.network.held)
-    assert len(replayed._captured) == 2
+        results = [predictor.predict(rgb, shifted, **request) for predictor in both]
+        check_equal(*results)
+        torch.testing.assert_close(eager.pipeline.running_range, replayed.pipeline.running_range)
+    assert len(replayed._graphs) == 2
 
 
-def test_each_kind_of_pair_has_a_recording_and_their_number_is_bounded(both):
-    plain, replayed = both
-    for width in (32, 64, 96, 128, 160):
+def test_the_number_of_graphs_is_bounded(both, monkeypatch):
+    monkeypatch.setattr(cuda_graph, 'MAX_CACHED_GRAPHS', 4)
+    eager, replayed = both
+    for width in (32, 64, 96):
         ((rgb, thermal),) = pairs(1, width=width)
         for pair in ((rgb, thermal), (rgb, None), (None, thermal)):
-            check_equal(plain.predict(*pair), replayed.predict(*pair))
-            assert len(replayed._captured) <= KEPT
+            check_equal(eager.predict(*pair), replayed.predict(*pair))
+            assert len(replayed._graphs) <= 4
 
 
 def test_a_result_is_not_overwritten_by_the_next(both):
@@ -130,6 +134,38 @@ def test_a_result_is_not_overwritten_by_the_next(both):
     np.testing.assert_array_equal(result.confidence, kept[1])
 
 
-def test_an_engine_that_is_not_there_is_refused(checkpoint):
-    with pytest.raises(SartmError, match=r"engine 'steam' on cpu; expected auto"):
-        Predictor(checkpoint, device='cpu', engine='steam')
+@pytest.fixture
+def recordings(monkeypatch):
+    """Counts the graphs recorded: each call of the class adds an entry."""
+    recorded = []
+
+    def record(pipeline, arrays, request, *args):
+        recorded.append(request)
+        return CudaGraph(pipeline, arrays, request, *args)
+
+    monkeypatch.setattr(cuda_graph, 'CudaGraph', record)
+    return recorded
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_the_first_frames_after_warm_up_need_no_recording(both, recordings, dtype):
+    """As the node asks for them: labels alone, then without thermal, while its camera stalls."""
+    _, replayed = both
+    replayed.warm_up(64, 96)
+    recordings.clear()
+    rgb = np.ones((64, 96, 3), np.uint8)
+    for thermal in (np.ones((64, 96), dtype), None):
+        replayed.predict(rgb, thermal, time_s=1.0)
+    assert recordings == []
+
+
+def test_all_kinds_of_frames_of_a_node_are_kept(both, recordings):
+    """Stalls of either camera and subscribers that come and go: each kind is recorded once."""
+    _, replayed = both
+    ((rgb, thermal),) = pairs(1, dtype=np.uint16)
+    requests = [{'confidence': c, 'overlay': o} for c in (False, True) for o in (False, True)]
+    for _ in range(2):
+        for images in ((rgb, thermal), (rgb, None), (None, thermal)):
+            for request in requests:
+                replayed.predict(*images, **request)
+    assert len(recordings) == 12

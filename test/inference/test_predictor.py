@@ -1,4 +1,4 @@
-"""The predictor on numpy images, held against the network run by hand."""
+"""The predictor on numpy images against the network with preprocessing written out here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sartm_model.config import ModelConfig
-from sartm_model.data.transforms import ThermalRange
+from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 from sartm_model.inference.transfer import Staging
@@ -32,9 +32,16 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope='module')
-def predictor(checkpoint):
-    return Predictor(checkpoint, device='cpu', thermal_range=FULL)
+@pytest.fixture(scope='module', params=[(1, 'eager'), (2, 'parallel')], ids=['eager', 'parallel'])
+def predictor(request, checkpoint):
+    """The engines that 'auto' chooses on a CPU of one core and of several."""
+    threads, engine = request.param
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    predictor = Predictor(checkpoint, device='cpu', thermal_range=FULL)
+    assert predictor.engine == engine
+    yield predictor
+    torch.set_num_threads(before)
 
 
 def images(height=70, width=100):
@@ -89,7 +96,7 @@ def test_each_head_alone(checkpoint, head):
     assert alone.head == head
 
 
-def test_only_what_is_asked_for_is_made(predictor):
+def test_only_what_is_requested_is_returned(predictor):
     found = predictor.predict(*images())
     assert found.confidence is None
     assert found.overlay is None
@@ -144,10 +151,10 @@ def test_staging_holds_every_kind_of_image_in_one_buffer():
     rgb, _ = images(3, 5)  # 45 bytes: what follows must still be aligned
     deep = np.arange(15, dtype=np.uint16).reshape(3, 5) * 4000
     for given in ([rgb[..., ::-1], deep], [None, deep], [rgb, None]):
-        staging = Staging.like(given, torch.device('cpu'))
-        staging.write(given)
+        staging = Staging(given, torch.device('cpu'))
+        staging.fill(given)
         staging.send()
-        for image, tensor in zip(given, staging.read, strict=True):
+        for image, tensor in zip(given, staging.device_views, strict=True):
             if image is None:
                 assert tensor is None
             else:
@@ -186,30 +193,32 @@ def test_settings_that_cannot_be_used(checkpoint):
         Predictor(checkpoint, device='cuda:99')
     with pytest.raises(SartmError, match='precision'):
         Predictor(checkpoint, device='cpu', precision='int3')
+    with pytest.raises(SartmError, match=r"engine 'steam' on cpu; expected auto, .* parallel"):
+        Predictor(checkpoint, device='cpu', engine='steam')
     with pytest.raises(SartmError, match='mean, mask, auxiliary'):
         Predictor(checkpoint, device='cpu', head='best')
     with pytest.raises(SartmError, match='low < high'):
         ThermalRange('fixed', 5, 5)
 
 
-def test_pixels_without_a_number_are_unknown(checkpoint, monkeypatch):
+def test_pixels_without_a_number_are_unknown(predictor, monkeypatch):
     rgb, thermal = images()
-    predictor = Predictor(checkpoint, device='cpu')
-    asked = {'confidence': True, 'overlay': True, 'overlay_opacity': 1.0}
-    sound = predictor.predict(rgb, thermal, **asked)
+    request = {'confidence': True, 'overlay': True, 'overlay_opacity': 1.0}
+    sound = predictor.predict(rgb, thermal, **request)
     bad = np.zeros(thermal.shape, bool)
-    bad[6:] = True  # nearer than one row of a quarter's height to its third row
-    run = predictor.network.model.forward_logits
+    bad[6:] = True  # pixel rows that the third row of logits has a part in
+    forward_logits = predictor.pipeline.model.forward_logits
 
-    def spoilt(*pair):
-        heads, seen = run(*pair)
+    def with_nan(*pair):
+        heads, input_size = forward_logits(*pair)
         for column in range(heads[1].shape[-1]):
             heads[1][column % len(MFNET), 2:, column] = torch.nan  # of one class or another
-        return heads, seen
+        return heads, input_size
 
-    monkeypatch.setattr(predictor.network.model, 'coarse', spoilt)
-    found = predictor.predict(rgb, thermal, **asked)
+    monkeypatch.setattr(predictor.pipeline.model, 'forward_logits', with_nan)
+    found = predictor.predict(rgb, thermal, **request)
     np.testing.assert_array_equal(found.labels, np.where(bad, 255, sound.labels))
+    np.testing.assert_array_equal(predictor.predict(rgb, thermal).labels, found.labels)
     np.testing.assert_array_equal(found.confidence, np.where(bad, 0, sound.confidence))
     np.testing.assert_array_equal(found.overlay[~bad], sound.overlay[~bad])
     assert (found.overlay[bad] == MFNET.palette()[255]).all()

@@ -9,13 +9,8 @@ import pytest
 import torch
 from untrained_checkpoint import save_untrained
 
-from sartm_model.data.transforms import (
-    ThermalRange,
-    enforce_min_span,
-    follow,
-    scale_between,
-    scale_thermal,
-)
+from sartm_model.data.thermal_range import ThermalRange, enforce_min_span, scale_counts
+from sartm_model.data.transforms import ema_update, scale_thermal
 from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 
@@ -55,7 +50,7 @@ def checkpoint(tmp_path_factory):
 
 def scaled(predictor: Predictor, image: np.ndarray, time_s: float | None) -> np.ndarray:
     """What the network is shown of a thermal image: counts as 0 to 1, clipped by the overshoot."""
-    normalised = predictor.inputs(None, image, time_s).thermal
+    normalised = predictor.preprocess(None, image, time_s).thermal
     return normalised[0, 0].numpy() * 0.226 + 0.449
 
 
@@ -105,10 +100,10 @@ def test_a_fixed_range_stays_where_it_is(checkpoint):
 
 
 def test_a_flat_image_is_centred_with_a_smoothed_range_too():
-    flat = torch.full((64, 64), 3000, dtype=torch.uint16)
-    ends = torch.tensor([2999.0, 3001.0])
-    held = follow(torch.tensor([2990.0, 3010.0]), ends, torch.tensor(0.5))
-    np.testing.assert_allclose(scale_between(flat, enforce_min_span(held, flat)), 0.5)
+    flat = torch.full((64, 64), 3000.0)
+    own_range, running_range = torch.tensor([2999.0, 3001.0]), torch.tensor([2990.0, 3010.0])
+    smoothed = ema_update(running_range, own_range, torch.tensor(0.5))
+    np.testing.assert_allclose(scale_counts(flat, enforce_min_span(smoothed, False)), 0.5)
 
 
 @pytest.mark.parametrize('smoothing_s', [-0.1, math.nan])

@@ -1,4 +1,4 @@
-"""The clock of a prediction's stages, on the CPU and, where there is one, on a GPU."""
+"""The clock of a prediction's stages, on the CPU and, if there is one, on a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from untrained_checkpoint import save_untrained
 
-from sartm_model.inference import stage_clock as stages
+from sartm_model.inference import stage_clock
 from sartm_model.inference.predictor import Predictor
 from sartm_model.inference.stage_clock import StageClock
 
@@ -20,11 +20,11 @@ def test_stages_follow_one_another_and_the_last_takes_the_rest(monkeypatch):
     class Clock:
         perf_counter = staticmethod(lambda: next(now_s))
 
-    monkeypatch.setattr(stages, 'time', Clock)
-    clock = StageClock(torch.device('cpu'))
-    clock.mark('upload')
-    clock.mark('network')
-    assert clock.seconds('download') == {'upload': 1.0, 'network': 2.0, 'download': 4.5}
+    monkeypatch.setattr(stage_clock, 'time', Clock)
+    clock = StageClock()
+    clock.end_stage('upload')
+    clock.end_stage('network')
+    assert clock.stages_s('download') == {'upload': 1.0, 'network': 2.0, 'download': 4.5}
 
 
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
@@ -43,14 +43,14 @@ def test_the_stages_of_a_prediction_are_all_of_its_time(tmp_path, device):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no CUDA device')
-def test_work_that_python_has_only_ordered_belongs_to_its_own_stage():
+def test_queued_work_of_a_gpu_belongs_to_its_own_stage():
     """A host clock would give the first stage next to nothing and the last one everything."""
     busy = torch.rand(4096, 4096, device='cuda')
     (busy @ busy).sum().item()
     clock = StageClock(busy.device)
     for _ in range(50):
         busy = (busy @ busy).clamp(0, 1)
-    clock.mark('network')
+    clock.end_stage('network')
     busy[0, 0].item()
-    stages_s = clock.seconds('download')
+    stages_s = clock.stages_s('download')
     assert stages_s['network'] > 0.9 * sum(stages_s.values())

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from sartm_model.config import ModelConfig
-from sartm_model.data.transforms import ThermalRange, scale_thermal
+from sartm_model.data.thermal_range import ThermalRange
+from sartm_model.data.transforms import scale_thermal
 from sartm_model.errors import SartmError
 from sartm_model.models.sam2_weights import load_sam2
 from sartm_model.models.sartm import Sartm

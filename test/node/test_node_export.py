@@ -15,8 +15,8 @@ pytest.importorskip('onnxscript', reason='needs onnxscript')
 
 from ros_helpers import SECOND, Peer, image, running_node, send_until, stamp_of, wait_until
 
-from sartm_model.export.exported_model import ExportConfig
 from sartm_model.export.onnx_export import export_onnx
+from sartm_model.inference.export_config import ExportConfig
 from sartm_model.inference.predictor import Predictor
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sartm_model.data.transforms import ThermalRange, scale_thermal
+from sartm_model.data.thermal_range import ThermalRange
+from sartm_model.data.transforms import scale_thermal
 from sartm_ros.node.stall_detection import StallDetector, _quantile, is_flat
 
 MS = 1_000_000

@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sartm_model.config import load_train_config
 from sartm_model.data.registry import open_dataset
-from sartm_model.data.transforms import ThermalRange, network_inputs
+from sartm_model.data.thermal_range import ThermalRange
+from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import evaluate
 from sartm_model.models import checkpoint as checkpoints

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sartm_model.config import ModelConfig
+from sartm_model.data.transforms import resize
 from sartm_model.errors import SartmError
+from sartm_model.models.logits import class_probabilities, upsample_logits
 from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead
 from sartm_model.models.sartm.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.models.sartm.fusion import CrossModalFusion
@@ -101,8 +103,10 @@ class Sartm(nn.Module):
         input_size = _common_size(rgb, thermal)
         fused = self.fused_maps(rgb, thermal, drop_mask)
         return SartmOutput(
-            mask_logits=_to_size(self.mask_decoder(fused), input_size, size or input_size),
-            auxiliary_logits=_to_size(self.auxiliary_head(fused), input_size, size or input_size),
+            mask_logits=upsample_logits(self.mask_decoder(fused), input_size, size or input_size),
+            auxiliary_logits=upsample_logits(
+                self.auxiliary_head(fused), input_size, size or input_size
+            ),
             fused=fused,
         )
 
@@ -150,11 +154,12 @@ class Sartm(nn.Module):
 
     def resize_input(self, image: Tensor) -> Tensor:
         """An image `[B, C, H, W]` at `config.input_scale` of its size, as the network sees it."""
-        scale = self.config.input_scale
-        if scale == 1:
-            return image
-        small = tuple(max(1, round(side * scale)) for side in image.shape[-2:])
-        return F.interpolate(image, size=small, mode='bilinear')
+        return resize(image, self.scaled_size((image.shape[-2], image.shape[-1])))
+
+    def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width at which the network sees an image of height and width `size`."""
+        height, width = (max(1, round(side * self.config.input_scale)) for side in size)
+        return height, width
 
     def segment(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Class probabilities `[B, K, H, W]` of images whose size is H x W.
@@ -167,17 +172,18 @@ class Sartm(nn.Module):
         return self.probabilities(self(*inputs, size=size))
 
     def forward_logits(
-        self, rgb: Tensor | None, thermal: Tensor | None
+        self, rgb: Tensor | None, thermal: Tensor | None, drop_mask: Tensor | None = None
     ) -> tuple[list[Tensor], tuple[int, int]]:
         """The logits of the heads that the prediction takes, at a quarter of the padded input.
 
         Args:
             rgb, thermal: one pair as `resize_input` gives it.
+            drop_mask: as of `forward`.
 
         Returns:
             `[K, h, w]` of each head, and height and width of the input without its padding.
         """
-        fused = self.fused_maps(rgb, thermal)
+        fused = self.fused_maps(rgb, thermal, drop_mask)
         heads = {'mask': self.mask_decoder, 'auxiliary': self.auxiliary_head}
         chosen = [heads[name] for name in HEADS[self.config.prediction]]
         if self.runner is not None and len(chosen) == 2:
@@ -205,8 +211,8 @@ class Sartm(nn.Module):
         Computed in float32.
         """
         logits = {'mask': output.mask_logits, 'auxiliary': output.auxiliary_logits}
-        heads = [logits[name].float().softmax(dim=1) for name in HEADS[self.config.prediction]]
-        return torch.stack(heads).mean(dim=0)
+        heads = [logits[name] for name in HEADS[self.config.prediction]]
+        return class_probabilities(torch.stack(heads))
 
 
 def _to_rgb(x: Tensor) -> Tensor:
@@ -228,19 +234,3 @@ def _common_size(*images: Tensor | None) -> tuple[int, int]:
     if len(sizes) > 1:
         raise SartmError(f'the modalities differ in size: {sorted(sizes)}; expected one size')
     return sizes.pop()
-
-
-def _to_size(logits: Tensor, input_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Bilinear from a quarter of the padded input to `size`, the padding cut off.
-
-    Args:
-        logits: `[B, K, h, w]`, h and w a quarter of the padded input's.
-        input_size: the input's size without its padding.
-        size: what the input's size becomes: x4 where it is the same.
-    """
-    rows, columns = (4 * new / old for old, new in zip(input_size, size, strict=True))
-    # Rounding must not take a row off.
-    full = F.interpolate(
-        logits, scale_factor=(rows * (1 + 1e-9), columns * (1 + 1e-9)), mode='bilinear'
-    )
-    return full[..., : size[0], : size[1]]
