@@ -30,10 +30,8 @@ def test_the_stages_make_up_a_pair(checkpoint):
     engine = 'parallel' if torch.get_num_threads() > 1 else 'eager'
     assert (result['engine'], result['precision'], result['image']) == (engine, 'fp32', [64, 96])
     assert result['gflop'] > 0
-    # Both are rounded to three places.
-    assert result['of_matrix_rate'] == pytest.approx(
-        result['tflops'] / result['matrix_tflops'], abs=0.01
-    )
+    rate = result['gflop'] / result['total_ms']['median'] / result['matrix_tflops']
+    assert result['of_matrix_rate'] == pytest.approx(rate, rel=0.1)  # all are rounded
     assert result['peak_memory_mib'] > 50
 
 
@@ -119,14 +117,12 @@ def test_what_fails_on_a_gpu_does_not_end_the_report(tmp_path, monkeypatch):
 
 
 def test_the_report_says_which_way_was_faster():
-    medians = {benchmarks.GRAPH: 2.0, benchmarks.TWO_STREAMS: 1.5, benchmarks.NO_KERNEL: 2.25}
-    variants = {name: {'median_ms': median} for name, median in medians.items()}
+    variants = {benchmarks.GRAPH: {'median_ms': 2.0}, benchmarks.TWO_STREAMS: {'median_ms': 1.5}}
     assert gpu_report.answers(variants) == [
-        'Faster: a stream for each, 1.5 ms; one batch of both modalities, 2.0 ms.',
-        "Faster: the label kernel, 2.0 ms; torch's own operations, 2.25 ms.",
+        'Faster: a stream for each, 1.5 ms; one batch of both modalities, 2.0 ms.'
     ]
     variants[benchmarks.TWO_STREAMS] = {'error': 'failed'}
-    assert len(gpu_report.answers(variants)) == 1
+    assert gpu_report.answers(variants) == []
 
 
 def test_the_report_of_a_gpu_says_where_there_is_none(monkeypatch, tmp_path, capsys):

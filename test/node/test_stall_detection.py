@@ -8,7 +8,7 @@ import torch
 
 from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.data.transforms import scale_thermal
-from sartm_ros.node.stall_detection import StallDetector, _quantile, is_flat
+from sartm_ros.node.stall_detection import StallDetector, is_flat
 
 MS = 1_000_000
 AFTER = 300 * MS
@@ -113,13 +113,3 @@ def test_a_frozen_image_is_as_old_as_its_first_copy():
     assert watch.state == 'frozen'
     assert watch.last_good(950 * MS, 950 * MS)[1] == 0
     assert watch.last_good(950 * MS, 900 * MS) is None
-
-
-@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
-def test_quantiles_of_sorted_numbers_are_numpys(dtype):
-    rng = np.random.default_rng(0)
-    for size in (1, 2, 3, 7, 100, 4800):
-        numbers = rng.integers(0, 256, size).astype(dtype)
-        for share in (0.0, 0.01, 0.5, 0.99, 1.0):
-            found = _quantile(np.sort(numbers), share)
-            assert found == pytest.approx(np.percentile(numbers, 100 * share), abs=1e-9)

@@ -1,0 +1,54 @@
+"""The thermal range, on the host and in torch, against NumPy's and torch's own quantiles."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from sartm_model.data.thermal_range import ThermalRange, scale_thermal_array
+from sartm_model.data.transforms import percentile_range, scale_thermal, to_counts
+from sartm_model.utils.percentiles import percentiles
+
+RANGES = [ThermalRange(), ThermalRange('fixed', 20, 180)]
+
+
+def random_counts(dtype, shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.integers(0, np.iinfo(dtype).max, shape) >> rng.integers(0, 4)).astype(dtype)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_percentiles_on_the_host_are_numpys(dtype):
+    shares = (0.0, 0.01, 0.5, 0.997, 1.0)
+    for seed, size in enumerate((1, 2, 3, 7, 100, 4800)):
+        counts = random_counts(dtype, size, seed)
+        np.testing.assert_allclose(percentiles(counts, shares), np.quantile(counts, shares))
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize('shape', [(1, 1), (3, 5), (5, 9), (64, 48), (480, 640)])
+def test_the_range_is_torchs_quantiles_of_every_fourth_pixel(dtype, shape):
+    counts = to_counts(torch.from_numpy(random_counts(dtype, shape)))
+    expected = torch.quantile(counts[::4, ::4].double(), torch.tensor([0.01, 0.99]).double())
+    torch.testing.assert_close(percentile_range(counts), expected.float())
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize('range_', RANGES, ids=['percentile', 'fixed'])
+@pytest.mark.parametrize('flat', [False, True])
+def test_the_host_scales_as_torch_does(dtype, range_, flat):
+    thermal = np.full((40, 30), 100, dtype) if flat else random_counts(dtype, (40, 30))
+    expected = scale_thermal(torch.from_numpy(thermal), range_).numpy()
+    scaled = scale_thermal_array(thermal, range_)
+    assert scaled.dtype == expected.dtype == np.float32
+    np.testing.assert_allclose(scaled, expected, atol=1e-5)
+
+
+def test_the_range_needs_no_torch():
+    code = 'import sys, sartm_model.data.thermal_range; print("torch" in sys.modules)'
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stdout == 'False\n', result.stderr
