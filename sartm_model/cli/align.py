@@ -69,9 +69,9 @@ def run(args: argparse.Namespace) -> None:
     source = args.points or (
         f'a checkerboard {args.checkerboard}' if args.checkerboard else 'clicks'
     )
-    notes = aligning.notes(alignment, str(source), *sizes)
-    print(notes[-1])
-    write_homography(args.out, alignment.homography, notes)
+    comments = aligning.file_comments(alignment, str(source), *sizes)
+    print(comments[-1])
+    write_homography(args.out, alignment.homography, comments)
     if args.blend is not None:
         picture = aligning.blend(first.rgb, first.thermal, alignment.homography)
         write_file(args.blend, encode(picture))

@@ -1,1 +1,1 @@
-"""Thermal in the geometry of RGB: the homography between them, and `sartm align`."""
+"""Registers thermal images with RGB images: the homography and its estimation (`sartm align`)."""

@@ -1,7 +1,7 @@
-"""Estimates the homography between the cameras from places seen in both (`sartm align`).
+"""Estimates the homography between two cameras from points seen by both, for `sartm align`.
 
-Every place counts, by least squares: one that was clicked wrong is reported, never silently left
-out. The result is exact for the plane in which the places lie, and off by the parallax elsewhere.
+All points are used, by least squares. A point that is probably wrong is reported, but not left out.
+The result is exact for the plane in which the points lie; elsewhere the parallax remains.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sartm_model.registration.homography import check_homography
 
 MIN_POINTS = 4
 BLEND_TILES = 8
-"""Tiles along the shorter side of the blend."""
+"""Number of tiles along the shorter side of a blend."""
 
-_THINNEST = 0.02
-"""Points whose spread across a line is less than this share of that along it lie on the line."""
+_MIN_SPREAD_RATIO = 0.02
+"""Points are collinear if their spread across a line is below this fraction of that along it."""
 
-_SUSPECT = 3.0
-"""A point without which the error falls to less than this fraction is suspected."""
+_OUTLIER_FACTOR = 3.0
+"""A point is an outlier if the RMS error of the others alone is smaller by this factor."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ class Alignment:
 
     Attributes:
         homography: float64 `[3, 3]`, thermal pixel -> RGB pixel.
-        errors: `[N]`, distance in RGB pixels between each RGB point and where its thermal point
-            comes to lie.
+        errors: `[N]`, distance of each RGB point from its projected thermal point, in RGB pixels.
     """
 
     homography: np.ndarray
@@ -44,17 +43,20 @@ class Alignment:
 
     @property
     def rms(self) -> float:
-        """Root of the mean square error, RGB pixels."""
+        """Root mean square error in RGB pixels."""
         return float(np.sqrt((self.errors**2).mean()))
 
 
 def read_points(path: Path) -> np.ndarray:
-    """Point pairs `[N, 4]` of a text file: thermal x, thermal y, RGB x, RGB y a line.
+    """Read point pairs from a text file: thermal x, thermal y, RGB x, RGB y on each line.
 
-    Numbers are parted by commas or blanks; `#` begins a comment.
+    Numbers are separated by commas or blanks; `#` starts a comment.
+
+    Returns:
+        `[N, 4]`, in pixels.
 
     Raises:
-        SartmError: there is no such file, or a line is something else.
+        SartmError: the file does not exist, or a line has another form.
     """
     try:
         lines = path.read_text().splitlines()
@@ -83,13 +85,20 @@ def read_points(path: Path) -> np.ndarray:
 def collect_points(
     frames: PairDataset, file: Path | None, checkerboard: str | None
 ) -> dict[str, np.ndarray]:
-    """Point pairs `[N, 4]` of a file, of a checkerboard, or else of clicks, by the frame's name.
+    """Collect point pairs from a file, from a checkerboard, or by letting the user click.
 
-    Frames in which the checkerboard is not seen by both cameras are left out.
+    Args:
+        frames: the images; more than one pair only with a checkerboard.
+        file: a file for `read_points`, or None.
+        checkerboard: inner corners as COLUMNSxROWS, or None.
+
+    Returns:
+        Name of the frame -> `[N, 4]`, see `read_points`. Frames in which the checkerboard is not
+        found in both images are left out.
 
     Raises:
-        SartmError: they cannot be had; the frames differ in size; of several frames something else
-            than a checkerboard is asked for.
+        SartmError: no points are found, the frames differ in size, or several frames are given
+            without a checkerboard.
     """
     if checkerboard is None and len(frames) > 1:
         raise SartmError(f'{len(frames)} pairs of images; only --checkerboard takes more than one')
@@ -102,17 +111,17 @@ def collect_points(
     for frame in frames:
         rgb, thermal = _images(frame)
         sizes.add((rgb.shape, thermal.shape))
-        found = corner_pairs(rgb, thermal, pattern)
-        if found is not None:
-            points[frame.name] = found
+        pairs = corner_pairs(rgb, thermal, pattern)
+        if pairs is not None:
+            points[frame.name] = pairs
     if len(sizes) > 1:
         raise SartmError(
-            'the pairs of images differ in size; expected those of one pair of cameras'
+            'the pairs of images differ in size; expected images of one pair of cameras'
         )
     if not points:
         raise SartmError(
-            f'no {checkerboard} checkerboard is seen by both cameras; expected its inner corners '
-            'as COLUMNSxROWS, and the whole board sharp in both images'
+            f'no {checkerboard} checkerboard is found in both images of a pair; expected its inner '
+            'corners as COLUMNSxROWS, and the whole board sharp in both images'
         )
     return points
 
@@ -120,7 +129,7 @@ def collect_points(
 def align(
     points: np.ndarray, thermal_size: tuple[int, int], rgb_size: tuple[int, int]
 ) -> Alignment:
-    """The homography with the least sum of squared errors in the RGB image.
+    """Compute the homography with the least sum of squared errors in the RGB image.
 
     Args:
         points: `[N, 4]` thermal x, thermal y, RGB x, RGB y, in pixels.
@@ -128,60 +137,65 @@ def align(
         rgb_size: `(H, W)`.
 
     Raises:
-        SartmError: they are fewer than four, lie outside of the images or on a line, or contradict
-            each other so much that no two cameras could see them so.
+        SartmError: there are fewer than four points, they lie outside of the images or on a line,
+            or no valid homography fits them.
     """
     if len(points) < MIN_POINTS:
         raise SartmError(f'{len(points)} point pairs; expected at least {MIN_POINTS}')
-    for name, places, size in (
+    for name, image_points, size in (
         ('thermal', points[:, :2], thermal_size),
         ('RGB', points[:, 2:], rgb_size),
     ):
-        _check_inside(name, places, size)
-        _check_spread(name, places)
+        _check_inside(name, image_points, size)
+        _check_spread(name, image_points)
     return _fit(points, rgb_size)
 
 
-def suspects(points: np.ndarray, alignment: Alignment, rgb_size: tuple[int, int]) -> list[int]:
-    """Indices of the points without which the others would fit much better: clicked wrong?"""
-    if len(points) <= MIN_POINTS + 1:  # without one, the others would fit whatever they are
+def find_outliers(points: np.ndarray, alignment: Alignment, rgb_size: tuple[int, int]) -> list[int]:
+    """Return the indices of the points without which the others fit much better."""
+    if len(points) <= MIN_POINTS + 1:  # four points always fit exactly
         return []
-    found = []
+    outliers = []
     for index in range(len(points)):
         try:
             others = _fit(np.delete(points, index, axis=0), rgb_size)
-        except SartmError:  # the others do not suffice
+        except SartmError:  # the other points determine no homography
             continue
-        if others.rms * _SUSPECT < alignment.rms and alignment.rms > 1.0:
-            found.append(index)
-    return found
+        if others.rms * _OUTLIER_FACTOR < alignment.rms and alignment.rms > 1.0:
+            outliers.append(index)
+    return outliers
 
 
 def describe_points(
     points: dict[str, np.ndarray], alignment: Alignment, rgb_size: tuple[int, int]
 ) -> list[str]:
-    """The errors: a line a point where there is one frame, otherwise a line a frame."""
+    """List the errors in text lines: one per point for a single frame, otherwise one per frame."""
     if len(points) > 1:
         lines, begin = [], 0
-        for name, some in points.items():
-            errors = alignment.errors[begin : begin + len(some)]
-            begin += len(some)
+        for name, frame_points in points.items():
+            count = len(frame_points)
+            errors = alignment.errors[begin : begin + count]
+            begin += count
             rms = np.sqrt((errors**2).mean())
-            lines.append(f'{name}: {len(some)} points, RMS {rms:.2f}, greatest {errors.max():.2f}')
+            lines.append(f'{name}: {count} points, RMS {rms:.2f}, largest {errors.max():.2f}')
         return lines
-    (every,) = points.values()
-    wrong = suspects(every, alignment, rgb_size)
+    (pairs,) = points.values()
+    outliers = find_outliers(pairs, alignment, rgb_size)
     lines = []
-    for index, ((x, y, u, v), error) in enumerate(zip(every, alignment.errors, strict=True)):
-        hint = '  without it the others fit far better: is it wrong?' if index in wrong else ''
+    for index, ((x, y, u, v), error) in enumerate(zip(pairs, alignment.errors, strict=True)):
+        hint = '  the others fit far better without it: is it wrong?' if index in outliers else ''
         lines.append(f'{index + 1:4d}  ({x:.1f}, {y:.1f}) -> ({u:.1f}, {v:.1f}) {error:7.2f}{hint}')
     return lines
 
 
 def blend(rgb: np.ndarray, thermal: np.ndarray, homography: np.ndarray) -> np.ndarray:
-    """Tiles of the RGB image and of thermal laid over it, like a checkerboard, uint8 `[H, W, 3]`.
+    """Alternate tiles of RGB and of warped thermal, like a checkerboard.
 
-    Thermal is shown as the network gets it. Where the fit is good, edges run on from tile to tile.
+    Where the homography is right, edges continue from tile to tile. Thermal is scaled as for the
+    network.
+
+    Returns:
+        uint8 `[H, W, 3]`.
     """
     import torch
 
@@ -199,22 +213,22 @@ def blend(rgb: np.ndarray, thermal: np.ndarray, homography: np.ndarray) -> np.nd
     return np.where(((x + y) % 2 == 0)[..., None], rgb, grey[..., None])
 
 
-def notes(
+def file_comments(
     alignment: Alignment,
     source: str,
     thermal_size: tuple[int, int],
     rgb_size: tuple[int, int],
 ) -> list[str]:
-    """What is worth knowing of an alignment beside its nine numbers, line by line."""
+    """Return the lines of comment for the file with the homography."""
     (height, width), (rgb_height, rgb_width) = thermal_size, rgb_size
     return [
         f'Thermal pixel -> RGB pixel, by sartm align from {len(alignment.errors)} points of '
         f'{source}.',
         f'Only for thermal images of {width}x{height} and RGB images of {rgb_width}x{rgb_height}, '
         'and exact only',
-        'at the distance at which the points were.',
+        'at the distance of these points.',
         f'Reprojection error in RGB pixels: RMS {alignment.rms:.2f}, '
-        f'greatest {alignment.errors.max():.2f}.',
+        f'largest {alignment.errors.max():.2f}.',
     ]
 
 
@@ -227,35 +241,35 @@ def _images(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 def _fit(points: np.ndarray, rgb_size: tuple[int, int]) -> Alignment:
     import cv2
 
-    here, there = points[:, :2].copy(), points[:, 2:].copy()
-    matrix, _ = cv2.findHomography(here, there, 0)
+    thermal_points, rgb_points = points[:, :2].copy(), points[:, 2:].copy()
+    matrix, _ = cv2.findHomography(thermal_points, rgb_points, 0)
     if matrix is None:
         raise SartmError(
-            'no homography fits the points; are thermal and RGB exchanged, or three of them on '
+            'no homography fits the points; are thermal and RGB exchanged, or are three points on '
             'one line?'
         )
     matrix = check_homography(matrix, rgb_size)
-    places = cv2.perspectiveTransform(here[:, None], matrix)[:, 0]
-    return Alignment(matrix, np.linalg.norm(places - there, axis=1))
+    projected = cv2.perspectiveTransform(thermal_points[:, None], matrix)[:, 0]
+    return Alignment(matrix, np.linalg.norm(projected - rgb_points, axis=1))
 
 
-def _check_inside(name: str, places: np.ndarray, size: tuple[int, int]) -> None:
-    outside = np.flatnonzero(((places < -0.5) | (places > np.array(size[::-1]) - 0.5)).any(axis=1))
+def _check_inside(name: str, points: np.ndarray, size: tuple[int, int]) -> None:
+    outside = np.flatnonzero(((points < -0.5) | (points > np.array(size[::-1]) - 0.5)).any(axis=1))
     if outside.size:
-        x, y = places[outside[0]]
+        x, y = points[outside[0]]
         raise SartmError(
             f'point {outside[0] + 1} is at ({x:g}, {y:g}) of the {name} image, outside of its '
             f'{size[1]}x{size[0]} pixels; are thermal and RGB, or x and y, exchanged?'
         )
 
 
-def _check_spread(name: str, places: np.ndarray) -> None:
-    """Of four points no three may lie on a line, and of more not all but one."""
-    for index in range(len(places)):
-        others = np.delete(places, index, axis=0)
+def _check_spread(name: str, points: np.ndarray) -> None:
+    """Raise SartmError if all points but one (or all) lie on one line."""
+    for index in range(len(points)):
+        others = np.delete(points, index, axis=0)
         along, across = np.linalg.svd(others - others.mean(axis=0), compute_uv=False)
-        if across <= _THINNEST * along:
+        if across <= _MIN_SPREAD_RATIO * along:
             raise SartmError(
-                f'{"three" if len(places) == MIN_POINTS else "nearly all"} of the points lie on '
+                f'{"three" if len(points) == MIN_POINTS else "nearly all"} of the points lie on '
                 f'one line of the {name} image; spread them over the image'
             )

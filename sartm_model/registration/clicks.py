@@ -1,4 +1,4 @@
-"""Places seen by both cameras: clicked by hand, in a window of matplotlib."""
+"""Collects points that both cameras see by letting the user click in a matplotlib window."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import numpy as np
 from sartm_model.errors import SartmError
 
 TITLE = (
-    'Click a place in RGB (left), then the same place in thermal (right), and so on; at least '
-    'four.\nBackspace takes a click back, Enter ends.'
+    'Click a point in RGB (left), then the same point in thermal (right), and so on; at least '
+    'four.\nBackspace removes the last click, Enter ends.'
 )
 
 
 def click_pairs(rgb: np.ndarray, thermal: np.ndarray) -> np.ndarray:
-    """Let the user click, and return `[N, 4]`: thermal x, thermal y, RGB x, RGB y.
+    """Let the user click points in both images.
+
+    Returns:
+        `[N, 4]`: thermal x, thermal y, RGB x, RGB y, in pixels.
 
     Raises:
         SartmError: there is no display or no matplotlib, or a click is missing or in the wrong
@@ -40,11 +43,15 @@ def click_pairs(rgb: np.ndarray, thermal: np.ndarray) -> np.ndarray:
     axes.set_title(TITLE)
     clicks = plt.ginput(n=-1, timeout=0)
     plt.close(figure)
-    return pairs_of(clicks, rgb.shape[1], scale)
+    return clicks_to_pairs(clicks, rgb.shape[1], scale)
 
 
 def side_by_side(rgb: np.ndarray, thermal: np.ndarray) -> tuple[np.ndarray, float]:
-    """Both images in one, thermal enlarged to RGB's height; and by how much it was enlarged."""
+    """Place thermal, resized to the height of RGB, to the right of RGB.
+
+    Returns:
+        The image, uint8 `[H, W, 3]`, and the factor by which thermal was resized.
+    """
     import cv2
 
     from sartm_model.utils.visualization import to_grey
@@ -56,10 +63,23 @@ def side_by_side(rgb: np.ndarray, thermal: np.ndarray) -> tuple[np.ndarray, floa
     return np.hstack([rgb, np.repeat(grey[..., None], 3, axis=2)]), scale
 
 
-def pairs_of(clicks: Sequence[tuple[float, float]], rgb_width: int, scale: float) -> np.ndarray:
-    """Clicks on `side_by_side`, in turn left and right, as point pairs `[N, 4]`."""
+def clicks_to_pairs(
+    clicks: Sequence[tuple[float, float]], rgb_width: int, scale: float
+) -> np.ndarray:
+    """Convert clicks on the image of `side_by_side` to point pairs `[N, 4]`.
+
+    Args:
+        clicks: (x, y), alternately in RGB and in thermal.
+        rgb_width: width of the RGB image in pixels.
+        scale: the factor by which thermal was resized.
+
+    Raises:
+        SartmError: a click is missing or in the wrong image.
+    """
     if len(clicks) % 2:
-        raise SartmError(f'{len(clicks)} clicks; expected an even number, RGB and thermal in turn')
+        raise SartmError(
+            f'{len(clicks)} clicks; expected an even number, alternately in RGB and thermal'
+        )
     pairs = []
     for number, ((u, v), (x, y)) in enumerate(zip(clicks[::2], clicks[1::2], strict=True), start=1):
         if u > rgb_width - 0.5 or x < rgb_width - 0.5:

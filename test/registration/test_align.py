@@ -10,9 +10,9 @@ import pytest
 
 from sartm_model.cli.main import main
 from sartm_model.errors import SartmError
-from sartm_model.registration.align import align, blend, read_points, suspects
+from sartm_model.registration.align import align, blend, find_outliers, read_points
 from sartm_model.registration.checkerboard import corner_pairs, parse_pattern
-from sartm_model.registration.clicks import click_pairs, pairs_of, side_by_side
+from sartm_model.registration.clicks import click_pairs, clicks_to_pairs, side_by_side
 from sartm_model.registration.homography import read_homography
 
 THERMAL, RGB = (256, 320), (480, 640)
@@ -94,10 +94,10 @@ def test_a_wrong_point_is_pointed_at():
     pairs = true_pairs(10)
     pairs[6, 2] += 25
     found = align(pairs, THERMAL, RGB)
-    assert suspects(pairs, found, RGB) == [6]
+    assert find_outliers(pairs, found, RGB) == [6]
     good = true_pairs(10)
     good[:, 2:] += np.random.default_rng(1).normal(0, 1, (10, 2))
-    assert suspects(good, align(good, THERMAL, RGB), RGB) == []
+    assert find_outliers(good, align(good, THERMAL, RGB), RGB) == []
 
 
 def line_of(count: int) -> np.ndarray:
@@ -172,10 +172,10 @@ def test_clicks_come_back_as_pixels():
     clicks = []
     for x, y, u, v in pairs:
         clicks += [(u, v), (639.5 + (x + 0.5) * 1.875, (y + 0.5) * 1.875 - 0.5)]
-    np.testing.assert_allclose(pairs_of(clicks, 640, scale), pairs)
+    np.testing.assert_allclose(clicks_to_pairs(clicks, 640, scale), pairs)
     for bad in (clicks[:3], [clicks[1], clicks[0]], [clicks[0], clicks[2]]):
         with pytest.raises(SartmError, match='click'):
-            pairs_of(bad, 640, scale)
+            clicks_to_pairs(bad, 640, scale)
 
 
 def test_a_window_is_asked_for_clicks(monkeypatch):
@@ -218,7 +218,7 @@ def test_align_by_checkerboards(pairs_of_images, capsys):
     assert run(folder, '--checkerboard', '7x5', '--blend', folder / 'blend.png') == 0
     printed = capsys.readouterr().out
     assert printed.startswith('0: 35 points, RMS 0.')
-    assert 'seen by both cameras: 2\n' in printed
+    assert 'no checkerboard found in both images: 2\n' in printed
     assert 'Reprojection error in RGB pixels: RMS 0.' in printed
     assert far_off(read_homography(folder / 'out.yaml')) < 0.5
     text = (folder / 'out.yaml').read_text()
