@@ -41,6 +41,13 @@ def test_every_document_and_the_parameters_are_linked():
     assert linked >= {*(ROOT / 'docs').glob('*.md'), ROOT / 'config' / 'sartm.yaml'}
 
 
+@pytest.mark.parametrize('file', DOCUMENTS, ids=lambda file: file.name)
+def test_the_files_named_in_backticks_exist(file):
+    folders = 'sartm_model|sartm_ros|benchmarks|tools|test|config|launch|docs|requirements'
+    named = re.findall(rf'`((?:{folders})/[\w./-]*)`', file.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 @pytest.mark.usefixtures('bag_verbs')
 @pytest.mark.parametrize('file', DOCUMENTS, ids=lambda file: file.name)
 def test_the_sartm_commands_are_valid(file):
