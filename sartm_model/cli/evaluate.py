@@ -19,8 +19,12 @@ from sartm_model.cli.output import check_report_folder, emit_json
 from sartm_model.errors import SartmError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from sartm_model.data.frame import Frame
     from sartm_model.evaluation.evaluate import FramePrediction
+    from sartm_model.inference.onnx_predictor import OnnxPredictor
+    from sartm_model.inference.predictor import Predictor
 
 # The names in `sartm_model.evaluation.corruptions`, which is not imported because it needs NumPy.
 CORRUPTIONS = (
@@ -82,18 +86,12 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the metrics of a checkpoint on a split, and write the report."""
-    import numpy as np
-
     from sartm_model.data.registry import open_dataset
     from sartm_model.evaluation.corruptions import CorruptedDataset
-    from sartm_model.evaluation.evaluate import FramePrediction, evaluate
-    from sartm_model.evaluation.multi_scale_flip import check_scales, probabilities
-    from sartm_model.inference.onnx_predictor import OnnxPredictor
-    from sartm_model.models.logits import labels_and_confidence
+    from sartm_model.evaluation.evaluate import evaluate
 
     if args.report is not None:
         check_report_folder(args.report)
-    check_scales(args.scales)
     dataset = CorruptedDataset(
         open_dataset(args.dataset, args.root, args.split),
         modality=args.modality,
@@ -106,22 +104,7 @@ def run(args: argparse.Namespace) -> None:
             f'checkpoint {args.checkpoint} knows the classes of {predictor.label_space.name!r}, '
             f'but {args.dataset} has those of {dataset.label_space.name!r}'
         )
-    if isinstance(predictor, OnnxPredictor) and (args.flip or args.scales != [1.0]):
-        raise SartmError(
-            'an .onnx checkpoint gives no probabilities; leave --flip and --scales out'
-        )
-
-    def predict(frame: Frame) -> FramePrediction:
-        if isinstance(predictor, OnnxPredictor):
-            given = predictor.predict(frame.rgb, frame.thermal, confidence=True)
-            assert given.confidence is not None
-            return FramePrediction(given.labels, given.confidence / np.float32(255))
-        found = probabilities(
-            predictor, frame.rgb, frame.thermal, flip=args.flip, scales=args.scales
-        )
-        labels, confidence = labels_and_confidence(found)
-        return FramePrediction(labels.cpu().numpy(), confidence.cpu().numpy())
-
+    predict = _frame_predictor(predictor, args.flip, args.scales)
     named = ('checkpoint', 'dataset', 'split', 'modality', 'corruption', 'severity')
     settings = {
         **{name: getattr(args, name) for name in named},
@@ -137,3 +120,39 @@ def run(args: argparse.Namespace) -> None:
         from sartm_model.evaluation.report.report import write_report
 
         write_report(args.report, result, dataset, predict)
+
+
+def _frame_predictor(
+    predictor: Predictor | OnnxPredictor, flip: bool, scales: Sequence[float]
+) -> Callable[[Frame], FramePrediction]:
+    """Return a function that predicts a frame. Raises SartmError if the settings do not fit."""
+    import numpy as np
+
+    from sartm_model.evaluation.evaluate import FramePrediction
+    from sartm_model.inference.onnx_predictor import OnnxPredictor
+
+    if isinstance(predictor, OnnxPredictor):
+        if flip or scales != [1.0]:
+            raise SartmError(
+                'an .onnx checkpoint gives no probabilities; leave --flip and --scales out'
+            )
+
+        def predict_exported(frame: Frame) -> FramePrediction:
+            prediction = predictor.predict(frame.rgb, frame.thermal, confidence=True)
+            assert prediction.confidence is not None
+            return FramePrediction(prediction.labels, prediction.confidence / np.float32(255))
+
+        return predict_exported
+
+    # Imports torch, which an .onnx checkpoint does not need.
+    from sartm_model.evaluation.multi_scale_flip import check_scales, probabilities
+    from sartm_model.models.logits import labels_and_confidence
+
+    check_scales(scales)
+
+    def predict(frame: Frame) -> FramePrediction:
+        found = probabilities(predictor, frame.rgb, frame.thermal, flip=flip, scales=scales)
+        labels, confidence = labels_and_confidence(found)
+        return FramePrediction(labels.cpu().numpy(), confidence.cpu().numpy())
+
+    return predict
