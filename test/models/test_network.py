@@ -258,6 +258,12 @@ def test_frozen_parts_of_a_sam2_size_are_sam2s(tiny):
     assert not any('lora_' in name or name.startswith('fusions.') for name in frozen)
 
 
+def test_all_of_nano_is_trained_but_the_mask_quality():
+    frozen = {name for name, p in nano().named_parameters() if not p.requires_grad}
+    assert frozen
+    assert all('.iou_prediction_head.' in name for name in frozen)
+
+
 @pytest.mark.parametrize(
     ('size', 'millions'), [('tiny', 27.2), ('small', 34.3), ('base_plus', 69.1), ('large', 212.7)]
 )

@@ -1,4 +1,4 @@
-"""SARTM: two modalities in, two heads' logits out."""
+"""The SARTM network: encoder, fusion and two heads, for two modalities."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from sartm_model.models.sartm.mask_decoder import ClassMaskDecoder
 from sartm_model.utils.parallel import ParallelRunner, Runner
 
 HEADS = {'mean': ('mask', 'auxiliary'), 'mask': ('mask',), 'auxiliary': ('auxiliary',)}
-"""Whose probabilities a prediction is the mean of."""
+"""For each value of `ModelConfig.prediction`, the heads whose probabilities are averaged."""
 
 
 class SartmOutput(NamedTuple):
-    """What a forward pass gives; K classes, H x W the size of the input.
+    """The output of `Sartm.forward` for K classes and images of H x W pixels.
 
     Attributes:
-        mask_logits: head 1, the mask decoder, `[B, K, H, W]`.
-        auxiliary_logits: head 2, the FPN head, `[B, K, H, W]`.
-        fused: the fused maps of the input padded to a multiple of 32.
+        mask_logits: logits of head 1, the mask decoder, `[B, K, H, W]`.
+        auxiliary_logits: logits of head 2, the auxiliary head, `[B, K, H, W]`.
+        fused: the fused maps of the images, which are padded to multiples of 32.
     """
 
     mask_logits: Tensor
@@ -37,16 +37,16 @@ class SartmOutput(NamedTuple):
 
 
 class Sartm(nn.Module):
-    """The network of the paper, for two modalities named by the configuration.
+    """The network of the paper.
 
-    The second modality is called thermal throughout, after the paper; nothing in here depends on
-    what it is.
+    The arguments of its methods call the two modalities rgb and thermal, as the paper does; the
+    second one can be any other.
 
     Args:
         config: size, modalities, LoRA rank, prediction.
-        num_classes: K.
-        merged: build the inference form, whose adapters are part of the encoder's weights. Its
-            weights come from `lora.merge_state`.
+        num_classes: K, the number of classes.
+        merged: build the inference form, in which the adapters are part of the encoder's weights;
+            `lora.merge_state` computes them.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int, *, merged: bool = False) -> None:
@@ -57,7 +57,7 @@ class Sartm(nn.Module):
         self.encoder = Encoder(config, merged=merged)
         self.runner: Runner | None = None  # see `enable_parallel`
         channels = self.encoder.channels
-        widths = (channels, channels // 4, channels // 8)  # of a pyramid's levels
+        widths = (channels, channels // 4, channels // 8)  # of the levels of a pyramid
         self.fusions = nn.ModuleList(
             CrossModalFusion(width, heads) for width, heads in zip(widths, (4, 2, 1), strict=True)
         )
@@ -70,15 +70,16 @@ class Sartm(nn.Module):
         self._freeze()
 
     def _freeze(self) -> None:
-        """Freeze what the paper keeps from SAM2; its adapters stay trainable.
+        """Freeze the weights that come from SAM2, but not the adapters.
 
-        `nano` has no SAM2 weights to keep, so all of it is trained.
+        All of `nano`, which has no weights from SAM2, is trained. peft has frozen all but the
+        adapters of the trunk.
         """
         from_sam2 = nn.ModuleList([self.encoder, self.mask_decoder.masks.transformer])
-        keep = self.config.size != 'nano'
+        is_nano = self.config.size == 'nano'
         for name, parameter in from_sam2.named_parameters():
-            parameter.requires_grad_(not keep or 'lora_' in name)
-        # SAM2 predicts each mask's quality beside the mask; nothing here is trained on it.
+            parameter.requires_grad_(is_nano or 'lora_' in name)
+        # SAM2 also predicts the quality of each mask, which no loss uses.
         self.mask_decoder.masks.iou_prediction_head.requires_grad_(False)
 
     def forward(
@@ -91,17 +92,17 @@ class Sartm(nn.Module):
         """Segment a batch of aligned pairs.
 
         Args:
-            rgb: normalised `[B, 3, H, W]`, any H and W; None where there is no RGB image.
-            thermal: normalised `[B, 1, H, W]` or `[B, 3, H, W]`, likewise.
-            drop_mask: bool `[B, 2]`, true where a modality that was given is to be treated as
-                missing (modality dropout in training).
-            size: `(H, W)` of the logits; that of the images where left out.
+            rgb: normalised `[B, 3, H, W]` of any H and W, or None if RGB is missing.
+            thermal: normalised `[B, 1, H, W]` or `[B, 3, H, W]`, or None if thermal is missing.
+            drop_mask: bool `[B, 2]`, true where a modality that is given is treated as missing, for
+                modality dropout in training.
+            size: `(H, W)` of the logits; the size of the images if omitted.
 
         Raises:
-            SartmError: both are None, or their sizes differ.
+            SartmError: both images are None, or their sizes differ.
         """
         input_size = _common_size(rgb, thermal)
-        fused = self.fused_maps(rgb, thermal, drop_mask)
+        fused = self._fused_maps(rgb, thermal, drop_mask)
         return SartmOutput(
             mask_logits=upsample_logits(self.mask_decoder(fused), input_size, size or input_size),
             auxiliary_logits=upsample_logits(
@@ -110,16 +111,16 @@ class Sartm(nn.Module):
             fused=fused,
         )
 
-    def fused_maps(
+    def _fused_maps(
         self, rgb: Tensor | None, thermal: Tensor | None, drop_mask: Tensor | None = None
     ) -> Pyramid:
-        """Encode and fuse the images, padded to multiples of 32; arguments of `forward`."""
+        """Pad the images to multiples of 32, encode and fuse them; arguments as for `forward`."""
         images = dict(zip(self.config.modalities, (rgb, thermal), strict=True))
         given = {name: _pad(_to_rgb(x)) for name, x in images.items() if x is not None}
         pyramids = self._encode(given)
 
         def fuse(level: int) -> Tensor:
-            return self.fuse_level(level, pyramids, drop_mask)
+            return self._fuse_level(level, pyramids, drop_mask)
 
         if self.runner is None:
             return Pyramid(*(fuse(level) for level in range(3)))
@@ -135,11 +136,11 @@ class Sartm(nn.Module):
         one, other = self.runner(lambda: self.encoder(first), lambda: self.encoder(second))
         return {**one, **other}
 
-    def fuse_level(
+    def _fuse_level(
         self, level: int, pyramids: dict[str, Pyramid], drop_mask: Tensor | None
     ) -> Tensor:
-        """The fused map of a level; a learned vector replaces a missing modality's map."""
-        some_map = next(iter(pyramids.values()))[level]
+        """Fuse a level of the pyramids; a learned vector replaces the map of a missing modality."""
+        some_map = next(iter(pyramids.values()))[level]  # for shape and dtype
         maps = []
         for index, name in enumerate(self.config.modalities):
             embedding = self.missing_modality_embedding[level][index][None, :, None, None]
@@ -153,19 +154,19 @@ class Sartm(nn.Module):
         return self.fusions[level](*maps)
 
     def resize_input(self, image: Tensor) -> Tensor:
-        """An image `[B, C, H, W]` at `config.input_scale` of its size, as the network sees it."""
+        """Resize an image `[B, C, H, W]` by `config.input_scale`."""
         return resize(image, self.scaled_size((image.shape[-2], image.shape[-1])))
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width at which the network sees an image of height and width `size`."""
+        """Return the `(height, width)` to which `resize_input` resizes an image of `size`."""
         height, width = (max(1, round(side * self.config.input_scale)) for side in size)
         return height, width
 
     def segment(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
-        """Class probabilities `[B, K, H, W]` of images whose size is H x W.
+        """Compute class probabilities `[B, K, H, W]` at the size of the images.
 
-        The network sees them at `config.input_scale` of their size. Arguments and errors are those
-        of `forward`.
+        Unlike `forward`, this resizes the images by `config.input_scale` first. Arguments and
+        errors are the same.
         """
         size = _common_size(rgb, thermal)
         inputs = (None if image is None else self.resize_input(image) for image in (rgb, thermal))
@@ -174,16 +175,17 @@ class Sartm(nn.Module):
     def forward_logits(
         self, rgb: Tensor | None, thermal: Tensor | None, drop_mask: Tensor | None = None
     ) -> tuple[list[Tensor], tuple[int, int]]:
-        """The logits of the heads that the prediction takes, at a quarter of the padded input.
+        """Compute the logits of one pair, from which inference derives the labels.
 
         Args:
-            rgb, thermal: one pair as `resize_input` gives it.
-            drop_mask: as of `forward`.
+            rgb, thermal: images of a batch of one, already resized by `resize_input`.
+            drop_mask: as for `forward`.
 
         Returns:
-            `[K, h, w]` of each head, and height and width of the input without its padding.
+            The logits `[K, h, w]` of each head that `config.prediction` names, h and w a quarter of
+            the padded input's, and `(height, width)` of the input without its padding.
         """
-        fused = self.fused_maps(rgb, thermal, drop_mask)
+        fused = self._fused_maps(rgb, thermal, drop_mask)
         heads = {'mask': self.mask_decoder, 'auxiliary': self.auxiliary_head}
         chosen = [heads[name] for name in HEADS[self.config.prediction]]
         if self.runner is not None and len(chosen) == 2:
@@ -206,9 +208,10 @@ class Sartm(nn.Module):
         self.runner = runner or ParallelRunner()
 
     def probabilities(self, output: SartmOutput) -> Tensor:
-        """Class probabilities `[B, K, H, W]`: the mean of the heads' or one head's, as configured.
+        """Average the class probabilities of the heads that `config.prediction` names.
 
-        Computed in float32.
+        Returns:
+            float32 `[B, K, H, W]`.
         """
         logits = {'mask': output.mask_logits, 'auxiliary': output.auxiliary_logits}
         heads = [logits[name] for name in HEADS[self.config.prediction]]
@@ -216,21 +219,21 @@ class Sartm(nn.Module):
 
 
 def _to_rgb(x: Tensor) -> Tensor:
-    """Repeat an image of one channel, `[B, 1, H, W]`, three times, as SAM2 expects RGB."""
+    """Repeat the channel of `[B, 1, H, W]` three times, because SAM2 expects RGB."""
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
 
 
 def _pad(x: Tensor) -> Tensor:
-    """Pad bottom and right with zeros, the mean of a normalised image, to multiples of 32."""
+    """Pad bottom and right to multiples of 32 with zeros, the mean of a normalised image."""
     height, width = x.shape[-2:]
     return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))
 
 
 def _common_size(*images: Tensor | None) -> tuple[int, int]:
-    """Height and width that all images have, of those that are there."""
+    """Return the `(height, width)` of all images that are not None."""
     sizes = {(x.shape[-2], x.shape[-1]) for x in images if x is not None}
     if not sizes:
         raise SartmError('no image: the network needs at least one modality')
     if len(sizes) > 1:
-        raise SartmError(f'the modalities differ in size: {sorted(sizes)}; expected one size')
+        raise SartmError(f'the modalities differ in size: {sorted(sizes)}; expected equal sizes')
     return sizes.pop()
