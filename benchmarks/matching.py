@@ -1,8 +1,8 @@
-"""The matching policies on the same arrivals: `python -m benchmarks.matching`.
+"""Compares the matching policies on the same messages: `python -m benchmarks.matching`.
 
-Each case is recorded once, as messages with an arrival and a stamp, and played to every policy.
-Time is that of the sequence, so nothing here depends on how fast the computer is. The columns of
-`message_filters` need that package; `best` is the best that is possible with hindsight.
+Each case is a sequence of messages with an arrival and a stamp, which is played to every policy.
+Time is that of the sequence, so the result does not depend on the speed of the computer. The rows
+of `message_filters` need that package; `best` is the optimum with knowledge of the whole sequence.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ MS = 1_000_000
 SECOND = 1000 * MS
 START_NS = 100 * SECOND
 LAG_NS = 120 * MS
-"""Of the thermal stamps, in the case of that name."""
+"""The delay of the thermal stamps in the case of late stamps."""
 
 MAX_SKEW_S, MAX_WAIT_S, QUEUE_SIZE = 0.05, 0.1, 20
-"""The node's defaults, of every policy."""
+"""The node's defaults, for every policy."""
 
 STALE_NS = SECOND
-"""Messages that arrived further apart than this do not belong together, whatever their stamps."""
+"""Messages that arrive further apart than this do not belong together, whatever their stamps."""
 
 
 class Message(NamedTuple):
-    """One message of a recorded sequence; times in nanoseconds, `lap` counts jumps of time."""
+    """One message of a sequence; times in nanoseconds. `lap` counts the jumps of time before it."""
 
     arrival_ns: int
     topic: str
@@ -44,7 +44,7 @@ class Message(NamedTuple):
 
 
 class Output(NamedTuple):
-    """A pair of positions in the sequence, and when it came out."""
+    """A pair, as positions in the sequence, and the time of its output."""
 
     rgb: int
     thermal: int
@@ -63,20 +63,31 @@ def camera(
     delay_ms: tuple[float, float] = (5, 5),
     drops: float = 0,
 ) -> list[Message]:
-    """A camera's messages: exposed at its rate from `phase_ms`, each late by `delay_ms`."""
+    """Return a camera's messages.
+
+    Args:
+        topic: 'rgb' or 'thermal'.
+        rate_hz: frame rate.
+        seconds: length of the sequence.
+        chance: source of jitter, delays and drops.
+        phase_ms: time of the first frame.
+        stamp_jitter_ms: greatest error of a stamp.
+        delay_ms: least and greatest delay from the exposure to the arrival.
+        drops: probability that a message is lost.
+    """
     messages = []
     arrival = 0
     for i in range(int(rate_hz * seconds)):
         taken = START_NS + round(i * SECOND / rate_hz + phase_ms * MS)
         jitter_ms, late_ms = chance.uniform(-1, 1) * stamp_jitter_ms, chance.uniform(*delay_ms)
-        arrival = max(arrival + 1, taken + round(late_ms * MS))  # a topic overtakes not itself
+        arrival = max(arrival + 1, taken + round(late_ms * MS))  # in order
         if chance.random() >= drops:
             messages.append(Message(arrival, topic, taken + round(jitter_ms * MS)))
     return messages
 
 
 def cases(seconds: float = 30, seed: int = 0) -> dict[str, list[Message]]:
-    """The sequences by name, each in the order of arrival."""
+    """Return the sequences by name, each in the order of arrival."""
 
     def both(
         rgb_hz: float = 30,
@@ -126,7 +137,7 @@ def cases(seconds: float = 30, seed: int = 0) -> dict[str, list[Message]]:
 
 
 def play(matcher: Any, messages: Sequence[Message], wrap: Callable[[int], Any]) -> list[Output]:
-    """What a policy makes of a sequence; `wrap` gives the message of a position."""
+    """Play a sequence to a policy and return its pairs; `wrap` makes the message of a position."""
     outputs: list[Output] = []
 
     def note(pairs: list[Pair], at_ns: int) -> None:
@@ -148,8 +159,10 @@ def play(matcher: Any, messages: Sequence[Message], wrap: Callable[[int], Any]) 
 
 
 def best_pairs(messages: Sequence[Message], lag_ns: int = 0) -> list[Output]:
-    """The pairs, each message once, of the least total skew; one RGB frame unserved counts as much
-    as the greatest skew that is allowed. Time jumps are known, `lag_ns` is taken off thermal.
+    """Return the pairs of least total skew, each message used at most once.
+
+    An RGB frame without a partner counts as much as the greatest allowed skew. Jumps of time are
+    known, and `lag_ns` is subtracted from the thermal stamps.
     """
     limit = round(MAX_SKEW_S * SECOND)
     outputs: list[Output] = []
@@ -160,7 +173,7 @@ def best_pairs(messages: Sequence[Message], lag_ns: int = 0) -> list[Output]:
                 stamp = m.stamp_ns - (lag_ns if m.topic == 'thermal' else 0)
                 found[m.topic].setdefault(stamp, position)
         thermal = sorted(found['thermal'])
-        # gain[j]: (the most that is gained with the first j thermal frames, the pairs of it).
+        # gain[j]: (the greatest gain with the first j thermal frames, the pairs that give it)
         gain: list[tuple[int, Any]] = [(0, None)]
         for stamp in sorted(found['rgb']):
             low = bisect_left(thermal, stamp - limit)
@@ -184,7 +197,7 @@ def best_pairs(messages: Sequence[Message], lag_ns: int = 0) -> list[Output]:
 
 
 def policies(lag_ns: int) -> Iterator[tuple[str, Any]]:
-    """(name, matcher or None where it is not installed), as the node makes them."""
+    """Yield (name, matcher), with None for a matcher that is not installed."""
     for name, reuse in (('nearest', False), ('nearest, reuse', True)):
         yield (
             name,
@@ -203,8 +216,8 @@ def policies(lag_ns: int) -> Iterator[tuple[str, Any]]:
             yield name, None
 
 
-def summary(messages: Sequence[Message], outputs: Sequence[Output], held: str) -> list[str]:
-    """The cells of a row; see the header in `main`."""
+def summary(messages: Sequence[Message], outputs: Sequence[Output], buffered: str) -> list[str]:
+    """Return the cells of a row; see the header in `main`."""
     frames = [(m.topic, m.lap, m.stamp_ns) for m in messages]
     rgb = len({frame for frame in frames if frame[0] == 'rgb'})
     used = [frames[o.rgb] for o in outputs]
@@ -221,19 +234,19 @@ def summary(messages: Sequence[Message], outputs: Sequence[Output], held: str) -
     stale = sum(abs(first - second) > STALE_NS for first, second in arrivals)
     cells = [f'{len(outputs)}', f'{len(set(used)) / rgb:.1%}']
     if not outputs:
-        return [*cells, '-', '-', '0', '0', '0', held]
+        return [*cells, '-', '-', '0', '0', '0', buffered]
     cells += [_spread(skews), _spread(added)]
-    return [*cells, f'{backwards}', f'{again}', f'{stale}', held]
+    return [*cells, f'{backwards}', f'{again}', f'{stale}', buffered]
 
 
 def _spread(ordered: Sequence[float]) -> str:
-    """Mean / median / 99th percentile / greatest."""
+    """Return mean / median / 99th percentile / maximum."""
     values = [mean(ordered), *(ordered[round(q * (len(ordered) - 1))] for q in (0.5, 0.99, 1))]
     return ' / '.join(f'{value:.1f}' for value in values)
 
 
 def rows(seconds: float, seed: int) -> Iterator[list[str]]:
-    """The table: case, policy, and what `summary` gives."""
+    """Yield the rows of the table: case, policy, and the cells of `summary`."""
     for case, messages in cases(seconds, seed).items():
         lag_ns = LAG_NS if case.startswith('thermal stamps') else 0
         for policy, matcher in policies(lag_ns):
@@ -262,7 +275,7 @@ def _with_header(messages: Sequence[Message]) -> Callable[[int], Any]:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Print the table as Markdown; returns the exit status."""
+    """Print the table as Markdown; return the exit status."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks.matching')
     parser.add_argument('--seconds', type=float, default=30.0, help='length of each case')
     parser.add_argument('--seed', type=int, default=0, help='of the jitter and the drops')
@@ -270,7 +283,7 @@ def main(args: Sequence[str] | None = None) -> int:
     print(
         '| Case | Policy | Pairs | RGB served | Skew mean / p50 / p99 / max, ms '
         '| Added latency mean / p50 / p99 / max, ms '
-        '| Backwards | Used again | Stale | Held at the end |'
+        '| Backwards | Used again | Stale | Buffered at the end |'
     )
     print('|---|---|' + '---:|' * 8)
     for row in rows(options.seconds, options.seed):

@@ -1,9 +1,9 @@
-"""What the node adds to its network: `python -m benchmarks.ros_path`.
+"""Measures the latency that the node adds to its network: `python -m benchmarks.ros_path`.
 
-Cameras, node and listener are processes that talk over DDS on this machine, with the profile of
+Cameras, node and listener are processes that communicate over DDS on this machine, with the profile
 `config/fastdds_images.xml`, in a ROS domain of their own. The network does nothing: see
-`path_nodes`. The plain node, `path_nodes.PlainNode`, is measured in the same run, in turn with this
-one. In the last rounds the network takes `OVERLOAD_S`, longer than the cameras' interval.
+`ros_path_nodes`. A plain node, `ros_path_nodes.PlainNode`, is measured in the same run, alternating
+with this one. In the last rounds the network takes `OVERLOAD_S`, longer than the cameras' interval.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.ros_path_figures import Round, overload, summary
 from benchmarks.ros_path_nodes import LABELS_TOPIC, Record, Settings
 from sartm_model.errors import SartmError
@@ -31,14 +33,14 @@ from sartm_ros.demo.node_process import child_process, tail, use_own_domain
 OVERLOAD_S = 0.1
 OVERLOAD_PAIRS = 300
 ROUNDS = 2
-"""Of each node at each size, in turn; `--pairs` are those of all rounds."""
+"""Number of rounds of each node at each size; `--pairs` is the total of all rounds."""
 
 MIN_PAIRS = 100
-"""Of a round, where there are to be more than one."""
+"""Fewest pairs of a round, if there is more than one round."""
 
-PATIENCE_S = 60.0
-LAST_S = 2.0
-"""For the last pair to come out; a pair that is still away then is lost."""
+TIMEOUT_S = 60.0
+LAST_PAIR_TIMEOUT_S = 2.0
+"""How long to wait for the last pair's labels; pairs without labels by then are lost."""
 
 NODES = ('sartm', 'plain')
 
@@ -48,11 +50,11 @@ def run_round(node: str, settings: Settings, folder: Path) -> Round:
 
     Args:
         node: one of `NODES`.
-        settings: but for `record`.
+        settings: of the round; `record` is replaced.
         folder: for the logs and the records.
 
     Raises:
-        SartmError: a process does not start, or ends before its time.
+        SartmError: a process does not start, or ends early.
     """
     with ExitStack() as stack:
         listener = stack.enter_context(_listener())
@@ -63,14 +65,14 @@ def run_round(node: str, settings: Settings, folder: Path) -> Round:
             for role, log in logs.items()
         }
 
-        def wait(what: str, holds: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
-            end_s = time.monotonic() + patience_s
-            while not holds():
+        def wait(what: str, condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> None:
+            end_s = time.monotonic() + timeout_s
+            while not condition():
                 for role, process in processes.items():
                     if process.poll() is not None:
                         raise SartmError(f'{role} ended with {process.returncode}: {log(role)}')
                 if time.monotonic() > end_s:
-                    raise SartmError(f'no {what} after {patience_s:g} s: {log(node)}')
+                    raise SartmError(f'no {what} after {timeout_s:g} s: {log(node)}')
                 time.sleep(0.01)
 
         def log(role: str) -> str:
@@ -78,26 +80,26 @@ def run_round(node: str, settings: Settings, folder: Path) -> Round:
 
         begun: dict[int, int] = {}
         listener.received = begun
-        wait('labels', lambda: len(begun) >= 5)  # the streams are known by then
+        wait('labels', lambda: len(begun) >= 5)  # the frame rates are known by then
         cpu_s, wall_s = _cpu_s(processes[node]), time.monotonic()
-        _say(processes['cameras'], 'count')
+        _send_line(processes['cameras'], 'count')
         sent_s = settings.pairs / settings.rate_hz
-        wait('end of the pairs', records['cameras'].exists, PATIENCE_S + 2 * sent_s)
-        sent = _read_when_whole(records['cameras'])
+        wait('end of the pairs', records['cameras'].exists, TIMEOUT_S + 2 * sent_s)
+        sent = _read_when_complete(records['cameras'])
         cpu = (_cpu_s(processes[node]) - cpu_s) / (time.monotonic() - wall_s)
-        end_s = time.monotonic() + LAST_S + 6 * settings.network_s
-        wait('end', lambda: sent[-1] in begun or time.monotonic() > end_s, 2 * PATIENCE_S)
+        end_s = time.monotonic() + LAST_PAIR_TIMEOUT_S + 6 * settings.network_s
+        wait('end', lambda: sent[-1] in begun or time.monotonic() > end_s, 2 * TIMEOUT_S)
         processes[node].send_signal(signal.SIGINT)
-        if processes[node].wait(PATIENCE_S):
+        if processes[node].wait(TIMEOUT_S):
             raise SartmError(f'{node} ended with {processes[node].returncode}: {log(node)}')
-        _say(processes['cameras'], 'end')
-        processes['cameras'].wait(PATIENCE_S)
+        _send_line(processes['cameras'], 'end')
+        processes['cameras'].wait(TIMEOUT_S)
         return Round(sent, begun, Record.read(records[node]), cpu, listener.repeated)
 
 
-def _read_when_whole(path: Path) -> list[int]:
-    """A file that another process is writing."""
-    end_s = time.monotonic() + PATIENCE_S
+def _read_when_complete(path: Path) -> list[int]:
+    """Read a JSON file that another process is writing."""
+    end_s = time.monotonic() + TIMEOUT_S
     while True:
         try:
             return json.loads(path.read_text())
@@ -112,26 +114,26 @@ def _command(role: str, settings: Settings, record: Path) -> list[str]:
     return [sys.executable, '-m', 'benchmarks.ros_path_nodes', role, text]
 
 
-def _say(process: subprocess.Popen, line: str) -> None:
+def _send_line(process: subprocess.Popen, line: str) -> None:
     assert process.stdin is not None
     process.stdin.write(f'{line}\n')
 
 
 def _cpu_s(process: subprocess.Popen) -> float:
-    """Processor time of a process so far."""
-    fields = Path(f'/proc/{process.pid}/stat').read_text().rpartition(')')[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+    """Return the processor time that a process has used."""
+    times = psutil.Process(process.pid).cpu_times()
+    return times.user + times.system
 
 
 class _Listener:
-    """Notes when labels come, without making an image of them."""
+    """Records when labels arrive, without deserialising them."""
 
     def __init__(self) -> None:
         self.received: dict[int, int] = {}
         self.repeated = 0
 
-    def hear(self, data: bytes) -> None:
-        """A serialised image: a stamp follows the four bytes that tell the encoding."""
+    def on_message(self, data: bytes) -> None:
+        """Take a serialised image, in which the stamp follows four bytes of CDR header."""
         now_ns = time.monotonic_ns()
         sec, nanosec = (int.from_bytes(data[i : i + 4], sys.byteorder) for i in (4, 8))
         stamp = sec * 1_000_000_000 + nanosec
@@ -149,7 +151,7 @@ def _listener() -> Iterator[_Listener]:
     rclpy.init(context=context)
     node = rclpy.create_node('listener', context=context)
     listener = _Listener()
-    node.create_subscription(Image, LABELS_TOPIC, listener.hear, 10, raw=True)
+    node.create_subscription(Image, LABELS_TOPIC, listener.on_message, 10, raw=True)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     stopping = threading.Event()
@@ -162,7 +164,8 @@ def _listener() -> Iterator[_Listener]:
     thread.start()
     try:
         yield listener
-    finally:  # the executor before the context, or the process aborts
+    finally:
+        # The executor is shut down before the context; otherwise the process aborts.
         stopping.set()
         thread.join()
         executor.shutdown()
@@ -173,7 +176,10 @@ def _listener() -> Iterator[_Listener]:
 def measure(
     sizes: Sequence[tuple[int, int]], pairs: int, rate_hz: float, overload_pairs: int
 ) -> dict[str, Any]:
-    """All figures: by 'WIDTHxHEIGHT' and node, and by node under 'overload', at the first size."""
+    """Return all figures: 'sizes' by 'WIDTHxHEIGHT' and node, and 'overload' by node.
+
+    The overload is measured at the first size.
+    """
     result: dict[str, Any] = {'rate_hz': rate_hz, 'load': os.getloadavg(), 'sizes': {}}
 
     def rounds_of(settings: Settings, count: int) -> dict[str, list[Round]]:
@@ -200,7 +206,7 @@ def measure(
 
 
 def table(result: Mapping[str, Any]) -> Iterator[str]:
-    """The figures as lines of Markdown."""
+    """Yield the figures as lines of Markdown."""
     yield (
         '| Images | Node | Added median / p99 / max, ms | End to end median / p99 / max, ms '
         '| Pairs | Lost | One core |'
@@ -220,14 +226,14 @@ def table(result: Mapping[str, Any]) -> Iterator[str]:
     for node, figures in result['overload'].items():
         yield (
             f'Overload, {node}: added {"within" if figures["within"] else "beyond"} '
-            f'{figures["limit_ms"]} ms; newer pairs sent when it became free: '
+            f'{figures["limit_ms"]} ms; newer pairs sent when the node became free: '
             f'median {figures["passed_over_median"]}, max {figures["passed_over_max"]}; '
-            f'newer pairs waiting in the node: {figures["not_newest"]}'
+            f'pairs served although a newer one waited in the node: {figures["not_newest"]}'
         )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table and the JSON; returns the exit status."""
+    """Print the table and the JSON; return the exit status."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks.ros_path', description=__doc__)
     parser.add_argument(
         '--pairs', type=int, default=1800, help='of each node at each size (default: %(default)s)'

@@ -1,4 +1,4 @@
-"""Figures of the rounds of `path_benchmark`."""
+"""Computes the figures of `ros_path` from the records of its rounds."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 from benchmarks.ros_path_nodes import Record, Settings
 
 SLACK_S = 0.02
-"""For the system to wake threads, beside one inference and one interval of the cameras."""
+"""Time for waking threads, in addition to one inference and one interval of the cameras."""
 
 
 @dataclass
 class Round:
-    """One round's raw figures.
+    """The records of one round.
 
     Attributes:
         sent: stamps of the pairs, which are the monotonic times in ns at which they were published.
-        received: monotonic time in ns at which the labels of each stamp came to the listener.
-        record: the node's own.
-        cpu: seconds of processor time a second, of the node's process.
-        repeated: labels that came for a stamp that had its labels.
+        received: monotonic time in ns at which the listener received the labels, by stamp.
+        record: the node's record.
+        cpu: processor time of the node's process per second.
+        repeated: number of labels whose stamp had been received before.
     """
 
     sent: list[int]
@@ -35,13 +35,13 @@ class Round:
 
 
 def summary(rounds: Sequence[Round]) -> dict[str, Any]:
-    """Figures of the rounds of one node, times in ms.
+    """Return the figures of the rounds of one node, times in ms.
 
-    `added` is the time from the later message's arrival in the node's callback to the return of the
-    call that publishes the labels; `end_to_end` that from the cameras to the listener. Of the
-    `pairs` that were sent each is `received`, or was lost: `lost_inbound` did not come to the node,
-    `unserved` came and no labels were made, `lost_outbound` were published and did not come back.
-    `repeated` labels came twice, `strange` ones without their pair having been sent.
+    `added` is the time from the arrival of the pair's later message in the node's callback until
+    the labels are published; `end_to_end` that from the cameras to the listener. Each of the
+    `pairs` sent is `received` or lost: `lost_inbound` did not reach the node, `unserved` reached it
+    and gave no labels, `lost_outbound` gave labels that did not reach the listener. `repeated`
+    counts labels received twice.
     """
     added, end_to_end = [], []
     counts = dict.fromkeys(
@@ -72,12 +72,12 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
 
 
 def overload(rounds: Sequence[Round], settings: Settings) -> dict[str, Any]:
-    """How rounds went in which the network is slower than the cameras.
+    """Return the figures of rounds in which the network is slower than the cameras.
 
-    `passed_over`: of each pair but the first, the number of newer ones that the cameras had sent
-    when the labels before were out, that is when the node became free; those still on their way
-    count. `not_newest` counts the pairs for which a newer one was waiting in the node itself.
-    `within` says whether `added` stayed below one inference, one interval and `SLACK_S`.
+    `passed_over` is, for each pair served but the first, the number of newer pairs that the cameras
+    had sent when the node became free (when it published the labels before), including those in
+    transit. `not_newest` counts the pairs served although a newer one was waiting in the node.
+    `within` is whether `added` stayed below one inference, one interval and `SLACK_S`.
     """
     passed_over, not_newest = [], 0
     for one in rounds:
@@ -97,13 +97,13 @@ def overload(rounds: Sequence[Round], settings: Settings) -> dict[str, Any]:
 
 
 def served(one: Round) -> list[int]:
-    """Stamps of the pairs sent whose labels were published, in that order."""
+    """Return the stamps of the pairs whose labels were published, in the order of publishing."""
     published = one.record.published
     return sorted((stamp for stamp in one.sent if stamp in published), key=lambda s: published[s])
 
 
 def waiting_newer(one: Round, stamp: int, free_ns: int) -> list[int]:
-    """Stamps newer than `stamp` that had been handed over to the inference thread by then."""
+    """Return the stamps newer than `stamp` that were given to the inference thread by then."""
     offered = one.record.offered
     return [s for s in one.sent if s > stamp and s in offered and offered[s] < free_ns]
 

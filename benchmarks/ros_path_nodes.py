@@ -1,7 +1,7 @@
-"""The processes of `path_benchmark`: cameras, the node without its network, and the plain node.
+"""The processes of `ros_path`: cameras, the node without its network, and a plain node.
 
 `python -m benchmarks.ros_path_nodes cameras|sartm|plain SETTINGS`, SETTINGS a `Settings` as JSON.
-The nodes write a `Record` at their end, which SIGINT brings about.
+SIGINT ends the nodes, which then write a `Record`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -32,17 +33,22 @@ from sartm_ros.node.main import main as node_main
 
 RGB_TOPIC, THERMAL_TOPIC, LABELS_TOPIC = '/camera/color/image_raw', '/thermal/image_raw', '/labels'
 SCENES = 8
-"""Different images that the cameras repeat."""
+"""Number of different images that the cameras repeat."""
 
 _STAMP = slice(4, 12)
-"""Where a serialised image has its stamp, after the four bytes that tell the encoding."""
+"""The stamp in a serialised image, after four bytes of CDR header."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one round; `record` is the file that a node writes, or the cameras write their stamps to.
+    """The settings of one round.
 
-    `network_s` is how long the network in the nodes does nothing.
+    Attributes:
+        record: the file to which a node writes its record, or the cameras their stamps.
+        width, height: of the images.
+        rate_hz: of the cameras.
+        pairs: number of pairs counted.
+        network_s: how long the network in the nodes sleeps.
     """
 
     record: str
@@ -55,12 +61,12 @@ class Settings:
 
 @dataclass
 class Record:
-    """Monotonic times in ns by the pair's stamp, as one process took them.
+    """Monotonic times in ns in one process, by the pair's stamp.
 
     Attributes:
-        arrived: a callback was entered with the later message of the pair.
-        offered: that callback has returned; of the plain node only where it served no pair.
-        published: the call that published the labels has returned.
+        arrived: the callback of the pair's later message was entered.
+        offered: that callback returned; in the plain node only where it served no pair.
+        published: the call that published the labels returned.
     """
 
     arrived: dict[int, int] = field(default_factory=dict)
@@ -68,25 +74,25 @@ class Record:
     published: dict[int, int] = field(default_factory=dict)
 
     def around(self, callback: Callable[[Any], None], msg: Any) -> None:
-        """Call it and note when."""
+        """Call `callback` with the message and record the times before and after."""
         stamp = stamp_ns(msg.header)
-        self.arrived[stamp] = time.monotonic_ns()  # the later message of the two overwrites
+        self.arrived[stamp] = time.monotonic_ns()  # overwritten by the later message
         callback(msg)
         self.offered[stamp] = time.monotonic_ns()
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """What `write` wrote."""
+        """Read a file of `write`."""
         fields = json.loads(path.read_text())
         return cls(**{n: {int(k): v for k, v in times.items()} for n, times in fields.items()})
 
     def write(self, path: Path) -> None:
-        """As JSON."""
+        """Write the record as JSON."""
         path.write_text(json.dumps(asdict(self)))
 
 
 class NoNetwork:
-    """Stands in for `Predictor`: gives ready labels after a while."""
+    """Replaces `Predictor`: returns prepared labels after a sleep."""
 
     def __init__(self, settings: Settings) -> None:
         import torch
@@ -99,26 +105,26 @@ class NoNetwork:
         self.device, self.precision = torch.device('cpu'), 'fp32'
         self.thermal_range, self.homography = ThermalRange(), None
         self._network_s = settings.network_s
-        self._prediction = Prediction(ready_labels(settings))
+        self._prediction = Prediction(random_labels(settings))
 
     def check(self, *_: Any) -> None:
-        """Anything goes."""
+        """Accept any settings."""
 
     def predict(self, *_: Any, **__: Any) -> Any:
-        """Wait and return the labels."""
+        """Sleep and return the labels."""
         time.sleep(self._network_s)
         return self._prediction
 
 
 class TimedNode(SartmNode):
-    """The node as shipped, but for `NoNetwork`; it notes when messages come and labels go."""
+    """The node with `NoNetwork`, which records when messages arrive and labels are published."""
 
     def __init__(self, settings: Settings, record: Record) -> None:
         self._round, self._record = settings, record
         super().__init__()
 
     def on_configure(self, state: Any) -> Any:
-        """As shipped, with a clock around `publish`."""
+        """Configure, and record the times of `publish`."""
         result = super().on_configure(state)
         if self._result_publishers is not None:
             publish, published = self._result_publishers.publish, self._record.published
@@ -140,16 +146,16 @@ class TimedNode(SartmNode):
 
 
 class PlainNode(Node):
-    """What one would write first: two callbacks, copies of the images, the network in between.
+    """A straightforward node: two callbacks, copied images, and the network in a callback.
 
-    The pairs are those of `message_filters` where it is installed; elsewhere each message looks for
-    the other topic's nearest within 50 ms among the last ten.
+    `message_filters` makes the pairs if it is installed. Otherwise each message is paired with the
+    nearest of the last ten of the other topic, within 50 ms.
     """
 
     def __init__(self, settings: Settings, record: Record) -> None:
         super().__init__('plain')
         self._settings, self._record = settings, record
-        self._labels = ready_labels(settings)
+        self._labels = random_labels(settings)
         self._waiting: dict[str, list[Any]] = {'rgb': [], 'thermal': []}
         self._publisher = self.create_publisher(Image, LABELS_TOPIC, 10)
         try:
@@ -164,7 +170,7 @@ class PlainNode(Node):
         subscribers = [
             Subscriber(self, Image, topic, qos_profile=qos_profile_sensor_data) for topic in topics
         ]
-        for subscriber in subscribers:  # called in turn: this one before the synchronizer's
+        for subscriber in subscribers:  # this callback is called before the synchronizer's
             subscriber.registerCallback(lambda msg: record.around(lambda _: None, msg))
         self._synchronizer = ApproximateTimeSynchronizer(subscribers, 10, 0.05)
         self._synchronizer.registerCallback(self._infer)
@@ -203,18 +209,18 @@ class PlainNode(Node):
         return self._labels
 
 
-def ready_labels(settings: Settings) -> np.ndarray:
-    """Ids uint8 `[H, W]` of nine classes."""
+def random_labels(settings: Settings) -> np.ndarray:
+    """Return random ids uint8 `[H, W]` of nine classes."""
     size = (settings.height, settings.width)
     return np.random.default_rng(0).integers(0, 9, size, np.uint8)
 
 
 def cameras(settings: Settings) -> None:
-    """Publish bgr8 and mono16 images at the rate until a line comes in, then so many pairs more.
+    """Publish bgr8 and mono16 images until a line is read from stdin, then `pairs` pairs more.
 
-    Both images of a pair have the same stamp: the monotonic time just before the first goes out.
-    The stamps of the pairs after the line are written as a list. What this process is late by is
-    not made up for: no camera sends two frames at once.
+    Both images of a pair have the same stamp: the monotonic time just before the first is
+    published. The stamps of the pairs after the line are written as a list. A delay of this process
+    is not made up for, because no camera sends two frames at once.
     """
     rclpy.init()
     node = rclpy.create_node('cameras')
@@ -240,13 +246,13 @@ def cameras(settings: Settings) -> None:
         time.sleep(max(0.0, due_s - time.monotonic()))
     Path(settings.record).write_text(json.dumps(stamps))
     sys.stdin.readline()
-    sys.stdin.readline()  # both are kept until whoever counts has what was sent
+    sys.stdin.readline()  # the publishers live until the listener has received everything
     node.destroy_node()
     rclpy.shutdown()
 
 
 def _scene(settings: Settings, index: int) -> tuple[bytearray, bytearray]:
-    """Serialised images of noise, with contrast; each differs from the one before."""
+    """Return serialised RGB and thermal images of noise, which depend on the index."""
     chance = np.random.default_rng(index)
     size = (settings.height, settings.width)
     header = Header(frame_id='camera')
@@ -258,7 +264,7 @@ def _scene(settings: Settings, index: int) -> tuple[bytearray, bytearray]:
 
 
 def sartm(settings: Settings) -> int:
-    """The node as shipped, but for its network."""
+    """Run the node without its network."""
     record = Record()
     remap = f'/sartm/labels:={LABELS_TOPIC}'
     status = node_main(['--ros-args', '-r', remap], lambda: TimedNode(settings, record))
@@ -267,21 +273,21 @@ def sartm(settings: Settings) -> int:
 
 
 def plain(settings: Settings) -> None:
-    """The plain node until SIGINT."""
+    """Run the plain node until SIGINT."""
     record = Record()
-    ends: list[int] = []
-    # An interrupt as an exception may come where it is swallowed; the process then never ends.
-    signal.signal(signal.SIGINT, lambda number, _: ends.append(number))
+    interrupted = threading.Event()
+    # KeyboardInterrupt may be raised where it is swallowed, and the process would never end.
+    signal.signal(signal.SIGINT, lambda *_: interrupted.set())
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     executor.add_node(PlainNode(settings, record))
-    while not ends:
-        executor.spin_once(0.1)  # as `rclpy.spin` does, but for the limit
+    while not interrupted.is_set():
+        executor.spin_once(0.1)
     record.write(Path(settings.record))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: see the module's text."""
+    """Run the process that the command line names; return the exit status."""
     role, text = sys.argv[1:] if argv is None else argv
     roles: dict[str, Callable[[Settings], int | None]] = {
         'cameras': cameras,

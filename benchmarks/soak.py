@@ -1,15 +1,14 @@
-"""A long run of the node: `python -m benchmarks.soak --minutes 20 --rate 30`.
+"""Runs the node for a long time: `python -m benchmarks.soak --minutes 20 --rate 30`.
 
 Plays a generated drive to the node over DDS, as two cameras would, in a ROS domain of its own, and
-prints as JSON what came out and how much memory the node held. Ends with 1 where that grew or
-something was lost otherwise than by a newer pair taking its place.
+prints as JSON the number of results and the node's memory. The exit status is 1 if the memory grew,
+or if pairs were lost for another reason than that a newer pair replaced them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import signal
 import sys
 import tempfile
@@ -19,23 +18,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from sartm_model.data.synthetic import render_sequence
 from sartm_model.errors import SartmError
 from sartm_ros.demo.node_process import node_process, tail, use_own_domain
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 MAX_GROWTH_MIB = 64.0
-"""Of the line through the node's memory, from the first quarter of the run to its end. One image in
-a hundred that was kept would be 0.4 MiB a second at 30 Hz, and 330 MiB in that part of 20 minutes;
-what is allowed is what allocators and the middleware's history still settle by."""
+"""Greatest growth of the line through the node's memory, from the first quarter of the run to its
+end. One image in a hundred that is never freed is 0.4 MiB a second at 30 Hz, and 330 MiB in that
+part of 20 minutes; the limit allows for allocators and for the middleware's history."""
 
 FRAMES = 60
 SEED = 990_010
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line of the soak."""
+    """Run the node and print the summary; return the exit status."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks.soak', description=__doc__)
     parser.add_argument('--minutes', type=float, default=20.0, help='default: %(default)s')
     parser.add_argument('--rate', type=float, default=30.0, help='Hz; default: %(default)s')
@@ -53,7 +53,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def soak(checkpoint: str, seconds: float, rate_hz: float, log: Path) -> dict[str, Any]:
-    """Run the node for so long; returns the summary. Raises SartmError where it does not start."""
+    """Run the node and return the summary.
+
+    Args:
+        checkpoint: of the network.
+        seconds: duration.
+        rate_hz: rate of the cameras.
+        log: receives the node's output.
+
+    Raises:
+        SartmError: the node does not start.
+    """
     with node_process({'checkpoint': checkpoint}, log) as process:
         cameras = _Cameras()
         try:
@@ -63,7 +73,7 @@ def soak(checkpoint: str, seconds: float, rate_hz: float, log: Path) -> dict[str
         finally:
             cameras.close()
         process.send_signal(signal.SIGINT)
-        status = process.wait(PATIENCE_S)
+        status = process.wait(TIMEOUT_S)
     growth = growth_mib(memory)
     latencies = np.percentile(cameras.latency_ms, (50, 99)) if cameras.latency_ms else (0.0, 0.0)
     drops = {name[8:]: n for name, n in counts.items() if name.startswith('dropped.') and n}
@@ -75,7 +85,7 @@ def soak(checkpoint: str, seconds: float, rate_hz: float, log: Path) -> dict[str
     if not counts.get('pairs_out'):
         faults.append('nothing came out')
     faults += [f'{n} pairs {name}' for name, n in drops.items() if name in ('failed', 'bad_frame')]
-    marks = {
+    per_minute = {
         f'{minute}': memory[int(minute * 60)]
         for minute in range(len(memory) // 60 + 1)
         if minute * 60 < len(memory)
@@ -88,14 +98,14 @@ def soak(checkpoint: str, seconds: float, rate_hz: float, log: Path) -> dict[str
         'dropped': drops,
         'latency_median_ms': round(float(latencies[0]), 1),
         'latency_p99_ms': round(float(latencies[1]), 1),
-        'memory_mib': {'minutes': marks, 'end': memory[-1]},
+        'memory_mib': {'minutes': per_minute, 'end': memory[-1]},
         'growth_mib': round(growth, 1),
         'faults': faults,
     }
 
 
 def growth_mib(memory: list[float]) -> float:
-    """Growth of the least-squares line through samples, from their first quarter to the end."""
+    """Return the growth of the least-squares line through samples after their first quarter."""
     settled = np.asarray(memory[len(memory) // 4 :])
     if len(settled) < 2:
         return 0.0
@@ -104,14 +114,13 @@ def growth_mib(memory: list[float]) -> float:
 
 
 def memory_mib(pid: int) -> float:
-    """Resident memory of a process, without the segments that it shares with other ones."""
-    text = Path(f'/proc/{pid}/status').read_text()
-    found = re.search(r'RssAnon:\s+(\d+) kB', text)
-    return round(int(found[1]) / 1024, 1) if found else 0.0
+    """Return the resident memory of a process, without files and shared memory segments."""
+    memory = psutil.Process(pid).memory_info()
+    return round((memory.rss - memory.shared) / 2**20, 1)
 
 
 def _play(cameras: _Cameras, pid: int, seconds: float, rate_hz: float) -> list[float]:
-    """Send in step with the clock; returns the node's memory of each second, MiB."""
+    """Send pairs at the rate; return the node's memory in MiB, once a second."""
     memory = [memory_mib(pid)]
     begun = time.monotonic()
     while (now := time.monotonic() - begun) < seconds:
@@ -119,13 +128,13 @@ def _play(cameras: _Cameras, pid: int, seconds: float, rate_hz: float) -> list[f
         if now >= len(memory):
             memory.append(memory_mib(pid))
         late = cameras.sent / rate_hz - (time.monotonic() - begun)
-        time.sleep(max(late, 0.3 / rate_hz))  # two at once, which no camera sends
+        time.sleep(max(late, 0.3 / rate_hz))  # no camera sends two frames at once
     memory.append(memory_mib(pid))
     return memory
 
 
 class _Cameras:
-    """Both cameras, and the listener to what comes of their images."""
+    """Publishes the images of both cameras and receives the node's status and diagnostics."""
 
     def __init__(self) -> None:
         import rclpy
@@ -168,15 +177,15 @@ class _Cameras:
         self._thread.start()
 
     def wait(self, ended: Any, log: Path) -> None:
-        """Wait until the node listens."""
-        end_s = time.monotonic() + PATIENCE_S
+        """Wait until the node has subscribed."""
+        end_s = time.monotonic() + TIMEOUT_S
         while not (self._rgb.get_subscription_count() and self._thermal.get_subscription_count()):
             if ended() or time.monotonic() > end_s:
-                raise SartmError(f'the node does not listen: {tail(log)}')
+                raise SartmError(f'the node does not subscribe: {tail(log)}')
             time.sleep(0.05)
 
     def send(self) -> None:
-        """The next pair, stamped with the time."""
+        """Publish the next pair, stamped with the present time."""
         stamp = self._node.get_clock().now().to_msg()
         for publisher, message in zip(
             (self._rgb, self._thermal), self._pairs[self.sent % FRAMES], strict=True
@@ -186,8 +195,8 @@ class _Cameras:
         self.sent += 1
 
     def final_counts(self) -> dict[str, int]:
-        """The node's counters once every pair has ended."""
-        end_s = time.monotonic() + PATIENCE_S
+        """Return the node's counters when every pair has been published or dropped."""
+        end_s = time.monotonic() + TIMEOUT_S
         while time.monotonic() < end_s:
             counts = self._counts()
             ended = counts.get('pairs_out', 0) + sum(

@@ -1,23 +1,23 @@
-"""The benchmark of the ROS path: what it counts, and that the newest pair is the one served."""
+"""The benchmark of the ROS path: its counts, and that the newest pair is the one served."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
+import ros_helpers  # noqa: F401  sets this process's ROS domain
+from processes import ROOT, child_environment
+
 from benchmarks.ros_path import NODES, run_round, table
 from benchmarks.ros_path_figures import Round, overload, served, summary, waiting_newer
 from benchmarks.ros_path_nodes import Record, Settings
 
-ROOT = Path(__file__).resolve().parents[2]
 MS = 1_000_000
 ACCOUNTS = ('received', 'lost_inbound', 'unserved', 'lost_outbound')
 
@@ -26,12 +26,12 @@ def record(arrived: dict[int, int], published: dict[int, int]) -> Record:
     return Record(arrived, {stamp: at + 1 for stamp, at in arrived.items()}, published)
 
 
+@pytest.mark.slow
 def test_a_run_gives_every_figure_and_accounts_for_every_pair(tmp_path):
     command = [sys.executable, '-m', 'benchmarks.ros_path', '--pairs', '20']
     command += ['--sizes', '64x48', '--json', str(tmp_path / 'figures.json')]
-    environment = {k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / 'figures.json').read_text())
@@ -54,10 +54,7 @@ def test_a_run_gives_every_figure_and_accounts_for_every_pair(tmp_path):
     assert result['overload']['sartm']['not_newest'] == 0
 
 
-def test_under_overload_the_newest_pair_is_served(tmp_path, monkeypatch):
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'config/fastdds_images.xml'))
+def test_under_overload_the_newest_pair_is_served(tmp_path):
     settings = Settings('', 64, 48, rate_hz=50.0, pairs=60, network_s=0.15)
     one = run_round('sartm', settings, tmp_path)
     order = served(one)

@@ -1,28 +1,28 @@
-"""The soak, for twelve seconds."""
+"""The soak, for twelve seconds, and its measure of growth."""
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from benchmarks.soak import growth_mib
+from processes import ROOT, child_environment
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.soak import growth_mib, memory_mib
 
 
+@pytest.mark.slow
 def test_a_short_soak():
     command = [sys.executable, '-m', 'benchmarks.soak', '--minutes', '0.2', '--rate', '30']
-    environment = {k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout)
@@ -39,3 +39,15 @@ def test_growth_is_that_of_the_line_after_the_first_quarter():
     noise = np.random.default_rng(0).normal(200, 1, 1200)
     assert abs(growth_mib(list(noise))) < 1
     assert growth_mib([1.0]) == 0
+
+
+def test_memory_counts_allocations_and_not_shared_memory():
+    """The node's images in shared memory belong to the middleware."""
+    before = memory_mib(os.getpid())
+    allocated = np.ones(2**23)  # 64 MiB
+    assert memory_mib(os.getpid()) - before == pytest.approx(64, abs=8)
+    shared = mmap.mmap(-1, 2**26)
+    shared.write(bytes(2**26))
+    assert memory_mib(os.getpid()) - before == pytest.approx(64, abs=8)
+    shared.close()
+    del allocated
