@@ -1,6 +1,6 @@
-"""Both cameras as a process of its own, at 30 Hz until it is killed: `camera_process.py FRAME_ID`.
+"""Publishes the images of both cameras at 30 Hz until it is killed: `camera_process.py FRAME_ID`.
 
-Stamps are the clock's. Prints a line when both topics have a subscriber.
+Stamps are wall time. Prints a line when both topics have a subscriber.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Pairs for the tests of faults, and an exchange of them with a node over DDS, one by one.
+"""Sends pairs to a node over DDS, one after the other, in the tests of faults.
 
-Import it after `pytest.importorskip('rclpy')`.
+Import this after `pytest.importorskip('rclpy')`.
 """
 
 from __future__ import annotations
@@ -9,20 +9,24 @@ import time
 from typing import Any
 
 import numpy as np
-from ros_helpers import DROPS, SECOND, TIMEOUT_S, Peer, image, stamp_of, wait_until
+from processes import TIMEOUT_S, wait_until
+from ros_helpers import DROPS, SECOND, Peer, image, stamp_of
 
 FAULTY = 'faulty_network_node.py'
-"""The node whose network fails when asked to, for `running_node`."""
+"""The node whose network fails on request, for `running_node`."""
 
 SIZE = (48, 64)
 INTERVAL = SECOND // 10
-CLASSES = 9  # of the checkpoint of `random_checkpoint`
+CLASSES = 9  # of the checkpoint
 
 
 def thermal_image(index: int, code: int | None = None, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """Counts that change from image to image and are neither flat nor a request by chance.
+    """Return counts uint8 that depend on the index and have contrast.
 
-    With `code`, a request for one of the `FAULTS` of the faulty node.
+    Args:
+        index: of the image.
+        code: place of the requested fault in `faulty_network_node.FAULTS`, or None.
+        size: (height, width).
     """
     counts = np.full(size, index % 90, np.uint8)
     counts[:, size[1] // 2 :] += 100
@@ -32,15 +36,16 @@ def thermal_image(index: int, code: int | None = None, size: tuple[int, int] = S
 
 
 def label_of(index: int) -> int:
-    """The class that the faulty node gives the pixels of `thermal_image(index)`."""
+    """Return the class that the faulty node gives all pixels of `thermal_image(index)`."""
     return (index % 90 + 100) % CLASSES
 
 
 class Exchange:
-    """Sends pairs to a node, each with the next stamp, and gives back its labels.
+    """Sends pairs to a node, each with the next stamp, and returns their labels.
 
     Attributes:
-        stamp: of the pair sent last, in nanoseconds.
+        stamp: of the last pair, in nanoseconds.
+        index: of the last pair.
     """
 
     def __init__(self, peer: Peer) -> None:
@@ -51,7 +56,7 @@ class Exchange:
     def pair(
         self, code: int | None = None, stamp: int | None = None, size: tuple[int, int] = SIZE
     ) -> tuple[Any, Any]:
-        """RGB and thermal messages of the next pair."""
+        """Return the RGB and thermal messages of the next pair."""
         self.index += 1
         self.stamp = self.stamp + INTERVAL if stamp is None else stamp
         rgb = np.full((*size, 3), self.index % 251, np.uint8)
@@ -62,12 +67,12 @@ class Exchange:
         )
 
     def send(self, **options: Any) -> int:
-        """Send the next pair; returns its stamp."""
+        """Send the next pair and return its stamp."""
         self.peer.send(*self.pair(**options))
         return self.stamp
 
     def stream(self, count: int, rate_hz: float = 30.0, **options: Any) -> list[int]:
-        """Send pairs in step with the clock without waiting for labels; returns their stamps."""
+        """Send pairs at a rate without waiting for labels; return their stamps."""
         stamps = []
         for _ in range(count):
             stamps.append(self.send(**options))
@@ -75,14 +80,15 @@ class Exchange:
         return stamps
 
     def good(self, **options: Any) -> Any:
-        """Send a sound pair and wait for its labels, which must be right."""
+        """Send a valid pair and return its labels, which must be right."""
         self.send(**options)
         return self.labels()
 
     def labels(self, label: int | None = None) -> Any:
-        """The labels of the pair sent last, all of one class: that pair's, or `label`.
+        """Return the labels of the last pair, which must all be its class, or `label`.
 
-        Its status is waited for as well: the node is ready for the next pair then, or nearly so.
+        The method also waits for the pair's status, after which the node is nearly ready for the
+        next pair.
         """
         end_s = time.monotonic() + TIMEOUT_S
         frame_id = f'camera_{self.index}'
@@ -97,7 +103,7 @@ class Exchange:
         return msg
 
     def accounts(self, pairs_in: int) -> dict[str, Any]:
-        """The diagnostics once so many pairs have come in and each has come out or been dropped."""
+        """Wait until `pairs_in` pairs have been published or dropped; return the diagnostics."""
 
         def ended() -> bool:
             status = self.peer.status()

@@ -1,10 +1,10 @@
-"""The real node with an instant network that fails when a pair asks it to.
+"""The node with an instant network that fails on request.
 
-All of `Predictor.predict` is as shipped but for `Sartm.forward_logits`, which gives every pixel the
-class of the last thermal count, modulo the number of classes. A thermal image whose first row
-begins with `MAGIC` and a code asks for one of the `FAULTS`. RGB alone is of class 1.
+Of the predictor only `Sartm.forward_logits` is replaced. It gives every pixel the class of the last
+thermal count, modulo the number of classes; RGB alone gives class 1. A thermal image whose first
+row begins with `MAGIC` and a code requests one of the `FAULTS`.
 
-A warm-up at a height of `HOLD_HEIGHT` lasts until a signal has come, and so does 'hold'.
+A warm-up at the height `HOLD_HEIGHT` lasts until a signal arrives, as does the fault 'hold'.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from torch import Tensor
 from sartm_model.inference.prediction import Prediction
 from sartm_model.inference.predictor import Predictor
 from sartm_model.models.sartm import Sartm
+from sartm_ros.node import diagnostics, lifecycle_node
 from sartm_ros.node.main import main
 
 MAGIC = (201, 17, 202)
 FAULTS = ('none', 'exception', 'nan', 'all_nan', 'cuda_memory', 'cpu_memory', 'hold')
 NAN_ROWS = 10
-"""Of the labels: those that the first two rows of a quarter's height have a part in."""
+"""Rows of the labels that are affected by NaN in the first two rows of logits at stride 4."""
 
 HOLD_HEIGHT = 1
 
@@ -75,14 +76,17 @@ def warm_up(self: Any, height: int, width: int) -> None:
 
 
 def hold() -> None:
-    """Wait for the node's own signal handler, which gives a signal back when it comes."""
+    """Wait until the node's signal handler runs, which then restores the default handler."""
     print('holding', flush=True)
     while signal.SIG_DFL not in map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)):
         time.sleep(0.001)
 
 
-if __name__ == '__main__':  # who imports the names above keeps the real network
+if __name__ == '__main__':  # the tests import the names above without these replacements
     Predictor.predict = predict  # type: ignore[method-assign]
     Predictor.warm_up = warm_up  # type: ignore[method-assign]
     Sartm.forward_logits = forward_logits  # type: ignore[method-assign]
+    # The tests wait for reports, and expect every warning in the log.
+    lifecycle_node.REPORT_PERIOD_S = 0.2
+    diagnostics.LOG_PERIOD_S = 0.0
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Image messages spoilt at random, for the tests that throw thousands of them at the node."""
+"""Random image messages, valid and corrupt, for the tests that send thousands of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZES = (0, 1, 2, 3, 47, 48, 49, 64, 192, 65_535, 2**16, 2**31 - 1, 2**31, 2**32
 
 @dataclasses.dataclass
 class Fields:
-    """The fields of sensor_msgs/Image that are read, the header apart."""
+    """The fields of sensor_msgs/Image without the header."""
 
     encoding: str
     height: int
@@ -28,16 +28,16 @@ class Fields:
     data: bytes
 
 
-def sound(rng: np.random.Generator) -> Fields:
-    """A colour or a monochrome image of a few pixels, as a camera sends it."""
+def valid_image(rng: np.random.Generator) -> Fields:
+    """Return a colour or monochrome image of a few pixels, as a camera sends it."""
     height, width = (int(n) for n in rng.integers(1, 60, 2))
     encoding, pixel = (('rgb8', 3), ('mono8', 1), ('mono16', 2))[rng.integers(3)]
     step = width * pixel + int(rng.integers(2)) * 2
     return Fields(encoding, height, width, step, 0, rng.bytes(step * height))
 
 
-def spoil(fields: Fields, rng: np.random.Generator) -> Fields:
-    """Change one to three things about an image."""
+def corrupt(fields: Fields, rng: np.random.Generator) -> Fields:
+    """Return an image with one to three of its fields changed."""
     changes: dict[str, Any] = {}
     for _ in range(rng.integers(1, 4)):
         name = ('encoding', 'height', 'width', 'step', 'is_bigendian', 'data')[rng.integers(6)]
@@ -54,17 +54,17 @@ def spoil(fields: Fields, rng: np.random.Generator) -> Fields:
     return dataclasses.replace(fields, **changes)
 
 
-def cut_or_overwrite(data: bytes, rng: np.random.Generator) -> bytes:
-    """A file cut off, with bytes overwritten, with bytes missing or with rubbish behind it."""
+def corrupt_file(data: bytes, rng: np.random.Generator) -> bytes:
+    """Return a file truncated, or with bytes overwritten, removed or appended."""
     at = int(rng.integers(len(data) + 1))
     kind = rng.integers(4)
     if kind == 0:
         return data[:at]
     if kind == 1:
-        spoilt = bytearray(data)
+        corrupt = bytearray(data)
         for position in rng.integers(len(data), size=rng.integers(1, 20)):
-            spoilt[position] = int(rng.integers(256))
-        return bytes(spoilt)
+            corrupt[position] = int(rng.integers(256))
+        return bytes(corrupt)
     if kind == 2:
         return data[:at] + data[at + int(rng.integers(1, 50)) :]
     return data + rng.bytes(int(rng.integers(1, 50)))

@@ -1,10 +1,9 @@
-"""The real node with its network's arithmetic taken out, to see what the rest of it does.
+"""The node with an instant network, for tests of everything around the network.
 
-Everything but `Predictor.predict` is as shipped. In its place, the label of a pixel is the thermal
-count modulo 100, or 150 where no thermal image was given; the label of the first pixel is 100, plus
-1 where the confidence and plus 2 where the overlay was asked for. The confidence is `thermal.low`,
-the overlay is grey as `overlay.opacity` says. A thermal count of 255 in the
-first pixel is an error of the network.
+Only `Predictor.predict` is replaced. The label of a pixel is its thermal count modulo 100, or 150
+without a thermal image. The label of the first pixel is 100, plus 1 if the confidence and plus 2 if
+the overlay was requested. The confidence is `thermal.low`; the overlay is grey, of brightness
+`overlay.opacity`. A thermal count of 255 in the first pixel raises an error of the network.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numpy as np
 
 from sartm_model.inference import predictor
 from sartm_model.inference.prediction import Prediction
+from sartm_ros.node import diagnostics, lifecycle_node
 from sartm_ros.node.main import main
 
 
@@ -45,6 +45,10 @@ def predict(
 
 predictor.Predictor.predict = predict  # type: ignore[method-assign]
 predictor.Predictor.warm_up = lambda *_: None  # type: ignore[method-assign]
+
+# The tests wait for reports, and expect every warning in the log.
+lifecycle_node.REPORT_PERIOD_S = 0.2
+diagnostics.LOG_PERIOD_S = 0.0
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -1,43 +1,31 @@
-"""Real processes on a ROS domain of their own, for the tests that go over DDS.
+"""The other side of the node in tests over DDS: `Peer` publishes images and receives results.
 
-Import it after `pytest.importorskip('rclpy')`. Importing sets this process's ROS environment; its
-children inherit it.
+Import this after `pytest.importorskip('rclpy')`. The import sets the ROS environment of this
+process, and its child processes inherit it.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import rclpy
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState, GetState
+from processes import TIMEOUT_S, remove_orphaned_segments, wait_until
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 
-from sartm_model.config import ModelConfig
-from sartm_model.labels import MFNET, LabelSpace
-from sartm_model.models import checkpoint as checkpoints
-from sartm_model.models.sartm import Sartm
+from sartm_ros.demo.node_process import use_own_domain
 from sartm_ros.messages.images import from_numpy
-
-ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT_S = 30.0
-"""For a condition that comes true within seconds, on a machine that does other things too."""
 
 PROBE_NS = 1_000_000
 SECOND = 1_000_000_000
@@ -65,25 +53,11 @@ COUNTS = (
     *(f'dropped.{reason}' for reason in (*DROPS, *MATCHER_DROPS)),
 )
 
-# Up to 101 the ports of a domain stay clear of those that the system hands out.
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(ROOT / 'config' / 'fastdds_images.xml')
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
-    """Wait until `condition()` is true and return it; fail with `what` was waited for."""
-    end_s = time.monotonic() + timeout_s
-    while True:
-        result = condition()
-        if result:
-            return result
-        assert time.monotonic() < end_s, f'waited {timeout_s:.0f} s in vain for {what}'
-        time.sleep(0.01)
+use_own_domain()
 
 
 def send_until(send: Callable[[], Any], condition: Callable[[], Any], what: str) -> None:
-    """Call `send` again and again until `condition()` is true."""
+    """Call `send` repeatedly until `condition()` is true."""
     end_s = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < end_s, f'sent in vain for {what}'
@@ -93,104 +67,16 @@ def send_until(send: Callable[[], Any], condition: Callable[[], Any], what: str)
             time.sleep(0.01)
 
 
-def child_environment() -> dict[str, str]:
-    """Return the environment for a Python process that imports this checkout and uses ROS."""
-    environment = dict(os.environ)
-    # The start-up hook of the ROS wheels marks the environment of the process that it prepared, and
-    # would not prepare a child process with that mark.
-    environment.pop('_ROS_WHEELS_BOOTSTRAP_COMPLETE', None)
-    environment.pop('OMP_WAIT_POLICY', None)
-    environment['PYTHONPATH'] = os.pathsep.join(
-        [str(ROOT), *filter(None, [environment.get('PYTHONPATH')])]
-    )
-    environment['PYTHONUNBUFFERED'] = '1'
-    return environment
-
-
-class Process:
-    """A child process whose output goes to a file."""
-
-    def __init__(self, command: Sequence[str], log: Path) -> None:
-        self._log = log
-        with log.open('wb') as file:
-            self._child = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=child_environment(), cwd=ROOT
-            )
-
-    @property
-    def resident_mib(self) -> float:
-        """Its resident memory as the system says."""
-        status = Path(f'/proc/{self._child.pid}/status').read_text().splitlines()
-        (line,) = [line for line in status if line.startswith('VmRSS')]
-        return int(line.split()[1]) / 1024
-
-    @property
-    def output(self) -> str:
-        """What it has written so far."""
-        return self._log.read_text(errors='replace')
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._child.pid
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal."""
-        self._child.send_signal(number)
-
-    def wait(self) -> int:
-        """Wait for its end; returns the exit status."""
-        return self._child.wait(TIMEOUT_S)
-
-    def stop(self, number: int = signal.SIGINT) -> int:
-        """Send a signal and wait for the end; returns the exit status."""
-        self._child.send_signal(number)
-        return self.wait()
-
-    def wait_for_output(self, text: str) -> None:
-        """Wait until it has written `text`; fails at once if it ends before."""
-
-        def written() -> bool:
-            ended = self._child.poll() is not None
-            if text in self.output:
-                return True
-            assert not ended, f'ended before it wrote {text!r}:\n{self.output}'
-            return False
-
-        wait_until(written, f'{text!r} in the output')
-
-    def end(self) -> None:
-        """Leave nothing running, whatever happened."""
-        if self._child.poll() is None:
-            self._child.kill()
-            self._child.wait()
-
-
-@contextmanager
-def running_node(
-    tmp_path: Path,
-    parameters: Mapping[str, Any],
-    script: str | None = None,
-    namespace: str = '/',
-) -> Iterator[Process]:
-    """The node as a process of its own; `script` in place of its module."""
-    program = [str(Path(__file__).parent / script)] if script else ['-m', 'sartm_ros.node.main']
-    settings = [f'{name}:={value}' for name, value in parameters.items()]
-    words = [word for setting in settings for word in ('-p', setting)]
-    words += ['-r', f'__ns:={namespace}']
-    process = Process([sys.executable, *program, '--ros-args', *words], tmp_path / 'node.log')
-    try:
-        yield process
-    finally:
-        process.end()
-
-
 class Peer:
-    """The other side: publishes camera images and listens, in this process."""
+    """Publishes camera images and receives the node's results, in this process.
 
-    def __init__(self) -> None:
+    Args:
+        domain: the ROS domain; by default that of this process.
+    """
+
+    def __init__(self, domain: int | None = None) -> None:
         self.context = rclpy.Context()
-        rclpy.init(context=self.context)
+        rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node('peer', namespace='/test', context=self.context)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
@@ -199,6 +85,7 @@ class Peer:
         self.labels = self.listen(Image, '/sartm/labels', QoSProfile(depth=500))
         self._statuses = self.listen(String, '/sartm/status', QoSProfile(depth=500))
         self.diagnostics = self.listen(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
+        self._own_subscriptions = list(self.node.subscriptions)
         self._probes = 0
         self._baseline: dict[str, Any] = {}
         self._stopping = threading.Event()
@@ -210,15 +97,22 @@ class Peer:
             self._executor.spin_once(timeout_sec=0.1)
 
     def change_state(self, label: str) -> bool:
-        """Ask the node for a transition of its lifecycle; returns whether it was made."""
+        """Request a lifecycle transition of the node; return whether it succeeded."""
         request = ChangeState.Request()
         request.transition.label = label
         return self.call(ChangeState, '/sartm/change_state', request).success
 
     def state(self) -> str:
-        """The state of the node's lifecycle."""
-        answer = self.call(GetState, '/sartm/get_state', GetState.Request())
-        return answer.current_state.label
+        """Return the node's lifecycle state."""
+        response = self.call(GetState, '/sartm/get_state', GetState.Request())
+        return response.current_state.label
+
+    def set_parameters(self, **values: Any) -> list[tuple[bool, str]]:
+        """Set parameters of the node; `__` stands for a dot. Return (success, reason) for each."""
+        parameters = [parameter(name.replace('__', '.'), value) for name, value in values.items()]
+        request = SetParameters.Request(parameters=parameters)
+        results = self.call(SetParameters, '/sartm/set_parameters', request).results
+        return [(result.successful, result.reason) for result in results]
 
     def close(self) -> None:
         """Shut the executor down before the context, or the process aborts."""
@@ -228,31 +122,40 @@ class Peer:
         self._executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+        remove_orphaned_segments()
 
     def publisher(self, message_type: Any, topic: str, profile: Any) -> Any:
-        """A publisher of this side's node."""
+        """Return a new publisher."""
         return self.node.create_publisher(message_type, topic, profile)
 
     def listen(self, message_type: Any, topic: str, profile: Any) -> list[Any]:
-        """A list that fills with the messages of a topic."""
+        """Subscribe to a topic and return the list to which its messages are appended."""
         messages: list[Any] = []
         self.node.create_subscription(message_type, topic, messages.append, profile)
         return messages
 
     def call(self, service_type: Any, name: str, request: Any) -> Any:
-        """Call a service and wait for its answer."""
+        """Call a service and return its response."""
         client = self.node.create_client(service_type, name)
         assert client.wait_for_service(TIMEOUT_S), f'no service {name}'
         future = client.call_async(request)
-        wait_until(future.done, f'the answer of {name}')
+        wait_until(future.done, f'the response of {name}')
         self.node.destroy_client(client)
         return future.result()
 
-    def connect(self) -> None:
-        """Probe until images of both cameras arrive and labels come back; counts start from there.
+    def unsubscribe(self, *topics: str) -> None:
+        """End the subscriptions made with `listen`: those to the topics given, or all of them."""
+        for subscription in list(self.node.subscriptions):
+            if subscription in self._own_subscriptions:
+                continue
+            if not topics or subscription.topic_name in topics:
+                self.node.destroy_subscription(subscription)
 
-        Discovery is over on one side before it is on the other, and what is sent in between is
-        lost. Probes are small and stamped within the first second.
+    def connect(self) -> None:
+        """Send probes until labels of both cameras' images return; `status` counts from there.
+
+        Discovery ends on one side before it ends on the other, and messages sent in between are
+        lost. Probes are small and have stamps within the first second.
         """
         rgb, thermal = scene(0, 32, 32)
 
@@ -278,22 +181,22 @@ class Peer:
         self._baseline = self._status()
 
     def send(self, rgb: Image, thermal: Image) -> None:
-        """Publish a pair."""
+        """Publish a pair of messages."""
         self.rgb.publish(rgb)
         self.thermal.publish(thermal)
 
     @property
     def statuses(self) -> list[dict[str, Any]]:
-        """What has come on ~/status."""
+        """The messages of ~/status since `connect`."""
         return [json.loads(message.data) for message in list(self._statuses)]
 
     @property
     def newest(self) -> dict[str, Any]:
-        """What has come last on ~/status."""
+        """The last message of ~/status, or an empty dict."""
         return json.loads(self._statuses[-1].data) if self._statuses else {}
 
     def _settled(self) -> bool:
-        """A pair is counted out just after its labels went out: a report may come in between."""
+        """Whether every pair counted in is counted out, which happens after its labels arrive."""
         status = self._status()
         ended = status.get('pairs_out', 0) + sum(status.get(f'dropped.{r}', 0) for r in DROPS)
         return bool(self.diagnostics) and status.get('pairs_in', 0) == ended
@@ -311,14 +214,14 @@ class Peer:
         )
 
     def status(self) -> dict[str, Any]:
-        """The newest diagnostics: `level`, `message`, the values; counts since `connect`."""
+        """Return the newest diagnostics: `level`, `message`, values, and counts since `connect`."""
         status = self._status()
         for name in COUNTS:
             status[name] = status.get(name, 0) - self._baseline.get(name, 0)
         return status
 
     def wait_for_counts(self, **expected: int) -> dict[str, Any]:
-        """Wait until the diagnostics have these counts since `connect`; `__` stands for a dot."""
+        """Wait for these counts since `connect`; `__` stands for a dot. Return the diagnostics."""
         wanted = {name.replace('__', '.'): value for name, value in expected.items()}
         assert set(wanted) <= set(COUNTS)
         try:
@@ -330,22 +233,22 @@ class Peer:
 
 
 def stamp_of(msg: Any) -> int:
-    """A message's stamp in nanoseconds."""
+    """Return a message's stamp in nanoseconds."""
     return msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
 
 
 def image(pixels: np.ndarray, encoding: str, stamp_ns: int, frame_id: str = 'camera') -> Image:
-    """A message of uint8 pixels."""
+    """Return a message of uint8 pixels."""
     header = Header(frame_id=frame_id)
     header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
     return from_numpy(pixels, encoding, header)
 
 
 def scene(index: int, height: int = 480, width: int = 640) -> tuple[np.ndarray, np.ndarray]:
-    """A pair whose every pixel tells its index, thermal modulo 100: (RGB, thermal)."""
+    """Return (RGB, thermal) of a pair, whose pixels depend on the index."""
     rgb = np.full((height, width, 3), index % 251, np.uint8)
     thermal = np.full((height, width), index % 97, np.uint8)
-    thermal[:, width // 2 :] += 100  # without contrast it would be a flat frame
+    thermal[:, width // 2 :] += 100  # without contrast it would be a stalled camera
     return rgb, thermal
 
 
@@ -358,7 +261,7 @@ def send_pair(
     width: int = 640,
     thermal_ms: int = 0,
 ) -> int:
-    """Publish scene `index`; returns the RGB stamp, one second plus so many intervals."""
+    """Publish scene `index` and return its RGB stamp, which is 1 s plus `index` intervals."""
     rgb, thermal = scene(index, height, width)
     stamp = SECOND + round(index * SECOND / rate_hz)
     peer.send(
@@ -369,10 +272,10 @@ def send_pair(
 
 
 def send_at_rate(peer: Peer, count: int, rate_hz: float = 30) -> list[int]:
-    """Publish pairs in step with the clock; returns their RGB stamps.
+    """Publish pairs at a rate and return their RGB stamps.
 
-    What this process is late by is not made up for: two pairs at once, which no camera sends, would
-    be one too many for the slot.
+    A delay of this process is not made up for: two pairs at once, which no camera sends, would be
+    one too many for the node's slot.
     """
     stamps = []
     due = time.monotonic()
@@ -384,7 +287,7 @@ def send_at_rate(peer: Peer, count: int, rate_hz: float = 30) -> list[int]:
 
 
 def parameter(name: str, value: float | str | list[float]) -> Parameter:
-    """A parameter message."""
+    """Return a parameter message."""
     if isinstance(value, list):
         kind = ParameterType.PARAMETER_DOUBLE_ARRAY
         return Parameter(name=name, value=ParameterValue(type=kind, double_array_value=value))
@@ -396,11 +299,3 @@ def parameter(name: str, value: float | str | list[float]) -> Parameter:
             type=getattr(ParameterType, f'PARAMETER_{kind.upper()}'), **{f'{kind}_value': value}
         ),
     )
-
-
-def random_checkpoint(folder: Path, space: LabelSpace = MFNET) -> Path:
-    """A real checkpoint, whose weights are random."""
-    path = folder / f'random_{space.name}.safetensors'
-    torch.manual_seed(0)
-    checkpoints.save(path, Sartm(ModelConfig(), len(space)), space, {'about': 'a test'})
-    return path

@@ -1,4 +1,4 @@
-"""Listens to the labels reliably with a long queue, and writes a line for each; to be stopped."""
+"""Subscribes to the labels, reliably and with a long queue, and prints a line for each."""
 
 from __future__ import annotations
 

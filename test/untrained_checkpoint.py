@@ -13,10 +13,10 @@ from sartm_model.models.checkpoint import save
 from sartm_model.models.sartm import Sartm
 
 
-def save_untrained(path: Path, label_space: LabelSpace = MFNET) -> Path:
-    """Write the checkpoint, the same at each call, and return its path."""
+def save_untrained(path: Path, label_space: LabelSpace = MFNET, seed: int = 0) -> Path:
+    """Write the checkpoint, which depends on the seed alone, and return its path."""
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter('ignore')
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         save(path, Sartm(ModelConfig(), len(label_space)), label_space, {'note': 'not trained'})
     return path

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sartm_model.errors import SartmError
+
+_domain_locks: list[IO[str]] = []
+"""Open files whose locks mark the domains that this process has claimed."""
 
 
 def find_node() -> Path:
@@ -41,12 +46,37 @@ def find_config(name: str) -> Path:
     raise SartmError(f'config/{name} is not installed; run make setup, or source the workspace')
 
 
+def claim_domain() -> int:
+    """Return the id of a ROS domain that no other process on this machine has claimed.
+
+    A lock on a file marks the domain as claimed until this process ends. Up to 101 the ports of a
+    domain do not overlap with those that the system assigns to other programs.
+
+    Raises:
+        SartmError: all domains are claimed.
+    """
+    for offset in range(101):
+        domain = 1 + (os.getpid() + offset) % 101
+        try:
+            lock = (Path(tempfile.gettempdir()) / f'sartm_ros_domain_{domain}.lock').open('w')
+        except OSError:  # claimed by another user
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        _domain_locks.append(lock)
+        return domain
+    raise SartmError('the ROS domains 1 to 101 are all in use; end some of their processes')
+
+
 def use_own_domain() -> None:
     """Set the ROS environment of this process and its children.
 
-    They communicate on this machine alone, in a domain that other programs are unlikely to use.
+    They communicate on this machine alone, in a domain of their own.
     """
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+    os.environ['ROS_DOMAIN_ID'] = str(claim_domain())
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(find_config('fastdds_images.xml'))
 

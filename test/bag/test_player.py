@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
+from processes import Process, wait_until
 from rclpy.qos import QoSProfile
-from ros_helpers import Peer, Process, wait_until
+from ros_helpers import Peer
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import signal
-
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from faults import FAULTY, Exchange, label_of
-from mutations import sound, spoil
+from faults import label_of
+from mutations import corrupt, valid_image
+from processes import wait_until
 from rclpy.serialization import serialize_message
-from ros_helpers import Peer, random_checkpoint, running_node, wait_until
 
-ROUNDS = 10
-"""Each kind of bad message is sent so often."""
-
-
-@pytest.fixture(scope='module')
-def node(tmp_path_factory):
-    """All tests here use the one process."""
-    parameters = {'checkpoint': random_checkpoint(tmp_path_factory.mktemp('checkpoint'))}
-    with running_node(tmp_path_factory.mktemp('messages'), parameters, FAULTY) as node:
-        node.wait_for_output('active')
-        yield node
-        assert node.stop(signal.SIGINT) == 0
-        assert 'Traceback' not in node.output
+ROUNDS = [1, pytest.param(10, marks=pytest.mark.slow)]
+"""How often each kind of bad message is sent."""
 
 
-@pytest.fixture
-def exchange(node):
-    peer = Peer()
-    peer.connect()
-    yield Exchange(peer)
-    peer.close()
+@pytest.fixture(autouse=True)
+def no_traceback(faulty_node, exchange):
+    yield
+    assert 'Traceback' not in faulty_node.output
 
 
 def truncated(msg, rng):
@@ -88,17 +73,18 @@ BAD = (
 )
 
 
+@pytest.mark.parametrize('rounds', ROUNDS)
 @pytest.mark.parametrize('which', ['rgb', 'thermal'])
-def test_each_kind_of_bad_message_costs_its_pair_alone(node, exchange, which):
-    """100 bad pairs and 100 sound ones a topic: every sound one comes out, every bad is counted."""
+def test_each_kind_of_bad_message_costs_its_pair_alone(faulty_node, exchange, which, rounds):
+    """After each bad pair a good one is sent; every good one gives labels, every bad is counted."""
     rng = np.random.default_rng(0)
-    for _ in range(ROUNDS):
-        for spoil_message in BAD:
+    for _ in range(rounds):
+        for make_bad in BAD:
             rgb, thermal = exchange.pair()
-            spoil_message(rgb if which == 'rgb' else thermal, rng)
+            make_bad(rgb if which == 'rgb' else thermal, rng)
             exchange.peer.send(rgb, thermal)
             exchange.good()
-    count = ROUNDS * len(BAD)
+    count = rounds * len(BAD)
     status = exchange.accounts(2 * count)
     assert (status['rgb_received'], status['thermal_received']) == (2 * count, 2 * count)
     # A bad one that comes before the node has done with the last may be replaced by the next.
@@ -106,44 +92,47 @@ def test_each_kind_of_bad_message_costs_its_pair_alone(node, exchange, which):
         count,
         count,
     )
-    assert len(exchange.peer.labels) == count == 100
+    assert len(exchange.peer.labels) == count
     assert not status['dropped.failed']
-    assert 'frame dropped: RGB: ' in node.output  # logged now and then, so not each
+    name = 'RGB' if which == 'rgb' else 'thermal'
+    assert f'frame dropped: {name}: ' in faulty_node.output
 
 
-def test_a_message_that_is_cut_off_as_it_travels_is_counted(node, exchange):
-    """What even its header or its lengths do not survive, amid sound pairs."""
+@pytest.mark.parametrize('rounds', [5, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_truncated_serialised_message_is_counted(faulty_node, exchange, rounds):
     rng = np.random.default_rng(3)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for publisher, msg in zip(
             (exchange.peer.rgb, exchange.peer.thermal), exchange.pair(), strict=True
         ):
             message = serialize_message(msg)
             publisher.publish(message[: int(rng.integers(4, len(message) - 8))])
         exchange.good()
-    status = exchange.accounts(ROUNDS)
-    assert status['dropped.rgb_unreadable'] == status['dropped.thermal_unreadable'] == ROUNDS
-    assert status['rgb_received'] == status['thermal_received'] == 2 * ROUNDS
-    assert status['pairs_out'] == ROUNDS
-    assert 'message dropped: rgb: a serialised image of' in node.output
+    status = exchange.accounts(rounds)
+    assert status['dropped.rgb_unreadable'] == status['dropped.thermal_unreadable'] == rounds
+    assert status['rgb_received'] == status['thermal_received'] == 2 * rounds
+    assert status['pairs_out'] == rounds
+    assert 'message dropped: rgb: a serialised image of' in faulty_node.output
 
 
-def test_exchanged_topics_are_survived(exchange):
-    """Sixteen bits where colours are expected is an error; eight bits of either kind are read."""
-    for _ in range(ROUNDS):
+@pytest.mark.parametrize('rounds', [5, pytest.param(10, marks=pytest.mark.slow)])
+def test_exchanged_topics_are_survived(exchange, rounds):
+    """16 bits where colours are expected are an error; 8 bits of either kind are read."""
+    for _ in range(rounds):
         rgb, thermal = exchange.pair()
         thermal.encoding, thermal.width = 'mono16', thermal.width // 2
         rgb, thermal = thermal, rgb
         exchange.peer.send(rgb, thermal)
         exchange.good()
-    status = exchange.accounts(2 * ROUNDS)
-    assert status['dropped.bad_frame'] + status['dropped.replaced'] == ROUNDS
+    status = exchange.accounts(2 * rounds)
+    assert status['dropped.bad_frame'] + status['dropped.replaced'] == rounds
 
 
-def test_the_size_may_change_at_every_frame(exchange):
-    """Both images together, or one of them alone, from one pixel to a camera's size."""
+@pytest.mark.parametrize('sizes', [5, pytest.param(60, marks=pytest.mark.slow)])
+def test_the_size_may_change_at_every_frame(exchange, sizes):
+    """Both images together, or one of them alone, from a few pixels to a camera's size."""
     rng = np.random.default_rng(1)
-    for index in range(60):
+    for index in range(sizes):
         size = (480, 640) if index % 20 == 0 else tuple(int(n) for n in rng.integers(4, 200, 2))
         msg = exchange.good(size=size)
         assert (msg.height, msg.width) == size
@@ -153,24 +142,25 @@ def test_the_size_may_change_at_every_frame(exchange):
         exchange.peer.send(rgb, thermal)
         msg = exchange.labels()
         assert (msg.height, msg.width) == size
-    exchange.peer.wait_for_counts(pairs_in=120, pairs_out=120)
+    exchange.peer.wait_for_counts(pairs_in=2 * sizes, pairs_out=2 * sizes)
 
 
-def test_random_messages_over_dds(node, exchange):
-    """500 pairs, one image of which is spoilt at random: each comes out or is counted."""
+@pytest.mark.parametrize('count', [20, pytest.param(500, marks=pytest.mark.slow)])
+def test_random_messages_over_dds(exchange, count):
+    """In each pair one image is changed at random: it gives labels or is counted."""
     rng = np.random.default_rng(2)
     peer = exchange.peer
-    for index in range(500):
+    for index in range(count):
         messages = exchange.pair()
-        fields = spoil(sound(rng), rng)
+        fields = corrupt(valid_image(rng), rng)
         for name, value in vars(fields).items():
             setattr(messages[index % 2], name, value)
         peer.send(*messages)
         exchange.good()
-    status = exchange.accounts(1000)
+    status = exchange.accounts(2 * count)
     counted = ('pairs_out', 'dropped.bad_frame', 'dropped.replaced')
-    assert sum(status[name] for name in counted) == 1000  # and so none failed
+    assert sum(status[name] for name in counted) == 2 * count  # and so none failed
     assert len(peer.labels) == status['pairs_out']
-    assert 0 < status['dropped.bad_frame'] < 500
+    assert 0 < status['dropped.bad_frame'] < count
     assert label_of(exchange.index) == peer.labels[-1].data[0]
     wait_until(lambda: peer.status()['level'] == 0, 'the diagnostics to be well again')

@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-import signal
-
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from faults import FAULTY, SIZE, Exchange, label_of
+from faults import SIZE, label_of
 from faulty_network_node import FAULTS, NAN_ROWS
+from processes import wait_until
 from rclpy.qos import QoSProfile
-from ros_helpers import Peer, random_checkpoint, running_node, stamp_of, wait_until
+from ros_helpers import stamp_of
 from sensor_msgs.msg import Image
 
+REPEATS = [5, pytest.param(50, marks=pytest.mark.slow)]
 CODES = {name: code for code, name in enumerate(FAULTS)}
 
 
-@pytest.fixture(scope='module')
-def node(tmp_path_factory):
-    """All tests here use the one process."""
-    parameters = {'checkpoint': random_checkpoint(tmp_path_factory.mktemp('checkpoint'))}
-    with running_node(tmp_path_factory.mktemp('network'), parameters, FAULTY) as node:
-        node.wait_for_output('active')
-        yield node
-        assert node.stop(signal.SIGINT) == 0
-
-
-@pytest.fixture
-def exchange(node):
-    peer = Peer()
-    peer.connect()
-    yield Exchange(peer)
-    peer.close()
-
-
-def test_an_exception_costs_one_pair(node, exchange):
-    for _ in range(50):
+@pytest.mark.parametrize('repeats', REPEATS)
+def test_an_exception_costs_one_pair(faulty_node, exchange, repeats):
+    for _ in range(repeats):
         exchange.send(code=CODES['exception'])
         exchange.good()
-    status = exchange.accounts(100)
-    assert status['pairs_out'] == 50
-    assert status['dropped.failed'] + status['dropped.replaced'] == 50
-    assert 'RuntimeError: no such kernel' in node.output
+    status = exchange.accounts(2 * repeats)
+    assert status['pairs_out'] == repeats
+    assert status['dropped.failed'] + status['dropped.replaced'] == repeats
+    assert 'RuntimeError: no such kernel' in faulty_node.output
 
 
-def test_pixels_without_a_number_go_out_as_unknown(node, exchange):
+@pytest.mark.parametrize('repeats', REPEATS)
+def test_pixels_with_nan_are_published_as_unknown(faulty_node, exchange, repeats):
     peer = exchange.peer
     overlays = peer.listen(Image, '/sartm/overlay', QoSProfile(depth=500))
     confidences = peer.listen(Image, '/sartm/confidence', QoSProfile(depth=500))
@@ -61,7 +45,7 @@ def test_pixels_without_a_number_go_out_as_unknown(node, exchange):
 
     wait_until(lambda: exchange.good() and overlays and confidences, 'all outputs')
     sent = exchange.index
-    for _ in range(25):
+    for _ in range(repeats):
         exchange.send(code=CODES['nan'])
         wait_until(lambda: peer.newest['stamp_ns'] == exchange.stamp, 'labels')
         labels = np.frombuffer(peer.labels[-1].data, np.uint8).reshape(SIZE)
@@ -74,8 +58,9 @@ def test_pixels_without_a_number_go_out_as_unknown(node, exchange):
         exchange.labels(255)
         exchange.good()
     wait_until(lambda: stamp_of(overlays[-1]) == exchange.stamp, 'the last overlay')
-    peer.wait_for_counts(nan_outputs=50, pairs_out=sent + 75, pairs_in=sent + 75)
-    assert 'the network gave NaN for 20.8% of the pixels' in node.output
+    pairs = sent + 3 * repeats
+    peer.wait_for_counts(nan_outputs=2 * repeats, pairs_out=pairs, pairs_in=pairs)
+    assert 'the network gave NaN for 20.8% of the pixels' in faulty_node.output
     wait_until(lambda: peer.status()['level'] == 0, 'the diagnostics to be well again')
     exchange.send(code=CODES['nan'])
     wait_until(lambda: 'NaN from the network' in peer.status()['message'], 'a warning')
@@ -83,7 +68,7 @@ def test_pixels_without_a_number_go_out_as_unknown(node, exchange):
 
 
 @pytest.mark.parametrize('kind', ['cuda_memory', 'cpu_memory'])
-def test_out_of_memory_backs_off_and_goes_on(node, exchange, kind):
+def test_out_of_memory_backs_off_and_goes_on(faulty_node, exchange, kind):
     """'cuda_memory' is the class that torch raises; 'cpu_memory' is a real allocation."""
     peer = exchange.peer
     for _ in range(5):  # alone: the shortest pause each time
@@ -101,5 +86,5 @@ def test_out_of_memory_backs_off_and_goes_on(node, exchange, kind):
         dropped__out_of_memory=8, pairs_out=23 - 8 - status['dropped.replaced']
     )
     assert status['dropped.failed'] == 0
-    assert 'frame dropped, out of memory' in node.output
-    assert 'The next is tried in 0.25 s' in node.output
+    assert 'frame dropped, out of memory' in faulty_node.output
+    assert 'The next is tried in 0.25 s' in faulty_node.output

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
@@ -14,38 +15,19 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 from faults import FAULTY, Exchange
 from faulty_network_node import FAULTS, HOLD_HEIGHT
 from lifecycle_msgs.srv import ChangeState
-from ros_helpers import (
-    QUICK,
-    Peer,
-    Process,
-    random_checkpoint,
-    running_node,
-    send_at_rate,
-    stamp_of,
-    wait_until,
-)
+from processes import Process, running_node, segments_of, wait_until
+from ros_helpers import QUICK, Peer, send_at_rate, stamp_of
 
 HERE = Path(__file__).parents[1]
 CODES = {name: code for code, name in enumerate(FAULTS)}
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return random_checkpoint(tmp_path_factory.mktemp('checkpoint'))
-
-
-@pytest.fixture
-def peer():
-    peer = Peer()
-    yield peer
-    peer.close()
-
-
-def test_cameras_that_are_killed_and_started_again(tmp_path, checkpoint, peer):
-    """Five times, by SIGKILL in full flow."""
+@pytest.mark.parametrize('lives', [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_cameras_that_are_killed_and_started_again(tmp_path, checkpoint, peer, lives):
+    """By SIGKILL while they send."""
     with running_node(tmp_path, {'checkpoint': checkpoint}, QUICK) as node:
         node.wait_for_output('active')
-        for life in range(5):
+        for life in range(lives):
             frame_id = f'life_{life}'
             command = [sys.executable, str(HERE / 'camera_process.py'), frame_id]
             cameras = Process(command, tmp_path / f'{frame_id}.log')
@@ -114,8 +96,15 @@ TRANSITIONS = {
 }
 
 
-@pytest.mark.parametrize('number', SIGNALS)
-@pytest.mark.parametrize('state', STATES)
+CASES = [
+    pytest.param(state, number, marks=[pytest.mark.slow] if (place + turn) % 2 else [])
+    for place, state in enumerate(STATES)
+    for turn, number in enumerate(SIGNALS)
+]
+"""Each state with one signal; with the other one in the slow tests."""
+
+
+@pytest.mark.parametrize(('state', 'number'), CASES)
 def test_a_signal_ends_the_node_and_leaves_nothing(tmp_path, checkpoint, peer, state, number):
     parameters = {'checkpoint': checkpoint, 'autostart': state not in TRANSITIONS}
     if state == 'configuring':
@@ -136,9 +125,9 @@ def test_a_signal_ends_the_node_and_leaves_nothing(tmp_path, checkpoint, peer, s
             peer.connect()
             exchange.send(code=CODES['hold'])
             node.wait_for_output('holding')
-        shared = shared_memory(node.pid)
+        shared = own_segments(node.pid)
         assert shared  # or nothing is tested
-        assert children(node.pid) == []
+        assert psutil.Process(node.pid).children() == []
         assert node.stop(number) == 0
         assert [path for path in shared if path.exists()] == []
         assert 'Traceback' not in node.output
@@ -157,25 +146,14 @@ def test_a_signal_ends_the_pause_of_a_node_without_memory(tmp_path, checkpoint, 
         assert 'Traceback' not in node.output
 
 
-def shared_memory(pid: int) -> list[Path]:
-    """Segments of /dev/shm that are a process's own: nobody else maps them."""
-    mine = mapped(pid)
+def own_segments(pid: int) -> list[Path]:
+    """Return the segments of shared memory that only this process uses, ports excluded.
+
+    Ports belong to all processes of the domain.
+    """
+    mine = {path for path in segments_of(pid) if re.match(r'fastrtps_[0-9a-f]{16}', path.name)}
     others: set[Path] = set()
-    for folder in Path('/proc').glob('[0-9]*'):
-        if int(folder.name) != pid:
-            others |= mapped(int(folder.name))
+    for other in psutil.pids():
+        if other != pid:
+            others |= segments_of(other)
     return sorted(mine - others)
-
-
-def mapped(pid: int) -> set[Path]:
-    """Segments of Fast DDS in a process's memory; its ports belong to all of the domain."""
-    try:
-        text = Path(f'/proc/{pid}/maps').read_text()
-    except OSError:  # it has ended, or is not ours
-        return set()
-    return {Path(name) for name in re.findall(r'/dev/shm/fastrtps_[0-9a-f]{16}\w*', text)}
-
-
-def children(pid: int) -> list[str]:
-    """Process ids of a process's children."""
-    return Path(f'/proc/{pid}/task/{pid}/children').read_text().split()

@@ -1,4 +1,4 @@
-"""10 000 messages spoilt at random: each gives an image of the size it says, or a SartmError."""
+"""10 000 messages corrupt at random: each gives an image of the size it says, or a SartmError."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutations import ENCODINGS, SIZES, Fields, cut_or_overwrite, sound, spoil
+from mutations import ENCODINGS, SIZES, Fields, corrupt, corrupt_file, valid_image
 
 from sartm_model.errors import SartmError
 from sartm_ros.messages.images import to_rgb, to_thermal
@@ -19,11 +19,11 @@ from sartm_ros.node.frame_pipeline import FramePipeline
 from sartm_ros.node.health import Health
 from sartm_ros.node.parameters import Parameters
 
-SPOILT = 4500
+CORRUPT = 4500
 DRAWN = 500
 COMPRESSED = 2000
 THROUGH_THE_PIPELINE = 3000
-assert SPOILT + DRAWN + COMPRESSED + THROUGH_THE_PIPELINE == 10_000
+assert CORRUPT + DRAWN + COMPRESSED + THROUGH_THE_PIPELINE == 10_000
 
 bounds = getattr(np, 'byte_bounds', None) or np.lib.array_utils.byte_bounds  # NumPy 1 and 2
 
@@ -51,10 +51,10 @@ def convert(msg) -> int:
     return read
 
 
-def test_spoilt_images():
+def test_corrupt_images():
     rng = np.random.default_rng(0)
-    read = [convert(spoil(sound(rng), rng)) for _ in range(SPOILT)]
-    assert len(read) == SPOILT
+    read = [convert(corrupt(valid_image(rng), rng)) for _ in range(CORRUPT)]
+    assert len(read) == CORRUPT
     assert 0.1 < np.mean(np.array(read) > 0) < 0.9  # both ways are taken
 
 
@@ -74,7 +74,7 @@ def test_drawn_images(msg):
     convert(msg)
 
 
-def test_spoilt_files():
+def test_corrupt_files():
     rng = np.random.default_rng(1)
     pixels = [rng.integers(0, 256, (20, 30, 3), dtype=np.uint8), np.full((20, 30), 9, np.uint16)]
     files = [
@@ -84,7 +84,7 @@ def test_spoilt_files():
     formats = ('jpeg', 'png', 'rgb8; jpeg compressed bgr8', 'bayer_rggb8; png compressed', '', 'x')
     read = 0
     for index in range(COMPRESSED):
-        data = cut_or_overwrite(files[index % 3], rng)
+        data = corrupt_file(files[index % 3], rng)
         format_ = formats[rng.integers(len(formats))]
         read += convert(SimpleNamespace(header=None, format=format_, data=data)) > 0
     assert 0 < read < COMPRESSED
@@ -156,8 +156,8 @@ class NoNetwork:
         )
 
 
-def test_spoilt_images_through_the_pipeline():
-    """Pairs with one spoilt image, and stamps at random: every pair comes out or is counted."""
+def test_corrupt_images_through_the_pipeline():
+    """Pairs with one corrupt image, and stamps at random: every pair comes out or is counted."""
     rng = np.random.default_rng(2)
     health, outputs, warned = Health(), CountingPublishers(), []
     pipeline = FramePipeline(
@@ -169,9 +169,9 @@ def test_spoilt_images_through_the_pipeline():
         nanoseconds = int(rng.integers(2**32)) if rng.integers(20) == 0 else 0
         stamp = SimpleNamespace(sec=min(second, 2**31 - 1), nanosec=nanoseconds)
         for number, which in enumerate(('rgb', 'thermal')):
-            fields = sound(rng)
+            fields = valid_image(rng)
             if index % 2 == number:
-                fields = spoil(fields, rng)
+                fields = corrupt(fields, rng)
             header = SimpleNamespace(stamp=stamp, frame_id='')
             pipeline.add(which, SimpleNamespace(header=header, **vars(fields)))
     pipeline.stop()

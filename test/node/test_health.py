@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -206,3 +208,19 @@ def test_the_message(health):
     assert message.header.stamp.sec == 5
     assert (status.level, status.name, status.hardware_id) == (b'\x00', '/sartm: inference', 'cpu')
     assert {item.key: item.value for item in status.values}['pairs_out'] == '1'
+
+
+def test_a_repeated_warning_is_logged_at_most_once_in_a_period(monkeypatch):
+    pytest.importorskip('diagnostic_msgs', reason='needs ROS 2 (diagnostic_msgs)')
+    from sartm_ros.node import diagnostics
+
+    now_s, logged = 100.0, []
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: now_s)
+    logger = SimpleNamespace(warning=logged.append)
+    reporter = diagnostics.Diagnostics(
+        SimpleNamespace(create_publisher=lambda *_: None, get_logger=lambda: logger)
+    )
+    for now_s in (100.0, 104.9, 105.0, 109.9):
+        reporter.warn('bad_frame', f'at {now_s}')
+        reporter.warn('nan', f'NaN at {now_s}')
+    assert logged == ['at 100.0', 'NaN at 100.0', 'at 105.0', 'NaN at 105.0']

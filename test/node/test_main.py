@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from ros_helpers import child_environment
+from processes import child_environment
 
 STOP_AT_THE_NODE = """
 import os, sys

@@ -1,4 +1,4 @@
-"""The node as a process: start, lifecycle, mismatches, end; and with the real network."""
+"""The node as a process: start, lifecycle, QoS mismatches, end; and with the real network."""
 
 from __future__ import annotations
 
@@ -10,59 +10,31 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from rcl_interfaces.srv import SetParameters
+from processes import running_node, wait_until
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_helpers import (
-    QUICK,
-    SECOND,
-    Peer,
-    image,
-    parameter,
-    random_checkpoint,
-    running_node,
-    scene,
-    send_at_rate,
-    send_until,
-    stamp_of,
-    wait_until,
-)
+from ros_helpers import QUICK, SECOND, image, scene, send_at_rate, send_until, stamp_of
 from sensor_msgs.msg import Image
 
 from sartm_model.labels import MFNET
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return random_checkpoint(tmp_path_factory.mktemp('checkpoint'))
-
-
-@pytest.fixture
-def peer():
-    peer = Peer()
-    yield peer
-    peer.close()
-
-
-def test_with_the_real_network_every_pair_is_accounted_for(tmp_path, checkpoint, peer):
-    with running_node(tmp_path, {'checkpoint': checkpoint}) as node:
-        node.wait_for_output('active')
-        peer.connect()
-        stamps = send_at_rate(peer, 45)
-        last = stamps[-1]
-        # The newest pair is never the one that is replaced.
-        wait_until(lambda: peer.labels and stamp_of(peer.labels[-1]) == last, 'the last labels')
-        status = peer.wait_for_counts(pairs_out=len(peer.labels))
-        # Best effort loses a message now and then where every core is busy; the node cannot know.
-        lost = 2 * 45 - status['rgb_received'] - status['thermal_received']
-        assert 45 - lost <= status['pairs_in'] <= 45
-        assert len(peer.labels) + status['dropped.replaced'] == status['pairs_in']
-        received = [stamp_of(msg) for msg in peer.labels]
-        assert received == sorted(set(received) & set(stamps))
-        for msg in peer.labels:
-            assert (msg.height, msg.width) == (480, 640)
-            assert max(msg.data) < len(MFNET)
-        assert node.stop(signal.SIGTERM) == 0
-        assert 'Traceback' not in node.output
+def test_with_the_real_network_every_pair_is_accounted_for(real_node, real_peer):
+    peer = real_peer
+    stamps = send_at_rate(peer, 45)
+    last = stamps[-1]
+    # The newest pair is never the one that is replaced.
+    wait_until(lambda: peer.labels and stamp_of(peer.labels[-1]) == last, 'the last labels')
+    status = peer.wait_for_counts(pairs_out=len(peer.labels))
+    # Best effort loses a message now and then if every core is busy; the node cannot know.
+    lost = 2 * 45 - status['rgb_received'] - status['thermal_received']
+    assert 45 - lost <= status['pairs_in'] <= 45
+    assert len(peer.labels) + status['dropped.replaced'] == status['pairs_in']
+    received = [stamp_of(msg) for msg in peer.labels]
+    assert received == sorted(set(received) & set(stamps))
+    for msg in peer.labels:
+        assert (msg.height, msg.width) == (480, 640)
+        assert max(msg.data) < len(MFNET)
+    assert 'Traceback' not in real_node.output
 
 
 def test_lifecycle_over_services(tmp_path, checkpoint, peer):
@@ -80,9 +52,7 @@ def test_lifecycle_over_services(tmp_path, checkpoint, peer):
         wait_until(lambda: peer.status().get('level') == 2, 'the diagnostics to turn to error')
         assert 'cannot be configured: no checkpoint' in peer.status()['message']
 
-        request = SetParameters.Request(parameters=[parameter('checkpoint', str(checkpoint))])
-        (result,) = peer.call(SetParameters, '/sartm/set_parameters', request).results
-        assert result.successful
+        assert peer.set_parameters(checkpoint=str(checkpoint)) == [(True, '')]
         assert change('configure')
         assert state() == 'inactive'
         assert peer.rgb.get_subscription_count() == 0

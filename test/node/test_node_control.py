@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from rcl_interfaces.srv import GetParameters, SetParameters, SetParametersAtomically
+from processes import running_node, wait_until
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import (
     QUICK,
@@ -19,45 +20,31 @@ from ros_helpers import (
     Peer,
     image,
     parameter,
-    random_checkpoint,
-    running_node,
     scene,
     send_pair,
     send_until,
     stamp_of,
-    wait_until,
 )
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
+from untrained_checkpoint import save_untrained
 
 from sartm_model.labels import MFNET, PST900
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return random_checkpoint(tmp_path_factory.mktemp('checkpoint'))
-
-
-@pytest.fixture
-def peer():
-    peer = Peer()
-    yield peer
-    peer.close()
 
 
 def test_another_model_by_way_of_the_lifecycle_and_its_memory_given_back(
     tmp_path, checkpoint, peer
 ):
-    paths = {MFNET.name: checkpoint, PST900.name: random_checkpoint(tmp_path, PST900)}
+    other_checkpoint = save_untrained(tmp_path / 'pst900.safetensors', PST900)
+    paths = {MFNET.name: checkpoint, PST900.name: other_checkpoint}
     weights_mib = checkpoint.stat().st_size / 2**20
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     legends = peer.listen(String, '/sartm/label_info', latched)
 
     def set_checkpoint(path) -> bool:
-        request = SetParameters.Request(parameters=[parameter('checkpoint', str(path))])
-        (result,) = peer.call(SetParameters, '/sartm/set_parameters', request).results
-        return result.successful
+        ((done, _),) = peer.set_parameters(checkpoint=str(path))
+        return done
 
     def memory_in(message: str) -> float:
         """MiB of the process, from the first report with that message."""
@@ -74,7 +61,7 @@ def test_another_model_by_way_of_the_lifecycle_and_its_memory_given_back(
     def change(*labels) -> None:
         assert all(peer.change_state(label) for label in labels)
 
-    # Not by itself: so every network is loaded by the same thread, whose own memory stays.
+    # Without autostart every network is loaded by the same thread, which keeps memory of its own.
     parameters = {'checkpoint': checkpoint, 'device': 'cpu', 'autostart': 'false'}
     with running_node(tmp_path, parameters) as node:
         cleaned = []
@@ -86,12 +73,12 @@ def test_another_model_by_way_of_the_lifecycle_and_its_memory_given_back(
             configured = memory_in('inactive')
             change('cleanup')
             cleaned.append(memory_in('unconfigured'))
-            # The network's weights at the least; its intermediate maps are several times as much.
+            # At least the weights are freed; intermediate maps are several times as much.
             assert cleaned[-1] < configured - weights_mib
             assert set_checkpoint(paths[space.name])
             legends.clear()
             change('configure', 'activate')
-            wait_until(lambda: legends, 'the legend')
+            wait_until(lambda: legends, 'the label info')
             legend = json.loads(legends[-1].data)
             assert legend.pop('unknown_id') == 255
             assert legend == space.to_dict()
@@ -100,33 +87,12 @@ def test_another_model_by_way_of_the_lifecycle_and_its_memory_given_back(
         wait_until(lambda: peer.labels, 'labels')
         assert max(peer.labels[-1].data) < len(PST900)
         change('deactivate', 'cleanup')
-        # What allocators keep wavers by two networks. Six that stayed would be more than that.
+        # What allocators keep varies by two networks. Six networks not freed would be more.
         before = memory_in('unconfigured')
         change(*6 * ['configure', 'cleanup'])
         assert memory_in('unconfigured') < before + 4 * weights_mib
         assert node.stop(signal.SIGTERM) == 0
         assert 'Traceback' not in node.output
-
-
-@pytest.fixture(scope='module')
-def quick(tmp_path_factory, checkpoint):
-    """The node with an instant network, active; images wait long for their partners.
-
-    Those tests that have a node of their own come before: both have the one name.
-    """
-    parameters = {'checkpoint': checkpoint, 'sync.max_wait': 10.0}
-    with running_node(tmp_path_factory.mktemp('quick'), parameters, QUICK) as node:
-        node.wait_for_output('active')
-        yield node
-        assert node.stop(signal.SIGINT) == 0
-        assert 'Traceback' not in node.output
-
-
-@pytest.fixture
-def connected(quick, peer):
-    """The other side of `quick`."""
-    peer.connect()
-    return peer
 
 
 def set_together(peer: Peer, **values) -> tuple[bool, str]:
@@ -142,53 +108,59 @@ def set_enabled(peer: Peer, enabled: bool) -> tuple[bool, str]:
     return answer.success, answer.message
 
 
-def test_a_disabled_node_ignores_images_and_starts_afresh(connected):
-    peer = connected
-    rgb, thermal = scene(5, 32, 32)
-    # This one waits for its partner, which comes when the node has been off and on.
-    peer.rgb.publish(image(rgb, 'rgb8', SECOND))
-    peer.wait_for_counts(rgb_received=1)
-    assert set_enabled(peer, False) == (True, 'disabled')
-    assert set_enabled(peer, False) == (True, 'disabled')
-    peer.diagnostics.clear()
-    wait_until(lambda: peer.diagnostics, 'a report')
-    assert (peer.status()['level'], peer.status()['message']) == (0, 'disabled')
-    assert peer.state() == 'active'
-    for index in range(5):
-        send_pair(peer, index, height=32, width=32)
-    peer.diagnostics.clear()
-    wait_until(lambda: len(peer.diagnostics) >= 2, 'two more reports')
-    assert peer.status()['message'] == 'disabled'
-    assert (peer.status()['rgb_received'], peer.status()['pairs_in']) == (1, 0)
-    assert peer.labels == []
+def test_a_disabled_node_ignores_images_and_starts_afresh(tmp_path, checkpoint, peer):
+    """Images wait long for their partners here."""
+    parameters = {'checkpoint': checkpoint, 'sync.max_wait': 10.0}
+    with running_node(tmp_path, parameters, QUICK) as node:
+        node.wait_for_output('active')
+        peer.connect()
+        rgb, thermal = scene(5, 32, 32)
+        # This image waits for its partner, which is sent after the node was disabled and enabled.
+        peer.rgb.publish(image(rgb, 'rgb8', SECOND))
+        peer.wait_for_counts(rgb_received=1)
+        assert set_enabled(peer, False) == (True, 'disabled')
+        assert set_enabled(peer, False) == (True, 'disabled')
+        peer.diagnostics.clear()
+        wait_until(lambda: peer.diagnostics, 'a report')
+        assert (peer.status()['level'], peer.status()['message']) == (0, 'disabled')
+        assert peer.state() == 'active'
+        for index in range(5):
+            send_pair(peer, index, height=32, width=32)
+        peer.diagnostics.clear()
+        wait_until(lambda: len(peer.diagnostics) >= 2, 'two more reports')
+        assert peer.status()['message'] == 'disabled'
+        assert (peer.status()['rgb_received'], peer.status()['pairs_in']) == (1, 0)
+        assert peer.labels == []
 
-    assert set_enabled(peer, True) == (True, 'enabled')
-    assert set_enabled(peer, True) == (True, 'enabled')
-    peer.thermal.publish(image(thermal, 'mono8', SECOND))
-    peer.wait_for_counts(thermal_received=1)
-    stamp = send_pair(peer, 60, height=32, width=32)
-    wait_until(lambda: peer.labels, 'labels')
-    status = peer.wait_for_counts(pairs_out=1)
-    assert [stamp_of(msg) for msg in peer.labels] == [stamp]
-    assert (status['rgb_received'], status['thermal_received']) == (2, 2)
+        assert set_enabled(peer, True) == (True, 'enabled')
+        assert set_enabled(peer, True) == (True, 'enabled')
+        peer.thermal.publish(image(thermal, 'mono8', SECOND))
+        peer.wait_for_counts(thermal_received=1)
+        stamp = send_pair(peer, 60, height=32, width=32)
+        wait_until(lambda: peer.labels, 'labels')
+        status = peer.wait_for_counts(pairs_out=1)
+        assert [stamp_of(msg) for msg in peer.labels] == [stamp]
+        assert (status['rgb_received'], status['thermal_received']) == (2, 2)
+        assert node.stop(signal.SIGINT) == 0
+        assert 'Traceback' not in node.output
 
 
-def test_only_an_active_node_can_be_disabled(connected):
-    assert connected.change_state('deactivate')
-    done, message = set_enabled(connected, False)
+def test_only_an_active_node_can_be_disabled(quick_peer):
+    assert quick_peer.change_state('deactivate')
+    done, message = set_enabled(quick_peer, False)
     assert (done, message) == (False, 'the node is not active; activate it first')
-    assert connected.change_state('activate')
-    connected.connect()
+    assert quick_peer.change_state('activate')
+    quick_peer.connect()
 
 
-def test_of_a_request_with_one_bad_value_nothing_is_taken(connected):
+def test_of_a_request_with_one_bad_value_nothing_is_taken(quick_peer):
     names = ['overlay.opacity', 'thermal.low', 'thermal.range']
 
     def values():
         request = GetParameters.Request(names=names)
-        return connected.call(GetParameters, '/sartm/get_parameters', request).values
+        return quick_peer.call(GetParameters, '/sartm/get_parameters', request).values
 
-    overlays = connected.listen(Image, '/sartm/overlay', QoSProfile(depth=10))
+    overlays = quick_peer.listen(Image, '/sartm/overlay', QoSProfile(depth=10))
     before = values()
     good = {'overlay__opacity': 1.0, 'thermal__low': 9.0, 'thermal__range': 'fixed'}
     for bad, expected in [
@@ -198,27 +170,27 @@ def test_of_a_request_with_one_bad_value_nothing_is_taken(connected):
         ({'use_sim_time': 'perhaps'}, 'Wrong parameter type'),
         ({'no_such_parameter': 1.0}, 'undeclared parameter'),
     ]:
-        done, reason = set_together(connected, **good, **bad)
+        done, reason = set_together(quick_peer, **good, **bad)
         assert not done
         assert expected in reason
         assert values() == before
     indices = itertools.count()
     send_until(
-        lambda: send_pair(connected, next(indices), height=32, width=32),
+        lambda: send_pair(quick_peer, next(indices), height=32, width=32),
         lambda: overlays,
         'an overlay',
     )
     assert overlays[-1].data[0] == 128
 
 
-def test_values_set_together_begin_with_the_same_frame(connected):
+def test_values_set_together_begin_with_the_same_frame(quick_peer):
     """The overlay tells the opacity that a frame was given, the confidence its `thermal.low`."""
-    overlays = connected.listen(Image, '/sartm/overlay', QoSProfile(depth=5000))
-    confidences = connected.listen(Image, '/sartm/confidence', QoSProfile(depth=5000))
+    overlays = quick_peer.listen(Image, '/sartm/overlay', QoSProfile(depth=5000))
+    confidences = quick_peer.listen(Image, '/sartm/confidence', QoSProfile(depth=5000))
     indices = itertools.count()
 
     def send():
-        send_pair(connected, next(indices), rate_hz=200, height=32, width=32)
+        send_pair(quick_peer, next(indices), rate_hz=200, height=32, width=32)
 
     send_until(send, lambda: overlays and confidences, 'both images')
     ended = threading.Event()
@@ -231,14 +203,15 @@ def test_values_set_together_begin_with_the_same_frame(connected):
     sender.start()
     try:
         for opacity, low in 4 * [(1.0, 200.0), (0.0, 100.0)]:
-            assert set_together(connected, overlay__opacity=opacity, thermal__low=low) == (True, '')
+            result = set_together(quick_peer, overlay__opacity=opacity, thermal__low=low)
+            assert result == (True, '')
             wait_until(
                 lambda low=low: confidences[-1].data[0] == low, 'the new values to be in use'
             )
     finally:
         ended.set()
         sender.join()
-        assert set_together(connected, overlay__opacity=0.5, thermal__low=0.0) == (True, '')
+        assert set_together(quick_peer, overlay__opacity=0.5, thermal__low=0.0) == (True, '')
     opacities = {stamp_of(msg): msg.data[0] for msg in overlays}
     lows = {stamp_of(msg): msg.data[0] for msg in confidences}
     seen = {(opacities[stamp], low) for stamp, low in lows.items() if stamp in opacities}

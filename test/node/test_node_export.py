@@ -13,18 +13,14 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('onnxruntime', reason='needs onnxruntime')
 pytest.importorskip('onnxscript', reason='needs onnxscript')
 
-from ros_helpers import SECOND, Peer, image, running_node, send_until, stamp_of, wait_until
+from processes import running_node, wait_until
+from ros_helpers import SECOND, image, send_until, stamp_of
 
 from sartm_model.export.onnx_export import export_onnx
 from sartm_model.inference.export_config import ExportConfig
 from sartm_model.inference.predictor import Predictor
 
-
-@pytest.fixture
-def peer():
-    peer = Peer()
-    yield peer
-    peer.close()
+pytestmark = pytest.mark.slow
 
 
 def test_the_node_gives_the_labels_of_the_checkpoint_that_was_exported(tmp_path, peer):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +11,18 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 import rclpy
-from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
+from processes import wait_until
+from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import (
-    QUICK,
     SECOND,
-    Peer,
     image,
     parameter,
-    random_checkpoint,
-    running_node,
     scene,
     send_at_rate,
     send_pair,
     send_until,
     stamp_of,
-    wait_until,
 )
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -36,59 +31,32 @@ from sartm_model.labels import MFNET
 from sartm_ros.node.parameters import NAMES
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return random_checkpoint(tmp_path_factory.mktemp('checkpoint'))
-
-
-@pytest.fixture
-def peer():
-    peer = Peer()
-    yield peer
-    peer.close()
-
-
-@pytest.fixture(scope='module')
-def quick(tmp_path_factory, checkpoint):
-    """The node with an instant network, active; all tests here use the one process."""
-    with running_node(tmp_path_factory.mktemp('quick'), {'checkpoint': checkpoint}, QUICK) as node:
-        node.wait_for_output('active')
-        yield node
-        assert node.stop(signal.SIGINT) == 0
-
-
-@pytest.fixture
-def connected(quick, peer):
-    """The other side of `quick`."""
-    peer.connect()
-    return peer
-
-
-def test_no_pair_is_lost_at_thirty_hertz(connected):
-    stamps = send_at_rate(connected, 90)
-    wait_until(lambda: len(connected.labels) == 90, '90 label images')
-    assert [stamp_of(msg) for msg in connected.labels] == stamps
-    for index, msg in enumerate(connected.labels):
+def test_no_pair_is_lost_at_thirty_hertz(quick_peer):
+    stamps = send_at_rate(quick_peer, 90)
+    wait_until(lambda: len(quick_peer.labels) == 90, '90 label images')
+    assert [stamp_of(msg) for msg in quick_peer.labels] == stamps
+    for index, msg in enumerate(quick_peer.labels):
         assert msg.header.frame_id == f'camera_{index}'
         assert (msg.height, msg.width, msg.step, msg.encoding) == (480, 640, 640, 'mono8')
         labels = np.frombuffer(msg.data, np.uint8)
         np.testing.assert_array_equal(labels[1:], index % 97)
-    status = connected.wait_for_counts(pairs_out=90)
+    status = quick_peer.wait_for_counts(pairs_out=90)
     assert status['name'] == '/sartm: inference'
     assert (status['rgb_received'], status['thermal_received']) == (90, 90)
     assert status['pairs_in'] == 90
     assert not [name for name, count in status.items() if name.startswith('dropped') and count]
-    assert float(status['skew_max_ms']) == pytest.approx(2.0)
+    wait_until(lambda: len(quick_peer.statuses) == 90, 'every status')
+    assert {result['skew_ms'] for result in quick_peer.statuses} == {2.0}
 
 
-def test_the_profile_gives_images_their_shared_memory(connected):
+def test_the_profile_gives_images_their_shared_memory(quick_peer):
     if rclpy.get_rmw_implementation_identifier() != 'rmw_fastrtps_cpp':
         pytest.skip('the middleware is not Fast DDS')
     sizes = [path.stat().st_size for path in Path('/dev/shm').glob('fastrtps_*')]
     assert sum(size >= 16 * 2**20 for size in sizes) >= 2  # one for either process
 
 
-def test_bad_messages_are_counted_and_survived(quick, connected):
+def test_bad_messages_are_counted_and_survived(quick_node, quick_peer):
     rgb, thermal = scene(7)
     wrong_encoding = image(thermal, 'mono8', SECOND)
     wrong_encoding.encoding = 'jpeg2000'
@@ -98,67 +66,64 @@ def test_bad_messages_are_counted_and_survived(quick, connected):
     truncated.data = truncated.data[:1000]
     empty = Image(header=image(thermal, 'mono8', 4 * SECOND).header, encoding='mono8')
     for second, bad in enumerate((wrong_encoding, wrong_step, truncated, empty), start=1):
-        connected.send(image(rgb, 'rgb8', second * SECOND), bad)
-        connected.wait_for_counts(dropped__bad_frame=second)
-    connected.send(image(rgb, 'rgb8', 0), image(thermal, 'mono8', 0))
+        quick_peer.send(image(rgb, 'rgb8', second * SECOND), bad)
+        quick_peer.wait_for_counts(dropped__bad_frame=second)
+    quick_peer.send(image(rgb, 'rgb8', 0), image(thermal, 'mono8', 0))
     malformed = image(rgb, 'rgb8', 5 * SECOND)
     malformed.header.stamp.nanosec = 4_000_000_000
-    connected.rgb.publish(malformed)
-    connected.wait_for_counts(dropped__rgb_no_stamp=2, dropped__thermal_no_stamp=1)
+    quick_peer.rgb.publish(malformed)
+    quick_peer.wait_for_counts(dropped__rgb_no_stamp=2, dropped__thermal_no_stamp=1)
     # The network itself fails.
     failing = thermal.copy()
     failing[0, 0] = 255
-    connected.send(image(rgb, 'rgb8', 6 * SECOND), image(failing, 'mono8', 6 * SECOND))
-    connected.wait_for_counts(dropped__failed=1)
-    assert connected.labels == []
-    connected.send(image(rgb, 'rgb8', 7 * SECOND), image(thermal, 'mono8', 7 * SECOND))
-    wait_until(lambda: connected.labels, 'labels after all that')
-    assert "thermal: image encoding 'jpeg2000' is not supported" in quick.output
-    assert 'RuntimeError: no such kernel' in quick.output
+    quick_peer.send(image(rgb, 'rgb8', 6 * SECOND), image(failing, 'mono8', 6 * SECOND))
+    quick_peer.wait_for_counts(dropped__failed=1)
+    assert quick_peer.labels == []
+    quick_peer.send(image(rgb, 'rgb8', 7 * SECOND), image(thermal, 'mono8', 7 * SECOND))
+    wait_until(lambda: quick_peer.labels, 'labels after all that')
+    assert "thermal: image encoding 'jpeg2000' is not supported" in quick_node.output
+    assert 'RuntimeError: no such kernel' in quick_node.output
 
 
-def test_overlay_and_confidence_are_made_only_for_those_who_listen(connected):
+def test_overlay_and_confidence_are_made_only_for_those_who_listen(quick_peer):
     def first_label(index):
         """Send pairs until one comes back; what was asked of the network for the last."""
-        before = len(connected.labels)
-        send_pair(connected, index)
-        wait_until(lambda: len(connected.labels) > before, 'labels')
-        return connected.labels[-1].data[0]
+        before = len(quick_peer.labels)
+        send_pair(quick_peer, index)
+        wait_until(lambda: len(quick_peer.labels) > before, 'labels')
+        return quick_peer.labels[-1].data[0]
 
     assert first_label(0) == 100
-    overlays = connected.listen(Image, '/sartm/overlay', QoSProfile(depth=10))
+    overlays = quick_peer.listen(Image, '/sartm/overlay', QoSProfile(depth=10))
     indices = iter(range(1, 1000))
     wait_until(lambda: first_label(next(indices)) == 102, 'the overlay to be asked for')
     wait_until(lambda: overlays, 'an overlay')
     assert overlays[-1].encoding == 'rgb8'
-    assert stamp_of(overlays[-1]) in [stamp_of(msg) for msg in connected.labels]
+    assert stamp_of(overlays[-1]) in [stamp_of(msg) for msg in quick_peer.labels]
     assert overlays[-1].header.frame_id.startswith('camera')
-    confidences = connected.listen(Image, '/sartm/confidence', QoSProfile(depth=10))
+    confidences = quick_peer.listen(Image, '/sartm/confidence', QoSProfile(depth=10))
     wait_until(lambda: first_label(next(indices)) == 103, 'the confidence to be asked for')
     wait_until(lambda: confidences, 'a confidence image')
     assert confidences[-1].encoding == 'mono8'
-    for subscription in list(connected.node.subscriptions):
-        if subscription.topic_name in ('/sartm/overlay', '/sartm/confidence'):
-            connected.node.destroy_subscription(subscription)
+    quick_peer.unsubscribe('/sartm/overlay', '/sartm/confidence')
     wait_until(lambda: first_label(next(indices)) == 100, 'nothing more to be asked for')
 
 
-def test_label_info_reaches_a_late_subscriber(connected):
+def test_label_info_reaches_a_late_subscriber(quick_peer):
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    infos = connected.listen(String, '/sartm/label_info', latched)
+    infos = quick_peer.listen(String, '/sartm/label_info', latched)
     wait_until(lambda: infos, 'the legend')
     legend = json.loads(infos[0].data)
     assert legend.pop('unknown_id') == 255
     assert legend == MFNET.to_dict()
 
 
-def test_parameters_at_run_time(connected):
+def test_parameters_at_run_time(quick_peer):
     def set_one(name, value):
-        request = SetParameters.Request(parameters=[parameter(name, value)])
-        (result,) = connected.call(SetParameters, '/sartm/set_parameters', request).results
-        return result.successful, result.reason
+        (result,) = quick_peer.set_parameters(**{name: value})
+        return result
 
-    described = connected.call(
+    described = quick_peer.call(
         DescribeParameters, '/sartm/describe_parameters', DescribeParameters.Request(names=NAMES)
     ).descriptors
     assert all(len(descriptor.description) > 20 for descriptor in described)
@@ -169,20 +134,20 @@ def test_parameters_at_run_time(connected):
         'clean the node up first, or set it at the start',
     )
     assert not set_one('overlay.opacity', 1.5)[0]
-    overlays = connected.listen(Image, '/sartm/overlay', QoSProfile(depth=10))
+    overlays = quick_peer.listen(Image, '/sartm/overlay', QoSProfile(depth=10))
     wait_until(
-        lambda: connected.node.count_subscribers('/sartm/overlay'), 'the overlay subscription'
+        lambda: quick_peer.node.count_subscribers('/sartm/overlay'), 'the overlay subscription'
     )
     # All or nothing: the skew is wrong, so the opacity must stay as it was.
     request = SetParametersAtomically.Request(
         parameters=[parameter('overlay.opacity', 1.0), parameter('sync.max_skew', -1.0)]
     )
-    answer = connected.call(SetParametersAtomically, '/sartm/set_parameters_atomically', request)
+    answer = quick_peer.call(SetParametersAtomically, '/sartm/set_parameters_atomically', request)
     assert not answer.result.successful
     indices = iter(range(1000))
 
     def send():
-        send_pair(connected, next(indices), height=32, width=32)
+        send_pair(quick_peer, next(indices), height=32, width=32)
 
     send_until(send, lambda: overlays, 'an overlay')
     assert overlays[-1].data[0] == 128
@@ -191,11 +156,11 @@ def test_parameters_at_run_time(connected):
 
     # A smaller skew than the pair's own, so that it no longer matches.
     assert set_one('sync.max_skew', 0.005) == (True, '')
-    connected.labels.clear()
+    quick_peer.labels.clear()
     send_until(
-        lambda: send_pair(connected, 2000 + next(indices), thermal_ms=10),
-        lambda: connected.status()['dropped.rgb_no_partner'],
+        lambda: send_pair(quick_peer, 2000 + next(indices), thermal_ms=10),
+        lambda: quick_peer.status()['dropped.rgb_no_partner'],
         'a pair to be refused',
     )
-    assert connected.labels == []
+    assert quick_peer.labels == []
     assert set_one('sync.max_skew', 0.05) == (True, '')

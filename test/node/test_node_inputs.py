@@ -11,37 +11,14 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 import cv2
-from rcl_interfaces.srv import SetParameters
+from processes import running_node, wait_until
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
-from ros_helpers import (
-    QUICK,
-    SECOND,
-    Peer,
-    image,
-    parameter,
-    random_checkpoint,
-    running_node,
-    send_until,
-    stamp_of,
-    wait_until,
-)
+from ros_helpers import QUICK, SECOND, image, send_until, stamp_of
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from sartm_model.inference.predictor import Predictor
 from sartm_ros.messages.images import to_rgb, to_thermal
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return random_checkpoint(tmp_path_factory.mktemp('checkpoint'))
-
-
-@pytest.fixture
-def peer():
-    peer = Peer()
-    yield peer
-    peer.close()
 
 
 def compressed(pixels: np.ndarray, kind: str, format_: str, stamp_ns: int) -> CompressedImage:
@@ -153,9 +130,8 @@ def test_labels_follow_the_homography_that_is_set(peer, tmp_path, checkpoint):
     }
 
     def set_one(value: list[float]) -> tuple[bool, str]:
-        request = SetParameters.Request(parameters=[parameter('thermal.homography', value)])
-        (result,) = peer.call(SetParameters, '/sartm/set_parameters', request).results
-        return result.successful, result.reason
+        (result,) = peer.set_parameters(thermal__homography=value)
+        return result
 
     with running_node(tmp_path, settings) as node:
         node.wait_for_output('active')

@@ -10,19 +10,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from rcl_interfaces.srv import SetParameters
-from ros_helpers import (
-    QUICK,
-    SECOND,
-    TIMEOUT_S,
-    Peer,
-    image,
-    parameter,
-    random_checkpoint,
-    running_node,
-    scene,
-    stamp_of,
-)
+from processes import TIMEOUT_S, running_node
+from ros_helpers import QUICK, SECOND, Peer, image, scene, stamp_of
 
 SIZE = (64, 96)
 INTERVAL = SECOND // 30
@@ -92,12 +81,9 @@ class Cameras:
 
 
 @pytest.fixture(scope='module')
-def node(tmp_path_factory):
-    """The node with an instant network; all tests here use the one process."""
-    parameters = {
-        'checkpoint': random_checkpoint(tmp_path_factory.mktemp('checkpoint')),
-        'sync.thermal_offset': OFFSET / SECOND,
-    }
+def node(tmp_path_factory, checkpoint):
+    """The node with an instant network and an offset of the thermal stamps."""
+    parameters = {'checkpoint': checkpoint, 'sync.thermal_offset': OFFSET / SECOND}
     with running_node(tmp_path_factory.mktemp('stalls'), parameters, QUICK) as node:
         node.wait_for_output('active')
         yield node
@@ -106,21 +92,16 @@ def node(tmp_path_factory):
 
 
 @pytest.fixture
-def cameras(node):
-    peer = Peer()
+def cameras(node, peer):
     peer.connect()
     cameras = Cameras(peer)
     cameras.run_live()
-    yield cameras
-    peer.close()
+    return cameras
 
 
 def set_parameters(peer: Peer, **values) -> None:
-    """Set `thermal__on_stall='hold'` and the like; `__` stands for a dot."""
-    wanted = [parameter(name.replace('__', '.'), value) for name, value in values.items()]
-    request = SetParameters.Request(parameters=wanted)
-    results = peer.call(SetParameters, '/sartm/set_parameters', request).results
-    assert all(result.successful for result in results), results
+    results = peer.set_parameters(**values)
+    assert all(done for done, _ in results), results
 
 
 @pytest.mark.parametrize('mode', ['frozen', 'flat', 'gap'])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,7 +10,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from ros_helpers import QUICK, ROOT, Peer, random_checkpoint, running_node
+from processes import ROOT
 
 POLICY = ROOT / 'config' / 'sros2_policy.xml'
 SOMETIMES = {
@@ -22,23 +21,6 @@ SOMETIMES = {
 """Of use_sim_time, of vision_msgs, of Jazzy and later."""
 
 LISTENING = '0A'  # the state in /proc/net/tcp
-
-
-@pytest.fixture(scope='module')
-def node(tmp_path_factory):
-    parameters = {'checkpoint': random_checkpoint(tmp_path_factory.mktemp('checkpoint'))}
-    with running_node(tmp_path_factory.mktemp('security'), parameters, QUICK) as node:
-        node.wait_for_output('active')
-        yield node
-        assert node.stop(signal.SIGINT) == 0
-
-
-@pytest.fixture
-def peer(node):
-    peer = Peer()
-    peer.connect()
-    yield peer
-    peer.close()
 
 
 def allowed(kind: str, right: str) -> set[str]:
@@ -64,25 +46,25 @@ def allowed(kind: str, right: str) -> set[str]:
         ('service', 'request', 'client'),
     ],
 )
-def test_the_policy_is_exactly_what_the_node_has(peer, kind, right, endpoint):
-    list_names = getattr(peer.node, f'get_{endpoint}_names_and_types_by_node')
+def test_the_policy_is_exactly_what_the_node_has(quick_peer, kind, right, endpoint):
+    list_names = getattr(quick_peer.node, f'get_{endpoint}_names_and_types_by_node')
     found = {name for name, _ in list_names('sartm', '/')}
     granted = allowed(kind, right)
     assert found - granted == set(), f'add to {POLICY.name}: {kind}s {right}'
     assert granted - found <= SOMETIMES, f'the node has no such {kind}: take it from {POLICY.name}'
 
 
-def test_the_node_listens_on_no_tcp_port(node, peer):
+def test_the_node_listens_on_no_tcp_port(quick_node, quick_peer):
     """DDS goes over UDP and shared memory; nothing of the node's own waits for connections."""
     inodes = set()
-    for link in Path(f'/proc/{node.pid}/fd').iterdir():
+    for link in Path(f'/proc/{quick_node.pid}/fd').iterdir():
         target = os.readlink(link)
         if target.startswith('socket:['):
             inodes.add(target[8:-1])
     assert inodes  # those of DDS
     listening = set()
     for table in ('tcp', 'tcp6'):
-        path = Path(f'/proc/{node.pid}/net/{table}')
+        path = Path(f'/proc/{quick_node.pid}/net/{table}')
         rows = [line.split() for line in path.read_text().splitlines()[1:]] if path.exists() else []
         listening |= {row[9] for row in rows if row[3] == LISTENING}
     assert not inodes & listening
