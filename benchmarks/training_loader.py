@@ -80,7 +80,9 @@ def measure_loader(config: TrainConfig, workers: int, samples: int) -> float:
 def main(argv: list[str] | None = None) -> int:
     """Print one line of JSON a stage and one a number of workers."""
     parser = argparse.ArgumentParser(
-        prog='python -m benchmarks.training_loader', description=__doc__
+        prog='python -m benchmarks.training_loader',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--config', type=Path, required=True, help='a training configuration')
     parser.add_argument(

@@ -89,7 +89,11 @@ def count_cost(config: TrainConfig) -> TrainingCost:
 
 def main(argv: list[str] | None = None) -> int:
     """Print the estimates as JSON."""
-    parser = argparse.ArgumentParser(prog='python -m tools.estimate_training', description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog='python -m tools.estimate_training',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('--config', type=Path, required=True, help='a training configuration')
     parser.add_argument(
         '--tflops',

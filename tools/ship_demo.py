@@ -43,7 +43,11 @@ INTENDED_USE = (
 
 def main(argv: list[str] | None = None) -> int:
     """The command line of this module."""
-    parser = argparse.ArgumentParser(prog='python -m tools.ship_demo', description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog='python -m tools.ship_demo',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('checkpoint', type=Path, help='a .safetensors of sartm train')
     parser.add_argument('--mfnet', type=Path, required=True, help='MFNet folder with val.txt')
     parser.add_argument('--out', type=Path, default=checkpoints.resolve('demo'))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -23,6 +24,7 @@ from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sartm import Sartm
 from sartm_model.training.module import SartmTraining
+from sartm_model.utils.visualization import false_color
 
 STATE_FILE = 'last.ckpt'
 LAST_MODEL = 'last.safetensors'
@@ -201,15 +203,11 @@ class LogPredictions(Callback):
             return
         palette = module.label_space.palette()
         rgb = frame.rgb.cpu().numpy()
-        counts = frame.thermal.cpu().numpy().astype(np.float32)
-        span = max(float(np.ptp(counts)), 1.0)
-        thermal = np.repeat(((counts - counts.min()) * (255 / span))[..., None], 3, axis=2)
+        thermal = false_color(frame.thermal.cpu().numpy())
         if thermal.shape != rgb.shape:
-            import cv2
-
             thermal = cv2.resize(thermal, (rgb.shape[1], rgb.shape[0]))
         colored = (palette[ids.cpu().numpy()] for ids in (frame.labels, labels))
-        panel = np.concatenate([rgb, thermal.astype(np.uint8), *colored], axis=1)
+        panel = np.concatenate([rgb, thermal, *colored], axis=1)
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.TensorBoardLogger):
                 logger.experiment.add_image(

@@ -1,4 +1,4 @@
-"""The losses on class features against loops in float64, and the prototypes across processes."""
+"""The losses against loops in float64, and the prototypes across processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def batch(seed=0, size=(70, 100), dtype=torch.float32):
 
 
 def means_by_loops(sfm, labels):
-    """Eq. 12 a cell at a time: the label of the pixel at the cell's centre, if it is in there."""
+    """Eq. 12 a cell at a time: the label of the pixel at the cell's centre, if it has one."""
     found = {k: [] for k in range(K)}
     for b, i, j in np.ndindex(sfm.shape[0], *sfm.shape[2:]):
         y, x = 16 * i + 8, 16 * j + 8
@@ -312,24 +312,24 @@ def test_prototypes_are_saved_and_resumed():
 
 
 def half_of_two_batches(rank):
-    """This process's image of each; class 1 is only ever in the second process's."""
+    """The image of each batch that a process has; class 1 is in the second image only."""
     for seed in range(2):
         sfm, labels = batch(seed)
         labels[0][labels[0] == 1] = 0
         yield (sfm, labels) if rank is None else (sfm[rank : rank + 1], labels[rank : rank + 1])
 
 
-def follow(prototypes, rank):
+def update_by_two_batches(prototypes, rank):
     for sfm, labels in half_of_two_batches(rank):
         prototypes.update(*class_means(sfm, labels, K))
 
 
 def process(rank, folder):
-    """One of two processes of a distributed run; leaves its prototypes in the folder."""
+    """One of two processes of a distributed run; saves its prototypes in the folder."""
     store = f'file://{folder}/store'
     dist.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
     prototypes = Prototypes(K, C)
-    follow(prototypes, rank)
+    update_by_two_batches(prototypes, rank)
     torch.save(prototypes.state_dict(), f'{folder}/{rank}.pt')
     dist.destroy_process_group()
 
@@ -340,7 +340,7 @@ def test_distributed_prototypes_are_those_of_the_whole_batch(tmp_path):
     mp.spawn(process, args=(str(tmp_path),), nprocs=2)
     zero, one = (torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2))
     whole = Prototypes(K, C)
-    follow(whole, None)
+    update_by_two_batches(whole, None)
     for name, value in whole.state_dict().items():
         assert torch.equal(zero[name], one[name])
         np.testing.assert_allclose(zero[name], value, atol=1e-6)

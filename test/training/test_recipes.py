@@ -1,4 +1,4 @@
-"""The recipes load and say what the paper says; the estimates in them count what torch keeps."""
+"""The recipes have the settings of the paper; the estimates count what torch keeps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZES = {'mfnet': (480, 640), 'pst900': (720, 1280), 'fmb': (600, 800)}
 @pytest.mark.parametrize('path', sorted(FOLDER.glob('*.yaml')), ids=lambda path: path.stem)
 def test_every_configuration_loads(path):
     config = load_train_config(path)
-    # A key of the file that did not arrive would be a default in its place.
+    # A key of the file that is not read would leave the default in its place.
     given = yaml.safe_load(path.read_text())
     assert {key: getattr(config, key) for key in given if not isinstance(given[key], dict)} == {
         key: value for key, value in given.items() if not isinstance(value, dict)
@@ -64,7 +64,8 @@ def test_the_estimate_counts_what_torch_keeps():
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor  # alive, so the address stays its own
+        # A tensor that is freed could leave its address to another.
+        kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     def loss():
@@ -81,8 +82,8 @@ def test_the_estimate_counts_what_torch_keeps():
     )
     assert alive.requires_grad
     assert cost.kept_bytes == pytest.approx(found, rel=0.02)
-    # With attention spelt out the counter cost no table of kernels; a fused one computes its
-    # forward pass again in the backward pass, which is a little more.
+    # Attention of plain operations is counted without the tool's table of fused kernels. A fused
+    # kernel repeats its forward pass in the backward pass, so it counts a little more.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss().backward()
     assert 1 <= cost.operations / counter.get_total_flops() < 1.1

@@ -16,7 +16,7 @@ from sartm_model.data.registry import open_dataset
 from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.evaluate import evaluate
+from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.run import train
 
@@ -50,7 +50,7 @@ def test_the_measured_weights_are_the_saved_ones(tmp_path, small_frames, write_c
     def predict(frame):
         images = (torch.from_numpy(image) for image in (frame.rgb, frame.thermal))
         probabilities = model.segment(*network_inputs(*images, ThermalRange()))
-        return probabilities[0].argmax(dim=0).numpy().astype(np.uint8)
+        return FramePrediction(probabilities[0].argmax(dim=0).numpy().astype(np.uint8))
 
     assert best.card['val_miou'] == pytest.approx(evaluate(predict, frames)['miou'], rel=1e-5)
 
