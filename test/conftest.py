@@ -1,4 +1,4 @@
-"""Settings and fixtures of all tests."""
+"""Settings and fixtures of all tests. Nothing heavy is imported before a test needs it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from processes import all_segments, segments_in_use
+
+from sartm_model.cli.main import PLUGIN_GROUP
 
 # Read when torch is imported. The tests share the cores with each other and with the processes that
 # they start: a thread that spins while it waits would take a core from those that work.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-
-import torch
-from processes import all_segments, segments_in_use
-from untrained_checkpoint import save_untrained
-
-from sartm_model.cli.main import PLUGIN_GROUP
-
-# `make test` runs one process of tests on each core, so each gets one thread. Tests of what the CPU
-# engine does with several threads use the fixture `two_threads`.
-torch.set_num_threads(1)
 
 # A shell that starts the tests in the background lets them ignore SIGINT. Child processes inherit
 # that, and several tests end their child processes with SIGINT.
@@ -54,13 +47,25 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(scope='session', autouse=True)
+def one_thread() -> None:
+    """Give torch one thread, because `make test` runs one process of tests on each core.
+
+    Tests of what the CPU engine does with several threads use the fixture `two_threads`.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
-def two_threads() -> Iterator[None]:
+def two_threads(one_thread) -> Iterator[None]:
     """Give torch two threads, with which 'auto' selects the parallel CPU engine, for one test."""
-    before = torch.get_num_threads()
+    import torch
+
     torch.set_num_threads(2)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='session')
@@ -76,6 +81,8 @@ def real_data() -> Path:
 @pytest.fixture(scope='session')
 def nano_checkpoint(tmp_path_factory) -> Path:
     """A checkpoint of a nano network with random weights; tests must not change the file."""
+    from untrained_checkpoint import save_untrained
+
     return save_untrained(tmp_path_factory.mktemp('checkpoint') / 'nano.safetensors')
 
 
