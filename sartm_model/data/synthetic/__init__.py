@@ -1,10 +1,10 @@
-"""Procedural night scenes in MFNet's nine classes, to train and to test without any data.
+"""Procedural scenes with MFNet's nine classes, for training and tests without any data.
 
-A road in perspective with buildings, trees, street lamps and things of every class is drawn as
-two cameras would see it: RGB by the light that falls on it (head lights, street lamps, little
-else), thermal by how warm it is. Three of four scenes are at night.
+A scene is a road with buildings, trees, street lamps and objects of every class. It is drawn for
+two cameras: RGB shows the light that is reflected (head lights, street lamps, and by day the sky),
+thermal shows the temperature. Three quarters of the scenes are at night.
 
-Neither modality is enough. At night each thing (each group, where things come in groups) shows in
+Neither modality is sufficient. At night, each object or group of objects is visible in
 
 | class | both | RGB alone | thermal alone |
 |---|---|---|---|
@@ -17,12 +17,13 @@ Neither modality is enough. At night each thing (each group, where things come i
 | color_cone | 35 % | 45 % | 20 % |
 | bump | 30 % | 45 % | 25 % |
 
-(of the moving cars, 60 % are made to show in both before this is drawn), and by day 70, 22 and
-8 % for every class. 'Alone' means that 5 % of its contrast to what surrounds it is left in the
-other modality. As in MFNet, `curve` is a kerb or a line along the road's edge, `car_stop` is what
-keeps cars out (posts, blocks, fences, low bars), and other paint on the road is unlabeled.
+Of the moving cars, 60 % are visible in both, and the table applies to the rest. By day the figures
+are 70, 22 and 8 % for every class. In the modality in which an object is not visible, 5 % of its
+contrast with the surroundings is left. As in MFNet, `curve` is a kerb or a line along the edge of
+the road, `car_stop` is an obstacle for cars (post, block, fence, low bar), and other paint on the
+road is unlabeled.
 
-A frame is determined by its seed and size.
+Seed and size determine a frame completely.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ import numpy as np
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Condition, Frame
 from sartm_model.data.synthetic.builder import build
-from sartm_model.data.synthetic.paint import paint
+from sartm_model.data.synthetic.painting import paint
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
 
 NIGHT_FRACTION = 0.75
-"""How much of what is drawn without a `condition` is at night."""
+"""The fraction of night scenes among those rendered without a `condition`."""
 
 SPLITS = {'train': (0, 4000), 'val': (1, 200), 'test': (2, 100)}
-"""Of each split: the number its seeds start with, and how many frames it has by default.
+"""For each split, the first number of its seeds and its default number of frames.
 
-The default test split has 100 frames: enough for each class to occur dozens of times, few enough
-to be evaluated in a minute on a CPU.
+In the 100 frames of the test split each class occurs dozens of times, and a CPU evaluates them in a
+minute.
 """
 
 
@@ -56,12 +57,16 @@ def render(
     *,
     condition: Condition | None = None,
 ) -> Frame:
-    """One scene: rgb uint8 `[H, W, 3]`, thermal uint8 `[H, W]`, labels uint8 `[H, W]` (no 255).
+    """Render one scene.
 
     Args:
-        seed: determines the scene; a tuple of ints is a seed of its own.
+        seed: determines the scene, together with the size; a tuple of integers is a seed too.
         height, width: at least 16 pixels each.
-        condition: 'day' or 'night'; drawn with the seed if None.
+        condition: 'day' or 'night'; None lets the seed determine it.
+
+    Returns:
+        A frame with rgb uint8 `[H, W, 3]`, thermal uint8 `[H, W]` and labels uint8 `[H, W]`, all of
+        them class ids (no 255).
 
     Raises:
         SartmError: the size is too small.
@@ -78,15 +83,23 @@ def render_sequence(
     rate_hz: float = 10.0,
     condition: Condition | None = None,
 ) -> Iterator[Frame]:
-    """A drive through one scene: the camera moves at walking pace and people and cars move too.
+    """Render a drive through one scene, in which people and cars move too.
 
-    Frames are named `<seed>_<place in the sequence>`; a sequence of one has the name of its seed.
-    The arguments and what is raised are those of `render`.
+    Args:
+        seed, height, width, condition: as for `render`.
+        frames: number of frames.
+        rate_hz: frame rate.
+
+    Yields:
+        Frames named `<seed>_<index>`; a single frame has the name of the seed.
+
+    Raises:
+        SartmError: the size is too small.
     """
     if height < 16 or width < 16:
-        raise SartmError(f'a scene of {width}x{height} pixels is too small; 16x16 is the least')
+        raise SartmError(f'a scene of {width}x{height} pixels is too small; expected 16x16 or more')
     parts = (seed,) if isinstance(seed, int) else tuple(seed)
-    # The number of parts leads, because a seed sequence takes 5 and (5, 0) for the same.
+    # The number of parts comes first, because NumPy treats the seeds 5 and (5, 0) as equal.
     key = (len(parts), *parts)
     rng = np.random.default_rng((*key, 0))
     night = rng.random() < NIGHT_FRACTION
@@ -108,10 +121,15 @@ def render_sequence(
 
 
 class SyntheticScenes(PairDataset):
-    """`length` scenes of a split; the splits share no seed.
+    """The scenes of a split, as a data set. No two splits have a seed in common.
+
+    Args:
+        split: train, val or test.
+        length: number of scenes; the default of `SPLITS` if None.
+        height, width: size of the images in pixels.
 
     Raises:
-        SartmError: unknown split, or no frames.
+        SartmError: the split is unknown, the length is below 1, or the size too small.
     """
 
     label_space = MFNET
@@ -121,15 +139,15 @@ class SyntheticScenes(PairDataset):
     ) -> None:
         if split not in SPLITS:
             raise SartmError(
-                f'the synthetic scenes have no split {split!r}; choose one of {", ".join(SPLITS)}'
+                f'the synthetic scenes have no split {split!r}; expected one of {", ".join(SPLITS)}'
             )
         self._first, default = SPLITS[split]
         length = default if length is None else length
         if length < 1:
-            raise SartmError(f'{length} synthetic scenes were asked for; 1 is the least')
+            raise SartmError(f'{length} synthetic scenes requested; expected 1 or more')
         self._size = (height, width)
         self.names = [f'{self._first:06d}_{index:06d}' for index in range(length)]
 
     def __getitem__(self, index: int) -> Frame:
-        place = range(len(self))[index]  # IndexError where a sequence would raise one
-        return render((self._first, place), *self._size)
+        number = range(len(self))[index]  # raises IndexError as a sequence does
+        return render((self._first, number), *self._size)

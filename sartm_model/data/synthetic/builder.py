@@ -1,4 +1,4 @@
-"""Draws procedural scenes at random: which things stand where, and how well they show."""
+"""Builds random scenes: which objects are where, and how visible they are in each modality."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from sartm_model.data.synthetic import scenery, things, vehicles
-from sartm_model.data.synthetic.scene import Scene, Thing
+from sartm_model.data.synthetic import objects, scenery, vehicles
+from sartm_model.data.synthetic.scene import Scene, SceneObject
 from sartm_model.data.synthetic.sensor import Sensor
 from sartm_model.labels import MFNET
 
 NIGHT_CONTRAST = {
-    # class: how often in (both modalities, RGB alone, thermal alone)
+    # class: probability to be visible in (both modalities, RGB alone, thermal alone)
     'car': (0.5, 0.2, 0.3),
     'person': (0.5, 0.05, 0.45),
     'bike': (0.4, 0.35, 0.25),
@@ -24,7 +24,7 @@ NIGHT_CONTRAST = {
 }
 DAY_CONTRAST = (0.7, 0.22, 0.08)
 HIDDEN_CONTRAST = 0.05
-"""What is left, of a thing that is not to be seen in a modality, of its contrast there."""
+"""The fraction of its contrast that an object keeps in a modality in which it is not visible."""
 
 
 def _sensor(rng: np.random.Generator, night: bool) -> Sensor:
@@ -44,44 +44,49 @@ def _sensor(rng: np.random.Generator, night: bool) -> Sensor:
 
 
 class _Builder:
-    """Draws one scene at random; each `add_*` puts a kind of thing into it."""
+    """Builds one random scene; each `add_*` method adds a kind of object."""
 
     def __init__(self, rng: np.random.Generator, night: bool, travel_m: float, road: float) -> None:
         self.rng, self.night, self.travel_m, self.road = rng, night, travel_m, road
-        self.things: list[Thing] = []
+        self.objects: list[SceneObject] = []
 
     def along(self, near: float = 8.0, far: float = 60.0) -> float:
-        """A distance, even in its logarithm, so that the image has big things and small ones."""
-        place = float(np.exp(self.rng.uniform(np.log(near), np.log(far))))
-        return place + self.rng.uniform(0, self.travel_m)
+        """Draw a distance, log-uniform so that the image has both large and small objects."""
+        distance = float(np.exp(self.rng.uniform(np.log(near), np.log(far))))
+        return distance + self.rng.uniform(0, self.travel_m)
 
     def count(self, chance: float, most: int) -> int:
-        """0, or with `chance` one to `most`; more where the camera passes a longer stretch."""
+        """Draw a number: 1 to `most` with probability `chance`, otherwise 0.
+
+        It grows with the distance that the camera travels.
+        """
         if self.rng.random() > chance:
             return 0
         return round(self.rng.integers(1, most + 1) * (1 + self.travel_m / 60))
 
     def contrast(self, name: str) -> tuple[float, float]:
-        odds = NIGHT_CONTRAST[name] if self.night else DAY_CONTRAST
-        seen = self.rng.choice(3, p=odds)
+        """Draw the contrast of an object of a class in RGB and in thermal."""
+        probabilities = NIGHT_CONTRAST[name] if self.night else DAY_CONTRAST
+        visible_in = self.rng.choice(3, p=probabilities)  # both, RGB alone, thermal alone
         return (
-            HIDDEN_CONTRAST if seen == 2 else 1.0,
-            HIDDEN_CONTRAST if seen == 1 else 1.0,
+            HIDDEN_CONTRAST if visible_in == 2 else 1.0,
+            HIDDEN_CONTRAST if visible_in == 1 else 1.0,
         )
 
     def add(
-        self, name: str, draw: things.Draw, along: float, across: float,
+        self, name: str, draw: objects.Draw, along: float, across: float,
         contrast: tuple[float, float] | None = None, **more: Any,
     ) -> None:  # fmt: skip
+        """Add an object of a class; `more` are further attributes of `SceneObject`."""
         rgb, thermal = contrast or self.contrast(name)
         light = float(self.rng.uniform(0.18, 0.6)) if rgb == 1 else 0.0
-        self.things.append(
-            Thing(draw, MFNET.classes.index(name), along, across, rgb_contrast=rgb,
+        self.objects.append(
+            SceneObject(draw, MFNET.classes.index(name), along, across, rgb_contrast=rgb,
                   thermal_contrast=thermal, fill_light=light, **more)
         )  # fmt: skip
 
     def verge(self) -> tuple[float, float]:
-        """A side (-1 or 1) and a place across, beside the road."""
+        """Draw a side of the road (-1 or 1) and a position across, beside the road."""
         side = self.rng.choice([-1.0, 1.0])
         return side, side * (self.road + self.rng.uniform(0.3, 3.5))
 
@@ -113,21 +118,21 @@ class _Builder:
             contrast = self.contrast('person')
             walk = (rng.uniform(-1.2, 1.2), rng.normal(0, 0.5))
             for member in range(int(rng.choice([1, 2, 3], p=[0.65, 0.25, 0.1]))):
-                self.add('person', things.person(rng, night=self.night),
+                self.add('person', objects.person(rng, night=self.night),
                          along + rng.normal(0, 0.8), across + 0.75 * member, contrast,
                          velocity=walk, extent=(0.9, 1.7))  # fmt: skip
 
     def add_bicycles(self) -> None:
         rng = self.rng
-        for _ in range(self.count(0.32, 1)):  # a row of parked ones
+        for _ in range(self.count(0.32, 1)):  # a row of parked bicycles
             side, across = self.verge()
             along, contrast = self.along(7, 35), self.contrast('bike')
             turn = side * rng.uniform(0.6, 1.5)
-            for place in range(int(rng.integers(2, 10))):
+            for index in range(int(rng.integers(2, 10))):
                 self.add('bike', vehicles.bicycle(rng, night=self.night),
-                         along + 0.6 * place, across + rng.normal(0, 0.1), contrast,
+                         along + 0.6 * index, across + rng.normal(0, 0.1), contrast,
                          yaw=turn + rng.normal(0, 0.12), extent=(1.6, 1.0))  # fmt: skip
-        for _ in range(self.count(0.3, 2)):  # ridden, or left somewhere
+        for _ in range(self.count(0.3, 2)):  # single ones, ridden or left
             along, across = self.along(7, 45), rng.uniform(-1.3, 1.3) * self.road
             ridden = rng.random() < 0.6
             yaw = rng.choice([0.0, np.pi]) if ridden else rng.uniform(-np.pi, np.pi)
@@ -139,7 +144,7 @@ class _Builder:
             self.add('bike', vehicles.bicycle(rng, night=self.night, lamp=lamp), along, across,
                      yaw=yaw, extent=(1.6, 1.0), **motion)  # fmt: skip
             if ridden:
-                self.add('person', things.person(rng, night=self.night, riding=True),
+                self.add('person', objects.person(rng, night=self.night, riding=True),
                          along - 0.05, across, extent=(0.9, 1.7), **motion)  # fmt: skip
 
     def add_barriers(self) -> None:
@@ -150,31 +155,31 @@ class _Builder:
             along, gap = self.along(7, 40), rng.uniform(1.4, 2.6)
             contrast, beside = self.contrast('car_stop'), rng.random() < 0.5
             style = rng.integers(1 << 31)
-            for place in range(int(rng.integers(1, 6))):
-                draw = things.car_stop(np.random.default_rng(style), night=self.night, kind=kind)
-                step = (0.0, side * gap * place) if beside else (gap * place, 0.0)
+            for index in range(int(rng.integers(1, 6))):
+                draw = objects.car_stop(np.random.default_rng(style), night=self.night, kind=kind)
+                step = (0.0, side * gap * index) if beside else (gap * index, 0.0)
                 self.add('car_stop', draw, along + step[0], across + step[1], contrast,
                          extent=(1.2, 0.7))  # fmt: skip
         for _ in range(self.count(0.22, 1)):
             side = rng.choice([-1.0, 1.0])
             across = side * (self.road + rng.uniform(0.1, 1.5))
-            self.add('guardrail', things.guardrail(rng, night=self.night), self.along(4, 25),
+            self.add('guardrail', objects.guardrail(rng, night=self.night), self.along(4, 25),
                      across, yaw=rng.normal(0, 0.05), extent=(2.0, 0.8))  # fmt: skip
         for _ in range(self.count(0.42, 2)):
             side, across = self.verge()
             across -= side * rng.uniform(0, 3)
             along, gap, style = self.along(7, 40), rng.uniform(1.2, 3.5), rng.integers(1 << 31)
             contrast, drift = self.contrast('color_cone'), rng.normal(0, 0.25)
-            for place in range(int(rng.integers(1, 6))):
-                draw = things.cone(np.random.default_rng(style), night=self.night)
-                self.add('color_cone', draw, along + gap * place, across + drift * place * gap,
+            for index in range(int(rng.integers(1, 6))):
+                draw = objects.cone(np.random.default_rng(style), night=self.night)
+                self.add('color_cone', draw, along + gap * index, across + drift * index * gap,
                          contrast, extent=(0.6, 0.7))  # fmt: skip
 
     def add_markings(self) -> None:
         rng = self.rng
         end = 90 + self.travel_m
         for side in (-1.0, 1.0):
-            if rng.random() < 0.35:  # a kerb or an edge line, perhaps turning off at a corner
+            if rng.random() < 0.35:  # a kerb or an edge line, which may turn at a corner
                 start, stop = rng.uniform(-5, 12), rng.uniform(25, end)
                 path = scenery.edge_path(rng, start, stop, side * self.road, side)
                 draw = scenery.band(rng, path, rng.uniform(0.15, 0.4), night=self.night)
@@ -187,7 +192,7 @@ class _Builder:
             if rng.random() < chance:
                 draw = scenery.marking(rng, kind, self.road)
                 across = rng.uniform(-0.5, 0.5) * self.road
-                self.things.append(Thing(draw, 0, self.along(7, 30), across, flat=True))
+                self.objects.append(SceneObject(draw, 0, self.along(7, 30), across, flat=True))
 
     def add_scenery(self, lamps: np.ndarray) -> None:
         rng = self.rng
@@ -199,26 +204,26 @@ class _Builder:
                 while start < end:
                     length = rng.uniform(10, 30)
                     draw = scenery.facade(rng, length, -side, night=self.night)
-                    self.things.append(Thing(draw, 0, start + length, setback))
+                    self.objects.append(SceneObject(draw, 0, start + length, setback))
                     start += length + rng.choice([0.0, rng.uniform(3, 15)])
             for _ in range(self.count(0.6, 5)):
                 place = (self.along(9, 60), setback - side * rng.uniform(-3, 3))
                 draw = scenery.tree(rng, night=self.night)
-                self.things.append(Thing(draw, 0, *place, extent=(4, 7)))
+                self.objects.append(SceneObject(draw, 0, *place, extent=(4, 7)))
             if rng.random() < 0.35:
                 draw = scenery.hedge(rng, rng.uniform(8, 30), side, night=self.night)
                 across = setback - side * rng.uniform(0.5, 3)
-                self.things.append(Thing(draw, 0, self.along(8, 40) + 15, across))
+                self.objects.append(SceneObject(draw, 0, self.along(8, 40) + 15, across))
         for _ in range(self.count(0.5, 2)):
             draw = scenery.signpost(rng, night=self.night)
-            self.things.append(Thing(draw, 0, self.along(9, 50), self.verge()[1]))
+            self.objects.append(SceneObject(draw, 0, self.along(9, 50), self.verge()[1]))
         for along, across, tall, _ in lamps:
             draw = scenery.street_lamp(rng, tall, night=self.night)
-            self.things.append(Thing(draw, 0, along, across))
+            self.objects.append(SceneObject(draw, 0, along, across))
 
 
 def build(rng: np.random.Generator, night: bool, duration_s: float) -> Scene:
-    """Draw a scene at random that the camera drives through for `duration_s`."""
+    """Build a random scene for a drive of `duration_s` seconds."""
     road = rng.uniform(2.4, 5.0)
     speed = rng.uniform(0.5, 4.0)
     travel = speed * duration_s
@@ -252,5 +257,5 @@ def build(rng: np.random.Generator, night: bool, duration_s: float) -> Scene:
         paved=bool(rng.random() < 0.3),
         sensor=_sensor(rng, night),
         lamps=lamps,
-        things=builder.things,
+        objects=builder.objects,
     )

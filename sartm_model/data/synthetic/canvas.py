@@ -1,8 +1,8 @@
-"""The camera, the canvas and the pen of the procedural scenes.
+"""The camera of the procedural scenes, the images it sees, and the pen that draws into them.
 
-A thing is drawn once, by a `Pen`, into three aligned images: reflected light, temperature and
-class. Lengths are metres in the camera's frame (x right, y up from the road, z ahead), colours are
-RGB 0-255, and temperatures are grey levels of a white-hot 8-bit thermal camera.
+A `Pen` draws an object at once into three aligned images: reflected light, temperature and class.
+Lengths are metres in the camera's frame (x right, y up from the road, z ahead), colours are RGB
+from 0 to 255, and temperatures are grey levels of an 8-bit thermal camera in which hot is white.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 NEAR_M = 0.6
-"""Nothing is projected from nearer than this: the division by the depth would explode."""
+"""Smallest depth in a projection; closer points are projected as if they were here."""
 
 SUBPIXEL_BITS = 3
 
@@ -22,15 +22,16 @@ Color = tuple[float, float, float] | np.ndarray
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera that looks along the road, without roll.
+    """A pinhole camera that looks along the road without roll.
 
     Attributes:
-        height, width: of its images, in pixels.
+        height, width: size of the images in pixels.
         focal: focal length in pixels.
         horizon: row of the horizon.
-        mount_m: height above the road.
-        curvature: of the road, in 1/m; the road's centre is at x = curvature z^2 / 2.
-        offset_m: of the camera from the road's centre, positive to the right.
+        mount_m: height of the camera above the road, in metres.
+        curvature: curvature of the road in 1/m; its centre is at x = curvature z^2 / 2.
+        offset_m: position of the camera across the road, in metres, positive to the right of its
+            centre.
     """
 
     height: int
@@ -42,7 +43,7 @@ class Camera:
     offset_m: float
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Pixels (column, row) `[..., 2]` of points (x, y, z) `[..., 3]` in metres."""
+        """Project points (x, y, z) `[..., 3]` in metres to pixels (column, row) `[..., 2]`."""
         scale = self.focal / np.maximum(points[..., 2], NEAR_M)
         pixels = np.empty((*points.shape[:-1], 2))
         pixels[..., 0] = self.width / 2 + scale * points[..., 0]
@@ -50,12 +51,12 @@ class Camera:
         return pixels
 
     def lateral(self, along: np.ndarray | float, across: np.ndarray | float) -> np.ndarray | float:
-        """x of what stands `across` metres right of the road's centre, `along` metres ahead."""
+        """Return x of a point `along` metres ahead, `across` metres right of the road's centre."""
         return across - self.offset_m + 0.5 * self.curvature * np.square(along)
 
 
 def levels(values: Color | tuple[float, ...]) -> tuple[float, ...]:
-    """Grey levels within 0 to 255."""
+    """Clip grey levels to 0 to 255."""
     return tuple(min(255.0, max(0.0, float(value))) for value in values)
 
 
@@ -65,9 +66,9 @@ class Canvas:
     Attributes:
         rgb: uint8 `[H, W, 3]`.
         thermal: uint8.
-        labels: uint8 class ids.
-        leaves: uint8, 255 where there is foliage (which gets its texture at the end).
-        glow: float32 `[H / 4, W / 4, 3]`, light that is to spread around lamps.
+        labels: uint8, class ids.
+        leaves: uint8, 255 where there is foliage, whose texture is added at the end.
+        glow: float32 `[H / 4, W / 4, 3]`, light of lamps, which the camera spreads around them.
     """
 
     def __init__(self, camera: Camera) -> None:
@@ -86,7 +87,7 @@ class Canvas:
         temperature: float | None,
         label: int | None,
     ) -> None:
-        """Fill pixel polygons; None leaves that image as it is."""
+        """Fill polygons, given in pixels; None leaves the respective image unchanged."""
         shapes = [np.round(p * (1 << SUBPIXEL_BITS)).astype(np.int32) for p in polygons]
         if color is not None:
             cv2.fillPoly(self.rgb, shapes, levels(color), cv2.LINE_AA, SUBPIXEL_BITS)
@@ -97,19 +98,28 @@ class Canvas:
             cv2.fillPoly(self.labels, shapes, (label,), cv2.LINE_8, SUBPIXEL_BITS)
 
     def shine(self, pixel: np.ndarray, radius: float, color: Color) -> None:
-        """Add a lamp of `radius` pixels at `pixel` (column, row) to the glow."""
+        """Add a lamp at `pixel` (column, row) with a radius in pixels to the glow."""
         center = (int(pixel[0] / 4), int(pixel[1] / 4))
         drawn = max(1, round(radius / 4))
-        area = min(1.0, np.pi * (radius / 4) ** 2 / (1 + 4 * drawn**2))  # of what is drawn
+        area = min(
+            1.0, np.pi * (radius / 4) ** 2 / (1 + 4 * drawn**2)
+        )  # relative to the circle drawn
         value = tuple(float(c) for c in area * np.asarray(color, float))
         cv2.circle(self.glow, center, drawn, value, -1)
 
 
 class Pen:
-    """Draws one thing at its place, lit and heated as it is.
+    """Draws one object, whose points are given in its own frame.
 
-    `contrast` is the fraction of the thing's difference from its surroundings that is left: near
-    0, the thing cannot be told from what is behind it in that modality.
+    Args:
+        canvas: the images to draw into; what is behind the object is there already.
+        position: x and z of the object in the camera's frame, in metres.
+        yaw: rotation about the vertical axis, in radians.
+        light: the light on the object, one factor per colour channel; 1 if None.
+        rgb_contrast, thermal_contrast: the fraction of the difference from the surroundings that is
+            kept; with a value near 0 the object cannot be distinguished in that modality.
+        extent: width and height in metres of the area whose mean is the surroundings.
+        label: class id.
     """
 
     def __init__(
@@ -132,12 +142,12 @@ class Pen:
         self.thermal_contrast = thermal_contrast
         self.label = label
         self.scale = canvas.camera.focal / max(self.z, NEAR_M)
-        """Pixels a metre, at the thing's place."""
+        """Pixels per metre at the position of the object."""
         if min(rgb_contrast, thermal_contrast) < 1:
             self.surround_rgb, self.surround_thermal = self._surroundings(*extent)
 
     def _surroundings(self, width_m: float, height_m: float) -> tuple[np.ndarray, float]:
-        """Mean colour and temperature of what is behind the thing."""
+        """Return the mean colour and temperature of what is behind the object."""
         column, foot = self.pixels(np.zeros(3))
         half = 0.5 * width_m * self.scale
         rows, columns = self.canvas.labels.shape
@@ -148,7 +158,7 @@ class Pen:
         return np.array(rgb), cv2.mean(self.canvas.thermal[window])[0]
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Pixels `[..., 2]` of points `[..., 3]` given in the thing's own frame."""
+        """Project points `[..., 3]` in the object's frame to pixels `[..., 2]`."""
         x, y, z = points[..., 0], points[..., 1], points[..., 2]
         placed = np.empty(points.shape)
         placed[..., 0] = self.x + self.cos * x + self.sin * z
@@ -159,7 +169,7 @@ class Pen:
     def tones(
         self, albedo: Color | float, temperature: float, emissive: bool = False
     ) -> tuple[np.ndarray, float]:
-        """The grey levels that a surface shows in both images."""
+        """Return the colour and the thermal grey level of a surface in the images."""
         color = np.asarray(albedo, float) * (1.0 if emissive else self.light)
         if self.rgb_contrast < 1:
             color = self.surround_rgb + self.rgb_contrast * (color - self.surround_rgb)
@@ -171,14 +181,14 @@ class Pen:
     def fill(
         self, points: np.ndarray, albedo: Color | float, temperature: float, *, hull: bool = False
     ) -> None:
-        """Fill the polygon `[N, 3]` (or its hull in the image) in the thing's own frame."""
+        """Fill the polygon `[N, 3]` in the object's frame, or its convex hull in the image."""
         polygon = self.pixels(points)
         if hull:
             polygon = cv2.convexHull(polygon.astype(np.float32))[:, 0]
         self.canvas.fill([polygon], *self.tones(albedo, temperature), self.label)
 
     def outline(self, points: np.ndarray) -> None:
-        """Give the hull of `[N, 3]` the thing's class, as annotators do, without drawing it."""
+        """Label the convex hull of `[N, 3]`, as annotators do, without drawing it."""
         hull = cv2.convexHull(self.pixels(points).astype(np.float32))[:, 0]
         self.canvas.fill([hull], None, None, self.label)
 
@@ -191,7 +201,7 @@ class Pen:
         *,
         closed: bool = False,
     ) -> None:
-        """Draw a polyline `[N, 3]` of a given thickness."""
+        """Draw a polyline `[N, 3]` of a width in metres."""
         shape = [np.round(self.pixels(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)]
         thickness = max(1, round(width_m * self.scale))
         color, level = self.tones(albedo, temperature)
@@ -203,7 +213,7 @@ class Pen:
         cv2.polylines(self.canvas.labels, shape, *how)
 
     def lamp(self, point: tuple[float, float, float], radius_m: float, color: Color) -> None:
-        """Draw a lit lamp and the glow around it; one that is not to be seen is switched off."""
+        """Draw a lit lamp with its glow. The lamp is off if the object is hidden in RGB."""
         if self.rgb_contrast < 1:
             return
         pixel = self.pixels(np.asarray(point, float))

@@ -1,7 +1,7 @@
-"""A procedural scene: what is in it, where, and under what light.
+"""A scene: its objects, their positions, and the light.
 
-Places are along and across the road in metres: `along` from where the camera starts, `across`
-from the road's centre, positive to the right.
+Positions are in metres: `along` the road from where the camera starts, and `across` it from its
+centre, positive to the right.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sartm_model.data.synthetic.canvas import Camera
+from sartm_model.data.synthetic.objects import Draw
 from sartm_model.data.synthetic.sensor import Sensor
-from sartm_model.data.synthetic.things import Draw
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One thing in a scene.
+class SceneObject:
+    """An object in a scene.
 
     Attributes:
-        draw: draws it.
+        draw: draws the object with a pen.
         label: class id; 0 for scenery.
-        along, across, yaw: where it is at time 0 and how it is turned.
-        velocity: m/s along and across.
+        along, across: position at time 0, in metres.
+        yaw: rotation about the vertical axis, in radians.
+        velocity: speed along and across, in m/s.
         rgb_contrast, thermal_contrast: see `Pen`.
-        extent: its width and height in metres.
-        flat: painted on the ground, so it takes the ground's light and texture.
-        fill_light: the least light on it at night (a passer-by under a lamp).
+        extent: width and height in metres.
+        flat: the object is painted on the ground and shares its light and texture.
+        fill_light: smallest light on the object at night.
     """
 
     draw: Draw
@@ -45,8 +46,24 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that stays the same in a sequence; `lamps` is `[N, 4]`: along, across, height
-    and strength of each street lamp."""
+    """All that is constant in a sequence.
+
+    Attributes:
+        night: whether the scene is at night.
+        focal: focal length relative to the width of the image.
+        horizon: row of the horizon relative to the height of the image.
+        mount_m, curvature, offset_m: see `Camera`.
+        speed: speed of the camera in m/s.
+        road_half_m: half the width of the road in metres.
+        ambient: light without lamps; 1 is full daylight.
+        head: strength of the head lights of the camera's vehicle.
+        tint: colour of the light, one factor per channel.
+        texture_origin: where the textures start, (row, column).
+        paved: paving stones instead of asphalt.
+        sensor: the cameras' properties.
+        lamps: `[N, 4]`, along, across, height and strength of each street lamp.
+        objects: all objects and the scenery.
+    """
 
     night: bool
     focal: float
@@ -63,10 +80,10 @@ class Scene:
     paved: bool
     sensor: Sensor
     lamps: np.ndarray
-    things: list[Thing] = field(default_factory=list)
+    objects: list[SceneObject] = field(default_factory=list)
 
     def camera(self, height: int, width: int, time_s: float) -> Camera:
-        """The camera for an image size; it sways a little while it drives."""
+        """Return the camera for an image size; its pitch varies slightly while it moves."""
         sway = self.speed * 0.0008 * np.sin(5.1 * time_s)
         return Camera(
             height, width,
@@ -78,7 +95,7 @@ class Scene:
         )  # fmt: skip
 
     def light(self, x: np.ndarray | float, z: np.ndarray | float, travelled: float) -> np.ndarray:
-        """How much light falls at (x, z) metres from the camera: 1 is full daylight."""
+        """Return the light at (x, z) metres from the camera; 1 is full daylight."""
         total = np.zeros(np.broadcast(x, z).shape) + self.ambient
         if self.head:
             cone = np.square(x / (2.0 + 0.22 * z))

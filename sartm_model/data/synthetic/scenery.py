@@ -1,8 +1,7 @@
-"""Scenery of the procedural scenes: what is on the ground and beside the road.
+"""Scenery: kerbs, bumps and paint on the ground, and what stands beside the road.
 
-As in `things`, a function draws a style at random and returns a function that draws it.
-The first two, `band` and `bump`, have classes of their own (`curve` and `bump`); the rest is
-'unlabeled', and is there so that not everything that stands out is an object.
+See `objects` for the interface. `band` and `bump` have the classes `curve` and `bump`. All else is
+'unlabeled', so that a network cannot take everything that stands out for an object.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ import cv2
 import numpy as np
 
 from sartm_model.data.synthetic.canvas import CIRCLE, Pen
-from sartm_model.data.synthetic.things import Draw, points, upright
+from sartm_model.data.synthetic.objects import Draw, points, upright
 
 
 def edge_path(
     rng: np.random.Generator, start: float, stop: float, across: float, side: float
 ) -> np.ndarray:
-    """Points (across, along) `[N, 2]` of a road's edge, which may turn off at a corner."""
+    """Return points (across, along) `[N, 2]` of an edge of the road, which may turn at a corner."""
     along = start + (stop - start) * np.linspace(0, 1, 24) ** 2
     path = np.column_stack((np.full(24, across), along))
     if rng.random() < 0.4:
@@ -31,7 +30,10 @@ def edge_path(
 
 
 def band(rng: np.random.Generator, path: np.ndarray, width: float, *, night: bool) -> Draw:
-    """A kerb or painted line of `width` metres along `path` `[N, 2]`, placed at its last point."""
+    """Draw a kerb or painted line of `width` metres along `path` `[N, 2]`.
+
+    The position of the object is the last point of the path.
+    """
     tone = rng.uniform(150, 245) * np.array([1.0, 1.0, rng.uniform(0.8, 1.0)])
     heat = 70 + rng.choice([-1.0, 1.0]) * rng.uniform(6, 12) + (0 if night else rng.uniform(-9, 9))
     last = path[:, 1].max()
@@ -40,15 +42,15 @@ def band(rng: np.random.Generator, path: np.ndarray, width: float, *, night: boo
         camera = pen.canvas.camera
         along = path[:, 1] - last + pen.z
         first = int(np.searchsorted(along, 1.0)) if along[0] < 1.0 else 0
-        seen, across = along[first:], path[first:, 0]
-        if first:  # continue down to the camera's feet
-            seen = np.concatenate(([1.0], seen))
+        ahead, across = along[first:], path[first:, 0]
+        if first:  # continue to the bottom of the image
+            ahead = np.concatenate(([1.0], ahead))
             across = np.concatenate((path[first - 1 : first, 0], across))
-        if len(seen) < 2:
+        if len(ahead) < 2:
             return
-        step = np.gradient(np.column_stack((across, seen)), axis=0)
+        step = np.gradient(np.column_stack((across, ahead)), axis=0)
         normal = np.column_stack((step[:, 1], -step[:, 0])) / np.hypot(*step.T)[:, None]
-        middle = np.column_stack((camera.lateral(seen, across), seen))
+        middle = np.column_stack((camera.lateral(ahead, across), ahead))
         edges = np.concatenate((middle - width / 2 * normal, (middle + width / 2 * normal)[::-1]))
         strip = np.column_stack((edges[:, 0], np.zeros(len(edges)), edges[:, 1]))
         pen.canvas.fill([camera.project(strip)], *pen.tones(tone, heat), pen.label)
@@ -57,7 +59,7 @@ def band(rng: np.random.Generator, path: np.ndarray, width: float, *, night: boo
 
 
 def bump(rng: np.random.Generator, half: float, depth: float, *, night: bool) -> Draw:
-    """A speed bump across the road: painted stripes, or a band of other paving."""
+    """Draw a speed bump across the road: painted stripes, or a band of other paving."""
     heat = 70 + rng.choice([-1.0, 1.0]) * rng.uniform(6, 12) + (0 if night else rng.uniform(-9, 20))
     striped = rng.random() < 0.6
     tone = np.array([225.0, 190, 60]) if rng.random() < 0.5 else np.full(3, 225.0)
@@ -80,8 +82,10 @@ def bump(rng: np.random.Generator, half: float, depth: float, *, night: bool) ->
 
 
 def marking(rng: np.random.Generator, kind: str, road: float) -> Draw:
-    """White paint on the road that is no class of its own: 'arrow', 'crossing', 'dashes', 'patch'
-    (the last is a repaired, darker or lighter piece of road)."""
+    """Draw an unlabeled mark on the road: an 'arrow', a 'crossing', 'dashes' or a 'patch'.
+
+    A patch is a repaired, darker or lighter piece of road.
+    """
     tone, heat = rng.uniform(140, 230), 70 + rng.normal(0, 2)
     turn = rng.uniform(-0.6, 0.6)
 
@@ -111,8 +115,11 @@ def marking(rng: np.random.Generator, kind: str, road: float) -> Draw:
 
 
 def facade(rng: np.random.Generator, length: float, inward: float, *, night: bool) -> Draw:
-    """A building along the road, `length` metres back from its far end (z = 0), its gable end
-    towards the camera; `inward` is the sign of x towards the road."""
+    """Draw a building beside the road.
+
+    Its far end is at z = 0, and it extends `length` metres towards the camera. `inward` is the sign
+    of x in the direction of the road.
+    """
     tall = rng.uniform(5, 20)
     tone = rng.uniform(50, 190) * rng.uniform(0.8, 1.1, 3)
     heat = rng.uniform(62, 80) if night else rng.uniform(55, 110)
@@ -151,7 +158,7 @@ def facade(rng: np.random.Generator, length: float, inward: float, *, night: boo
 
 
 def tree(rng: np.random.Generator, *, night: bool) -> Draw:
-    """A tree: a trunk that keeps the day's warmth and a crown of overlapping discs."""
+    """Draw a tree: a trunk that is still warm from the day, and a crown of overlapping discs."""
     tall, wide, trunk = rng.uniform(4, 9), rng.uniform(1.5, 3.2), rng.uniform(0.12, 0.45)
     heat = rng.uniform(55, 68) if night else rng.uniform(50, 85)
     green = np.array([45.0, 75, 25]) * rng.uniform(0.6, 1.5)
@@ -163,16 +170,16 @@ def tree(rng: np.random.Generator, *, night: bool) -> Draw:
                  (70, 60, 50), heat + 6)  # fmt: skip
         shapes = [pen.pixels(upright(c + r * CIRCLE)) for c, r in zip(crown, radii, strict=True)]
         pen.canvas.fill(shapes[:1], *pen.tones(green, heat), 0)
-        for place, shape in enumerate(shapes[1:]):
-            shade = 0.8 + 0.07 * place
-            pen.canvas.fill([shape], *pen.tones(shade * green, heat - 2 + 0.7 * place), 0)
+        for index, shape in enumerate(shapes[1:]):
+            shade = 0.8 + 0.07 * index
+            pen.canvas.fill([shape], *pen.tones(shade * green, heat - 2 + 0.7 * index), 0)
         cv2.fillPoly(pen.canvas.leaves, [s.astype(np.int32) for s in shapes], 255)
 
     return draw
 
 
 def hedge(rng: np.random.Generator, length: float, side: float, *, night: bool) -> Draw:
-    """A hedge along the road, from its far end (z = 0) `length` metres towards the camera."""
+    """Draw a hedge along the road, from its far end at z = 0 `length` metres to the camera."""
     tall = rng.uniform(0.6, 1.6)
     heat = rng.uniform(55, 68) if night else rng.uniform(55, 90)
     green = np.array([50.0, 85, 30]) * rng.uniform(0.6, 1.4)
@@ -193,7 +200,7 @@ def hedge(rng: np.random.Generator, length: float, side: float, *, night: bool) 
 
 
 def signpost(rng: np.random.Generator, *, night: bool) -> Draw:
-    """A pole with a round, square or no sign."""
+    """Draw a pole with a round, a square or no sign."""
     tall, heat = rng.uniform(2, 3.2), 70 + rng.normal(0, 8) + (0 if night else 10)
     kind, tone = rng.integers(3), rng.choice([90.0, 180.0])
     face = np.array([[200.0, 30, 30], [40, 70, 190], [220, 220, 215]])[rng.integers(3)]
@@ -208,7 +215,7 @@ def signpost(rng: np.random.Generator, *, night: bool) -> Draw:
 
 
 def street_lamp(rng: np.random.Generator, tall: float, *, night: bool) -> Draw:
-    """A street lamp, lit at night."""
+    """Draw a street lamp, lit at night."""
     heat = 70 + rng.normal(0, 6)
     glow = np.array([rng.uniform(180, 255), 255, rng.uniform(150, 235)])
 

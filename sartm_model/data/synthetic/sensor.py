@@ -1,4 +1,4 @@
-"""The two cameras of the procedural scenes: exposure, blur, glow, noise and drift."""
+"""The imperfections of the two cameras: exposure, blur, glow, noise and drift."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from sartm_model.data.synthetic.textures import NOISE_DEVIATION, NOISE_TILE, tex
 
 @dataclass(frozen=True)
 class Sensor:
-    """What the two cameras do to a scene; one draw of it serves a whole sequence.
+    """Properties of the two cameras, constant in a sequence.
+
+    Lengths in pixels are for an image 640 pixels wide.
 
     Attributes:
-        tint: white balance, one factor a channel.
-        black: level of the RGB camera's black.
-        rgb_noise, thermal_noise: deviation of the noise, in grey levels.
-        rgb_blur, thermal_blur: deviation of the point spread, in pixels of a 640-wide image.
-        motion_px: length of the RGB's horizontal motion blur, for a 640-wide image.
-        gain, offset: of the thermal camera, about the level 70.
-        drift: amplitude of the thermal camera's slow spatial drift, in grey levels.
+        tint: white balance of RGB, one factor per channel.
+        black: grey level of black in RGB.
+        rgb_noise, thermal_noise: standard deviation of the noise, in grey levels.
+        rgb_blur, thermal_blur: standard deviation of the point spread, in pixels.
+        motion_px: length of the horizontal motion blur of RGB, in pixels.
+        gain, offset: gain of thermal about grey level 70, and offset in grey levels.
+        drift: amplitude of the smooth spatial drift of thermal, in grey levels.
     """
 
     tint: np.ndarray
@@ -37,9 +39,14 @@ class Sensor:
     drift: float
 
     def expose(self, canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """RGB uint8 `[H, W, 3]` and thermal uint8 `[H, W]` as the cameras deliver them.
+        """Convert a drawn scene to the images of the cameras.
 
-        `rng` gives the noise of this one frame.
+        Args:
+            canvas: the scene as it was drawn.
+            rng: random numbers for the noise of this frame.
+
+        Returns:
+            RGB, uint8 `[H, W, 3]`, and thermal, uint8 `[H, W]`.
         """
         bank = textures()
         height, width = canvas.labels.shape
@@ -66,7 +73,7 @@ class Sensor:
         return rgb, np.clip(heat, 0, 255).astype(np.uint8)
 
     def _halo(self, glow: np.ndarray, scale: float) -> np.ndarray:
-        """The light that spreads around lamps, uint8 `[H / 4, W / 4, 3]`."""
+        """Blur the glow into halos around the lamps, uint8 `[H / 4, W / 4, 3]`."""
         spread = max(1.0, 3 * scale)
         small = cv2.GaussianBlur(cv2.blur(glow, (4, 4))[::4, ::4], (0, 0), max(0.5, spread))
         wide = cv2.resize(small, glow.shape[1::-1])
@@ -75,12 +82,12 @@ class Sensor:
 
 
 def _blur(image: np.ndarray, deviation: float) -> np.ndarray:
-    """Gaussian blur with a kernel that ends at two deviations, which is enough for a lens."""
+    """Apply a Gaussian blur with a kernel of two standard deviations to each side."""
     size = 2 * max(1, round(2 * deviation)) + 1
     return cv2.GaussianBlur(image, (size, size), deviation)
 
 
 def _piece(noise: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A piece of a noise texture, at random; where it can be, one that needs no copy."""
+    """Cut a random piece from a noise texture, without a copy if the texture is large enough."""
     room = (max(1, NOISE_TILE - height), max(1, NOISE_TILE - width))
     return tile(noise, height, width, (int(rng.integers(room[0])), int(rng.integers(room[1]))))

@@ -1,4 +1,4 @@
-"""The textures of the procedural scenes: ground, foliage and noise."""
+"""The textures of the scenes: ground, foliage and noise."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ TILE = 512
 NOISE_TILE = 1024
 NOISE_DEVIATION = 32.0
 GROUND_TILE_M = 24.0
-"""The ground texture repeats after this many metres."""
+"""Length in metres after which the ground texture repeats."""
 
 
 def _octaves(rng: np.random.Generator, cells: list[int]) -> np.ndarray:
-    """Periodic noise float32 `[TILE, TILE]` of zero mean, unit deviation: octaves of 1/`cells`."""
+    """Generate periodic noise with features of the given sizes in pixels.
+
+    Returns:
+        float32 `[TILE, TILE]` with mean 0 and standard deviation 1.
+    """
     total = np.zeros((TILE, TILE), np.float32)
     for cell in cells:
         grid = rng.standard_normal((TILE // cell, TILE // cell)).astype(np.float32)
@@ -28,14 +32,16 @@ def _octaves(rng: np.random.Generator, cells: list[int]) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def textures() -> dict[str, np.ndarray]:
-    """The textures every scene takes its pieces from, made once a process (about 0.1 s).
+    """Generate the textures of all scenes, once per process (about 0.1 s).
 
     Returns:
-        noise: uint8 `[1024, 1024, 3]`, white, around 128 with deviation 32.
-        grain: float32 `[1024, 1024]`, white, deviation 1.
-        soft: uint8 `[TILE, TILE]` around 128, of low frequency.
-        leaf: uint8 `[3 TILE, 3 TILE]` around 128, of middle frequency.
-        asphalt, paved: uint8 `[TILE, TILE, 2]`, around 128: grain, and patches of shade.
+        By name, uint8 with mean 128 unless stated otherwise:
+
+        noise: white noise `[1024, 1024, 3]` with standard deviation 32.
+        grain: white noise `[1024, 1024]`, float32 with mean 0 and standard deviation 1.
+        soft: low-frequency noise `[TILE, TILE]`.
+        leaf: noise of medium frequency `[3 TILE, 3 TILE]`.
+        asphalt, paved: `[TILE, TILE, 2]`, grain and patches of shade.
     """
     rng = np.random.default_rng(20240611)
 
@@ -64,7 +70,7 @@ def textures() -> dict[str, np.ndarray]:
 
 
 def tile(texture: np.ndarray, height: int, width: int, origin: tuple[int, int]) -> np.ndarray:
-    """A `[height, width]` piece of a periodic texture that starts at `origin` (row, column)."""
+    """Cut a piece `[height, width]` from a periodic texture, from `origin` (row, column) on."""
     rows, columns = texture.shape[:2]
     top, left = origin[0] % rows, origin[1] % columns
     down, right = -(-(top + height) // rows), -(-(left + width) // columns)

@@ -1,14 +1,14 @@
-"""Cars and bicycles of the procedural scenes, as solids that can be turned any way."""
+"""Cars and bicycles, as solids that can be seen from any side. See `objects` for the interface."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from sartm_model.data.synthetic.canvas import Pen
-from sartm_model.data.synthetic.things import DETAIL_PX, Draw, disc, points
+from sartm_model.data.synthetic.objects import DETAIL_PX, Draw, disc, points
 
 SIDES = {
-    # (along from the rear bumper, up), as fractions of length and height: body, then cabin
+    # Outlines of body and cabin: (distance from the rear, height), relative to length and height.
     'saloon': (
         [(0, 0.2), (0, 0.55), (0.16, 0.6), (0.7, 0.6), (0.97, 0.52), (1, 0.2)],
         [(0.14, 0.58), (0.26, 1), (0.58, 1), (0.74, 0.58)],
@@ -35,7 +35,7 @@ SIZES = {  # length, width, height
 
 
 def car(rng: np.random.Generator, *, night: bool, running: bool) -> Draw:
-    """A saloon, hatchback, van or lorry whose front points to +z in its own frame."""
+    """Draw a saloon, hatchback, van or lorry whose front points to +z in its own frame."""
     kind = str(rng.choice(list(SIDES), p=[0.35, 0.3, 0.25, 0.1]))
     length, width, height = np.array(SIZES[kind]) * rng.uniform(0.92, 1.08)
     paint = np.full(3, rng.choice([25.0, 60.0, 130.0, 215.0, 235.0]))
@@ -70,7 +70,7 @@ def car(rng: np.random.Generator, *, night: bool, running: bool) -> Draw:
     radius = 0.21 * height if kind != 'lorry' else 0.15 * height
 
     def draw(pen: Pen, _: float) -> None:
-        # The camera's place in the car's own frame tells which side and which end it sees.
+        # The position of the camera in the car's frame determines which sides are visible.
         across = -pen.cos * pen.x + pen.sin * pen.z
         ahead = -pen.sin * pen.x - pen.cos * pen.z
         near = 1.0 if across > 0 else -1.0
@@ -90,8 +90,8 @@ def car(rng: np.random.Generator, *, night: bool, running: bool) -> Draw:
         pen.fill(lower, 0.75 * paint, body - 2, hull=True)
         pen.fill(upper, 0.85 * paint, body - 4, hull=True)
         z = length / 2 if front else -length / 2
-        sides_seen = abs(across) > width / 2
-        if sides_seen:
+        side_visible = abs(across) > width / 2
+        if side_visible:
             x = near * width / 2
             pen.fill(side(body_side, x), 0.9 * paint, body)
             if kind != 'lorry':
@@ -128,7 +128,7 @@ def car(rng: np.random.Generator, *, night: bool, running: bool) -> Draw:
 
 
 def bicycle(rng: np.random.Generator, *, night: bool, lamp: bool = False) -> Draw:
-    """A bicycle that points to +z in its own frame; labelled with its outline filled."""
+    """Draw a bicycle that points to +z in its own frame; its label covers the gaps too."""
     ambient = 70 + rng.choice([-1.0, 1.0], p=[0.35, 0.65]) * rng.uniform(10, 24)
     if not night:
         ambient += rng.uniform(0, 35)
@@ -139,7 +139,7 @@ def bicycle(rng: np.random.Generator, *, night: bool, lamp: bool = False) -> Dra
     basket = rng.random() < 0.5
 
     def draw(pen: Pen, _: float) -> None:
-        seen = np.abs(pen.cos * pen.x - pen.sin * pen.z) / np.hypot(pen.x, pen.z)
+        side_view = np.abs(pen.cos * pen.x - pen.sin * pen.z) / np.hypot(pen.x, pen.z)
         rings = [disc(z, radius, radius, radius)[:, [2, 1, 0]] for z in (-base, base)]
         frame = points((0, radius, -base), (0, 0.75, -0.2), (0, 0.8, 0.38), (0, 0.3, 0.0),
                        (0, 0.75, -0.2), (0, 0.3, 0.0), (0, radius, -base))  # fmt: skip
@@ -151,12 +151,12 @@ def bicycle(rng: np.random.Generator, *, night: bool, lamp: bool = False) -> Dra
             pen.outline(ring)
         pen.outline(np.concatenate((frame, fork, saddle)))
         for ring in rings:
-            if seen > 0.25 and pen.scale > DETAIL_PX:
+            if side_view > 0.25 and pen.scale > DETAIL_PX:
                 pen.line(ring, 0.045, 28, ambient + 4, closed=True)
                 pen.line(ring[[0, 6, 3, 9, 0]] * (1, 0.95, 1), 0.008, shine, ambient)
                 pen.line(ring * (1, 0.93, 0.99), 0.015, shine, ambient - 4, closed=True)
             else:
-                pen.line(ring if seen > 0.25 else ring[[3, 9]], 0.06, 30, ambient + 4)
+                pen.line(ring if side_view > 0.25 else ring[[3, 9]], 0.06, 30, ambient + 4)
         pen.line(frame, 0.045, paint, ambient)
         pen.line(fork, 0.04, paint, ambient)
         pen.line(bar, 0.04, shine, ambient - 3)

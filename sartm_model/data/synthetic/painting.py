@@ -1,4 +1,4 @@
-"""A procedural scene, painted at one moment: backdrop, ground, light, then thing by thing."""
+"""Draws a scene at one moment: sky, ground and light, then the objects from far to near."""
 
 from __future__ import annotations
 
@@ -6,58 +6,60 @@ import cv2
 import numpy as np
 
 from sartm_model.data.synthetic.canvas import Canvas, Pen
-from sartm_model.data.synthetic.scene import Scene, Thing
+from sartm_model.data.synthetic.scene import Scene, SceneObject
 from sartm_model.data.synthetic.textures import GROUND_TILE_M, TILE, textures, tile
 
 SMALLEST_PX = 5.0
-"""A thing that would be lower than this, for an image 480 high, is left out."""
+"""Objects that would be lower than this in an image of 480 rows are left out."""
 
 
 def paint(scene: Scene, time_s: float, height: int, width: int) -> Canvas:
-    """The scene as it is after `time_s`, before the cameras' blur and noise."""
+    """Draw the scene after `time_s` seconds, without the blur and noise of the cameras."""
     travelled = scene.speed * time_s
     camera = scene.camera(height, width, time_s)
     canvas = Canvas(camera)
     present = []
-    for thing in scene.things:
-        ahead = thing.along + thing.velocity[0] * time_s - travelled
-        across = thing.across + thing.velocity[1] * time_s
+    for obj in scene.objects:
+        ahead = obj.along + obj.velocity[0] * time_s - travelled
+        across = obj.across + obj.velocity[1] * time_s
         if ahead > 1.2:
             x = float(camera.lateral(ahead, across))
-            present.append((ahead, x, thing))
+            present.append((ahead, x, obj))
     present.sort(key=lambda entry: -entry[0])
 
     _paint_sky(canvas, scene)
     _paint_ground(canvas, scene)
-    for ahead, x, thing in present:
-        if thing.flat:
-            thing.draw(_pen(canvas, scene, thing, x, ahead, np.ones(3)), time_s)
+    for ahead, x, obj in present:
+        if obj.flat:
+            obj.draw(_pen(canvas, scene, obj, x, ahead, np.ones(3)), time_s)
     _light_ground(canvas, scene, travelled)
     least = SMALLEST_PX * height / 480
-    for ahead, x, thing in present:
-        if not thing.flat and (not thing.label or camera.focal * thing.extent[1] / ahead > least):
+    for ahead, x, obj in present:
+        if not obj.flat and (not obj.label or camera.focal * obj.extent[1] / ahead > least):
             amount = float(scene.light(x, ahead, travelled))
-            light = max(amount, thing.fill_light if scene.night else 0.0) * scene.tint
-            thing.draw(_pen(canvas, scene, thing, x, ahead, light), time_s)
+            light = max(amount, obj.fill_light if scene.night else 0.0) * scene.tint
+            obj.draw(_pen(canvas, scene, obj, x, ahead, light), time_s)
     _texture_leaves(canvas, scene)
     return canvas
 
 
-def _pen(canvas: Canvas, scene: Scene, thing: Thing, x: float, z: float, light: np.ndarray) -> Pen:
+def _pen(
+    canvas: Canvas, scene: Scene, obj: SceneObject, x: float, z: float, light: np.ndarray
+) -> Pen:
     return Pen(
         canvas,
         (x, z),
-        yaw=thing.yaw + (canvas.camera.curvature * z if not thing.flat else 0.0),
+        yaw=obj.yaw + (canvas.camera.curvature * z if not obj.flat else 0.0),
         light=light,
-        rgb_contrast=thing.rgb_contrast,
-        thermal_contrast=thing.thermal_contrast,
-        extent=thing.extent,
-        label=thing.label,
+        rgb_contrast=obj.rgb_contrast,
+        thermal_contrast=obj.thermal_contrast,
+        extent=obj.extent,
+        label=obj.label,
     )
 
 
 def _paint_sky(canvas: Canvas, scene: Scene) -> None:
-    """Sky down to the horizon, and a line of far trees and roofs on it."""
+    """Draw the sky down to the horizon, and distant trees and roofs on the horizon."""
     camera = canvas.camera
     rows = int(np.clip(camera.horizon + 1, 1, camera.height))
     up = np.linspace(1, 0, rows)[:, None]
@@ -68,7 +70,7 @@ def _paint_sky(canvas: Canvas, scene: Scene) -> None:
     rng = np.random.default_rng(scene.texture_origin)
     coldest = rng.uniform(8, 45) if scene.night else rng.uniform(5, 30)
     canvas.thermal[:rows] = (coldest + (60 - coldest) * 0.7 * (1 - up)).astype(np.uint8)
-    # 90 m away: roofs, which are steps, and before them tree tops, which are waves.
+    # At 90 m: roofs as a step function, and in front of them tree tops as a sum of sines.
     edges = np.repeat(np.linspace(-70, 70, 15), 2)[1:-1]
     roofs = np.repeat(rng.choice([-3.0, 6.0, 10.0, 16.0, 24.0], 14), 2)
     across = np.linspace(-70, 70, 90)
@@ -85,12 +87,12 @@ def _paint_sky(canvas: Canvas, scene: Scene) -> None:
 
 
 def _paint_ground(canvas: Canvas, scene: Scene) -> None:
-    """Verge, pavement and road, unlit and without texture."""
+    """Draw verge, pavement and road, without light and texture."""
     camera = canvas.camera
     top = int(np.clip(camera.horizon + 1, 0, camera.height - 1))
     rng = np.random.default_rng(scene.texture_origin)
     grass = rng.random() < 0.5
-    # One row down, because the antialiased edge reaches a row above itself.
+    # One row lower, because the antialiased edge extends one row upwards.
     below = np.array([[0, top + 1], [camera.width, top + 1], [camera.width, camera.height + 1],
                       [0, camera.height + 1]])  # fmt: skip
     canvas.fill([below], (60, 80, 40) if grass else (95, 92, 88), 63 if grass else 69, None)
@@ -109,14 +111,14 @@ def _paint_ground(canvas: Canvas, scene: Scene) -> None:
 
 
 def _light_ground(canvas: Canvas, scene: Scene, travelled: float) -> None:
-    """Give the ground its texture, which moves with it, and the light that falls on it."""
+    """Multiply the ground by its texture, which moves with it, and by the light on it."""
     camera = canvas.camera
     top = int(np.clip(camera.horizon + 1, 0, camera.height - 1))
     rows, columns = camera.height - top, camera.width
-    # At half the resolution: what the cameras' noise leaves of the texture is coarser than that.
+    # Half the resolution is enough, because the noise of the cameras hides finer texture.
     half_rows, half_columns = -(-rows // 2), -(-columns // 2)
-    # From a pixel to the ground: z = focal mount / (row - horizon), x = z (column - W/2) / focal.
-    # From there to the texture, the homography T in texel = T (column, row, 1):
+    # A pixel shows the ground at z = focal mount / (row - horizon), x = z (column - W/2) / focal.
+    # With the scale of the texture this is a homography T: texel = T (column, row, 1).
     scale = TILE / GROUND_TILE_M
     reach = camera.focal * camera.mount_m
     row0 = top - camera.horizon
@@ -156,7 +158,7 @@ def _light_ground(canvas: Canvas, scene: Scene, travelled: float) -> None:
     lit = cv2.merge([factor * tint for tint in scene.tint.astype(np.float32)])
     cv2.multiply(ground, lit, dst=ground, dtype=cv2.CV_8U)
 
-    weight = 0.03 if scene.night else 0.12  # what lay in the sun is warmer
+    weight = 0.03 if scene.night else 0.12  # ground in the sun is warmer
     warmth = cv2.addWeighted(grain, 0.06, patches, weight, 128 * (1 - weight) - 7.7)
     warmth = cv2.resize(warmth, (columns, rows))
     heat = canvas.thermal[top:]
@@ -164,7 +166,7 @@ def _light_ground(canvas: Canvas, scene: Scene, travelled: float) -> None:
 
 
 def _texture_leaves(canvas: Canvas, scene: Scene) -> None:
-    """Break foliage up into light and dark, with holes through which the cold sky shows."""
+    """Add texture to foliage, with holes that show the cold sky."""
     height, width = canvas.labels.shape
     leaf = tile(textures()['leaf'], height, width, scene.texture_origin)
     top = int(np.clip(canvas.camera.horizon + 0.1 * height, 1, height))

@@ -1,8 +1,9 @@
-"""The things in the procedural scenes: how each looks and how warm it is.
+"""Persons, cones, barriers and guardrails: their appearance and temperature.
 
-A function here draws at random what one thing is like (its style) and returns a function that
-draws it with a `Pen` at a time in seconds. Proportions are those of real things, in metres; the
-temperatures are grey levels as MFNet's night frames show them (road about 70, skin about 150).
+Each function draws the properties of one object at random (its size, colours, temperatures) and
+returns a function that draws the object with a `Pen` at a time in seconds. Dimensions are realistic
+and in metres; temperatures are grey levels as in MFNet's night frames (road about 70, skin about
+150).
 """
 
 from __future__ import annotations
@@ -14,28 +15,30 @@ import numpy as np
 from sartm_model.data.synthetic.canvas import CIRCLE, Pen
 
 DETAIL_PX = 16.0
-"""Where a metre is shorter than this, spokes, hands and shoes are left out."""
+"""Details such as spokes, hands and shoes are drawn only above this many pixels per metre."""
 
 Draw = Callable[[Pen, float], None]
 
 
 def points(*rows: tuple[float, float, float]) -> np.ndarray:
+    """Return the points (x, y, z) as an array `[N, 3]`."""
     return np.asarray(rows, float)
 
 
 def upright(xy: np.ndarray | list[tuple[float, float]], z: float = 0.0) -> np.ndarray:
-    """Points `[N, 3]` of a figure in the plane across the view."""
+    """Return the points (x, y) as `[N, 3]` in the vertical plane at `z`."""
     points = np.full((len(xy), 3), z)
     points[:, :2] = xy
     return points
 
 
 def disc(x: float, y: float, radius_x: float, radius_y: float) -> np.ndarray:
+    """Return the points `[12, 3]` of an ellipse about (x, y) in the vertical plane at z = 0."""
     return upright(CIRCLE * (radius_x, radius_y) + (x, y))
 
 
 def person(rng: np.random.Generator, *, night: bool, riding: bool = False) -> Draw:
-    """A walking or standing person (or the upper part and bent legs of one on a bicycle)."""
+    """Draw a person who walks or stands, or rides a bicycle with bent legs."""
     size = rng.uniform(0.85, 1.08)
     build = rng.uniform(0.85, 1.2)
     top, bottom = rng.choice([18.0, 40.0, 90.0, 200.0], (2, 1)) + rng.uniform(-12, 30, (2, 3))
@@ -101,7 +104,7 @@ def person(rng: np.random.Generator, *, night: bool, riding: bool = False) -> Dr
 
 
 def cone(rng: np.random.Generator, *, night: bool) -> Draw:
-    """A traffic cone: orange or red, at times green or blue, often with white bands."""
+    """Draw a traffic cone: orange or red, sometimes green or blue, often with white bands."""
     tints = np.array([[235, 85, 25], [225, 40, 35], [40, 170, 80], [45, 70, 210]], float)
     paint = tints[rng.choice(4, p=[0.5, 0.3, 0.1, 0.1])] * rng.uniform(0.8, 1.05)
     heat = 70 + rng.choice([-1.0, 1.0]) * rng.uniform(8, 18) + (0 if night else rng.uniform(0, 30))
@@ -124,7 +127,7 @@ def cone(rng: np.random.Generator, *, night: bool) -> Draw:
 
 
 def car_stop(rng: np.random.Generator, *, night: bool, kind: str) -> Draw:
-    """What keeps cars out: a 'post', a concrete 'block', a movable 'fence' or a low 'bar'."""
+    """Draw an obstacle for cars: a 'post', a concrete 'block', a movable 'fence' or a low 'bar'."""
     heat = (
         70 + rng.choice([-1.0, 1.0]) * rng.uniform(7, 14) + (0 if night else rng.uniform(-15, 15))
     )
@@ -164,7 +167,7 @@ def car_stop(rng: np.random.Generator, *, night: bool, kind: str) -> Draw:
 
 
 def guardrail(rng: np.random.Generator, *, night: bool) -> Draw:
-    """A stretch of guardrail along +z; labelled as the whole band, as annotators do."""
+    """Draw a guardrail along +z; its label covers the gaps too, as annotators draw it."""
     heat = (
         70 + rng.choice([-1.0, 1.0]) * rng.uniform(10, 24) + (0 if night else rng.uniform(-20, 15))
     )
@@ -175,7 +178,7 @@ def guardrail(rng: np.random.Generator, *, night: bool) -> Draw:
     up = np.array([0.0, height, 0.0])
 
     def draw(pen: Pen, _: float) -> None:
-        first = max(0.0, 1.2 - pen.z)  # the part behind the camera is left out
+        first = max(0.0, 1.2 - pen.z)  # the part behind the camera is omitted
         along = np.concatenate(([first], steps[steps > first]))
         if len(along) < 2:
             return
