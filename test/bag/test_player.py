@@ -6,10 +6,10 @@ import sys
 from itertools import pairwise
 
 import pytest
+from processes import Process, wait_until
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from processes import Process, wait_until
 from rclpy.qos import QoSProfile
 from ros_helpers import Peer
 from rosgraph_msgs.msg import Clock

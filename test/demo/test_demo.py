@@ -6,7 +6,6 @@ One run of the demo, which plays the bag twice, serves all tests.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from processes import child_environment
 from rosbags.highlevel import AnyReader
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
@@ -29,7 +29,6 @@ from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC
 from sartm_ros.bag.writing import START_NS
 from sartm_ros.demo.run import RATE_HZ, format_summary, main
 
-ROOT = Path(__file__).resolve().parents[2]
 FRAMES, HEIGHT, WIDTH = 10, 96, 128
 PASSES = 2
 TIMEOUT_S = 120
@@ -57,14 +56,11 @@ def demo(tmp_path_factory, nano_checkpoint) -> Demo:
             assert cv2.imwrite(str(folder / 'drive' / part / f'{number:02d}.png'), image)
     out = folder / 'out'
     arguments = ['--out', out, '--sequence', folder / 'drive', '--checkpoint', nano_checkpoint]
-    # The start-up hook of the ROS wheels sets this variable and skips its work if it is set.
-    environment = {k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
-    environment['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     result = subprocess.run(
         [sys.executable, '-m', 'sartm_ros.demo.run', *map(str, arguments), '--loop', str(PASSES)],
         capture_output=True,
         text=True,
-        env=environment,
+        env=child_environment(),
         timeout=TIMEOUT_S,
         check=False,
     )

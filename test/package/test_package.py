@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from processes import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 IGNORED_FOLDERS = ('build', 'install', 'log', 'demo_output', 'gpu_report', 'runs', 'weights')
@@ -92,9 +93,9 @@ def prefix_of(site: Path) -> Path:
 
 def clean_environment() -> dict[str, str]:
     """The environment of a user who has sourced nothing."""
-    # The start-up hook of the ROS wheels sets the first variable and skips its work if it is set.
-    unwanted = ('_ROS_WHEELS_BOOTSTRAP_COMPLETE', 'PYTHONPATH')
-    return {name: value for name, value in os.environ.items() if name not in unwanted}
+    environment = child_environment()
+    del environment['PYTHONPATH']
+    return environment
 
 
 def run_installed(site: Path, *command: object) -> subprocess.CompletedProcess:
