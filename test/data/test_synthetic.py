@@ -24,7 +24,7 @@ def same(one: Frame, other: Frame) -> bool:
 
 @pytest.fixture(scope='module')
 def night_scenes() -> list[Frame]:
-    return [render(seed, 240, 320, condition='night') for seed in range(110)]
+    return [render(seed, 240, 320, condition='night') for seed in range(160)]
 
 
 def test_a_seed_gives_one_scene():
