@@ -1,12 +1,12 @@
-"""`make bench-gpu`: on a machine with a GPU, check the results and write every figure down.
+"""`make bench-gpu`: compare precisions on a GPU and measure every size and engine there.
 
     python -m benchmarks.gpu_report --out gpu_report
 
-Leaves `table.md`, `results.json` and `profile.txt`, the operations that take the time of the sizes
-that miss their target. Is meant to take less than eight minutes on one H200: a minute for each of
-four compilations, half of which torch remembers, and seconds for the rest. What fails is written
-down and the rest goes on. The exit status is 1 where something failed, but for want of memory, or
-labels in half precision differ on more pixels than they may; 2 where there is no GPU.
+Writes `table.md`, `results.json` and `profile.txt`, which lists the slowest operations of the sizes
+that miss their target. It should take less than eight minutes on one H200, most of it for four
+compilations. Whatever fails is reported, and the rest goes on. The exit status is 1 where
+something failed for another reason than lack of memory, or where labels in half precision differ on
+too many pixels; 2 where there is no GPU.
 """
 
 from __future__ import annotations
@@ -21,16 +21,10 @@ from typing import Any
 
 import torch
 
-from sartm_model.inference.benchmark import (
-    GRAPH,
-    TWO_STREAMS,
-    benchmark,
-    compare,
-    generate_pairs,
-    untrained,
-)
+from sartm_model.inference.benchmark import benchmark, compare, generate_pairs, untrained
 from sartm_model.inference.predictor import Predictor
 from sartm_model.utils.files import write_file
+from sartm_model.utils.text import first_line
 
 RUNS = (
     ('demo', 480, 640),
@@ -46,27 +40,25 @@ TARGETS_MS = {
     ('large', 480, 640): 8.0,
     ('base_plus', 1280, 1280): 12.0,
 }
-"""Median of a pair, numpy to numpy, on one H200."""
+"""Median of a pair on one H200, numpy to numpy, by size, height and width."""
+
 TARGETS_MIB = {'base_plus': 2048}
-"""Peak of the GPU's memory."""
+"""Peak of the GPU's memory, by size."""
 
 COMPARED = (('demo', 480, 640), ('tiny', 480, 640))
-"""Runs whose ways are held against each other; each compilation takes a minute."""
+"""Runs of which every variant is measured; each compilation takes a minute."""
 
 COLUMNS = (
     *('size', 'image', 'precision', 'median ms', 'p99 ms', 'target ms'),
     *('memory MiB', 'at most MiB', 'TFLOP/s', 'of matrix rate'),
 )
 
-QUESTIONS = (('one batch of both modalities', GRAPH, 'a stream for each', TWO_STREAMS),)
-"""Two names and ways each; the table says which took less time."""
-
 AGREEMENT = 0.999
-"""Share of pixels on which fp16 must give the label of fp32, with trained weights."""
+"""Share of the pixels on which fp16 must give the label of fp32, with trained weights."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line of this module."""
+    """Run the command line of this module and return the exit status."""
     parser = argparse.ArgumentParser(
         prog='python -m benchmarks.gpu_report', description='Check and time SARTM on a GPU.'
     )
@@ -89,18 +81,18 @@ def report(
     compared: Sequence[tuple[str, int, int]],
     iterations: int,
 ) -> dict[str, Any]:
-    """Measure and write the files named above.
+    """Measure everything and write the files.
 
     Args:
         out: folder for them.
         device: as of `Predictor`.
-        runs: size, or 'demo', height and width of each.
-        compared: likewise, of which every way is run.
+        runs: size or 'demo', height and width of each benchmark.
+        compared: the same of each comparison of the variants.
         iterations: timed pairs a run.
 
     Returns:
-        torch, agreement (None where it could not be found out), failed (what raised, but for want
-        of memory), runs and compared, as in `results.json`.
+        The contents of `results.json`: torch, agreement (None where it failed), failed (what raised
+        for another reason than lack of memory), runs and compared.
     """
     failed: list[str] = []
     result: dict[str, Any] = {'torch': torch.__version__, 'failed': failed}
@@ -121,14 +113,14 @@ def report(
                     profiles.append(f'{title}\n{profile(checkpoint, height, width)}')
         except torch.OutOfMemoryError as error:
             found['error'] = _first_line(error)
-        except Exception as error:  # one that never ran there may fail in its own way
+        except Exception as error:
             found['error'] = _first_line(error)
             failed.append(f'{size} at {height}x{width}: {found["error"]}')
         found |= {'checkpoint': size, 'image': [height, width]}
         found['target_ms'] = TARGETS_MS.get((size, height, width))
         found['target_mib'] = TARGETS_MIB.get(size)
         result['runs'].append(found)
-        _write(out, result, profiles)  # as far as it got
+        _write(out, result, profiles)  # what is measured so far
     for size, height, width in compared:
         try:
             with nullcontext(size) if size == 'demo' else untrained(size) as checkpoint:
@@ -141,13 +133,13 @@ def report(
 
 
 def _first_line(error: Exception) -> str:
-    return f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+    return f'{type(error).__name__}: {first_line(error)}'[:200]
 
 
 def agreement(device: str) -> float:
-    """Share of pixels on which `demo` in half precision gives the label of fp32, generated scenes.
+    """Return the share of the pixels on which `demo` gives the same label in half precision.
 
-    Half is fp16 on a GPU and bf16 on a CPU.
+    It is compared with fp32 on generated scenes; half precision is fp16 on a GPU, bf16 on a CPU.
     """
     half = 'bf16' if device == 'cpu' else 'fp16'
     full, rounded = (Predictor('demo', device=device, precision=p) for p in ('fp32', half))
@@ -159,7 +151,7 @@ def agreement(device: str) -> float:
 
 
 def profile(checkpoint: str | Path, height: int, width: int) -> str:
-    """The twenty operations of one pair that take the device the longest."""
+    """Return a table of the twenty operations that take the GPU the longest for one pair."""
     from torch.profiler import ProfilerActivity
 
     predictor = Predictor(checkpoint, device='cuda', engine='eager')
@@ -171,7 +163,7 @@ def profile(checkpoint: str | Path, height: int, width: int) -> str:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The report in Markdown."""
+    """Return the report in Markdown."""
     same = 'an unknown share' if result['agreement'] is None else f'{result["agreement"]:.3%}'
     lines = [
         f'torch {result["torch"]}; labels of half precision and fp32 agree on {same} of the pixels '
@@ -200,24 +192,12 @@ def table(result: Mapping[str, Any]) -> str:
     for found in result['compared']:
         image = 'x'.join(map(str, found['image']))
         lines += ['', f'{found["checkpoint"]} at {image} on {found["device"]}:', '']
-        lines += ['| way | median ms | ratio | agreement |', '|---|---|---|---|']
-        for name, way in found['variants'].items():
-            figures = [way.get('error', way.get('median_ms')), way.get('ratio', '')]
-            figures.append(way.get('agreement', ''))
+        lines += ['| variant | median ms | ratio | agreement |', '|---|---|---|---|']
+        for name, variant in found['variants'].items():
+            figures = [variant.get('error', variant.get('median_ms'))]
+            figures += [variant.get('ratio', ''), variant.get('agreement', '')]
             lines.append(f'| {name} | {" | ".join(map(str, figures))} |')
-        lines += ['', *answers(found['variants'])]
     return '\n'.join(lines) + '\n'
-
-
-def answers(variants: Mapping[str, Any]) -> list[str]:
-    """For each of `QUESTIONS` which of its ways took less time, where both ran."""
-    lines = []
-    for name, way, other_name, other in QUESTIONS:
-        medians = [variants.get(one, {}).get('median_ms') for one in (way, other)]
-        if None not in medians:
-            faster, slower = (name, other_name) if medians[0] <= medians[1] else (other_name, name)
-            lines.append(f'Faster: {faster}, {min(medians)} ms; {slower}, {max(medians)} ms.')
-    return lines
 
 
 def _write(out: Path, result: Mapping[str, Any], profiles: Sequence[str]) -> None:

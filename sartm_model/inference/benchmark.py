@@ -35,10 +35,6 @@ WARM_UPS = 3
 SAMPLES = 4
 """Pairs whose labels are compared."""
 
-GRAPH = 'fp16 graph'
-TWO_STREAMS = 'fp16 two streams graph'
-"""Two of the variants of `compare` on a GPU: the default, and its alternative."""
-
 Pair = tuple[np.ndarray, np.ndarray]
 
 
@@ -234,10 +230,10 @@ def _variants(checkpoint: str | Path, device: torch.device) -> dict[str, Callabl
     return {
         **variants,
         'fp16': variant('fp16'),
-        GRAPH: variant('fp16', 'graph'),
+        'fp16 graph': variant('fp16', 'graph'),
         'bf16': variant('bf16'),
         'bf16 graph': variant('bf16', 'graph'),
-        TWO_STREAMS: variant('fp16', 'graph', two_streams),
+        'fp16 two streams graph': variant('fp16', 'graph', two_streams),
         'fp16 channels last graph': variant('fp16', 'graph', channels_last),
         'fp16 compiled': variant('fp16', change=compiled),
         'fp16 compiled graph': variant('fp16', 'graph', compiled),

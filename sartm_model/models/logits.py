@@ -60,7 +60,7 @@ def labels_and_confidence(probabilities: Tensor) -> tuple[Tensor, Tensor]:
         `[..., H, W]`, 0 there.
     """
     labels, confidence = first_maximum(probabilities, dim=-3)
-    return labels, torch.where(labels == IGNORE_ID, 0, confidence)
+    return labels, torch.where(labels != IGNORE_ID, confidence, 0.0)
 
 
 def first_maximum(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:

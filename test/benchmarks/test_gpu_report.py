@@ -1,0 +1,56 @@
+"""The contents of the GPU's report, made on a CPU."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from benchmarks import gpu_report
+
+
+def test_the_report_of_a_gpu_on_a_cpu(tmp_path, monkeypatch):
+    """The same steps; a variant that cannot run is a row of the table."""
+    monkeypatch.setattr(gpu_report, 'agreement', lambda device: 1.0)
+    result = gpu_report.report(tmp_path, 'cpu', [('nano', 64, 64), ('demo', 64, 96)], [], 1)
+    text = (tmp_path / 'table.md').read_text()
+    assert [run['checkpoint'] for run in result['runs']] == ['nano', 'demo']
+    assert text.count('| fp32 |') == 2
+    assert json.loads((tmp_path / 'results.json').read_text()) == result
+
+
+def test_what_fails_on_a_gpu_does_not_end_the_report(tmp_path, monkeypatch):
+    """Each part still has its row."""
+
+    def fails(device):
+        raise RuntimeError('operation not permitted\nwhen stream is capturing')
+
+    def measured(checkpoint, *_, **__):
+        if checkpoint == 'demo':
+            raise torch.OutOfMemoryError('too much')
+        raise ValueError('a fault')
+
+    monkeypatch.setattr(gpu_report, 'agreement', fails)
+    monkeypatch.setattr(gpu_report, 'benchmark', measured)
+    monkeypatch.setattr(gpu_report, 'compare', measured)
+    runs = [('demo', 64, 96), ('nano', 64, 64)]
+    result = gpu_report.report(tmp_path, 'cpu', runs, runs[1:], 1)
+    assert result['failed'] == [
+        'agreement: RuntimeError: operation not permitted',
+        'nano at 64x64: ValueError: a fault',
+        'nano compared: ValueError: a fault',
+    ]
+    text = (tmp_path / 'table.md').read_text()
+    rows = [line for line in text.splitlines() if line.startswith('|')]
+    assert len({line.count('|') for line in rows}) == 1
+    assert 'OutOfMemoryError: too much' in text
+    assert 'an unknown share of the pixels' in text
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(gpu_report, 'report', lambda *_: result)
+    assert gpu_report.main(['--out', str(tmp_path)]) == 1
+
+
+def test_the_report_of_a_gpu_says_where_there_is_none(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert gpu_report.main(['--out', str(tmp_path)]) == 2
+    assert 'no CUDA device' in capsys.readouterr().err
