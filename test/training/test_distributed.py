@@ -66,10 +66,11 @@ def test_two_processes_train_as_one_with_two_batches_a_step(tmp_path, write_conf
     run = ('-m', 'sartm_model.cli', 'train', '--config', two, '--out', tmp_path / 'two')
     printed = launch(*run, 'data.val.frames=3')
     found = checkpoints.load(tmp_path / 'two' / 'last.safetensors').state
-    # The batch norms of each process have followed its own batches; the rest is equal.
+    # The batch norms of each process have followed its own batches; the rest is equal, up to a
+    # hundredth of a step of 1e-3: Adam divides by the gradient, also where that is mostly rounding.
     for name in expected:
         if 'running_' not in name and 'num_batches' not in name:
-            torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
     assert printed.count('val mIoU') == 2  # by the first process, after each step
 
 
