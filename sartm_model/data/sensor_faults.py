@@ -62,7 +62,7 @@ def corrupt_rgb(rgb: np.ndarray, config: DataConfig, rng: np.random.Generator) -
     """Over-expose an RGB image, uint8 `[H, W, 3]`, with the probability `over_exposure`.
 
     The fault is a gain of 1.5 to 4, or glare (a white Gaussian blob that saturates at its centre,
-    as of the sun or of a head light), or both, with equal probability. Values are clipped to 255.
+    such as the sun or a head light), or both, with equal probability. Values are clipped to 255.
     """
     if not config.over_exposure or rng.random() >= config.over_exposure:
         return rgb

@@ -75,10 +75,10 @@ def text_teacher():
     return text, torch.arange(K) != 1
 
 
-def filled_prototypes(seen=(0, 1, 2, 3)):
+def filled_prototypes(initialized=(0, 1, 2, 3)):
     prototypes = Prototypes(K, C)
     prototypes.value.copy_(torch.randn(K, C, generator=torch.Generator().manual_seed(2)))
-    prototypes.initialized[list(seen)] = True
+    prototypes.initialized[list(initialized)] = True
     return prototypes
 
 
@@ -252,7 +252,7 @@ def test_ohem_under_autocast():
 def test_classes_that_take_no_part_leave_no_gradient():
     sfm, labels = batch()
     text, has_embedding = text_teacher()  # none for class 1
-    prototypes = filled_prototypes(seen=(0, 1, 3))  # neither 2 nor 4
+    prototypes = filled_prototypes(initialized=(0, 1, 3))  # neither 2 nor 4
     shown = torch.full(sfm.shape[:1] + sfm.shape[2:], 255)
     inside = labels[:, 8::16, 8::16]
     shown[:, : inside.shape[1], : inside.shape[2]] = inside
@@ -269,7 +269,7 @@ def test_batches_in_which_nothing_takes_part():
     text, has_embedding = text_teacher()
     empty = torch.full_like(labels, 255)
     one = torch.where(labels == 2, 2, 255)  # has no second class to relate to, nor a prototype
-    for loss in losses_on_the_map(text, has_embedding, filled_prototypes(seen=(0,))):
+    for loss in losses_on_the_map(text, has_embedding, filled_prototypes(initialized=(0,))):
         for batch_labels in (empty, one):
             leaf = sfm.clone().requires_grad_()
             found = loss(leaf, batch_labels)
@@ -281,20 +281,20 @@ def test_batches_in_which_nothing_takes_part():
 
 def test_prototypes_follow_the_classes_present():
     prototypes = Prototypes(K, C)
-    wanted, seen = np.zeros((K, C)), np.zeros(K, bool)
+    wanted, initialized = np.zeros((K, C)), np.zeros(K, bool)
     for seed in range(4):
         sfm, labels = batch(seed)
         labels[labels == seed] = 255  # each batch misses one class more
         means, counts = means_by_loops(sfm, labels.numpy())
         for k in np.flatnonzero(counts):
-            wanted[k] = 0.9 * wanted[k] + 0.1 * means[k] if seen[k] else means[k]
-            seen[k] = True
+            wanted[k] = 0.9 * wanted[k] + 0.1 * means[k] if initialized[k] else means[k]
+            initialized[k] = True
         found = class_means(sfm.requires_grad_(), labels, K)
         prototypes.update(found.means, found.counts)
         np.testing.assert_allclose(prototypes.value, wanted, atol=1e-6)
-        np.testing.assert_array_equal(prototypes.initialized, seen)
+        np.testing.assert_array_equal(prototypes.initialized, initialized)
     assert not prototypes.value.requires_grad
-    assert seen.tolist() == [True, True, True, False, True, False]
+    assert initialized.tolist() == [True, True, True, False, True, False]
 
 
 def test_prototypes_are_saved_and_resumed():
