@@ -1,4 +1,4 @@
-"""What is imported beside a torchvision whose operators do not load, and what is left alone."""
+"""`patch_torchvision_ops` with a torchvision that is broken, whole, missing, or installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# As torchvision does: a part that loads, then an operator described that is not there.
+# As in torchvision: a submodule loads, then an operator that does not exist is registered.
 BROKEN = (
     'import torch\n'
     'from . import extension\n'
@@ -81,6 +81,7 @@ def test_without_torchvision_nothing_happens(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow  # other tests import the same, but after each other in one process
 @pytest.mark.skipif(
     find_spec('torchvision') is None or find_spec('open_clip') is None,
     reason='torchvision and open_clip are not both installed; make setup installs them',
