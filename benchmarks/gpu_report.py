@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 
-from sartm_model.inference.benchmark import benchmark, compare, generate_pairs, untrained
+from sartm_model.inference.benchmark import benchmark, generate_pairs, untrained
 from sartm_model.inference.predictor import Predictor
+from sartm_model.inference.variants import compare
 from sartm_model.utils.files import write_file
 from sartm_model.utils.text import first_line
 
@@ -85,7 +86,7 @@ def report(
 
     Args:
         out: folder for them.
-        device: as of `Predictor`.
+        device: see `Predictor`.
         runs: size or 'demo', height and width of each benchmark.
         compared: the same of each comparison of the variants.
         iterations: timed pairs a run.
@@ -145,7 +146,7 @@ def agreement(device: str) -> float:
     full, rounded = (Predictor('demo', device=device, precision=p) for p in ('fp32', half))
     same = [
         float((full.predict(*pair).labels == rounded.predict(*pair).labels).mean())
-        for pair in generate_pairs(480, 640)
+        for pair in generate_pairs(480, 640, count=4)
     ]
     return sum(same) / len(same)
 

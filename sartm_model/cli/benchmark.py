@@ -41,14 +41,15 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the times of a network, or of every way to run it."""
-    from sartm_model.inference import benchmark as measuring
+    from sartm_model.inference.benchmark import benchmark, untrained
+    from sartm_model.inference.variants import compare
 
     if args.compare and args.precision != 'auto':
         raise SartmError('--compare runs every precision in turn; leave --precision out')
-    source = measuring.untrained(args.size) if args.size else nullcontext(args.checkpoint)
+    source = untrained(args.size) if args.size else nullcontext(args.checkpoint)
     with source as checkpoint:
         if args.compare:
-            result = measuring.compare(
+            result = compare(
                 checkpoint,
                 args.height,
                 args.width,
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
                 iterations=args.iterations,
             )
         else:
-            result = measuring.benchmark(
+            result = benchmark(
                 checkpoint,
                 args.height,
                 args.width,

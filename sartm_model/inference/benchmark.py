@@ -1,8 +1,7 @@
-"""`sartm benchmark`: how long a pair takes, stage by stage, and what each way to run it costs.
+"""`sartm benchmark`: how long a pair takes, stage by stage.
 
 All times are of `Predictor.predict` as the node calls it, from numpy arrays to numpy arrays. Random
-weights do as much work as trained ones, but whether two ways give the same labels shows only with
-trained ones.
+weights do as much work as trained ones.
 """
 
 from __future__ import annotations
@@ -28,13 +27,8 @@ from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sartm import Sartm
 from sartm_model.models.summary import count_flops
-from sartm_model.utils.parallel import TwoStreams
-from sartm_model.utils.text import first_line
 
 WARM_UPS = 3
-SAMPLES = 4
-"""Pairs whose labels are compared."""
-
 Pair = tuple[np.ndarray, np.ndarray]
 
 
@@ -52,7 +46,7 @@ def benchmark(
     Args:
         checkpoint: file, or 'demo'.
         height, width: of both images, pixels.
-        device, precision: as of `Predictor`.
+        device, precision: see `Predictor`.
         iterations: timed pairs.
 
     Returns:
@@ -82,7 +76,7 @@ def benchmark(
             stages_s[stage].append(seconds)
     model = eager.pipeline.model.float()
     gflop = count_flops(model, height, width) * 1e-9
-    total = _median_and_p99(total_s)
+    total = median_and_p99(total_s)
     tflops = gflop / total['median']
     rate = matrix_tflops(predictor.device, PRECISIONS[predictor.precision])
     return {
@@ -95,7 +89,7 @@ def benchmark(
         'engine': predictor.engine,
         'threads': torch.get_num_threads(),
         'iterations': iterations,
-        'stages_ms': {stage: _median_and_p99(seconds) for stage, seconds in stages_s.items()},
+        'stages_ms': {stage: median_and_p99(seconds) for stage, seconds in stages_s.items()},
         'total_ms': total,
         'peak_memory_mib': round(peak_mib, 1),
         'gflop': round(gflop, 2),
@@ -125,119 +119,12 @@ def measure_stages_s(
             )
             hooks.callback(handle.remove)
         arrays = [rgb, thermal, pack_frame_params()]
-        rgb_there, thermal_there, params = to_device(arrays, predictor.device)
+        rgb_tensor, thermal_tensor, params = to_device(arrays, predictor.device)
         clock.end_stage('upload')
-        outputs = pipeline(rgb_there, thermal_there, params, OutputRequest(), on_stage_end)
+        outputs = pipeline(rgb_tensor, thermal_tensor, params, OutputRequest(), on_stage_end)
         clock.end_stage('postprocess')
         to_host(outputs)
         return clock.stages_s('download')
-
-
-def compare(
-    checkpoint: str | Path, height: int, width: int, *, device: str = 'auto', iterations: int = 20
-) -> dict[str, Any]:
-    """Run every variant that this device has in turn, pair by pair, and compare it with fp32.
-
-    Returns:
-        device, image, threads, iterations and variants. A variant has, by its name, median_ms,
-        p99_ms, ratio (its median over that of 'fp32', the engine 'eager' with merged adapters) and
-        agreement (share of the pixels with the label that 'fp32' gives, on generated frames), or
-        error, what kept it from running.
-    """
-    pairs = generate_pairs(height, width)
-    chosen = Predictor(checkpoint, device=device).device
-    predictors: dict[str, Predictor] = {}
-    variants: dict[str, Any] = {}
-    for name, build in _variants(checkpoint, chosen).items():
-        try:
-            predictor = build()
-            for _ in range(WARM_UPS):
-                predictor.predict(*pairs[0])
-        except Exception as error:  # a missing compiler is a result too
-            variants[name] = {'error': f'{type(error).__name__}: {first_line(error)[:200]}'}
-        else:
-            predictors[name] = predictor
-    times_s: dict[str, list[float]] = defaultdict(list)
-    for _ in range(iterations):
-        for name, predictor in predictors.items():
-            times_s[name].append(measure_s(lambda p=predictor: p.predict(*pairs[0])))  # type: ignore[misc]
-    labels = {
-        name: np.stack([predictor.predict(*pair).labels for pair in pairs])
-        for name, predictor in predictors.items()
-    }
-    reference = float(np.median(times_s['fp32']))
-    for name, seconds in times_s.items():
-        milliseconds = _median_and_p99(seconds)
-        variants[name] = {
-            'median_ms': milliseconds['median'],
-            'p99_ms': milliseconds['p99'],
-            'ratio': round(float(np.median(seconds)) / reference, 3),
-            'agreement': round(float((labels[name] == labels['fp32']).mean()), 5),
-        }
-    return {
-        'checkpoint': str(checkpoint),
-        'image': [height, width],
-        'device': device_name(chosen),
-        'threads': torch.get_num_threads(),
-        'iterations': iterations,
-        'variants': variants,
-    }
-
-
-def _variants(checkpoint: str | Path, device: torch.device) -> dict[str, Callable[[], Predictor]]:
-    """Return the builders of the predictors to be compared, by name."""
-
-    def variant(
-        precision: str = 'fp32',
-        engine: str = 'eager',
-        change: Callable[[Predictor], None] = lambda predictor: None,
-    ) -> Callable[[], Predictor]:
-        def build() -> Predictor:
-            predictor = Predictor(
-                checkpoint, device=str(device), precision=precision, engine=engine
-            )
-            change(predictor)
-            return predictor
-
-        return build
-
-    def unmerged(predictor: Predictor) -> None:
-        model = checkpoints.build(checkpoints.load(checkpoint), merged=False)
-        predictor.pipeline.model = model.to(predictor.device)
-
-    def channels_last(predictor: Predictor) -> None:
-        predictor.pipeline.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def compiled(predictor: Predictor) -> None:
-        model = predictor.pipeline.model
-        model.forward_logits = torch.compile(model.forward_logits)  # type: ignore[method-assign]
-
-    def two_streams(predictor: Predictor) -> None:
-        predictor.pipeline.model.enable_parallel(TwoStreams(predictor.device))
-
-    variants = {
-        'fp32': variant(),
-        'fp32 unmerged': variant(change=unmerged),
-        'fp32 channels last': variant(change=channels_last),
-    }
-    if device.type == 'cpu':
-        return {
-            **variants,
-            'fp32 compiled': variant(change=compiled),
-            'fp32 parallel': variant(engine='parallel'),
-            'bf16': variant('bf16'),
-        }
-    return {
-        **variants,
-        'fp16': variant('fp16'),
-        'fp16 graph': variant('fp16', 'graph'),
-        'bf16': variant('bf16'),
-        'bf16 graph': variant('bf16', 'graph'),
-        'fp16 two streams graph': variant('fp16', 'graph', two_streams),
-        'fp16 channels last graph': variant('fp16', 'graph', channels_last),
-        'fp16 compiled': variant('fp16', change=compiled),
-        'fp16 compiled graph': variant('fp16', 'graph', compiled),
-    }
 
 
 @contextmanager
@@ -249,14 +136,14 @@ def untrained(size: str) -> Iterator[Path]:
         yield path
 
 
-def generate_pairs(height: int, width: int) -> list[Pair]:
+def generate_pairs(height: int, width: int, count: int = 1) -> list[Pair]:
     """Generate RGB and thermal images of a size. Raises SartmError where it is too small."""
     from sartm_model.data.synthetic import render
 
     if min(height, width) < 32:
         raise SartmError(f'the size is {width}x{height} pixels; expected 32 or more each way')
     pairs = []
-    for seed in range(SAMPLES):
+    for seed in range(count):
         frame = render(seed, height, width)
         assert frame.rgb is not None
         assert frame.thermal is not None
@@ -271,7 +158,7 @@ def measure_s(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start_s
 
 
-def _median_and_p99(seconds: list[float]) -> dict[str, float]:
+def median_and_p99(seconds: list[float]) -> dict[str, float]:
     """Return median and 99th percentile in milliseconds."""
     median, p99 = (np.percentile(seconds, (50, 99)) * 1e3).round(3).tolist()
     return {'median': median, 'p99': p99}

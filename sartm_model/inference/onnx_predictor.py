@@ -6,7 +6,6 @@ Imports neither torch nor SAM2.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,12 @@ import numpy as np
 
 from sartm_model.data.thermal_range import ThermalRange, scale_thermal_array
 from sartm_model.errors import SartmError
-from sartm_model.inference.export_config import FORMAT, PRESENT, ExportConfig
+from sartm_model.inference.export_config import PRESENT, ExportConfig
+from sartm_model.inference.onnx_session import choose_providers, open_session, read_metadata
 from sartm_model.inference.overlay import blend_classes
 from sartm_model.inference.prediction import Prediction, check_images
 from sartm_model.inference.stage_clock import StageClock
 from sartm_model.labels import LabelSpace
-from sartm_model.utils.text import first_line
 
 if TYPE_CHECKING:
     from sartm_model.inference.predictor import Predictor
@@ -77,9 +76,9 @@ class OnnxPredictor:
         threads: int = 0,
     ) -> None:
         self.path = Path(checkpoint)
-        self.device, providers = _choose_providers(device)
-        self._session = _open_session(self.path, providers, threads)
-        texts = _read_metadata(self._session, self.path)
+        self.device, providers = choose_providers(device)
+        self._session = open_session(self.path, providers, threads)
+        texts = read_metadata(self._session, self.path)
         optional = {value.name for value in self._session.get_overridable_initializers()}
         self._may_miss_one = PRESENT in optional
         try:
@@ -240,56 +239,3 @@ class OnnxPredictor:
                 f'checkpoint {self.path} was exported with {what} {allowed[1]}, and {wanted} is '
                 f'requested; leave it out, or export again'
             )
-
-
-def _choose_providers(device: str) -> tuple[str, list[Any]]:
-    """Return the device's name and ONNX Runtime's execution providers."""
-    has_cuda = 'CUDAExecutionProvider' in _import_runtime().get_available_providers()
-    if device == 'cpu' or (device == 'auto' and not has_cuda):
-        return 'cpu', ['CPUExecutionProvider']
-    kind, _, index = device.partition(':')
-    if device != 'auto' and (kind != 'cuda' or (index and not index.isdecimal())):
-        raise SartmError(f'device {device!r}; expected auto, cpu, cuda or cuda:N')
-    if not has_cuda:
-        raise SartmError(
-            f'device {device!r} is not there: this ONNX Runtime has no CUDA; use cpu, or install '
-            f'onnxruntime-gpu'
-        )
-    cuda = ('CUDAExecutionProvider', {'device_id': int(index or 0)})
-    return 'cuda' if device == 'auto' else device, [cuda, 'CPUExecutionProvider']
-
-
-def _import_runtime() -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise SartmError('an .onnx checkpoint needs onnxruntime; pip install onnxruntime') from None
-    return onnxruntime
-
-
-def _open_session(path: Path, providers: list[Any], threads: int) -> Any:
-    if not path.is_file():
-        raise SartmError(f'no checkpoint {path}; expected an .onnx file written by sartm export')
-    runtime = _import_runtime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    # Threads that wait would otherwise keep a core busy that the cameras' driver needs.
-    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    options.log_severity_level = 3  # its warnings are about itself
-    try:
-        return runtime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # it has many, without a common class
-        raise SartmError(
-            f'checkpoint {path} is damaged or foreign ({first_line(error)}); expected an .onnx '
-            f'file written by sartm export'
-        ) from None
-
-
-def _read_metadata(session: Any, path: Path) -> dict[str, str]:
-    texts: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    if texts.get('format') != FORMAT:
-        raise SartmError(
-            f'checkpoint {path} has format {texts.get("format")!r}; expected {FORMAT!r}, as '
-            f'sartm export writes it'
-        )
-    return texts

@@ -140,9 +140,11 @@ class Predictor:
             outputs = self._graphs(rgb, thermal, packed_params, request, clock.end_stage)
         else:
             clock = StageClock(self.device if self.device.type == 'cuda' else None)
-            rgb_there, thermal_there, params = to_device([rgb, thermal, packed_params], self.device)
+            rgb_tensor, thermal_tensor, params = to_device(
+                [rgb, thermal, packed_params], self.device
+            )
             outputs = to_host(
-                self.pipeline(rgb_there, thermal_there, params, request, clock.end_stage)
+                self.pipeline(rgb_tensor, thermal_tensor, params, request, clock.end_stage)
             )
         return Prediction(**outputs, stages_s=clock.stages_s('download'))
 
@@ -154,14 +156,14 @@ class Predictor:
         Arguments and errors are those of `predict`.
         """
         packed_params, request = self._frame_request(rgb, thermal, time_s)
-        rgb_there, thermal_there, params = to_device([rgb, thermal, packed_params], self.device)
+        rgb_tensor, thermal_tensor, params = to_device([rgb, thermal, packed_params], self.device)
         return self.pipeline.preprocess(
-            rgb_there, thermal_there, unpack_frame_params(params), request, full_size=True
+            rgb_tensor, thermal_tensor, unpack_frame_params(params), request, full_size=True
         )
 
     @torch.inference_mode()
     def probabilities(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
-        """Return the class probabilities, float32 `[K, H, W]`, of images as of `preprocess`."""
+        """Return the class probabilities, float32 `[K, H, W]`, of preprocessed images."""
         return self.pipeline.model.segment(rgb, thermal)[0]
 
     def warm_up(

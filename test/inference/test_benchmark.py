@@ -10,7 +10,8 @@ from untrained_checkpoint import save_untrained
 
 from sartm_model.cli.main import main
 from sartm_model.errors import SartmError
-from sartm_model.inference.benchmark import benchmark, compare, matrix_tflops
+from sartm_model.inference.benchmark import benchmark, matrix_tflops
+from sartm_model.inference.variants import compare
 
 STAGES = ['upload', 'preprocess', 'encoder', 'fusion', 'heads', 'postprocess', 'download']
 

@@ -1,0 +1,136 @@
+"""`sartm benchmark --compare`: what each way to run a network takes, and whether its labels agree.
+
+Whether two variants give the same labels shows only with trained weights.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sartm_model.inference.benchmark import (
+    WARM_UPS,
+    device_name,
+    generate_pairs,
+    measure_s,
+    median_and_p99,
+)
+from sartm_model.inference.predictor import Predictor
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.utils.parallel import TwoStreams
+from sartm_model.utils.text import first_line
+
+SAMPLES = 4
+"""Pairs whose labels are compared."""
+
+
+def compare(
+    checkpoint: str | Path, height: int, width: int, *, device: str = 'auto', iterations: int = 20
+) -> dict[str, Any]:
+    """Run every variant that this device has in turn, pair by pair, and compare it with fp32.
+
+    Returns:
+        device, image, threads, iterations and variants. A variant has, by its name, median_ms,
+        p99_ms, ratio (its median over that of 'fp32', the engine 'eager' with merged adapters) and
+        agreement (share of the pixels with the label that 'fp32' gives, on generated frames), or
+        error, what kept it from running.
+    """
+    pairs = generate_pairs(height, width, SAMPLES)
+    chosen = Predictor(checkpoint, device=device).device
+    predictors: dict[str, Predictor] = {}
+    variants: dict[str, Any] = {}
+    for name, build in _variants(checkpoint, chosen).items():
+        try:
+            predictor = build()
+            for _ in range(WARM_UPS):
+                predictor.predict(*pairs[0])
+        except Exception as error:  # a missing compiler is a result too
+            variants[name] = {'error': f'{type(error).__name__}: {first_line(error)[:200]}'}
+        else:
+            predictors[name] = predictor
+    times_s: dict[str, list[float]] = defaultdict(list)
+    for _ in range(iterations):
+        for name, predictor in predictors.items():
+            times_s[name].append(measure_s(lambda p=predictor: p.predict(*pairs[0])))  # type: ignore[misc]
+    labels = {
+        name: np.stack([predictor.predict(*pair).labels for pair in pairs])
+        for name, predictor in predictors.items()
+    }
+    reference = float(np.median(times_s['fp32']))
+    for name, seconds in times_s.items():
+        milliseconds = median_and_p99(seconds)
+        variants[name] = {
+            'median_ms': milliseconds['median'],
+            'p99_ms': milliseconds['p99'],
+            'ratio': round(float(np.median(seconds)) / reference, 3),
+            'agreement': round(float((labels[name] == labels['fp32']).mean()), 5),
+        }
+    return {
+        'checkpoint': str(checkpoint),
+        'image': [height, width],
+        'device': device_name(chosen),
+        'threads': torch.get_num_threads(),
+        'iterations': iterations,
+        'variants': variants,
+    }
+
+
+def _variants(checkpoint: str | Path, device: torch.device) -> dict[str, Callable[[], Predictor]]:
+    """Return the builders of the predictors to be compared, by name."""
+
+    def variant(
+        precision: str = 'fp32',
+        engine: str = 'eager',
+        change: Callable[[Predictor], None] = lambda predictor: None,
+    ) -> Callable[[], Predictor]:
+        def build() -> Predictor:
+            predictor = Predictor(
+                checkpoint, device=str(device), precision=precision, engine=engine
+            )
+            change(predictor)
+            return predictor
+
+        return build
+
+    def unmerged(predictor: Predictor) -> None:
+        model = checkpoints.build(checkpoints.load(checkpoint), merged=False)
+        predictor.pipeline.model = model.to(predictor.device)
+
+    def channels_last(predictor: Predictor) -> None:
+        predictor.pipeline.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def compiled(predictor: Predictor) -> None:
+        model = predictor.pipeline.model
+        model.forward_logits = torch.compile(model.forward_logits)  # type: ignore[method-assign]
+
+    def two_streams(predictor: Predictor) -> None:
+        predictor.pipeline.model.enable_parallel(TwoStreams(predictor.device))
+
+    variants = {
+        'fp32': variant(),
+        'fp32 unmerged': variant(change=unmerged),
+        'fp32 channels last': variant(change=channels_last),
+    }
+    if device.type == 'cpu':
+        return {
+            **variants,
+            'fp32 compiled': variant(change=compiled),
+            'fp32 parallel': variant(engine='parallel'),
+            'bf16': variant('bf16'),
+        }
+    return {
+        **variants,
+        'fp16': variant('fp16'),
+        'fp16 graph': variant('fp16', 'graph'),
+        'bf16': variant('bf16'),
+        'bf16 graph': variant('bf16', 'graph'),
+        'fp16 two streams graph': variant('fp16', 'graph', two_streams),
+        'fp16 channels last graph': variant('fp16', 'graph', channels_last),
+        'fp16 compiled': variant('fp16', change=compiled),
+        'fp16 compiled graph': variant('fp16', 'graph', compiled),
+    }
