@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from untrained_checkpoint import save_untrained
 
 pytest.importorskip('onnxruntime', reason='needs onnxruntime')
 pytest.importorskip('onnx', reason='needs onnx')
@@ -66,11 +65,6 @@ def run_module(checkpoint, config, *images):
 
 
 @pytest.fixture(scope='module')
-def untrained(tmp_path_factory):
-    return save_untrained(tmp_path_factory.mktemp('untrained') / 'untrained.safetensors')
-
-
-@pytest.fixture(scope='module')
 def demo_onnx(tmp_path_factory):
     path = tmp_path_factory.mktemp('demo') / 'demo.onnx'
     assert main(['export', '--out', str(path)]) == 0
@@ -114,7 +108,7 @@ def test_either_image_may_be_missing(demo_onnx):
     ],
     ids=['rgb', 'thermal, fixed range', 'thermal of another size and type'],
 )
-def test_what_is_exported_takes_other_inputs(untrained, settings):
+def test_what_is_exported_takes_other_inputs(nano_checkpoint, settings):
     config = ExportConfig(height=70, width=100, **settings)
     bits = 16 if config.thermal_type == 'uint16' else 8
     images = dict(
@@ -125,24 +119,25 @@ def test_what_is_exported_takes_other_inputs(untrained, settings):
         )
     )
     given = {name: images[name] for name in config.sizes}
-    found = run_module(untrained, config, *given.values())
-    predictor = Predictor(untrained, device='cpu', thermal_range=config.range)
+    found = run_module(nano_checkpoint, config, *given.values())
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=config.range)
     expected = predictor.predict(given.get('rgb'), given.get('thermal'), confidence=True)
     check_agreement(found, expected)
 
 
-def test_half_precision_and_16_bits(untrained, tmp_path):
+@pytest.mark.slow
+def test_half_precision_and_16_bits(nano_checkpoint, tmp_path):
     """Random weights leave classes close to each other, and halves have eleven bits."""
     config = ExportConfig(
         *(70, 100), thermal_height=40, thermal_width=60, thermal_type='uint16', precision='fp16'
     )
-    export_onnx(untrained, tmp_path / 'x.onnx', config)
+    export_onnx(nano_checkpoint, tmp_path / 'x.onnx', config)
     exported = OnnxPredictor(tmp_path / 'x.onnx', device='cpu', threads=1)
     assert exported.precision == 'fp16'
-    assert (tmp_path / 'x.onnx').stat().st_size < 0.85 * untrained.stat().st_size
+    assert (tmp_path / 'x.onnx').stat().st_size < 0.85 * nano_checkpoint.stat().st_size
     rgb, thermal = pair(thermal_size=(40, 60), bits=16)
     found = exported.predict(rgb, thermal, confidence=True)
-    expected = Predictor(untrained, device='cpu').predict(rgb, thermal, confidence=True)
+    expected = Predictor(nano_checkpoint, device='cpu').predict(rgb, thermal, confidence=True)
     assert np.abs(found.confidence.astype(int) - expected.confidence).max() <= 4
     assert (found.labels == expected.labels).mean() > 0.95
     with pytest.raises(SartmError, match=r'of thermal alone, which has another; .*safetensors'):

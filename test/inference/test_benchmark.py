@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from untrained_checkpoint import save_untrained
 
 from sartm_model.cli.main import main
 from sartm_model.errors import SartmError
@@ -16,14 +15,9 @@ from sartm_model.inference.variants import compare
 STAGES = ['upload', 'preprocess', 'encoder', 'fusion', 'heads', 'postprocess', 'download']
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return save_untrained(tmp_path_factory.mktemp('benchmark') / 'untrained.safetensors')
-
-
 @pytest.mark.usefixtures('two_threads')
-def test_the_stages_make_up_a_pair(checkpoint):
-    result = benchmark(checkpoint, 64, 96, device='cpu', iterations=3)
+def test_the_stages_make_up_a_pair(nano_checkpoint):
+    result = benchmark(nano_checkpoint, 64, 96, device='cpu', iterations=3)
     assert list(result['stages_ms']) == STAGES
     for spread in (*result['stages_ms'].values(), result['total_ms']):
         assert 0 <= spread['median'] <= spread['p99']
@@ -35,12 +29,12 @@ def test_the_stages_make_up_a_pair(checkpoint):
     assert result['peak_memory_mib'] > 50
 
 
-def test_every_variant_is_compared_with_fp32(checkpoint, monkeypatch):
+def test_every_variant_is_compared_with_fp32(nano_checkpoint, monkeypatch):
     def no_compiler(*_, **__):  # one that is there takes minutes
         raise RuntimeError('no compiler here')
 
     monkeypatch.setattr(torch, 'compile', no_compiler)
-    variants = compare(checkpoint, 64, 96, device='cpu', iterations=2)['variants']
+    variants = compare(nano_checkpoint, 64, 96, device='cpu', iterations=2)['variants']
     plain = {'fp32', 'fp32 unmerged', 'fp32 channels last', 'fp32 compiled'}
     assert set(variants) == plain | {'fp32 parallel', 'bf16'}
     assert variants['fp32']['ratio'] == variants['fp32']['agreement'] == 1
@@ -60,9 +54,9 @@ def test_the_command_writes_json(tmp_path, capsys):
     assert 'leave --precision out' in capsys.readouterr().err
 
 
-def test_a_size_that_is_too_small_is_refused(checkpoint):
+def test_a_size_that_is_too_small_is_refused(nano_checkpoint):
     with pytest.raises(SartmError, match='31x64 pixels; expected 32 or more'):
-        benchmark(checkpoint, 64, 31, device='cpu')
+        benchmark(nano_checkpoint, 64, 31, device='cpu')
 
 
 def test_the_matrix_rate_is_positive():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from untrained_checkpoint import save_untrained
 
 from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.inference import cuda_graph
@@ -21,18 +20,13 @@ DEVICES = [
 ]
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return save_untrained(tmp_path_factory.mktemp('captured') / 'untrained.safetensors')
-
-
 @pytest.fixture(params=DEVICES)
-def both(request, checkpoint, monkeypatch):
+def both(request, nano_checkpoint, monkeypatch):
     """A predictor of each engine, eager and graph."""
     # Two algorithms that round to 10 bits would differ on many pixels of an untrained network.
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     return [
-        Predictor(checkpoint, device=request.param, precision='fp32', engine=engine)
+        Predictor(nano_checkpoint, device=request.param, precision='fp32', engine=engine)
         for engine in ('eager', 'graph')
     ]
 

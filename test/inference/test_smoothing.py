@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from untrained_checkpoint import save_untrained
 
 from sartm_model.data.thermal_range import ThermalRange, enforce_min_span, scale_counts
 from sartm_model.data.transforms import ema_update, scale_thermal
@@ -43,19 +42,14 @@ def by_loop(images, times, smoothing_s) -> list[np.ndarray]:
     return result
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return save_untrained(tmp_path_factory.mktemp('smoothing') / 'untrained.safetensors')
-
-
 def scaled(predictor: Predictor, image: np.ndarray, time_s: float | None) -> np.ndarray:
     """What the network is shown of a thermal image: counts as 0 to 1, clipped by the overshoot."""
     normalised = predictor.preprocess(None, image, time_s).thermal
     return normalised[0, 0].numpy() * 0.226 + 0.449
 
 
-def test_the_range_follows_as_the_exponential_average_does(checkpoint):
-    predictor = Predictor(checkpoint, device='cpu', thermal_range=SMOOTH)
+def test_the_range_follows_as_the_exponential_average_does(nano_checkpoint):
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=SMOOTH)
     # A hot thing comes and goes; time goes on unevenly; the camera sets itself anew; a bag loops.
     images = [scene(), scene(), scene(900), scene(900), scene(), scene(0, 9000), scene(0, 9100)]
     images += [scene(), scene(500)]
@@ -65,35 +59,35 @@ def test_the_range_follows_as_the_exponential_average_does(checkpoint):
         np.testing.assert_allclose(scaled(predictor, image, time_s), expected, atol=2e-3)
 
 
-def test_a_hot_thing_changes_the_rest_by_little_at_once(checkpoint):
+def test_a_hot_thing_changes_the_rest_by_little_at_once(nano_checkpoint):
     """Behind the box nothing has changed: what the network is shown there should not either."""
     change = {}
     for range_ in (ThermalRange(), SMOOTH):
-        predictor = Predictor(checkpoint, device='cpu', thermal_range=range_)
+        predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=range_)
         before, after = (scaled(predictor, scene(hot), t) for t, hot in ((0.0, 0), (0.033, 2000)))
         change[range_.smoothing_s] = np.abs(after - before)[32:].mean()
     assert change[0.5] < change[0.0] / 2
 
 
-def test_after_a_time_without_images_nothing_is_left_of_what_was(checkpoint):
-    predictor = Predictor(checkpoint, device='cpu', thermal_range=SMOOTH)
+def test_after_a_time_without_images_nothing_is_left_of_what_was(nano_checkpoint):
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=SMOOTH)
     scaled(predictor, scene(900), 0.0)
-    own = scaled(Predictor(checkpoint, device='cpu'), scene(), None)
+    own = scaled(Predictor(nano_checkpoint, device='cpu'), scene(), None)
     np.testing.assert_allclose(scaled(predictor, scene(), 10.0), own, atol=1e-3)
 
 
-def test_without_a_time_or_a_constant_each_image_has_its_own_range(checkpoint):
+def test_without_a_time_or_a_constant_each_image_has_its_own_range(nano_checkpoint):
     images = [scene(), scene(900), scene(200)]
     for range_, times in ((SMOOTH, (None,) * 3), (ThermalRange(), (0.0, 0.1, 0.2))):
-        predictor = Predictor(checkpoint, device='cpu', thermal_range=range_)
+        predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=range_)
         for image, time_s in zip(images, times, strict=True):
             own = scale_thermal(torch.from_numpy(image), ThermalRange()).numpy()
             np.testing.assert_allclose(scaled(predictor, image, time_s), own, atol=1e-5)
 
 
-def test_a_fixed_range_stays_where_it_is(checkpoint):
+def test_a_fixed_range_stays_where_it_is(nano_checkpoint):
     fixed = ThermalRange('fixed', 3000, 4000, smoothing_s=0.5)
-    predictor = Predictor(checkpoint, device='cpu', thermal_range=fixed)
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=fixed)
     for time_s, hot in enumerate((0, 900)):
         expected = np.clip((scene(hot).astype(float) - 3000) / 1000, -1, 2)
         np.testing.assert_allclose(scaled(predictor, scene(hot), time_s), expected, atol=1e-5)

@@ -9,20 +9,16 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from untrained_checkpoint import save_untrained
 
 from sartm_model.inference.predictor import Predictor
 from sartm_model.utils.parallel import ParallelRunner, TwoStreams
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return save_untrained(tmp_path_factory.mktemp('parallel') / 'untrained.safetensors')
-
-
-@pytest.fixture(scope='module')
-def predictors(checkpoint):
-    return [Predictor(checkpoint, device='cpu', engine=engine) for engine in ('eager', 'parallel')]
+def predictors(nano_checkpoint):
+    return [
+        Predictor(nano_checkpoint, device='cpu', engine=engine) for engine in ('eager', 'parallel')
+    ]
 
 
 def pair(height=96, width=128):
@@ -69,9 +65,9 @@ def test_both_functions_run_in_parallel_without_gradients_on_half_of_the_threads
 
 
 @pytest.mark.usefixtures('two_threads')
-def test_the_number_of_threads_of_others_does_not_change(checkpoint):
+def test_the_number_of_threads_of_others_does_not_change(nano_checkpoint):
     """Not the caller's, and not that of a thread that first uses torch amid a prediction."""
-    predictor = Predictor(checkpoint, device='cpu')
+    predictor = Predictor(nano_checkpoint, device='cpu')
     assert predictor.engine == 'parallel'
     forward_logits = predictor.pipeline.model.forward_logits
     amid = []
@@ -132,8 +128,8 @@ def fake_streams(monkeypatch):
 
 
 @pytest.mark.usefixtures('fake_streams')
-def test_two_streams_give_what_parallel_gives(checkpoint, predictors):
-    two_streams = Predictor(checkpoint, device='cpu', engine='eager')
+def test_two_streams_give_what_parallel_gives(nano_checkpoint, predictors):
+    two_streams = Predictor(nano_checkpoint, device='cpu', engine='eager')
     two_streams.pipeline.model.enable_parallel(TwoStreams(torch.device('cuda')))
     for images in (pair(), pair(70, 101), (pair()[0], None)):
         one, other = (p.predict(*images, confidence=True) for p in (predictors[1], two_streams))
