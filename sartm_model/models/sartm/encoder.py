@@ -44,7 +44,7 @@ class Pyramid(NamedTuple):
 class Encoder(nn.Module):
     """Encodes all modalities in one pass, with shared weights and one adapter per modality.
 
-    A forward pass leaves no state behind, so several threads can use one encoder at once.
+    Several threads can use one encoder at once.
 
     Args:
         config: size, modalities and LoRA rank.
