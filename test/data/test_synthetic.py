@@ -107,7 +107,7 @@ def contrasts(frame: Frame, label: int) -> list[tuple[float, float]]:
     """By how much each piece of a class differs from a ring around it: in RGB and in thermal.
 
     The largest difference over channels and over the inner parts counts, so that a thing of two
-    tones whose mean is that of the road still counts as seen.
+    tones whose mean is that of the road still counts as visible.
     """
     mask = (frame.labels == label).astype(np.uint8)
     found = []

@@ -1,4 +1,4 @@
-"""What training added to SAM2, out of a checkpoint and back."""
+"""Adapters files: extracted from a checkpoint and applied to SAM2's weights again."""
 
 from __future__ import annotations
 

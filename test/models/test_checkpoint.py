@@ -1,4 +1,4 @@
-"""Checkpoints: what is written comes back, and what cannot be used is named."""
+"""Checkpoints: round trips, earlier versions, and errors for files that cannot be used."""
 
 from __future__ import annotations
 

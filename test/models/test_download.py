@@ -1,4 +1,4 @@
-"""`sartm download sam2`, with the hub replaced by functions that answer as it does."""
+"""`sartm download sam2`, with the hub replaced by functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONTENT = b'as good as weights' * 100_000
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A hub that has `CONTENT` under every name; the calls that were made of it."""
+    """Replace the hub by one that has `CONTENT` under every name; return the list of calls."""
     calls = []
 
     def hf_hub_download(repo_id, filename, *, revision, local_dir):
@@ -36,7 +36,7 @@ def hub(monkeypatch):
 
 @pytest.fixture
 def known(monkeypatch):
-    """Makes `CONTENT` the official file of SAM2.1 tiny."""
+    """Make `CONTENT` the official file of SAM2.1 tiny."""
     file = SAM2_FILES['sam2.1', 'tiny']._replace(sha256=hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setitem(download.SAM2_FILES, ('sam2.1', 'tiny'), file)
 

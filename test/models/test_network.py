@@ -28,7 +28,7 @@ def nano(num_classes: int = 5, seed: int = 0, **config: object) -> Sartm:
 
 
 def randomize_adapters(model: Sartm) -> None:
-    """Give LoRA's B matrices, which start at zero, values that matter."""
+    """Set LoRA's B matrices, which start at zero, to random values."""
     for name, parameter in model.named_parameters():
         if 'lora_B' in name:
             torch.nn.init.normal_(parameter, std=0.05)
@@ -153,7 +153,7 @@ def test_thermal_and_rgb_both_move_both_heads_and_calls_agree():
 
 @torch.no_grad()
 def test_modalities_have_adapters_of_their_own():
-    """The same image through either adapter gives other features once the adapters differ."""
+    """The same image has other features in each modality once the adapters differ."""
     model = nano()
     image, _ = pair()
     same = model.encoder({'rgb': image, 'thermal': image})
@@ -205,7 +205,7 @@ def test_any_size_gives_logits_of_that_size(size):
 
 
 def sampled_at(logits, places_h, places_w):
-    """Bilinear samples of `[B, K, h, w]` at places counted in its pixels, borders repeated."""
+    """Sample `[B, K, h, w]` bilinearly at positions in its pixels; borders are repeated."""
     height, width = logits.shape[-2:]
     y, x = (2 * places_h + 1) / height - 1, (2 * places_w + 1) / width - 1
     grid = torch.stack(torch.meshgrid(y, x, indexing='ij')[::-1], dim=-1)
@@ -216,7 +216,7 @@ def sampled_at(logits, places_h, places_w):
 @torch.no_grad()
 @pytest.mark.parametrize('size', [(128, 192), (97, 131), (150, 96)])
 def test_a_network_that_sees_less_gives_logits_of_the_images_size(size):
-    """Pixel (y, x) of the output lies at a quarter of its place in the smaller input."""
+    """Pixel (y, x) of the output is sampled at a quarter of its position in the smaller input."""
     model = nano(input_scale=0.5, prediction='mask')
     rgb, thermal = pair(*size)
     small = tuple(round(length / 2) for length in size)
@@ -241,7 +241,7 @@ def test_any_number_of_classes(num_classes):
 
 @torch.no_grad()
 def test_dropped_modality_counts_as_missing():
-    """`drop_mask` in a batch gives what leaving the modality out gives, sample by sample."""
+    """Dropping a modality of a sample gives the same logits as omitting its image."""
     model = nano()
     rgb, thermal = pair(batch=3)
     drop_mask = torch.tensor([[False, True], [True, False], [False, False]])

@@ -1,4 +1,4 @@
-"""`sartm align`: a homography that was drawn is found again from points, boards and clicks."""
+"""`sartm align`: recovers a known homography from points, checkerboards and clicks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATTERN = (7, 5)
 
 
 def project(matrix, points) -> np.ndarray:
-    """`[N, 2]` by the definition."""
+    """Apply a homography to points `[N, 2]`, by its definition."""
     homogeneous = np.column_stack([points, np.ones(len(points))]) @ matrix.T
     return homogeneous[:, :2] / homogeneous[:, 2:]
 
@@ -32,20 +32,20 @@ def true_pairs(count: int, seed: int = 0) -> np.ndarray:
 
 
 def far_off(found: np.ndarray) -> float:
-    """Greatest distance in RGB pixels between where two matrices lay the thermal image."""
+    """Return the largest error of a matrix over the thermal image, in RGB pixels."""
     places = np.array([[x, y] for x in (0, 160, 319) for y in (0, 128, 255)], float)
     return np.linalg.norm(project(found, places) - project(TRUE, places), axis=1).max()
 
 
 def board(turned: bool = False) -> np.ndarray:
-    """A checkerboard of 7x5 inner corners, 20 pixels a square, with a white rim."""
+    """A checkerboard with 7x5 inner corners, 20 pixels per square and a white margin."""
     squares = np.indices((PATTERN[1] + 1, PATTERN[0] + 1)).sum(axis=0) % 2 * 255
     picture = np.pad(np.kron(squares, np.ones((20, 20))), 20, constant_values=255)
     return np.rot90(picture, 2 * turned).astype(np.float32)
 
 
 def board_views(place: np.ndarray, *, inverted: bool = False, turned: bool = False):
-    """(RGB, thermal) of a board that `place` lays into the thermal image."""
+    """RGB and thermal of a board that the matrix `place` maps to the thermal image."""
     white = {'borderMode': cv2.BORDER_CONSTANT, 'borderValue': 255}
     # Drawn four times as large and averaged, so that edges have their grey levels.
     big = np.array([[4, 0, 1.5], [0, 4, 1.5], [0, 0, 1.0]])

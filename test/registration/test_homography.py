@@ -22,7 +22,7 @@ SIZES = [((48, 64), (48, 64)), ((32, 40), (60, 96)), ((64, 80), (45, 50)), ((40,
 
 
 def projective(rng, thermal_size, rgb_size) -> np.ndarray:
-    """A matrix that lays the thermal image over most of the RGB image, turned and foreshortened."""
+    """A matrix with rotation and perspective that maps thermal to most of the RGB image."""
     (h, w), (height, width) = thermal_size, rgb_size
     corners = np.array([[0, 0], [w - 1, 0], [0, h - 1], [w - 1, h - 1]], np.float32)
     wanted = corners * [width / w, height / h]
@@ -173,7 +173,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_labels_follow_a_hot_square(checkpoint):
-    """A thermal camera of another size, behind a homography, gives what an aligned one gives."""
+    """A thermal image of another size gives the same labels with a homography as an aligned one."""
     rng = np.random.default_rng(4)
     rgb = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
     thermal = np.full((40, 50), 115, np.uint8)
@@ -193,7 +193,7 @@ def test_labels_follow_a_hot_square(checkpoint):
 
 
 def test_percentiles_are_those_of_the_whole_thermal_image(checkpoint):
-    """What the homography leaves out still counts for the range."""
+    """Pixels outside of the warped image still count for the thermal range."""
     rgb = np.random.default_rng(5).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     thermal = np.random.default_rng(6).integers(0, 120, (64, 192), dtype=np.uint8)
     thermal[:, 96:] += 130

@@ -1,4 +1,4 @@
-"""Head 1: SAM2's mask decoder with one token a class on the fused maps (eq. 9).
+"""Head 1: SAM2's mask decoder on the fused maps, with one mask token per class (eq. 9).
 
 z, t = TwoWayTransformer(SFM, class tokens)
 U = GELU(Deconv(GELU(LN(Deconv(z) + IFP))) + FFP)
