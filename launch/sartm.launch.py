@@ -1,6 +1,6 @@
-"""Start the node `sartm`, and RViz where asked for.
+"""Starts the node `sartm`, and RViz on request.
 
-An argument that is left empty keeps what the parameter file says.
+An empty argument keeps the value of the parameter file.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'params_file',
         default_value=os.path.join(SHARE, 'config', 'sartm.yaml'),
-        description='YAML file of the parameters.',
+        description='YAML file with the parameters.',
     ),
     DeclareLaunchArgument(
-        'checkpoint', default_value='', description="Path of a .safetensors file, or 'demo'."
+        'checkpoint',
+        default_value='',
+        description="Path of a .safetensors or .onnx file, or 'demo'.",
     ),
     DeclareLaunchArgument(
         'device', default_value='', description='Where the network runs: auto, cpu, cuda, cuda:N.'
@@ -45,7 +47,7 @@ ARGUMENTS = [
         'use_sim_time',
         default_value='',
         choices=['', 'true', 'false'],
-        description='Take the time from /clock, for a bag or a simulation.',
+        description='Use the time of /clock, for a bag or a simulation.',
     ),
     DeclareLaunchArgument(
         'autostart',
@@ -57,7 +59,7 @@ ARGUMENTS = [
         'log_level',
         default_value='info',
         choices=['debug', 'info', 'warn', 'error', 'fatal'],
-        description='Least level that the node logs.',
+        description='Lowest level that the node logs.',
     ),
     DeclareLaunchArgument(
         'rviz',
@@ -69,15 +71,15 @@ ARGUMENTS = [
         'fastdds_profile',
         default_value='true',
         choices=['true', 'false'],
-        description='Give Fast DDS shared memory large enough for images, for what is started '
-        f'here; a {PROFILE_VARIABLE} that is set already is kept. The camera drivers need the '
-        'same setting.',
+        description='Give Fast DDS enough shared memory for images, in the processes started here; '
+        f'a {PROFILE_VARIABLE} that is already set is kept. The camera drivers need the same '
+        'setting.',
     ),
 ]
 
 
 def node_of(context: LaunchContext) -> list[LifecycleNode]:
-    """The node with those parameters that were given."""
+    """Return the node with the parameters that were given."""
     given = {name: LaunchConfiguration(name).perform(context) for name in TEXTS + SWITCHES}
     overrides = {
         name: value == 'true' if name in SWITCHES else value
@@ -97,7 +99,7 @@ def node_of(context: LaunchContext) -> list[LifecycleNode]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """What `ros2 launch` runs."""
+    """Return the description that `ros2 launch` runs."""
     profile = SetEnvironmentVariable(
         PROFILE_VARIABLE,
         EnvironmentVariable(
