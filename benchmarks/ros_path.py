@@ -78,9 +78,9 @@ def run_round(node: str, settings: Settings, folder: Path) -> Round:
         def log(role: str) -> str:
             return tail(logs[role])
 
-        begun: dict[int, int] = {}
-        listener.received = begun
-        wait('labels', lambda: len(begun) >= 5)  # the frame rates are known by then
+        received: dict[int, int] = {}
+        listener.received = received
+        wait('labels', lambda: len(received) >= 5)  # the frame rates are known by then
         cpu_s, wall_s = _cpu_s(processes[node]), time.monotonic()
         _send_line(processes['cameras'], 'count')
         sent_s = settings.pairs / settings.rate_hz
@@ -88,13 +88,13 @@ def run_round(node: str, settings: Settings, folder: Path) -> Round:
         sent = _read_when_complete(records['cameras'])
         cpu = (_cpu_s(processes[node]) - cpu_s) / (time.monotonic() - wall_s)
         end_s = time.monotonic() + LAST_PAIR_TIMEOUT_S + 6 * settings.network_s
-        wait('end', lambda: sent[-1] in begun or time.monotonic() > end_s, 2 * TIMEOUT_S)
+        wait('end', lambda: sent[-1] in received or time.monotonic() > end_s, 2 * TIMEOUT_S)
         processes[node].send_signal(signal.SIGINT)
         if processes[node].wait(TIMEOUT_S):
             raise SartmError(f'{node} ended with {processes[node].returncode}: {log(node)}')
         _send_line(processes['cameras'], 'end')
         processes['cameras'].wait(TIMEOUT_S)
-        return Round(sent, begun, Record.read(records[node]), cpu, listener.repeated)
+        return Round(sent, received, Record.read(records[node]), cpu, listener.repeated)
 
 
 def _read_when_complete(path: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""Serialised images read and written without rclpy's messages, held against rclpy's own."""
+"""Reading and writing serialised images, compared with rclpy's own serialisation."""
 
 from __future__ import annotations
 

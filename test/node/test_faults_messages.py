@@ -1,4 +1,4 @@
-"""Image messages that are not what they say, amid sound ones, through a node over DDS."""
+"""Malformed image messages between valid ones, through a node over DDS."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def no_size(msg, rng):
 
 
 def garbage(msg, rng):
-    """Nothing in it means anything."""
+    """All fields are random."""
     msg.height, msg.width, msg.step = (int(n) for n in rng.integers(1, 2**32, 3))
     msg.encoding = rng.bytes(8).hex()
     msg.data = rng.bytes(int(rng.integers(1, 5000)))
@@ -51,7 +51,7 @@ def unknown_encoding(msg, rng):
 
 
 def wider_encoding(msg, rng):
-    """Right by name, but more bytes a pixel than there are."""
+    """A known encoding with more bytes per pixel than the message has."""
     msg.encoding = 'rgba8'
 
 
@@ -87,7 +87,7 @@ def test_each_kind_of_bad_message_costs_its_pair_alone(faulty_node, exchange, wh
     count = rounds * len(BAD)
     status = exchange.accounts(2 * count)
     assert (status['rgb_received'], status['thermal_received']) == (2 * count, 2 * count)
-    # A bad one that comes before the node has done with the last may be replaced by the next.
+    # A bad pair that arrives while the node is busy may be replaced by the next.
     assert (status['pairs_out'], status['dropped.bad_frame'] + status['dropped.replaced']) == (
         count,
         count,

@@ -1,4 +1,4 @@
-"""A network that raises, gives NaN or runs out of memory, in a node over DDS."""
+"""A network that raises, returns NaN or runs out of memory, in a node over DDS."""
 
 from __future__ import annotations
 

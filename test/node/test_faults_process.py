@@ -1,4 +1,4 @@
-"""Processes that die, stall or are told to end: cameras, a listener and the node itself."""
+"""Processes that die, stall or are told to end: cameras, a subscriber and the node itself."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_cameras_that_are_killed_and_started_again(tmp_path, checkpoint, peer, l
 
 
 def test_a_listener_that_stalls_holds_nobody_up(tmp_path, checkpoint, peer):
-    """It is reliable and frozen by SIGSTOP; another one has all 90 labels, at 30 Hz."""
+    """A reliable subscriber is stopped by SIGSTOP; another one gets all 90 labels at 30 Hz."""
     with running_node(tmp_path, {'checkpoint': checkpoint}, QUICK) as node:
         node.wait_for_output('active')
         command = [sys.executable, str(HERE / 'slow_listener.py')]
@@ -58,29 +58,29 @@ def test_a_listener_that_stalls_holds_nobody_up(tmp_path, checkpoint, peer):
             exchange = Exchange(peer)
 
             def heard_again(before=''):
-                """Send until the listener writes something new."""
+                """Send a pair; return whether the listener has written something new."""
                 exchange.stream(1)
                 return listener.output != before
 
-            wait_until(heard_again, 'the listener to hear')
+            wait_until(heard_again, 'a message at the listener')
             listener.send_signal(signal.SIGSTOP)
             peer.labels.clear()
             before = peer.status()
             stamps = send_at_rate(peer, 90)
             assert len(stamps) == 90
-            wait_until(lambda: len(of_90(peer)) == 90, '90 label images')
+            wait_until(lambda: len(label_stamps(peer)) == 90, '90 label images')
             wait_until(lambda: peer.status()['pairs_out'] >= before['pairs_out'] + 90, 'the counts')
             listener.send_signal(signal.SIGCONT)
             heard = listener.output
-            wait_until(lambda: heard_again(heard), 'the listener to hear again')
+            wait_until(lambda: heard_again(heard), 'a message at the listener after it goes on')
             assert node.stop(signal.SIGINT) == 0
         finally:
             listener.send_signal(signal.SIGCONT)
             listener.end()
 
 
-def of_90(peer: Peer) -> set[int]:
-    """Stamps of the labels that have come."""
+def label_stamps(peer: Peer) -> set[int]:
+    """Return the stamps of the labels received."""
     return {stamp_of(msg) for msg in list(peer.labels)}
 
 

@@ -1,4 +1,4 @@
-"""Stamps that repeat, go back or jump, and a minute without thermal, through a node over DDS."""
+"""Stamps that repeat, go back or jump, and stalls of thermal, through a node over DDS."""
 
 from __future__ import annotations
 

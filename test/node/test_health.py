@@ -1,4 +1,4 @@
-"""Counters, statistics and the verdict of the diagnostics."""
+"""Counters, statistics and the level of the diagnostics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOPICS = {'rgb': '/color', 'thermal': '/thermal'}
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A monotonic clock that goes on only when told to."""
+    """A monotonic clock that the test sets."""
 
     class Clock:
         now_s = 100.0

@@ -15,7 +15,7 @@ TIMEOUT_S = 20
 
 
 class Gate:
-    """Work that reports each item it begins and then waits to be let go."""
+    """Work that reports each item and then waits for a semaphore."""
 
     def __init__(self):
         self.begun = threading.Semaphore(0)

@@ -1,4 +1,4 @@
-"""What the collector of garbage is spared, and that it is not spared for ever."""
+"""Objects that the garbage collector ignores, until the memory is released."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sartm_ros.node import memory
 
 
 class Ring:
-    """Kept alive by nothing but itself."""
+    """An object that only a reference cycle keeps alive."""
 
     def __init__(self) -> None:
         self.ring = self

@@ -23,7 +23,7 @@ STEP = SECOND // 10
 
 
 class Simulation:
-    """A /clock that goes on by its own thread, four times as fast as the wall's, if it runs."""
+    """Publishes /clock in a thread, four times as fast as real time while it runs."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -56,9 +56,9 @@ def send(peer: Peer, stamp: int, skew_ms: int) -> None:
 
 
 def send_pairs(peer: Peer, first: int, count: int, skew_ms: int) -> list[int]:
-    """One after the other's labels, so that none is replaced; returns the RGB stamps.
+    """Send pairs, each after the labels of the one before; return the RGB stamps.
 
-    With a negative skew a nearer thermal image may yet come: only the deadline lets RGB go.
+    With a negative skew a nearer thermal image may still arrive: the pair waits for the deadline.
     """
     stamps = [first + i * STEP for i in range(count)]
     for stamp in stamps:
@@ -75,7 +75,7 @@ def labelled(peer: Peer) -> list[int]:
 
 
 def report_stamp(peer: Peer) -> int:
-    """Of the newest diagnostics; the node's own clock."""
+    """Return the stamp of the newest diagnostics, in the node's own clock."""
     return stamp_of(peer.diagnostics[-1]) if peer.diagnostics else 0
 
 

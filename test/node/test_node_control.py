@@ -1,4 +1,4 @@
-"""Settings, switches and models changed while the node, a process of its own, runs; over DDS."""
+"""Parameters and models that change while the node runs, and disabling it, over DDS."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_of_a_request_with_one_bad_value_nothing_is_taken(quick_peer):
 
 
 def test_values_set_together_begin_with_the_same_frame(quick_peer):
-    """The overlay tells the opacity that a frame was given, the confidence its `thermal.low`."""
+    """The overlay shows the opacity used for a frame, the confidence its `thermal.low`."""
     overlays = quick_peer.listen(Image, '/sartm/overlay', QoSProfile(depth=5000))
     confidences = quick_peer.listen(Image, '/sartm/confidence', QoSProfile(depth=5000))
     indices = itertools.count()

@@ -1,4 +1,4 @@
-"""The node with an exported network, as a process of its own, over DDS."""
+"""The node with an exported network, over DDS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames through an active node, which is a process of its own, over DDS."""
+"""Frames through an active node over DDS."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_bad_messages_are_counted_and_survived(quick_node, quick_peer):
 
 def test_overlay_and_confidence_are_made_only_for_those_who_listen(quick_peer):
     def first_label(index):
-        """Send pairs until one comes back; what was asked of the network for the last."""
+        """Send a pair; return its first label, which tells the requested outputs."""
         before = len(quick_peer.labels)
         send_pair(quick_peer, index)
         wait_until(lambda: len(quick_peer.labels) > before, 'labels')

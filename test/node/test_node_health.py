@@ -1,4 +1,4 @@
-"""What the node says of itself, on topics, before a node that is a process of its own, over DDS."""
+"""The node's status, latency and diagnostics, over DDS."""
 
 from __future__ import annotations
 

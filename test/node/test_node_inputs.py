@@ -1,4 +1,4 @@
-"""Compressed topics and a homography, through a node that is a process of its own, over DDS."""
+"""Compressed topics and a homography, through a node over DDS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sartm_ros.messages.images import to_rgb, to_thermal
 
 
 def compressed(pixels: np.ndarray, kind: str, format_: str, stamp_ns: int) -> CompressedImage:
-    """A message as image_transport makes it; `pixels` blue first."""
+    """Return a message as image_transport makes it; `pixels` are BGR."""
     message = CompressedImage(header=Header(frame_id='camera'), format=format_)
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, SECOND)
     message.data = cv2.imencode(f'.{kind}', pixels)[1].tobytes()
@@ -30,7 +30,7 @@ def compressed(pixels: np.ndarray, kind: str, format_: str, stamp_ns: int) -> Co
 
 
 def compressed_pair(index: int) -> tuple[CompressedImage, CompressedImage]:
-    """RGB as JPEG and thermal counts of 16 bits as PNG."""
+    """Return RGB as JPEG and thermal counts of 16 bits as PNG."""
     stamp = SECOND + index * SECOND // 30
     bgr = np.full((48, 64, 3), index % 200, np.uint8)
     counts = np.full((48, 64), 30_000 + index, np.uint16)

@@ -1,4 +1,4 @@
-"""Cameras that stall, before a node that is a process of its own, over DDS."""
+"""Cameras that stall, with a node over DDS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RGB_ALONE = 150
 
 
 class Cameras:
-    """Both cameras at 30 Hz, in step with the clock; thermal stamps are one offset behind."""
+    """Publishes both cameras' images at 30 Hz; thermal stamps are one offset late."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -30,7 +30,7 @@ class Cameras:
 
     @property
     def next_stamp(self) -> int:
-        """RGB stamp of the frame that comes next."""
+        """The RGB stamp of the next frame."""
         return SECOND + self.index * INTERVAL
 
     def run_until(self, mode, condition, what) -> None:
@@ -56,7 +56,7 @@ class Cameras:
             time.sleep(INTERVAL / SECOND)
 
     def run_live(self) -> None:
-        """Until results are from both cameras again and the diagnostics say that all is well."""
+        """Send until results are from both cameras and the diagnostics are at level OK."""
         begun = self.next_stamp
         self.run_until(
             'live',
@@ -65,16 +65,16 @@ class Cameras:
         )
 
     def since(self, stamp: int) -> list[dict]:
-        """The statuses of results from a stamp on."""
+        """Return the statuses of results from a stamp on."""
         return [status for status in self.peer.statuses if status['stamp_ns'] >= stamp]
 
     def served(self, stamp: int, modality: str, **states: str) -> bool:
-        """Whether a result from that stamp on is of such a modality and tells such states."""
+        """Return whether a result from a stamp on has this modality and these states."""
         wanted = {'modality': modality, **states}.items()
         return any(wanted <= status.items() for status in self.since(stamp))
 
     def label_at(self, stamp: int) -> int:
-        """The label of the frame with that stamp."""
+        """Return the label of the frame with this stamp."""
         (msg,) = [msg for msg in list(self.peer.labels) if stamp_of(msg) == stamp]
         assert (msg.height, msg.width) == SIZE
         return msg.data[-1]

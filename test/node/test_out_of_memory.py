@@ -1,4 +1,4 @@
-"""Running out of memory: known by its error, and freed of what the failed run held."""
+"""Running out of memory: recognising it, and freeing what the failed run kept alive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which thermal images are taken for frozen or flat, and which is held."""
+"""Which thermal images count as frozen or flat, and the last good one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The policies of message_filters, where it is installed."""
+"""The policies of message_filters, if it is installed."""
 
 from __future__ import annotations
 

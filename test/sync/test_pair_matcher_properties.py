@@ -1,4 +1,4 @@
-"""What the pair matcher promises of any arrivals at all, against brute force over all messages."""
+"""Properties of the pair matcher for any arrivals, compared with brute force."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTERVAL = 33 * MS
 
 
 class Message:
-    """What a topic brings; weakly counted, to see which ones are kept."""
+    """A message; weak references count those that are alive."""
 
     def __init__(self, topic: str, stamp_ns: int, arrival_ns: int, index: int) -> None:
         self.topic, self.stamp_ns, self.arrival_ns = topic, stamp_ns, arrival_ns
@@ -26,18 +26,18 @@ class Message:
 
 
 class Out(NamedTuple):
-    """A pair as indices of its messages, and when it came out."""
+    """A pair as indices of its messages, and the time of its output."""
 
     rgb: int | None
     thermal: int | None
     stamp_ns: int
     skew_ns: int
     at_ns: int
-    arrived: int  # messages that had come by then
+    arrived: int  # number of messages that had arrived by then
 
 
 def play(matcher, events, *, keep=True):
-    """Feed (arrival, topic, stamp) in their order, and poll at the deadlines as the node does.
+    """Give (arrival, topic, stamp) in order to the matcher, and poll at its deadlines.
 
     Returns the pairs, the messages (none with keep=False) and how many were alive at most.
     """
