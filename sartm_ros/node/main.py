@@ -45,6 +45,8 @@ examples:
 
 config/sartm.yaml lists every parameter at its default. A running node describes them:
   ros2 param describe /sartm NAME
+
+OMP_WAIT_POLICY is set to PASSIVE unless it is set already.
 """
 
 
