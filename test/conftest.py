@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import time
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from processes import all_segments, segments_in_use
 
 from sartm_model.cli.main import PLUGIN_GROUP
 
@@ -22,29 +19,6 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 # A shell that starts the tests in the background lets them ignore SIGINT. Child processes inherit
 # that, and several tests end their child processes with SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Remember what is in shared memory before the tests."""
-    session.config.segments_before = all_segments()  # type: ignore[attr-defined]
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail if the tests leave files of Fast DDS in shared memory that no process uses."""
-    if hasattr(session.config, 'workerinput'):  # a worker of pytest-xdist, while others still run
-        return
-    before = session.config.segments_before  # type: ignore[attr-defined]
-    left = all_segments() - before - segments_in_use()
-    # Another program's process may create or remove a file at this moment.
-    end_s = time.monotonic() + 5
-    while left and time.monotonic() < end_s:
-        time.sleep(0.1)
-        left &= all_segments() - segments_in_use()
-    if left:
-        names = ', '.join(sorted(path.name for path in left))
-        print(f'\nthe tests left files in /dev/shm: {names}', file=sys.stderr)
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope='session', autouse=True)

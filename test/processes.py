@@ -87,8 +87,10 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         """Send a signal."""
+        segments = segments_of(self.pid)
+        _used.update(segments)
         if number == signal.SIGKILL:
-            _orphaned.update(segments_of(self.pid))
+            _orphaned.update(segments)
         self._child.send_signal(number)
 
     def wait(self) -> int:
@@ -151,11 +153,13 @@ def running_node(
 
 # Shared memory of Fast DDS ------------------------------------------------------------------------
 
-_SHARED_MEMORY = Path('/dev/shm')
 _SEGMENT = re.compile(r'/dev/shm/(?:sem\.)?fastrtps_\w+')
 
+_used: set[Path] = set()
+"""Files that child processes used when a signal was sent to them."""
+
 _orphaned: set[Path] = set()
-"""Segments of killed processes, which nobody has removed yet."""
+"""Files of killed processes that have not been removed yet."""
 
 
 def segments_of(pid: int) -> set[Path]:
@@ -184,10 +188,13 @@ def segments_in_use() -> set[Path]:
     return {path for pid in psutil.pids() for path in segments_of(pid)}
 
 
-def all_segments() -> set[Path]:
-    """Return all files of Fast DDS in /dev/shm."""
-    patterns = ('fastrtps_*', 'sem.fastrtps_*')
-    return {path for pattern in patterns for path in _SHARED_MEMORY.glob(pattern)}
+def segments_left() -> set[Path]:
+    """Return the segments of child processes that still exist, though no process uses them.
+
+    Ports are not included, because all processes of a domain share them.
+    """
+    segments = {path for path in _used if re.match(r'fastrtps_[0-9a-f]{16}', path.name)}
+    return {path for path in segments if path.exists()} - segments_in_use()
 
 
 def remove_orphaned_segments() -> None:

@@ -27,6 +27,7 @@ from std_msgs.msg import Header, String
 from sartm_ros.demo.node_process import use_own_domain
 from sartm_ros.messages.images import from_numpy
 
+RGB_TOPIC, THERMAL_TOPIC = '/camera/color/image_raw', '/thermal/image_raw'
 PROBE_NS = 1_000_000
 SECOND = 1_000_000_000
 QUICK = 'quick_network_node.py'
@@ -72,16 +73,18 @@ class Peer:
 
     Args:
         domain: the ROS domain; by default that of this process.
+        reliable: whether the images are published reliably, not as sensor data.
     """
 
-    def __init__(self, domain: int | None = None) -> None:
+    def __init__(self, domain: int | None = None, reliable: bool = False) -> None:
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node('peer', namespace='/test', context=self.context)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
-        self.rgb = self.publisher(Image, '/camera/color/image_raw', qos_profile_sensor_data)
-        self.thermal = self.publisher(Image, '/thermal/image_raw', qos_profile_sensor_data)
+        profile = QoSProfile(depth=10) if reliable else qos_profile_sensor_data
+        self.rgb = self.publisher(Image, RGB_TOPIC, profile)
+        self.thermal = self.publisher(Image, THERMAL_TOPIC, profile)
         self.labels = self.listen(Image, '/sartm/labels', QoSProfile(depth=500))
         self._statuses = self.listen(String, '/sartm/status', QoSProfile(depth=500))
         self.diagnostics = self.listen(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))

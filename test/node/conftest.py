@@ -9,14 +9,21 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes import Process, running_node
+from processes import Process, running_node, segments_left, wait_until
 
 if TYPE_CHECKING:  # these need ROS; the tests that use the fixtures skip without it
     from faults import Exchange
     from ros_helpers import Peer
+
+
+@pytest.fixture(scope='session', autouse=True)
+def no_shared_memory_left():
+    """Check that no child process of the tests has left files in shared memory."""
+    yield
+    wait_until(lambda: not segments_left(), 'the removal of shared memory segments', 5)
 
 
 @pytest.fixture(scope='session')
@@ -36,7 +43,7 @@ def peer() -> Iterator[Peer]:
 
 
 @contextmanager
-def _shared_node(folder, parameters, script=None) -> Iterator[tuple[Process, Peer]]:
+def _shared_node(folder, parameters, script=None, reliable=False) -> Iterator[tuple[Process, Peer]]:
     from ros_helpers import Peer
 
     from sartm_ros.demo.node_process import claim_domain
@@ -44,7 +51,7 @@ def _shared_node(folder, parameters, script=None) -> Iterator[tuple[Process, Pee
     domain = claim_domain()
     with running_node(folder, parameters, script, domain=domain) as node:
         node.wait_for_output('active')
-        peer = Peer(domain)
+        peer = Peer(domain, reliable)
         try:
             yield node, peer
             assert node.stop(signal.SIGINT) == 0
@@ -71,9 +78,12 @@ def _quick(tmp_path_factory, checkpoint):
 
 @pytest.fixture(scope='session')
 def _faulty(tmp_path_factory, checkpoint):
-    with _shared_node(
-        tmp_path_factory.mktemp('faulty'), {'checkpoint': checkpoint}, 'faulty_network_node.py'
-    ) as shared:
+    """Images are sent and received reliably, so that every count is exact on a busy machine too."""
+    parameters: dict[str, Any] = {'checkpoint': checkpoint}
+    for topic in ('/camera/color/image_raw', '/thermal/image_raw'):
+        parameters[f'qos_overrides.{topic}.subscription.reliability'] = 'reliable'
+    folder = tmp_path_factory.mktemp('faulty')
+    with _shared_node(folder, parameters, 'faulty_network_node.py', reliable=True) as shared:
         yield shared
 
 
