@@ -14,9 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from processes import Process, running_node, segments_left, wait_until
 
+from sartm_ros.node.parameters import FIELDS, Parameters, to_dict
+
 if TYPE_CHECKING:  # these need ROS; the tests that use the fixtures skip without it
     from faults import Exchange
     from ros_helpers import Peer
+
+
+RUN_TIME_DEFAULTS = {
+    name: value
+    for name, value in to_dict(Parameters()).items()
+    if FIELDS[name].metadata['run_time']
+}
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -61,11 +70,16 @@ def _shared_node(folder, parameters, script=None, reliable=False) -> Iterator[tu
 
 @contextmanager
 def _connected(node: Process, peer: Peer) -> Iterator[Peer]:
-    """Begin a test: earlier output, messages and counts do not appear in it."""
+    """Connect the peer for one test, and undo the changes of parameters and subscriptions.
+
+    Output, messages and counts of earlier tests do not appear in the test.
+    """
     node.forget_output()
     peer.connect()
     yield peer
     peer.unsubscribe()
+    results = peer.set_parameters(**RUN_TIME_DEFAULTS)
+    assert all(done for done, _ in results), results
 
 
 @pytest.fixture(scope='session')
