@@ -59,7 +59,7 @@ def test_an_integer_serves_as_a_float():
         ('rgb_transport', 'theora', 'one of auto, raw, compressed'),
         ('thermal.homography', '1 0 0', 'expected a list of numbers'),
         ('thermal.homography', ['1'] * 9, 'expected a list of numbers'),
-        ('thermal.homography', [1.0] * 8, '8 numbers .* expected 9'),
+        ('thermal.homography', [1.0] * 8, '8 numbers; expected 9'),
         ('thermal.homography', [math.nan] + [0.0] * 8, 'not finite'),
         ('thermal.homography', [1, 2, 3, 2, 4, 6, 0, 0, 1], 'no inverse'),
         ('thermal.homography', [-1, 0, 640, 0, 1, 0, 0, 0, 1], 'mirrors'),
