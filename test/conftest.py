@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -58,6 +59,23 @@ def nano_checkpoint(tmp_path_factory) -> Path:
     from untrained_checkpoint import save_untrained
 
     return save_untrained(tmp_path_factory.mktemp('checkpoint') / 'nano.safetensors')
+
+
+@pytest.fixture(scope='session')
+def demo_onnx(tmp_path_factory, worker_id) -> Path:
+    """The shipped checkpoint as `sartm export` writes it, once for all processes of the tests."""
+    pytest.importorskip('onnxscript', reason='needs onnxscript')
+    from sartm_model.cli.main import main
+
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != 'master':  # a process of pytest-xdist has a folder inside the common one
+        folder = folder.parent
+    path = folder / 'demo.onnx'
+    with (folder / 'demo.onnx.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            assert main(['export', '--out', str(path)]) == 0
+    return path
 
 
 @pytest.fixture(scope='session')

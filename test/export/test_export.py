@@ -64,13 +64,6 @@ def run_module(checkpoint, config, *images):
         return Prediction(*(output.numpy() for output in module(*map(torch.from_numpy, images))))
 
 
-@pytest.fixture(scope='module')
-def demo_onnx(tmp_path_factory):
-    path = tmp_path_factory.mktemp('demo') / 'demo.onnx'
-    assert main(['export', '--out', str(path)]) == 0
-    return path
-
-
 def test_it_gives_what_the_predictor_gives_on_scenes(demo_onnx):
     exported, predictor = open_predictor(demo_onnx, device='cpu'), Predictor('demo', device='cpu')
     scenes = open_dataset('synthetic', None, 'test')
