@@ -29,6 +29,7 @@ from sartm_model.inference.transfer import to_device, to_host
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sartm import Sartm
 from sartm_model.registration.homography import check_homography
+from sartm_model.utils.parallel import ParallelRunner
 
 PRECISIONS = {
     'fp32': torch.float32,
@@ -89,8 +90,9 @@ class Predictor:
         model = to_precision(checkpoints.build(loaded), PRECISIONS[self.precision])
         self.pipeline = InferencePipeline(model.to(self.device), self.label_space.palette())
         self._graphs = CudaGraphCache(self.pipeline) if self.engine == 'graph' else None
-        if self.engine == 'parallel':
-            self.pipeline.model.enable_parallel()
+        self._runner = ParallelRunner() if self.engine == 'parallel' else None
+        if self._runner is not None:
+            self.pipeline.model.enable_parallel(self._runner)
 
     @property
     def homography(self) -> np.ndarray | None:
@@ -143,9 +145,13 @@ class Predictor:
             rgb_tensor, thermal_tensor, params = to_device(
                 [rgb, thermal, packed_params], self.device
             )
-            outputs = to_host(
-                self.pipeline(rgb_tensor, thermal_tensor, params, request, clock.end_stage)
-            )
+
+            def run() -> dict[str, np.ndarray]:
+                return to_host(
+                    self.pipeline(rgb_tensor, thermal_tensor, params, request, clock.end_stage)
+                )
+
+            outputs = run() if self._runner is None else self._runner.run(run)
         return Prediction(**outputs, stages_s=clock.stages_s('download'))
 
     def preprocess(

@@ -29,27 +29,35 @@ def run_sequential(
 
 
 class ParallelRunner:
-    """Runs two functions in parallel, without gradients, in two threads of its own.
+    """Runs two functions in parallel, without gradients, in threads of its own.
 
     Each thread has half of the threads that torch had for the caller when the runner was made, but
     at least one. The caller's own number is not changed. For one caller at a time.
+
+    What lies between such pairs of functions should be called through `run`. In the caller's thread
+    each of its operations would wake all of torch's threads, which then spin on the cores that the
+    two functions need.
     """
 
     def __init__(self) -> None:
         threads = torch.get_num_threads()
-        both_started = Barrier(3)
+        all_started = Barrier(4)
 
         def start() -> None:
             torch.get_num_threads()  # the first use of torch would undo the next line
             torch.set_num_threads(max(threads // 2, 1))
-            both_started.wait()
+            all_started.wait()
 
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix='parallel', initializer=start)
-        for _ in range(2):
+        self._pool = ThreadPoolExecutor(3, thread_name_prefix='parallel', initializer=start)
+        for _ in range(3):
             self._pool.submit(lambda: None)  # the pool starts a thread for each
-        both_started.wait()
+        all_started.wait()
         # A thread that uses torch for the first time takes over the number that was set last.
         torch.set_num_threads(threads)
+
+    def run(self, work: Callable[[], First]) -> First:
+        """Run a function that calls this runner, in a thread of the runner's."""
+        return self._pool.submit(_infer, work).result()
 
     def __call__(
         self, first: Callable[[], First], second: Callable[[], Second]

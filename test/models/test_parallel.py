@@ -83,7 +83,8 @@ def test_the_number_of_threads_of_others_does_not_change(nano_checkpoint):
 
         predictor.pipeline.model.forward_logits = first_use
         predictor.predict(*pair())
-        assert amid == [(2, 1, 2)]  # of the other node, of a half, of the caller
+        # Of the other node's thread, of a half, and of the runner's thread between them.
+        assert amid == [(2, 1, 1)]
         assert other_node.submit(torch.get_num_threads).result() == 2
     assert torch.get_num_threads() == 2
 
@@ -107,6 +108,20 @@ def test_what_one_raises_is_raised_when_both_have_ended(failing):
         runner(*works)
     assert ended == [1]
     assert runner(lambda: 1, lambda: 2) == (1, 2)
+
+
+@pytest.mark.usefixtures('two_threads')
+def test_what_is_run_may_call_the_runner_in_turn():
+    runner = ParallelRunner()
+
+    def work():
+        return threading.get_ident(), torch.get_num_threads(), runner(lambda: 1, lambda: 2)
+
+    thread, threads, results = runner.run(work)
+    assert thread != threading.get_ident()
+    assert (threads, results) == (1, (1, 2))
+    with pytest.raises(ZeroDivisionError):
+        runner.run(lambda: 1 / 0)
 
 
 class FakeStream:
