@@ -49,7 +49,7 @@ def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
         with timed('read'):
             frame = dataset[index]
         with timed('crop'):
-            crop = random_resized_crop(frame, data, rng)
+            crop = random_resized_crop(frame, data, rng, dataset.label_space.background_id)
         with timed('colour and faults'):
             crop = photometric(crop, data, rng)
         with timed('to tensors'):

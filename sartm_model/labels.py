@@ -23,18 +23,20 @@ UNKNOWN_COLOR = (255, 255, 255)
 class LabelSpace:
     """The classes of a data set; the id of a class is its index in `classes`.
 
-    Id 0 is the background (or 'unlabeled') class. It is predicted and scored like any other;
-    `miou_foreground` excludes it, and an overlay leaves it transparent.
+    A background class is predicted and scored like any other. `miou_foreground` and `boundary_f1`
+    leave it out, an overlay shows it transparent, and it is not drawn as an object in augmentation.
 
     Attributes:
         name: short name, e.g. 'mfnet'.
         classes: class names, at most 255.
         colors: one (red, green, blue) triple per class, 0 to 255.
+        background_id: the id of the background (or 'unlabeled') class; None if there is none.
     """
 
     name: str
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
+    background_id: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= MAX_CLASSES:
@@ -49,6 +51,13 @@ class LabelSpace:
                 f'label space {self.name!r} has {len(self.classes)} classes but '
                 f'{len(self.colors)} colours; expected one per class'
             )
+        if any(not 0 <= value <= 255 for color in self.colors for value in color):
+            raise SartmError(f'label space {self.name!r} has a colour outside 0 to 255')
+        if self.background_id is not None and not 0 <= self.background_id < len(self.classes):
+            raise SartmError(
+                f'label space {self.name!r} has the background_id {self.background_id}; expected '
+                f'an id of its classes, 0 to {len(self.classes) - 1}, or null for none'
+            )
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -59,24 +68,34 @@ class LabelSpace:
         palette[: len(self)] = np.asarray(self.colors, dtype=np.uint8)
         return palette
 
+    def is_object(self) -> np.ndarray:
+        """Return for each class whether it is another than the background, bool `[K]`."""
+        return np.arange(len(self)) != (-1 if self.background_id is None else self.background_id)
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain lists and strings; `from_dict` is the inverse."""
         return {
             'name': self.name,
             'classes': list(self.classes),
             'colors': [list(color) for color in self.colors],
+            'background_id': self.background_id,
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LabelSpace:
-        """Read what `to_dict` returned. Raises SartmError if a part is missing or malformed."""
+        """Read what `to_dict` returned. Raises SartmError if a part is missing or malformed.
+
+        Files written before `background_id` existed lack it; there, it was always 0.
+        """
         try:
+            background_id = values.get('background_id', 0)
             return cls(
                 name=str(values['name']),
                 classes=tuple(str(name) for name in values['classes']),
                 colors=tuple((int(r), int(g), int(b)) for r, g, b in values['colors']),
+                background_id=None if background_id is None else int(background_id),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise SartmError(
                 f'not a label space ({error!r}); expected name, classes and one [r, g, b] per class'
             ) from error
@@ -107,12 +126,14 @@ MFNET = LabelSpace(
         (255, 130, 140),
         (255, 110, 20),
     ),
+    background_id=0,
 )
 
 PST900 = LabelSpace(
     name='pst900',
     classes=('background', 'fire_extinguisher', 'backpack', 'hand_drill', 'survivor'),
     colors=((0, 0, 0), (220, 30, 30), (40, 170, 60), (50, 110, 240), (240, 180, 40)),
+    background_id=0,
 )
 
 FMB = LabelSpace(
@@ -151,6 +172,7 @@ FMB = LabelSpace(
         (119, 11, 32),
         (153, 153, 153),
     ),
+    background_id=0,
 )
 
 LABEL_SPACES = {space.name: space for space in (MFNET, PST900, FMB)}

@@ -65,7 +65,12 @@ class Crop(NamedTuple):
 
 
 def augment(
-    frame: Frame, config: DataConfig, rng: np.random.Generator, donor: Frame | None = None
+    frame: Frame,
+    config: DataConfig,
+    rng: np.random.Generator,
+    donor: Frame | None = None,
+    *,
+    background_id: int | None,
 ) -> Sample:
     """Make a training sample of a labelled frame.
 
@@ -75,14 +80,18 @@ def augment(
         rng: source of every random choice.
         donor: a second frame; some of its objects are pasted into the sample, at the place and size
             that a random crop of the donor gives them (copy-paste, Ghiasi et al., CVPR 2021).
+        background_id: the class whose pixels are no objects; None if all are.
     """
-    crop = random_resized_crop(frame, config, rng)
+    crop = random_resized_crop(frame, config, rng, background_id)
     if donor is not None:
-        crop = _paste(crop, random_resized_crop(donor, config, rng), rng)
+        donor_crop = random_resized_crop(donor, config, rng, background_id)
+        crop = _paste(crop, donor_crop, rng, background_id)
     return to_sample(frame.name, photometric(crop, config, rng), config, rng)
 
 
-def random_resized_crop(frame: Frame, config: DataConfig, rng: np.random.Generator) -> Crop:
+def random_resized_crop(
+    frame: Frame, config: DataConfig, rng: np.random.Generator, background_id: int | None
+) -> Crop:
     """Take a random window of a frame, resize it to the crop's size and flip it at random.
 
     One affine map does all three. The thermal range is taken from the whole frame before the crop,
@@ -96,7 +105,7 @@ def random_resized_crop(frame: Frame, config: DataConfig, rng: np.random.Generat
     thermal = scale_thermal(counts, ThermalRange()).numpy()
     scale = np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max)))
     window = np.array([config.crop_height, config.crop_width]) / scale
-    top, left = _corner(frame.labels, window, config.object_crop, rng)
+    top, left = _corner(frame.labels, window, config.object_crop, rng, background_id)
     # Crop pixel (u, v) shows frame pixel (left + u / scale, top + v / scale). The halves are there
     # because a pixel's coordinates are those of its centre.
     inverse = np.array(
@@ -136,21 +145,23 @@ def to_sample(name: str, crop: Crop, config: DataConfig, rng: np.random.Generato
 
 
 def _corner(
-    labels: np.ndarray, window: np.ndarray, object_crop: float, rng: np.random.Generator
+    labels: np.ndarray,
+    window: np.ndarray,
+    object_crop: float,
+    rng: np.random.Generator,
+    background_id: int | None,
 ) -> np.ndarray:
     """Top and left of a window of size (height, width): anywhere in the frame, or on an object.
 
     For a window on an object, a class is drawn from those in the frame with equal probability,
-    then one of its pixels: small objects are chosen as often as large ones. Class 0 is the
-    background in every label space here.
+    then one of its pixels: small objects are chosen as often as large ones.
     """
     room = np.array(labels.shape) - window
     lowest, highest = np.minimum(0, room), np.maximum(0, room)
     corner = rng.uniform(lowest, highest)
     if rng.random() >= object_crop:
         return corner
-    classes = np.unique(labels)
-    classes = classes[(classes != 0) & (classes != IGNORE_ID)]
+    classes = _object_classes(labels, background_id)
     if classes.size:
         pixels = np.argwhere(labels == rng.choice(classes))
         pixel = pixels[rng.integers(len(pixels))]
@@ -158,10 +169,9 @@ def _corner(
     return corner
 
 
-def _paste(crop: Crop, donor: Crop, rng: np.random.Generator) -> Crop:
+def _paste(crop: Crop, donor: Crop, rng: np.random.Generator, background_id: int | None) -> Crop:
     """Paste each object class of the donor's crop into `crop` with a probability of one half."""
-    classes = np.unique(donor.labels)
-    classes = classes[(classes != 0) & (classes != IGNORE_ID)]
+    classes = _object_classes(donor.labels, background_id)
     mask = np.isin(donor.labels, classes[rng.random(classes.size) < 0.5])
     return Crop(
         *(
@@ -169,6 +179,11 @@ def _paste(crop: Crop, donor: Crop, rng: np.random.Generator) -> Crop:
             for old, new in zip(crop, donor, strict=True)
         )
     )
+
+
+def _object_classes(labels: np.ndarray, background_id: int | None) -> np.ndarray:
+    """Return the ids that occur in labels, without the background and 'not labelled'."""
+    return np.setdiff1d(labels, [IGNORE_ID, *([] if background_id is None else [background_id])])
 
 
 def _color_jitter(rgb: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:

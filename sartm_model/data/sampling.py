@@ -71,6 +71,7 @@ class TrainingSamples(Dataset):
     def __init__(self, config: DataConfig, label_space: LabelSpace, seed: int) -> None:
         self.config = config
         self.seed = seed
+        self.background_id = label_space.background_id
         self.datasets = [open_source(source, label_space) for source in config.train]
         weights = np.array([source.weight for source in config.train], float)
         self.probabilities = weights / weights.sum()
@@ -82,7 +83,7 @@ class TrainingSamples(Dataset):
         donor = None
         if rng.random() < self.config.paste_objects:
             donor = dataset[int(rng.integers(len(dataset)))]
-        return augment(frame, self.config, rng, donor)
+        return augment(frame, self.config, rng, donor, background_id=self.background_id)
 
 
 class ResumableBatchSampler(Sampler[list[int]]):

@@ -73,9 +73,10 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
         if set(np.flatnonzero(summary.pixels)) == {0, IGNORE_ID}:
             report.warn(
                 name,
-                f'all labels are 0 or {IGNORE_ID}, which means "not labelled": only class 0 can be '
-                'learned. If these are masks of two classes, write 1 in place of '
-                f'{IGNORE_ID}',
+                f'all labels are 0 or {IGNORE_ID}, which means "not labelled": only class 0 '
+                f'({report.label_space.classes[0]}) can be learned. If these are masks of two '
+                f'classes, write 1 in place of {IGNORE_ID}, or declare it in the label_map of a '
+                'folder data set',
             )
     return report
 

@@ -62,13 +62,18 @@ class BoundaryCounts:
         only true ones.
 
         Returns:
-            boundary_f1: mean over the classes that have an outline in either, without class 0
-                (null: none has).
+            boundary_f1: mean over the classes that have an outline in either, without the
+                background class if the label space has one (null: none has).
             per_class_boundary_f1: by class name, null for a class without an outline.
         """
         counts = (n.tolist() for n in (self.predicted, self.correct, self.true, self.found))
         by_class = [_f1(*of_class) for of_class in zip(*counts, strict=True)]
-        present = [value for value in by_class[1:] if value is not None]
+        is_object = label_space.is_object()
+        present = [
+            value
+            for value, counts_here in zip(by_class, is_object, strict=True)
+            if counts_here and value is not None
+        ]
         return {
             'boundary_f1': float(np.mean(present)) if present else None,
             'per_class_boundary_f1': dict(zip(label_space.classes, by_class, strict=True)),

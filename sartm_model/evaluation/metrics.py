@@ -85,7 +85,8 @@ def metrics(confusion: ConfusionMatrix, label_space: LabelSpace) -> dict[str, An
     Returns:
         miou: mean of IoU over all classes, absent ones counting 0.
         miou_present: mean of IoU over the classes that are not absent (null: all are).
-        miou_foreground: as `miou`, without class 0 (null: there is no other).
+        miou_foreground: as `miou`, without the background class of the label space (null: it has
+            no background, or no other class).
         pixel_accuracy: labelled pixels that are predicted correctly (null: none are labelled).
         per_class_iou: IoU by class name, null for absent classes.
         frames: number of images.
@@ -107,11 +108,12 @@ def metrics(confusion: ConfusionMatrix, label_space: LabelSpace) -> dict[str, An
     union = counts.sum(axis=1) + square.sum(axis=0) - hits
     present = union > 0
     iou = 100.0 * hits / np.maximum(union, 1)
+    foreground = np.flatnonzero(label_space.is_object())
     total = int(counts.sum())
     result: dict[str, Any] = {
         'miou': float(iou.mean()),
         'miou_present': float(iou[present].mean()) if present.any() else None,
-        'miou_foreground': float(iou[1:].mean()) if classes > 1 else None,
+        'miou_foreground': float(iou[foreground].mean()) if 0 < len(foreground) < classes else None,
         'pixel_accuracy': 100.0 * int(hits.sum()) / total if total else None,
         'per_class_iou': {
             name: float(value) if is_present else None

@@ -156,7 +156,9 @@ class OnnxPredictor:
             background = self._background(rgb, thermal)
             colors = self.label_space.palette()[labels].astype(np.float32)
             opacity = np.float32(overlay_opacity)
-            blended = blend_classes(background, labels, colors, opacity).astype(np.uint8)
+            blended = blend_classes(
+                background, labels, colors, opacity, self.label_space.background_id
+            ).astype(np.uint8)
         return Prediction(
             labels, confidence_image if confidence else None, blended, clock.stages_s('download')
         )

@@ -25,6 +25,7 @@ from sartm_model.inference.boundary_labels import labels_from_boundaries
 from sartm_model.inference.overlay import blend_classes
 from sartm_model.inference.postprocessing import labels_from_logits
 from sartm_model.inference.stage_clock import StageCallback
+from sartm_model.labels import LabelSpace
 from sartm_model.models.sartm import Sartm
 from sartm_model.utils.parallel import run_sequential
 
@@ -103,7 +104,7 @@ class InferencePipeline:
 
     Args:
         model: in its inference form, on the device and in its precision.
-        palette: uint8 `[256, 3]`, the colour of each id.
+        label_space: the colours of the ids, and which of them an overlay leaves transparent.
 
     Attributes:
         model: as given.
@@ -111,12 +112,13 @@ class InferencePipeline:
         running_range: float32 `[2]`, the moving average of the thermal range in counts.
     """
 
-    def __init__(self, model: Sartm, palette: np.ndarray) -> None:
+    def __init__(self, model: Sartm, label_space: LabelSpace) -> None:
         self.model = model
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.running_range = torch.zeros(2, device=self.device)
-        self._palette = torch.from_numpy(palette).to(self.device, torch.float32)
+        self._palette = torch.from_numpy(label_space.palette()).to(self.device, torch.float32)
+        self._background_id = label_space.background_id
 
     @torch.inference_mode()
     def __call__(
@@ -158,7 +160,9 @@ class InferencePipeline:
         if request.overlay:
             colors = self._palette[labels.int()]
             background = inputs.background.float()
-            blended = blend_classes(background, labels, colors, params.overlay_opacity)
+            blended = blend_classes(
+                background, labels, colors, params.overlay_opacity, self._background_id
+            )
             outputs['overlay'] = blended.to(torch.uint8)
         return {'labels': labels, **outputs}
 

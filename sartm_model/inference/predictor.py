@@ -88,7 +88,7 @@ class Predictor:
         self.head = loaded.config.prediction
         self.label_space = loaded.label_space
         model = to_precision(checkpoints.build(loaded), PRECISIONS[self.precision])
-        self.pipeline = InferencePipeline(model.to(self.device), self.label_space.palette())
+        self.pipeline = InferencePipeline(model.to(self.device), self.label_space)
         self._graphs = CudaGraphCache(self.pipeline) if self.engine == 'graph' else None
         self._runner = ParallelRunner() if self.engine == 'parallel' else None
         if self._runner is not None:

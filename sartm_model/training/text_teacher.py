@@ -28,8 +28,6 @@ from sartm_model.utils.text import first_line
 CACHE_FILE = 'text.safetensors'
 
 PROMPT_WORDS = {
-    'unlabeled': '',
-    'background': '',
     'bike': 'bicycle',
     # In MFNet's images, 'curve' are curbs and 'car_stop' are railings.
     'curve': 'curb',
@@ -38,7 +36,7 @@ PROMPT_WORDS = {
     'bump': 'speed bump',
     'survivor': 'person',
 }
-"""Class name -> its words in a prompt, if they are not the name; '' leaves the class out."""
+"""Class name -> its words in a prompt, if they are not the name."""
 
 
 def text_embeddings(
@@ -83,7 +81,8 @@ def text_embeddings(
 def class_words(config: TextConfig, label_space: LabelSpace) -> dict[str, str]:
     """Class name -> words in a prompt, in the order of ids; '' leaves the class out.
 
-    The words are those of `config.names`, else of `PROMPT_WORDS`, else the name itself.
+    The words are those of `config.names`, else none for the background, else those of
+    `PROMPT_WORDS`, else the name itself.
     """
     unknown = [name for name in config.names if name not in label_space.classes]
     if unknown:
@@ -91,7 +90,10 @@ def class_words(config: TextConfig, label_space: LabelSpace) -> dict[str, str]:
             f'text.names has {", ".join(unknown)}; expected classes of {label_space.name}: '
             f'{", ".join(label_space.classes)}'
         )
-    given = {**PROMPT_WORDS, **config.names}
+    given = dict(PROMPT_WORDS)
+    if label_space.background_id is not None:
+        given[label_space.classes[label_space.background_id]] = ''
+    given |= config.names
     return {name: given.get(name, name.replace('_', ' ')) for name in label_space.classes}
 
 

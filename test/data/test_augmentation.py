@@ -23,7 +23,7 @@ def test_augmentation_moves_all_images_alike_and_colour_is_rgbs_alone():
     config = DataConfig(crop_height=64, crop_width=96, drop_modality=0.5)
     drop_masks = set()
     for seed in range(40):
-        sample = augment(gradient_frame(), config, np.random.default_rng(seed))
+        sample = augment(gradient_frame(), config, np.random.default_rng(seed), background_id=0)
         assert sample.rgb.shape == (64, 96, 3)
         assert sample.thermal.shape == (64, 96)
         # Where the crop leaves the frame the images are mirrored: that is left out.
@@ -50,7 +50,7 @@ def test_outside_of_the_frame_the_images_are_mirrored_and_the_labels_ignored():
     config = DataConfig(crop_height=160, crop_width=240, scale_min=0.5, scale_max=0.5)
     bright = np.full((120, 200), 250, np.uint8)
     frame = Frame('x', np.repeat(bright[..., None], 3, 2), bright, np.ones_like(bright))
-    sample = augment(frame, config, np.random.default_rng(0))
+    sample = augment(frame, config, np.random.default_rng(0), background_id=0)
     # A frame of 120x200 halved fills 60x100 of the crop.
     assert (sample.labels == 1).sum() == pytest.approx(60 * 100, rel=0.05)
     assert (sample.labels == 255).sum() == 160 * 240 - (sample.labels == 1).sum()
@@ -71,7 +71,8 @@ def test_an_object_crop_holds_an_object():
 
     def with_cone(config):
         return sum(
-            bool((augment(frame_with_a_cone(), config, rng).labels == 7).any()) for _ in range(40)
+            bool((augment(frame_with_a_cone(), config, rng, background_id=0).labels == 7).any())
+            for _ in range(40)
         )
 
     assert with_cone(DataConfig(object_crop=1.0, **small)) == 40
@@ -80,7 +81,36 @@ def test_an_object_crop_holds_an_object():
     bare = Frame(
         'bare', *(np.zeros(shape, np.uint8) for shape in ((99, 99, 3), (99, 99), (99, 99)))
     )
-    assert not augment(bare, DataConfig(object_crop=1.0, **small), rng).labels.any()
+    assert not augment(
+        bare, DataConfig(object_crop=1.0, **small), rng, background_id=0
+    ).labels.any()
+
+
+def test_the_background_may_be_another_class_or_none():
+    """Ids 0 and 7 without a background are two objects, and 7 as the background is none."""
+    window = {'crop_height': 16, 'crop_width': 16, 'scale_min': 1.0, 'scale_max': 1.0}
+    config = DataConfig(object_crop=1.0, **window)
+
+    def crops_with_the_cone(background_id):
+        rng = np.random.default_rng(0)
+        samples = (
+            augment(frame_with_a_cone(), config, rng, background_id=background_id)
+            for _ in range(60)
+        )
+        return sum(bool((sample.labels == 7).any()) for sample in samples)
+
+    assert crops_with_the_cone(0) == 60
+    assert 15 <= crops_with_the_cone(None) <= 45  # either class with equal chance
+    assert crops_with_the_cone(7) <= 5
+
+    empty = Frame('x', np.zeros((240, 320, 3), np.uint8), *(np.full((240, 320), 3, np.uint8),) * 2)
+    for background_id, pasted_ids in ((0, {7}), (7, {0}), (None, {0, 7})):
+        found = set()
+        for seed in range(30):
+            rng = np.random.default_rng(seed)
+            sample = augment(empty, config, rng, frame_with_a_cone(), background_id=background_id)
+            found |= set(sample.labels.unique().tolist()) - {3}
+        assert found == pasted_ids
 
 
 def test_pasted_objects_come_with_both_images_and_their_labels():
@@ -92,7 +122,7 @@ def test_pasted_objects_come_with_both_images_and_their_labels():
     pasted = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        sample = augment(plain, config, rng, frame_with_a_cone())
+        sample = augment(plain, config, rng, frame_with_a_cone(), background_id=0)
         cone = sample.labels == 7
         assert set(sample.labels.unique().tolist()) <= {0, 7}
         if cone.any():

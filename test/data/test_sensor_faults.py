@@ -187,7 +187,9 @@ def test_a_sample_with_every_fault_is_finite_and_repeatable():
     )
     frame = Frame('x', crop().rgb, (crop().thermal * 255).astype(np.uint8), crop().labels)
     for seed in range(5):
-        one, same = (augment(frame, config, np.random.default_rng(seed)) for _ in range(2))
+        one, same = (
+            augment(frame, config, np.random.default_rng(seed), background_id=0) for _ in range(2)
+        )
         assert one.name == same.name == 'x'
         assert all((a == b).all() for a, b in zip(one[1:], same[1:], strict=True))
         assert one.rgb.shape == (32, 48, 3)

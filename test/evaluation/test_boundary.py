@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sartm_model.evaluation.boundary import BoundaryCounts, outline
 from sartm_model.labels import LabelSpace
 
-SPACE = LabelSpace('test', ('nothing', 'box', 'ball', 'bell'), ((0, 0, 0),) * 4)
+SPACE = LabelSpace('test', ('nothing', 'box', 'ball', 'bell'), ((0, 0, 0),) * 4, background_id=0)
 
 
 def figures_of(*images):
@@ -109,6 +111,16 @@ def test_absent_and_empty_classes():
         'boundary_f1': None,
         'per_class_boundary_f1': dict.fromkeys(SPACE.classes),
     }
+
+
+def test_the_mean_leaves_out_the_background_of_the_label_space():
+    """Of class 0 and 1 the F1 is 100 and 0 here, and class 2 has no outline in the prediction."""
+    images = (box(50, 50, 20, 20), box(50, 50, 20, 20, label=2))
+    counts = BoundaryCounts(len(SPACE))
+    counts.update(*images)
+    for background_id, mean in ((0, 0.0), (1, 50.0), (None, pytest.approx(100 / 3))):
+        own = replace(SPACE, background_id=background_id)
+        assert counts.compute(own)['boundary_f1'] == mean
 
 
 def test_no_outline_along_the_border_of_the_image_or_of_what_is_labelled():

@@ -173,6 +173,9 @@ def test_names_are_escaped_and_missing_images_are_marked(tmp_path):
     html = (tmp_path / 'report' / 'report.html').read_text()
     page = Page(html)
     assert not re.search('<(script|b>none|i>|u>)', html)
+    means = {row[0] for row in page.tables[0]}  # the label space has no background
+    assert 'boundary F1, classes present' in means
+    assert 'mIoU without background' not in means
     for text in ('<script>alert(1)</script>', '<b>none</b>', 'a & "b"', '<i>x</i>', '<u>'):
         assert text in page.words
     assert page.words.count('not given') == 1  # no RGB

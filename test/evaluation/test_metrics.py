@@ -22,13 +22,27 @@ from sartm_model.utils.torchvision_patch import patch_torchvision_ops
 
 def space(classes: int) -> LabelSpace:
     names = tuple(f'class{label}' for label in range(classes))
-    return LabelSpace('test', names, tuple((label, 0, 0) for label in range(classes)))
+    return LabelSpace(
+        'test', names, tuple((label, 0, 0) for label in range(classes)), background_id=0
+    )
 
 
 def figures_of(labels, truth, classes):
     confusion = ConfusionMatrix(classes)
     confusion.update(np.array(labels, np.uint8), np.array(truth, np.uint8))
     return metrics(confusion, space(classes))
+
+
+@pytest.mark.parametrize(('background_id', 'expected'), [(0, 75.0), (2, 62.5), (None, None)])
+def test_the_foreground_leaves_out_the_background_of_the_label_space(background_id, expected):
+    """Classes 0, 1 and 2 have an IoU of 1/4, 1 and 1/2."""
+    label_space = LabelSpace('own', ('a', 'b', 'c'), ((0, 0, 0),) * 3, background_id)
+    confusion = ConfusionMatrix(3)
+    confusion.counts[:] = [[1, 0, 0, 1], [0, 5, 0, 0], [2, 0, 2, 0]]
+    figures = metrics(confusion, label_space)
+    ious = [100 * 1 / (1 + 1 + 2), 100.0, 100 * 2 / (2 + 2)]
+    assert list(figures['per_class_iou'].values()) == pytest.approx(ious)
+    assert figures['miou_foreground'] == (None if expected is None else pytest.approx(expected))
 
 
 def by_loops(images, classes):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from untrained_checkpoint import save_untrained
 
 from sartm_model.config import ModelConfig
 from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 from sartm_model.inference.transfer import Staging
-from sartm_model.labels import MFNET
+from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sartm import Sartm
 
@@ -83,6 +84,19 @@ def test_labels_confidence_and_overlay(checkpoint, predictor):
     for image in (found.labels, found.confidence, found.overlay):
         assert image.dtype == np.uint8
         assert image.flags.c_contiguous
+
+
+@pytest.mark.parametrize('background_id', [1, None])
+def test_the_overlay_leaves_the_background_of_the_label_space_transparent(tmp_path, background_id):
+    space = LabelSpace('own', ('a', 'b', 'c'), ((9, 9, 9), (200, 0, 0), (0, 200, 0)), background_id)
+    own = Predictor(save_untrained(tmp_path / 'own.safetensors', space), device='cpu')
+    rgb, thermal = images()
+    found = own.predict(rgb, thermal, overlay=True, overlay_opacity=1.0)
+    expected = space.palette()[found.labels]
+    if background_id is not None:
+        expected = np.where((found.labels == background_id)[..., None], rgb, expected)
+    assert len(np.unique(found.labels)) > 1
+    np.testing.assert_array_equal(found.overlay, expected)
 
 
 @pytest.mark.parametrize('head', ['mask', 'auxiliary'])

@@ -12,6 +12,7 @@ import torch
 from checkpoint_version_1 import write_version_1
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from untrained_checkpoint import save_untrained
 
 from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
@@ -131,6 +132,26 @@ def test_label_space_checks():
     assert palette.shape == (256, 3)
     assert tuple(palette[2]) == MFNET.colors[2]
     assert (palette[len(MFNET) :] == 255).all()
+
+
+@pytest.mark.parametrize('background_id', [0, 1, None])
+def test_the_background_is_stored(tmp_path, background_id):
+    space = LabelSpace('own', ('a', 'b'), ((0, 0, 0), (1, 1, 1)), background_id)
+    path = save_untrained(tmp_path / 'own.safetensors', space)
+    assert checkpoints.load(path).label_space == space
+
+
+def test_a_checkpoint_without_a_background_id_has_class_0_as_background(saved, tmp_path):
+    labels = {name: value for name, value in MFNET.to_dict().items() if name != 'background_id'}
+    texts = {'labels': json.dumps(labels)}
+    path = rewrite(saved, tmp_path / 'old.safetensors', lambda state: None, texts)
+    assert checkpoints.load(path).label_space.background_id == 0
+
+
+@pytest.mark.parametrize('background_id', [2, -1])
+def test_a_background_outside_of_the_classes_is_refused(background_id):
+    with pytest.raises(SartmError, match='expected an id of its classes, 0 to 1, or null'):
+        LabelSpace('own', ('a', 'b'), ((0, 0, 0), (1, 1, 1)), background_id)
 
 
 def test_deployed_path_needs_nothing_that_only_training_does(saved):

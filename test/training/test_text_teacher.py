@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from sartm_model.config import TextConfig
 from sartm_model.errors import SartmError
-from sartm_model.labels import FMB, LABEL_SPACES, MFNET, PST900
+from sartm_model.labels import FMB, LABEL_SPACES, MFNET, PST900, LabelSpace
 from sartm_model.training.text_teacher import class_words, encode, text_embeddings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -212,6 +212,21 @@ def test_words_are_configured_built_in_or_the_name():
     assert (named['unlabeled'], named['car']) == ('street', '')
     with pytest.raises(SartmError, match=r'text\.names has tram; expected classes of mfnet'):
         class_words(TextConfig(names={'tram': 'tram'}), MFNET)
+
+
+def test_only_the_background_of_the_label_space_has_no_words():
+    colors = ((0, 0, 0),) * 3
+    names = ('background', 'bike', 'sky')
+    for background_id, expected in (
+        (0, ['', 'bicycle', 'sky']),
+        (1, ['background', '', 'sky']),
+        (2, ['background', 'bicycle', '']),
+        (None, ['background', 'bicycle', 'sky']),
+    ):
+        space = LabelSpace('own', names, colors, background_id)
+        assert list(class_words(TextConfig(), space).values()) == expected
+    configured = TextConfig(names={'bike': 'motorbike'})
+    assert class_words(configured, LabelSpace('own', names, colors, 1))['bike'] == 'motorbike'
 
 
 def test_the_file_of_real_embeddings(real_data, tmp_path):

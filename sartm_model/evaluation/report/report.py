@@ -69,13 +69,16 @@ def metrics_context(groups: Mapping[str, Mapping[str, Any]], space: LabelSpace) 
     if 'unknown' in overall:
         counts, columns = np.column_stack((counts, overall['unknown'])), [*columns, 'unknown']
     total = max(int(counts.sum()), 1)
+    means = MEANS | {
+        'boundary_f1': 'boundary F1, classes present, without background',
+        'ece': 'expected calibration error',
+    }
+    if space.background_id is None:
+        del means['miou_foreground']
+        means['boundary_f1'] = 'boundary F1, classes present'
     return {
         'groups': groups,
-        'means': MEANS
-        | {
-            'boundary_f1': 'boundary F1, classes present, without background',
-            'ece': 'expected calibration error',
-        },
+        'means': means,
         'classes': [
             {
                 'name': name,
