@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Verbs = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 
 # `sartm_model.data.registry.NAMES`, which is not imported because it needs NumPy.
-DATASETS = ('mfnet', 'pst900', 'fmb', 'synthetic')
+DATASETS = ('mfnet', 'pst900', 'fmb', 'folder', 'synthetic')
 
 
 def add_verb(
@@ -87,7 +87,13 @@ def open_predictor(args: argparse.Namespace) -> Predictor | OnnxPredictor:
 def add_dataset(verb: argparse.ArgumentParser) -> None:
     """Add --dataset and --root."""
     verb.add_argument('--dataset', choices=DATASETS, required=True)
-    verb.add_argument('--root', metavar='DIR', type=Path, help="the data set's folder")
+    verb.add_argument(
+        '--root',
+        metavar='DIR',
+        type=Path,
+        help="the data set's folder; for 'folder' the YAML file that declares it, see "
+        'sartm data init',
+    )
 
 
 def add_size(verb: argparse.ArgumentParser, subject: str) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import cv2
 import numpy as np
 
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Condition, Frame
+from sartm_model.data.frame_list import SUFFIXES
 from sartm_model.data.image_io import (
     exif_orientation,
     read_labels,
@@ -19,11 +21,11 @@ from sartm_model.data.image_io import (
     read_rgbt,
     read_thermal,
 )
+from sartm_model.data.label_map import LabelMap
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.utils.text import format_names
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 MFNET_NAME = re.compile(r'\d+([DN])(_flip)?')
 
 
@@ -51,19 +53,32 @@ class PairedFiles(PairDataset):
 
     Args:
         files: the files of each frame, by the frame's name.
-        label_space: the classes that the ids in the label files stand for.
+        label_space: the classes that the ids in the labels stand for.
         aligned: whether RGB and thermal must have the same size. They need not for images straight
             from two cameras: the predictor resizes thermal. Labels must always have the size of
             the RGB image.
+        label_map: converts the values in the label images; None if they are class ids.
+        condition: tells the condition of a frame from its name.
+        resize_thermal: whether thermal images are resized to the RGB images.
     """
 
     def __init__(
-        self, files: Mapping[str, FrameFiles], label_space: LabelSpace, *, aligned: bool
+        self,
+        files: Mapping[str, FrameFiles],
+        label_space: LabelSpace,
+        *,
+        aligned: bool,
+        label_map: LabelMap | None = None,
+        condition: Callable[[str], str | None] | None = None,
+        resize_thermal: bool = False,
     ) -> None:
         self.label_space = label_space
+        self.label_map = label_map
         self.names = list(files)
         self.files = [files[name] for name in self.names]
         self._aligned = aligned
+        self._condition = condition or condition_of
+        self._resize_thermal = resize_thermal
 
     def __getitem__(self, index: int) -> Frame:
         frame, faults = self.inspect(index)
@@ -89,13 +104,20 @@ class PairedFiles(PairDataset):
             rgb, thermal = attempt(files.rgb, read_rgbt) or (None, None)
         else:
             rgb, thermal = attempt(files.rgb, read_rgb), attempt(files.thermal, read_thermal)
-        labels = attempt(files.labels, lambda path: read_labels(path, len(self.label_space)))
+        labels = attempt(files.labels, self._read_labels)
+        if self._resize_thermal and rgb is not None and thermal is not None:
+            thermal = resize_to(thermal, rgb)
         if self._aligned and rgb is not None and thermal is not None:
             attempt(files.thermal, lambda path: _check_size(path, thermal, files.rgb, rgb))
         image, source = (rgb, files.rgb) if rgb is not None else (thermal, files.thermal)
         if labels is not None and image is not None:
             attempt(files.labels, lambda path: _check_size(path, labels, source, image))
-        return Frame(name, rgb, thermal, labels, condition_of(name)), faults
+        return Frame(name, rgb, thermal, labels, self._condition(name)), faults
+
+    def _read_labels(self, path: Path) -> np.ndarray:
+        if self.label_map is None:
+            return read_labels(path, len(self.label_space))
+        return self.label_map.read(path)
 
 
 class FolderPairs(PairedFiles):
@@ -200,6 +222,13 @@ def condition_of(name: str) -> Condition | None:
     """Return 'day' or 'night' for a frame named as in MFNet (a number, then D or N), else None."""
     match = MFNET_NAME.fullmatch(name)
     return None if match is None else ('day' if match[1] == 'D' else 'night')
+
+
+def resize_to(image: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Resize an image `[h, w]` to the height and width of another, linearly."""
+    if image.shape[:2] == other.shape[:2]:
+        return image
+    return cv2.resize(image, (other.shape[1], other.shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def _check_paired(stems: Mapping[Path, Iterable[str]]) -> None:

@@ -20,11 +20,12 @@ class Frame:
         thermal: uint8 or uint16 `[H, W]`, or None where the data set has no thermal images.
         labels: uint8 `[H, W]` of class ids, 255 where a pixel is not labelled; None where the data
             set has no labels.
-        condition: 'day' or 'night' where the data set tells which, else None.
+        condition: a tag by which results are grouped, such as 'day' or 'night'; None if the data
+            set tells none.
     """
 
     name: str
     rgb: np.ndarray | None
     thermal: np.ndarray | None
     labels: np.ndarray | None = None
-    condition: Condition | None = None
+    condition: str | None = None

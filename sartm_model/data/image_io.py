@@ -52,13 +52,7 @@ def read_thermal(path: Path) -> np.ndarray:
 
 def read_labels(path: Path, num_classes: int) -> np.ndarray:
     """Read a one-channel image of class ids below `num_classes` (or 255) as uint8 `[H, W]`."""
-    image = _open(path)
-    if image.mode not in ('1', 'L', 'P', *GREY_16):
-        raise SartmError(
-            f'{path} is a {_kind(image)} image; labels must have one channel that holds class ids '
-            '(a coloured picture of labels has lost them)'
-        )
-    ids = np.array(image)
+    ids = read_raw_ids(path)
     wrong = np.unique(ids[(ids >= num_classes) & (ids != IGNORE_ID) | (ids < 0)])
     if len(wrong):
         found = ', '.join(map(str, wrong[:5]))
@@ -67,6 +61,29 @@ def read_labels(path: Path, num_classes: int) -> np.ndarray:
             f'{num_classes - 1} ({IGNORE_ID} is "not labelled"); is it of another data set?'
         )
     return ids.astype(np.uint8)
+
+
+def read_raw_ids(path: Path) -> np.ndarray:
+    """Read a one-channel image of whole numbers of any meaning as integers `[H, W]`."""
+    image = _open(path)
+    if image.mode not in ('1', 'L', 'P', *GREY_16):
+        raise SartmError(
+            f'{path} is a {_kind(image)} image; labels must have one channel that holds class ids '
+            '(a coloured picture of labels has lost them)'
+        )
+    ids = np.array(image)
+    return ids.astype(np.uint8) if ids.dtype == bool else ids
+
+
+def read_label_colors(path: Path) -> np.ndarray:
+    """Read a coloured picture of labels, with a palette or without, as uint8 `[H, W, 3]` RGB."""
+    image = _open(path)
+    if image.mode not in ('P', 'RGB', 'RGBA'):
+        raise SartmError(
+            f'{path} is a {_kind(image)} image; expected a coloured one, because the label_map '
+            'has colours'
+        )
+    return np.array(image.convert('RGB'))
 
 
 def read_rgbt(path: Path) -> tuple[np.ndarray, np.ndarray]:

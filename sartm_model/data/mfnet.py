@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sartm_model.data.folder import FrameFiles, PairedFiles
+from sartm_model.data.frame_list import read_stems
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
 from sartm_model.utils.text import format_names
@@ -50,31 +51,15 @@ def frame_files(folders: Sequence[Path], stems: Iterable[str]) -> dict[str, Fram
 
 
 def read_split(root: Path, split: str) -> list[str]:
-    """Read the stems in `<root>/<split>.txt`, one per line, which may contain spaces.
-
-    A byte order mark, blanks around a stem, empty lines and the suffix '.png' are ignored.
+    """Read the stems in `<root>/<split>.txt`, see `read_stems`.
 
     Raises:
-        SartmError: the list is missing or empty, is no UTF-8 text, or names a path or a stem twice.
+        SartmError: the list is missing, or is not a list of stems.
     """
     path = root / f'{split}.txt'
-    try:
-        lines = path.read_text(encoding='utf-8-sig').split('\n')
-    except FileNotFoundError:
+    if not path.exists():
         there = sorted(p.stem for p in root.glob('*.txt'))
         raise SartmError(
             f'{path} does not exist; the splits here are: {", ".join(there) or "none"}'
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SartmError(f'{path} cannot be read as a list of stems: {error}') from error
-    stems = [line.strip().removesuffix('.png') for line in lines if line.strip()]
-    wrong = [stem for stem in stems if Path(stem).name != stem]
-    if wrong or not stems:
-        what = f'has {format_names(wrong)}' if wrong else 'is empty'
-        raise SartmError(f'{path} {what}; expected one stem per line, such as 00001D')
-    if len(set(stems)) != len(stems):
-        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-        raise SartmError(
-            f'{path} names {format_names(twice)} more than once; expected each frame once'
         )
-    return stems
+    return read_stems(path)

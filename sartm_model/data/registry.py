@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sartm_model.data.base import PairDataset
+from sartm_model.data.declared import open_declared
 from sartm_model.data.fmb import Fmb
 from sartm_model.data.folder import SplitFolders
 from sartm_model.data.mfnet import MFNet
@@ -16,7 +17,7 @@ ON_DISK: dict[str, type[MFNet] | type[SplitFolders]] = {
     'pst900': Pst900,
     'fmb': Fmb,
 }
-NAMES = (*ON_DISK, 'synthetic')
+NAMES = (*ON_DISK, 'folder', 'synthetic')
 
 
 def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
@@ -24,9 +25,11 @@ def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
 
     Args:
         name: one of `NAMES`.
-        root: the data set's folder; None for 'synthetic', which needs none.
+        root: the data set's folder; for 'folder' the YAML file that declares it (see `declared`);
+            None for 'synthetic', which needs none.
         split: for 'mfnet' the name of a `<split>.txt` under the root; for 'pst900' and 'fmb'
-            'train' or 'test'; for 'synthetic' 'train', 'val' or 'test'.
+            'train' or 'test'; for 'folder' a split of the file; for 'synthetic' 'train', 'val' or
+            'test'.
 
     Raises:
         SartmError: unknown name or split, or the folder is not such a data set.
@@ -35,6 +38,8 @@ def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
         from sartm_model.data.synthetic import SyntheticScenes  # draws with OpenCV
 
         return SyntheticScenes(split)
+    if name == 'folder':
+        return open_declared(declaration_path(root), split)
     if name not in ON_DISK:
         raise SartmError(f'no data set is called {name!r}; choose one of {", ".join(NAMES)}')
     return ON_DISK[name](open_root(name, root), split)
@@ -48,3 +53,13 @@ def open_root(name: str, root: Path | None) -> Path:
     if not root.is_dir():
         raise SartmError(f'{root} is not a folder; expected the root of {name}')
     return root
+
+
+def declaration_path(root: Path | None) -> Path:
+    """Return the YAML file of the data set 'folder'. Raises SartmError if it is None."""
+    if root is None:
+        raise SartmError(
+            'the data set folder needs as root the YAML file that declares it; sartm data init DIR '
+            'writes one'
+        )
+    return Path(root)

@@ -15,7 +15,6 @@ from torch.utils.data import Dataset, Sampler
 from sartm_model.config import DataConfig, SourceConfig
 from sartm_model.data.augmentation import Sample, augment
 from sartm_model.data.base import PairDataset
-from sartm_model.data.frame import Condition
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID, LabelSpace
@@ -116,14 +115,14 @@ class EvalFrame(NamedTuple):
 
     Attributes:
         name: of the frame.
-        condition: day, night or None.
+        condition: of the frame, or None.
         rgb: uint8 `[H, W, 3]`.
         thermal: uint8 or uint16 `[h, w]`.
         labels: uint8 `[H, W]`.
     """
 
     name: str
-    condition: Condition | None
+    condition: str | None
     rgb: Tensor
     thermal: Tensor
     labels: Tensor

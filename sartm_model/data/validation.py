@@ -15,11 +15,12 @@ import numpy as np
 from tqdm import tqdm
 
 from sartm_model.data.base import PairDataset
+from sartm_model.data.declared import Declaration, find_files, read_declaration, split_files
 from sartm_model.data.folder import FrameFiles, PairedFiles, SplitFolders, condition_of, images_in
 from sartm_model.data.frame import Frame
 from sartm_model.data.image_io import palette_colors
 from sartm_model.data.mfnet import frame_files, image_folders, read_split
-from sartm_model.data.registry import ON_DISK, open_dataset, open_root
+from sartm_model.data.registry import ON_DISK, declaration_path, open_dataset, open_root
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
@@ -32,8 +33,8 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
     """Read every frame of one split, or of all splits, and report all that is wrong.
 
     Args:
-        dataset: mfnet, pst900, fmb or synthetic.
-        root: its folder; None for synthetic.
+        dataset: mfnet, pst900, fmb, folder or synthetic.
+        root: its folder; for folder the YAML file that declares it; None for synthetic.
         split: one split; None for all. All of mfnet's lists are those that start with train, val
             or test.
 
@@ -48,6 +49,10 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
             splits = _split_folders(kind, open_root(dataset, root), split, report)
         else:
             splits = _mfnet_lists(open_root(dataset, root), split, report)
+    elif dataset == 'folder':
+        declaration = read_declaration(declaration_path(root))
+        report = Report(dataset, declaration.label_space)
+        splits = _declared_splits(declaration, split, report)
     else:
         from sartm_model.data.synthetic import SPLITS, SyntheticScenes
 
@@ -64,7 +69,8 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
                 summary.unusable += bool(faults)
                 for path, error in faults:
                     report.fault(path, error)
-                comparison.compare_palette(frame, frames.files[index].labels)
+                if frames.label_map is None:
+                    comparison.compare_palette(frame, frames.files[index].labels)
             else:
                 frame = frames[index]
             summary.add(frame)
@@ -134,6 +140,42 @@ def _split_folders(
         parts = [images.get(base / part, {}) for part in folders]
         files = {stem: FrameFiles(*(part.get(stem) for part in parts)) for stem in stems}
         yield name, PairedFiles(files, report.label_space, aligned=True)
+
+
+def _declared_splits(
+    declaration: Declaration, split: str | None, report: Report
+) -> Iterator[tuple[str, PairDataset]]:
+    """Yield the frames of each split of a YAML file; a missing file is noted as a fault."""
+    listed: set[Path] = set()
+    unpaired = set()
+    for name in [split] if split else declaration.splits:
+        try:
+            files, faults = split_files(declaration, name)
+        except SartmError as error:
+            if split:
+                raise
+            report.fault(declaration.path, error)
+            continue
+        for path, fault in faults:
+            report.fault(path, fault)
+        for stem, of_frame in files.items():
+            paths = [getattr(of_frame, part) for part in declaration.patterns]
+            listed.update(path for path in paths if path is not None)
+            if None in paths:
+                unpaired.add(stem)
+        yield name, declaration.open(files)
+    report.unpaired += sorted(unpaired)
+    if split is None:
+        report.unlisted += _unlisted(declaration, listed)
+
+
+def _unlisted(declaration: Declaration, listed: set[Path]) -> list[str]:
+    """Return the files that fit a pattern of the YAML file and are in none of its splits."""
+    base, found = declaration.path.parent, []
+    for pattern in declaration.patterns.values():
+        if (base / pattern).parent.is_dir():
+            found += [path for paths in find_files(base, pattern).values() for path in paths]
+    return [str(path) for path in dict.fromkeys(found) if path not in listed]
 
 
 def _images(folders: Iterable[Path], report: Report) -> dict[Path, dict[str, Path]]:

@@ -20,7 +20,7 @@ class SplitSummary:
     Attributes:
         frames: number of frames.
         unusable: number of frames with a fault.
-        day, night: number of frames of each condition, where their names say which.
+        conditions: number of frames of each condition, such as day and night.
         sizes: number of frames of each size, '<width>x<height>'.
         thermal_types: number of thermal images of each dtype.
         thermal_range: lowest and highest thermal value of all frames.
@@ -30,8 +30,7 @@ class SplitSummary:
 
     frames: int
     unusable: int = 0
-    day: int = 0
-    night: int = 0
+    conditions: Counter = field(default_factory=Counter)
     sizes: Counter = field(default_factory=Counter)
     thermal_types: Counter = field(default_factory=Counter)
     thermal_range: tuple[int, int] | None = None
@@ -40,8 +39,8 @@ class SplitSummary:
 
     def add(self, frame: Frame) -> None:
         """Count the images of a frame that could be read."""
-        self.day += frame.condition == 'day'
-        self.night += frame.condition == 'night'
+        if frame.condition is not None:
+            self.conditions[frame.condition] += 1
         image = frame.rgb if frame.rgb is not None else frame.thermal
         if image is not None:
             self.sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
@@ -60,8 +59,7 @@ class SplitSummary:
         return {
             'frames': self.frames,
             'unusable': self.unusable,
-            'day': self.day,
-            'night': self.night,
+            'conditions': dict(self.conditions),
             'sizes': dict(self.sizes),
             'thermal_types': dict(self.thermal_types),
             'thermal_range': self.thermal_range,
@@ -117,7 +115,8 @@ def summary(report: Report) -> str:
     lines = []
     for name, split in report.splits.items():
         low, high = split.thermal_range or (0, 0)
-        conditions = f' ({split.day} day, {split.night} night)' if split.day + split.night else ''
+        counts = ', '.join(f'{n} {name}' for name, n in sorted(split.conditions.items()))
+        conditions = f' ({counts})' if counts else ''
         lines.append(
             f'{name}: {split.frames} frames{conditions}, {split.unusable} unusable, '
             f'{_counts(split.sizes)}, thermal {_counts(split.thermal_types)} {low} to {high}'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +76,7 @@ class MetricAccumulator:
 
 
 def evaluate(predict: Callable[[Frame], FramePrediction], dataset: PairDataset) -> dict[str, Any]:
-    """Compute the metrics of a data set over all its frames, and over those by day and by night.
+    """Compute the metrics of a data set over all its frames, and over those of each condition.
 
     The pixels of all frames of a group are counted together. Labels are compared at their own
     size. A progress bar is shown if stderr is a terminal.
@@ -87,32 +87,48 @@ def evaluate(predict: Callable[[Frame], FramePrediction], dataset: PairDataset) 
 
     Returns:
         the metrics of `metrics`, `BoundaryCounts.compute` and `Calibration.compute`; frame_miou:
-        `miou_present` of each frame by its name (null: nothing in it is labelled); day and night:
-        the same metrics of these frames, if any frame has the condition.
+        `miou_present` of each frame by its name (null: nothing in it is labelled); and by the name
+        of each condition that frames have, such as day and night, the same metrics of these frames.
 
     Raises:
-        SartmError: a frame has no labels, or its prediction does not fit them; it is named.
+        SartmError: a frame has no labels, or its prediction does not fit them, or its condition is
+            named as a metric; the frame is named.
     """
     from tqdm import tqdm
 
-    groups = {name: MetricAccumulator(dataset.label_space) for name in ('day', 'night', None)}
+    overall = MetricAccumulator(dataset.label_space)
+    metric_names = overall.compute().keys()
+    groups: dict[str | None, MetricAccumulator] = {}
     names = []  # in the order of the data set
     bar = tqdm(dataset, total=len(dataset), unit='frame', disable=not sys.stderr.isatty())
     for frame in bar:
         if frame.labels is None:
             raise SartmError(f'frame {frame.name} has no labels; it cannot be evaluated')
+        if frame.condition in metric_names:
+            raise SartmError(
+                f'frame {frame.name} has the condition {frame.condition}, which is the name of a '
+                'metric; rename the condition'
+            )
         names.append(frame.name)
         prediction = predict(frame)
         try:
-            groups[frame.condition].update(frame.name, prediction, frame.labels)
+            group = groups.setdefault(frame.condition, MetricAccumulator(dataset.label_space))
+            group.update(frame.name, prediction, frame.labels)
         except SartmError as error:
             raise SartmError(f'frame {frame.name}: {error}') from error
-    overall = MetricAccumulator(dataset.label_space)
     for group in groups.values():
         overall.merge(group)
     overall.frame_miou = {name: overall.frame_miou[name] for name in names}
     result = overall.compute()
-    for name in ('day', 'night'):
-        if groups[name].frame_miou:
-            result[name] = groups[name].compute()
+    for name in sorted(name for name in groups if name is not None):
+        result[name] = groups[name].compute()
     return result
+
+
+def condition_groups(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of each condition from what `evaluate` returned, by its name."""
+    return {
+        name: group
+        for name, group in result.items()
+        if isinstance(group, dict) and 'frame_miou' in group
+    }

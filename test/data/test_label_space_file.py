@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
+from sartm_model.data.label_space_file import fill_colors, open_label_space
 from sartm_model.errors import SartmError
-from sartm_model.label_space_file import fill_colors, open_label_space
 from sartm_model.labels import MFNET, PST900, LabelSpace
 
 

@@ -77,7 +77,8 @@ def test_a_correct_data_set_and_its_sums(mfnet):
     assert not report.unlisted
     assert sorted(report.splits) == ['train', 'train_day', 'train_night', 'val']
     train = report.to_dict()['splits']['train']
-    assert (train['frames'], train['day'], train['night'], train['unusable']) == (3, 1, 2, 0)
+    assert (train['frames'], train['unusable']) == (3, 0)
+    assert train['conditions'] == {'day': 1, 'night': 2}
     assert train['sizes'] == {'8x6': 3}
     assert train['thermal_types'] == {'uint8': 3}
     frames = list(open_dataset('mfnet', mfnet, 'train'))

@@ -14,7 +14,7 @@ from frame_list import FrameList
 
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.evaluate import FramePrediction, evaluate
+from sartm_model.evaluation.evaluate import FramePrediction, condition_groups, evaluate
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.utils.torchvision_patch import patch_torchvision_ops
@@ -215,6 +215,20 @@ def test_evaluate_counts_day_and_night_apart_and_together():
     # Plain JSON, and no mean is NaN.
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert not math.isnan(figures['miou'])
+
+
+def test_a_condition_may_have_any_name_but_that_of_a_metric():
+    def predict(frame):
+        return FramePrediction(np.array([[0, 1]], np.uint8))
+
+    frames = [frame('a', [0, 1], 'rain'), frame('b', [1, 1], 'fog'), frame('c', [0, 1], 'rain')]
+    figures = evaluate(predict, dataset(*frames))
+    assert {name: group['frames'] for name, group in condition_groups(figures).items()} == {
+        'fog': 1, 'rain': 2
+    }  # fmt: skip
+    assert figures['rain']['pixel_accuracy'] == 100.0
+    with pytest.raises(SartmError, match='frame b has the condition miou, which is the name of a'):
+        evaluate(predict, dataset(frame('a', [0, 1], None), frame('b', [0, 1], 'miou')))
 
 
 def test_evaluate_returns_boundary_f1_calibration_and_the_miou_of_each_frame():

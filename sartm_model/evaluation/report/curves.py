@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -13,9 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sartm_model.evaluation.calibration import NUM_BINS
+from sartm_model.evaluation.evaluate import condition_groups
 
 INK = '#010203'  # replaced by the text colour of the page
 BLUE, ORANGE, GREY = '#3c7dd7', '#d9822b', '#8e8e93'  # readable on light and dark pages
+GROUP_COLORS = (ORANGE, BLUE, GREY, '#3f9e6b', '#a05cc5')
 
 STYLE: dict[Any, Any] = {
     'svg.fonttype': 'none',  # text stays text
@@ -90,8 +93,8 @@ def _plot_reliability(axes: Axes, result: Mapping[str, Any]) -> None:
 
 def _plot_frames(axes: Axes, result: Mapping[str, Any]) -> None:
     """Plot the mIoU of each frame, sorted from the best to the worst."""
-    groups = [(name, result[name]) for name in ('day', 'night') if name in result]
-    for (name, group), color in zip(groups or [('all', result)], (ORANGE, BLUE), strict=False):
+    groups = condition_groups(result) or {'all': result}
+    for (name, group), color in zip(groups.items(), cycle(GROUP_COLORS), strict=False):
         miou = sorted((v for v in group['frame_miou'].values() if v is not None), reverse=True)
         if not miou:
             continue

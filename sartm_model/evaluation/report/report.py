@@ -16,7 +16,7 @@ from markupsafe import Markup
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.evaluation.boundary import TOLERANCE
-from sartm_model.evaluation.evaluate import FramePrediction
+from sartm_model.evaluation.evaluate import FramePrediction, condition_groups
 from sartm_model.evaluation.metrics import MEANS
 from sartm_model.evaluation.report.curves import curves_svg
 from sartm_model.evaluation.report.panels import best_and_worst_frames
@@ -43,7 +43,7 @@ def write_report(
         predict: what was evaluated; it predicts those frames again.
     """
     settings = result['settings']
-    groups = {'all': result} | {n: result[n] for n in ('day', 'night') if n in result}
+    groups = {'all': result} | condition_groups(result)
     checkpoint = Path(settings['checkpoint']).name
     context = {
         'title': f'Evaluation of {checkpoint} on {settings["dataset"]} {settings["split"]}',
