@@ -25,14 +25,18 @@ from torch.utils.data import DataLoader, default_collate
 
 from sartm_model.config import TrainConfig, load_train_config
 from sartm_model.data.augmentation import photometric, random_resized_crop, to_sample
-from sartm_model.data.sampling import ResumableBatchSampler, TrainingSamples, open_source
-from sartm_model.labels import LABEL_SPACES
+from sartm_model.data.sampling import (
+    ResumableBatchSampler,
+    TrainingSamples,
+    label_space_of_run,
+    open_source,
+)
 
 
 def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
     """Milliseconds a sample of each stage, from the files to the batch, on one core."""
     data, rng = config.data, np.random.default_rng(config.seed)
-    sources = [open_source(source, LABEL_SPACES[config.label_space]) for source in data.train]
+    sources = [open_source(source, label_space_of_run(config)) for source in data.train]
     weights = np.array([source.weight for source in data.train], float)
     spent: dict[str, float] = {}
 
@@ -64,7 +68,7 @@ def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
 def measure_loader(config: TrainConfig, workers: int, samples: int) -> float:
     """Samples a second of the loader once its queue is in a steady state."""
     batch = config.data.batch_size
-    dataset = TrainingSamples(config.data, LABEL_SPACES[config.label_space], config.seed)
+    dataset = TrainingSamples(config.data, label_space_of_run(config), config.seed)
     loader = iter(
         DataLoader(dataset, batch_sampler=ResumableBatchSampler(0, batch), num_workers=workers)
     )

@@ -64,8 +64,9 @@ class SourceConfig:
     """A data set to draw frames from.
 
     Attributes:
-        dataset: mfnet, pst900, fmb or synthetic.
-        root: the folder of the data set; empty for synthetic.
+        dataset: mfnet, pst900, fmb, folder or synthetic.
+        root: the folder of the data set; for folder the YAML file that declares it; empty for
+            synthetic.
         split: name of the split.
         weight: how often its frames are drawn, relative to the other sources.
         frames: number of frames to use, from the start of the split; 0 for all.
@@ -276,8 +277,10 @@ class TrainConfig:
 
     Attributes:
         sam2_weights: SAM2's .pt to start from; empty for random weights.
-        start_from: a SARTM checkpoint to start from instead; empty for none.
-        label_space: mfnet, pst900 or fmb; every source must have these classes.
+        start_from: a SARTM checkpoint to start from instead; empty for none. If its classes are
+            others, those of the same name keep their weights and the rest start anew.
+        label_space: mfnet, pst900, fmb or a YAML file of classes; empty for those of the first
+            source of `data.train`. Every source must have these classes.
         steps: number of optimiser steps.
         val_every: number of steps between two measurements on `data.val`, each with a save.
         patience: number of measurements without improvement after which the run ends; 0 for none.
@@ -298,7 +301,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     sam2_weights: str = ''
     start_from: str = ''
-    label_space: str = 'mfnet'
+    label_space: str = ''
     steps: int = 10000
     val_every: int = 500
     patience: int = 0
@@ -311,9 +314,6 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from sartm_model.labels import LABEL_SPACES  # imports numpy, which the command line avoids
-
-        _one_of('label_space', self.label_space, tuple(LABEL_SPACES))
         _positive('steps', self.steps)
         for key in ('val_every', 'keep_best', 'devices', 'nodes'):
             _positive(key, getattr(self, key))
@@ -328,13 +328,20 @@ class TrainConfig:
             )
 
 
+PATH_KEYS = ('root', 'label_space', 'start_from', 'sam2_weights', 'embeddings')
+"""The keys of a training configuration whose values are paths, at any depth."""
+
+
 def load_train_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a training configuration from a YAML file and overrides, see `load_config`.
+
+    A relative path in the file is looked for beside the file and, if nothing is there, in the
+    working directory; a path in an override in the working directory alone.
 
     Raises:
         SartmError: the file cannot be read, or a key or a value does not fit the tree.
     """
-    return load_config(TrainConfig, path, overrides)
+    return load_config(TrainConfig, path, overrides, PATH_KEYS)
 
 
 def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:

@@ -26,7 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sartm_model.config import TrainConfig, load_train_config
-from sartm_model.labels import LABEL_SPACES
+from sartm_model.data.sampling import label_space_of_run
 from sartm_model.models.sartm import Sartm
 
 
@@ -49,7 +49,7 @@ class TrainingCost(NamedTuple):
 def count_cost(config: TrainConfig) -> TrainingCost:
     """Count what `TrainingCost` describes for the model and the crop of a configuration."""
     crop = (config.data.crop_height, config.data.crop_width)
-    model = Sartm(config.model, len(LABEL_SPACES[config.label_space])).train().to('meta')
+    model = Sartm(config.model, len(label_space_of_run(config))).train().to('meta')
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -12,13 +12,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from sartm_model.config import DataConfig, SourceConfig
+from sartm_model.config import DataConfig, SourceConfig, TrainConfig
 from sartm_model.data.augmentation import Sample, augment
 from sartm_model.data.base import PairDataset
+from sartm_model.data.label_space_file import open_label_space
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID, LabelSpace
 from sartm_model.utils.text import format_names
+
+
+def label_space_of_run(config: TrainConfig) -> LabelSpace:
+    """Return the classes of a run: those it names, or else those of its first training source.
+
+    Raises:
+        SartmError: there is no such label space, or that source cannot be opened.
+    """
+    if config.label_space:
+        return open_label_space(config.label_space)
+    return _open(config.data.train[0]).label_space
 
 
 def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
@@ -26,10 +38,9 @@ def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
 
     Raises:
         SartmError: the data set cannot be opened, its classes are not those of `label_space`, it is
-            empty, or none of its frames has a labelled pixel.
+            empty, a modality is missing, or none of its frames has a labelled pixel.
     """
-    root = Path(source.root).expanduser() if source.root else None
-    dataset = open_dataset(source.dataset, root, source.split)
+    dataset = _open(source)
     name = ' '.join(filter(None, (source.dataset, source.root, source.split)))
     if dataset.label_space.classes != label_space.classes:
         raise SartmError(
@@ -40,6 +51,12 @@ def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
         raise SartmError(f'{name} holds no frame')
     if source.frames:
         dataset.names = dataset.names[: source.frames]
+    first = dataset[0]
+    for modality, image in (('RGB', first.rgb), ('thermal', first.thermal)):
+        if image is None:
+            raise SartmError(
+                f'{name} has no {modality} images; training needs RGB and thermal of each frame'
+            )
     # `any` stops at the first labelled pixel, so of a sound data set one frame is read.
     if not any(_has_label(frame.labels) for frame in dataset):
         raise SartmError(
@@ -49,6 +66,11 @@ def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
             f'({format_names(label_space.classes)}) into the label images'
         )
     return dataset
+
+
+def _open(source: SourceConfig) -> PairDataset:
+    root = Path(source.root).expanduser() if source.root else None
+    return open_dataset(source.dataset, root, source.split)
 
 
 def _has_label(labels: np.ndarray | None) -> bool:

@@ -17,11 +17,13 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from sartm_model.config import TrainConfig, load_train_config, to_dict
+from sartm_model.data.sampling import label_space_of_run
 from sartm_model.errors import SartmError
-from sartm_model.labels import LABEL_SPACES, LabelSpace
+from sartm_model.labels import LabelSpace
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sam2_weights import load_sam2
 from sartm_model.models.sartm import Sartm
+from sartm_model.models.sartm.class_transfer import transfer_classes
 from sartm_model.training.callbacks import (
     LAST_MODEL,
     STATE_FILE,
@@ -64,14 +66,14 @@ def train(
         KeyboardInterrupt: Ctrl-C; the state is saved.
     """
     config = load_train_config(config_path, overrides)
-    state = _prepare_folder(out, config, resume)
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    label_space = LABEL_SPACES[config.label_space]
+    label_space = label_space_of_run(config)
     if len(config.loss.class_weights) not in (0, len(label_space)):
         raise SartmError(
             f'loss.class_weights has {len(config.loss.class_weights)} values; expected none, or '
             f'{len(label_space)}, one a class of {label_space.name}'
         )
+    state = _prepare_folder(out, config, resume)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
     text = None
     if config.loss.weights.language:
         text = text_embeddings(config.text, label_space, out)
@@ -142,20 +144,40 @@ def _initial_model(config: TrainConfig, label_space: LabelSpace) -> Sartm:
     """The model a run starts from: random weights, SAM2's, or those of an earlier checkpoint."""
     if config.start_from:
         earlier = checkpoints.load(config.start_from)
-        if earlier.label_space.classes != label_space.classes:
-            raise SartmError(
-                f'checkpoint {earlier.path} has the classes of {earlier.label_space.name}, but the '
-                f'run has label_space {label_space.name}'
-            )
         if earlier.config != config.model:
             raise SartmError(
                 f'checkpoint {earlier.path} is of {earlier.config}, but the run has {config.model}'
             )
-        return checkpoints.build(earlier, merged=False).train()
+        model = checkpoints.build(earlier, merged=False).train()
+        if earlier.label_space.classes == label_space.classes:
+            return model
+        return _with_classes(model, earlier, label_space)
     model = Sartm(config.model, len(label_space))
     if config.sam2_weights:
         load_sam2(model, Path(config.sam2_weights))
     return model
+
+
+def _with_classes(
+    model: Sartm, checkpoint: checkpoints.Checkpoint, label_space: LabelSpace
+) -> Sartm:
+    """Return a model with the classes of a run and the weights of the model of a checkpoint."""
+    changed = Sartm(model.config, len(label_space))
+    classes = checkpoint.label_space.classes
+    transfer = transfer_classes(changed, label_space.classes, model.state_dict(), classes)
+    if _is_first_process():
+        print(
+            f'{checkpoint.path} has the classes of {checkpoint.label_space.name}; all weights are '
+            'kept but those of classes'
+        )
+        for names, fate in (
+            (transfer.kept, 'of the same name keep their weights'),
+            (transfer.new, 'start anew'),
+            (transfer.dropped, 'are dropped'),
+        ):
+            if names:
+                print(f'  {len(names)} {fate}: {", ".join(names)}')
+    return changed
 
 
 def _trainer(config: TrainConfig, out: Path, callbacks: list[Callback]) -> pl.Trainer:

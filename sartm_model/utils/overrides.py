@@ -12,13 +12,20 @@ from sartm_model.utils.text import first_line
 Config = TypeVar('Config')
 
 
-def load_config(cls: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    cls: type[Config],
+    path: Path,
+    overrides: Sequence[str] = (),
+    path_keys: Sequence[str] = (),
+) -> Config:
     """Read a configuration: defaults, then the file, then the overrides.
 
     Args:
         cls: a dataclass whose defaults apply to all that is not set; its fields may be dataclasses.
         path: a YAML file with any part of the tree.
         overrides: `key=value` with dotted keys, e.g. `optim.lr=1e-3`.
+        path_keys: keys of the file whose values are paths. A relative one is replaced by the
+            absolute path of what lies beside the file, if there is such a thing.
 
     Raises:
         SartmError: the file cannot be read, a key does not exist, or a value has a wrong type or is
@@ -35,7 +42,8 @@ def load_config(cls: type[Config], path: Path, overrides: Sequence[str] = ()) ->
         defaults = OmegaConf.structured(cls)
         _make_writable(defaults)
         dotted = OmegaConf.from_dotlist(list(overrides))
-        return cast(Config, OmegaConf.to_object(OmegaConf.merge(defaults, _read(path), dotted)))
+        values = OmegaConf.create(_with_paths(_read(path), path.parent, path_keys))
+        return cast(Config, OmegaConf.to_object(OmegaConf.merge(defaults, values, dotted)))
     except OmegaConfBaseException as error:
         key = f'{error.full_key}: ' if error.full_key else ''
         raise SartmError(f'configuration {path}: {key}{first_line(error)}') from error
@@ -62,9 +70,24 @@ def _read(path: Path) -> Any:
     from omegaconf import OmegaConf
 
     try:
-        return OmegaConf.load(path)
+        return OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
         raise SartmError(f'no configuration file {path}; config/train/ has examples') from None
+
+
+def _with_paths(tree: Any, folder: Path, keys: Sequence[str]) -> Any:
+    """Replace the relative paths of a tree under `keys` that exist in a folder."""
+    if isinstance(tree, list):
+        return [_with_paths(item, folder, keys) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    resolved = {}
+    for key, value in tree.items():
+        if key in keys and isinstance(value, str) and value and (folder / value).exists():
+            resolved[key] = str((folder / value).resolve())
+        else:
+            resolved[key] = _with_paths(value, folder, keys)
+    return resolved
 
 
 def _make_writable(node: Any) -> None:

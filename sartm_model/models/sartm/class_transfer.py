@@ -1,0 +1,80 @@
+"""Continues from a network with other classes: all weights but those of new classes are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sartm_model.models.sartm.model import Sartm
+from sartm_model.models.state_dict import load_strictly
+
+ONE_ROW_PER_CLASS = (
+    'mask_decoder.masks.mask_tokens.weight',
+    'mask_decoder.masks.iou_prediction_head.layers.2.weight',
+    'mask_decoder.masks.iou_prediction_head.layers.2.bias',
+    'auxiliary_head.classifier.weight',
+    'auxiliary_head.classifier.bias',
+)
+"""Weights whose row k belongs to class k."""
+
+ONE_MLP_PER_CLASS = 'mask_decoder.masks.output_hypernetworks_mlps.'
+"""Start of the names of the MLPs of eq. 9; the number of the class follows."""
+
+
+class ClassTransfer(NamedTuple):
+    """Which classes have the weights of an earlier network.
+
+    Attributes:
+        kept: classes of both networks, which are matched by name.
+        new: classes that the earlier network lacks; their weights start anew.
+        dropped: classes of the earlier network alone.
+    """
+
+    kept: list[str]
+    new: list[str]
+    dropped: list[str]
+
+
+@torch.no_grad()
+def transfer_classes(
+    model: Sartm,
+    classes: Sequence[str],
+    earlier: Mapping[str, Tensor],
+    earlier_classes: Sequence[str],
+) -> ClassTransfer:
+    """Load the weights of a network with other classes; nothing else may differ.
+
+    Args:
+        model: receives the weights; its own stay for the classes that the earlier one lacks.
+        classes: names of the model's classes, in the order of ids.
+        earlier: the state dict of the earlier network, with its adapters.
+        earlier_classes: names of its classes.
+
+    Raises:
+        SartmError: the networks differ in more than their classes.
+    """
+    earlier_ids = {
+        id_: earlier_classes.index(name)
+        for id_, name in enumerate(classes)
+        if name in earlier_classes
+    }
+    state = {key: v for key, v in earlier.items() if not key.startswith(ONE_MLP_PER_CLASS)}
+    for key, own in model.state_dict().items():
+        if key.startswith(ONE_MLP_PER_CLASS):
+            number, _, rest = key.removeprefix(ONE_MLP_PER_CLASS).partition('.')
+            earlier_id = earlier_ids.get(int(number))
+            is_kept = earlier_id is not None
+            state[key] = earlier[f'{ONE_MLP_PER_CLASS}{earlier_id}.{rest}'] if is_kept else own
+        elif key in ONE_ROW_PER_CLASS:
+            state[key] = own.clone()
+            for id_, earlier_id in earlier_ids.items():
+                state[key][id_] = earlier[key][earlier_id]
+    load_strictly(model, state, 'the earlier network')
+    return ClassTransfer(
+        kept=[name for name in classes if name in earlier_classes],
+        new=[name for name in classes if name not in earlier_classes],
+        dropped=[name for name in earlier_classes if name not in classes],
+    )

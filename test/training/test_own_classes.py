@@ -1,0 +1,142 @@
+"""Runs with the classes of a user, and runs that start from a checkpoint with other classes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from untrained_checkpoint import save_untrained
+
+from sartm_model.config import ModelConfig, TrainConfig, load_train_config
+from sartm_model.data.sampling import label_space_of_run
+from sartm_model.errors import SartmError
+from sartm_model.labels import MFNET, LabelSpace
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.sartm import Sartm
+from sartm_model.models.sartm.class_transfer import transfer_classes
+from sartm_model.training.run import train
+
+NAMES = MFNET.classes
+
+
+def untrained(num_classes: int, seed: int) -> Sartm:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Sartm(ModelConfig(), num_classes).eval()
+
+
+def test_classes_in_another_order_give_the_same_logits_in_that_order():
+    earlier, model = untrained(3, 0), untrained(3, 1)
+    transfer = transfer_classes(model, ('c', 'a', 'b'), earlier.state_dict(), ('a', 'b', 'c'))
+    assert transfer == (['c', 'a', 'b'], [], [])
+    images = torch.randn(1, 3, 64, 64), torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        expected, found = earlier(*images), model(*images)
+    for head in ('mask_logits', 'auxiliary_logits'):
+        wanted = getattr(expected, head)[:, [2, 0, 1]]
+        torch.testing.assert_close(getattr(found, head), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_new_classes_start_anew_and_everything_else_is_kept():
+    earlier, model, fresh = untrained(3, 0), untrained(4, 1), untrained(4, 1)
+    transfer = transfer_classes(model, ('b', 'x', 'y', 'a'), earlier.state_dict(), ('a', 'b', 'c'))
+    assert transfer == (['b', 'a'], ['x', 'y'], ['c'])
+    images = torch.randn(1, 3, 64, 64), torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        logits = earlier(*images).auxiliary_logits
+        found = model(*images)
+    torch.testing.assert_close(found.fused.sfm, earlier(*images).fused.sfm)
+    torch.testing.assert_close(found.auxiliary_logits[:, [0, 3]], logits[:, [1, 0]])
+    tokens, mlps = model.mask_decoder.masks.mask_tokens, model.mask_decoder.masks
+    for id_, source, source_id in ((0, earlier, 1), (3, earlier, 0), (1, fresh, 1), (2, fresh, 2)):
+        masks = source.mask_decoder.masks
+        torch.testing.assert_close(tokens.weight[id_], masks.mask_tokens.weight[source_id])
+        for one, other in zip(
+            mlps.output_hypernetworks_mlps[id_].parameters(),
+            masks.output_hypernetworks_mlps[source_id].parameters(),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other)
+
+
+def test_weights_of_another_network_are_refused():
+    earlier = untrained(2, 0).state_dict()
+    del earlier['missing_modality_embedding.0']
+    with pytest.raises(SartmError, match='lacks missing_modality_embedding'):
+        transfer_classes(untrained(3, 1), ('a', 'b', 'c'), earlier, ('a', 'b'))
+
+
+def test_a_run_from_a_checkpoint_of_other_classes_says_which_are_kept(
+    tmp_path, write_config, capsys
+):
+    space = LabelSpace('yard', ('fence', 'person', 'unlabeled'), ((0, 0, 0),) * 3)
+    earlier = save_untrained(tmp_path / 'yard.safetensors', space)
+    settings = ['steps=1', 'ema_decay=0', 'optim.lr=1e-9', f'start_from={earlier}']
+    last = train(write_config(), tmp_path / 'run', settings)
+    printed = capsys.readouterr().out
+    assert 'yard.safetensors has the classes of yard; all weights are kept but' in printed
+    assert '  2 of the same name keep their weights: unlabeled, person\n' in printed
+    assert '  7 start anew: car, bike, curve, car_stop, guardrail, color_cone, bump\n' in printed
+    assert '  1 are dropped: fence\n' in printed
+    found, before = checkpoints.load(last), checkpoints.load(earlier)
+    assert found.label_space == MFNET
+    key = 'auxiliary_head.classifier.bias'
+    torch.testing.assert_close(
+        found.state[key][[0, 2]], before.state[key][[2, 1]], atol=1e-6, rtol=0
+    )
+
+
+def test_classes_from_a_yaml_file_and_paths_beside_the_configuration(
+    tmp_path, write_config, monkeypatch
+):
+    """The classes have MFNet's names, because the frames are MFNet's, in a file of their own."""
+    folder = tmp_path / 'settings'
+    folder.mkdir()
+    (folder / 'own.yaml').write_text(yaml.safe_dump({'background_id': 3, 'names': list(NAMES)}))
+    path = write_config(label_space='own.yaml', steps=1, val_every=1)
+    path = path.rename(folder / 'train.yaml')
+    monkeypatch.chdir(tmp_path)
+    last = train(path, tmp_path / 'run')
+    space = checkpoints.load(last).label_space
+    assert (space.name, space.classes, space.background_id) == ('own', NAMES, 3)
+    # The run's own copy of the settings has a path that does not depend on where it lies.
+    assert load_train_config(tmp_path / 'run' / 'config.yaml').label_space == str(
+        folder / 'own.yaml'
+    )
+
+
+def test_paths_that_are_not_beside_the_configuration_stay_as_they_are(tmp_path):
+    (tmp_path / 'train.yaml').write_text(
+        'label_space: mfnet\nsam2_weights: weights/sam2.pt\n'
+        'data: {train: [{dataset: folder, root: data.yaml}], val: {root: gone}}\n'
+    )
+    (tmp_path / 'data.yaml').touch()
+    config = load_train_config(tmp_path / 'train.yaml', ['text.embeddings=data.yaml'])
+    assert config.label_space == 'mfnet'
+    assert config.sam2_weights == 'weights/sam2.pt'
+    assert config.data.train[0].root == str(tmp_path / 'data.yaml')
+    assert config.data.val.root == 'gone'
+    assert config.text.embeddings == 'data.yaml'  # overrides start from the working directory
+
+
+def test_without_a_label_space_a_run_has_the_classes_of_its_first_source():
+    assert label_space_of_run(TrainConfig()) is MFNET  # of the generated scenes
+
+
+def test_training_needs_both_modalities(tmp_path, write_config):
+    for part in ('rgb', 'masks'):
+        (tmp_path / part).mkdir()
+        assert cv2.imwrite(str(tmp_path / part / 'a.png'), np.zeros((8, 8), np.uint8))
+    data = {
+        'label_space': ['a', 'b'],
+        'images': {'rgb': 'rgb/{stem}.png'},
+        'labels': 'masks/{stem}.png',
+        'splits': {'train': ['a']},
+    }
+    (tmp_path / 'data.yaml').write_text(yaml.safe_dump(data))
+    source = {'dataset': 'folder', 'root': str(tmp_path / 'data.yaml')}
+    path = write_config(data={'train': [source], 'val': source}, loss={'language': 0})
+    with pytest.raises(SartmError, match='has no thermal images; training needs RGB and thermal'):
+        train(path, tmp_path / 'run')
