@@ -1,4 +1,4 @@
-"""`sartm data`: check a data set."""
+"""`sartm data`: check a data set, or declare an own one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,38 @@ from pathlib import Path
 
 from sartm_model.cli.options import Verbs, add_dataset, add_verb
 from sartm_model.utils.files import write_file
+from sartm_model.utils.text import format_names
 
 
 def add_parser(verbs: Verbs) -> None:
-    """Add the verb and its options."""
+    """Add the verb with its two actions."""
     verb = add_verb(
         verbs,
         'data',
-        run,
-        'Check a data set. Reads every frame, names every fault (the file and what is wrong) and\n'
-        'summarises the contents; warns of what is suspicious, such as an image in train and val.\n'
-        'The exit status is 1 if there are faults, 0 if there are none (warnings or not).',
+        run_check,
+        'Check a data set, or declare an own one. For the options: sartm data check --help and\n'
+        'sartm data init --help.',
         'sartm data check --dataset mfnet --root MFNet\n'
-        'sartm data check --dataset fmb --root FMB --split train --json fmb.json',
+        'sartm data init my_frames',
+    )  # fmt: skip
+    actions = verb.add_subparsers(dest='action', required=True, metavar='ACTION')
+    _add_check(actions)
+    _add_init(actions)
+
+
+def _add_check(actions: Verbs) -> None:
+    verb = add_verb(
+        actions,
+        'check',
+        run_check,
+        'Find every fault of a data set. Reads every frame, names every fault (the file and what\n'
+        'is wrong) and summarises the contents; warns of what is suspicious, such as an image in\n'
+        'train and val. The exit status is 1 if there are faults, 0 if there are none (warnings\n'
+        'or not).',
+        'sartm data check --dataset mfnet --root MFNet\n'
+        'sartm data check --dataset fmb --root FMB --split train --json fmb.json\n'
+        'sartm data check --dataset folder --root my_frames/data.yaml',
     )
-    verb.add_argument('action', choices=('check',), help='what to do with the data set')
     add_dataset(verb)
     verb.add_argument(
         '--split', metavar='NAME', help='train, val or test (MFNet: NAME.txt); default: all'
@@ -32,7 +49,25 @@ def add_parser(verbs: Verbs) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def _add_init(actions: Verbs) -> None:
+    verb = add_verb(
+        actions,
+        'init',
+        run_init,
+        'Write the YAML file that declares own frames with own classes. Looks into the folders of\n'
+        'RGB images, thermal images and masks in DIR, and writes data.yaml, with the values that\n'
+        'occur in the masks, and train.txt and val.txt, with 80 and 20 % of the frames drawn at\n'
+        'random. Correct data.yaml, then use it by --dataset folder --root DIR/data.yaml. Nothing\n'
+        'is overwritten.',
+        'sartm data init my_frames',
+    )
+    verb.add_argument('folder', metavar='DIR', type=Path, help='the folder of the images')
+    verb.add_argument(
+        '--seed', type=int, default=0, help='of the random split (default: %(default)s)'
+    )
+
+
+def run_check(args: argparse.Namespace) -> int:
     """Print the faults of a data set; return 1 if there are any."""
     from sartm_model.data.validation import check
     from sartm_model.data.validation_report import summary
@@ -43,3 +78,16 @@ def run(args: argparse.Namespace) -> int:
         write_file(args.json, json.dumps(report.to_dict(), indent=2) + '\n')
         print(f'written to {args.json}')
     return 1 if report.faults else 0
+
+
+def run_init(args: argparse.Namespace) -> None:
+    """Write the YAML file of a data set and print what was found."""
+    from sartm_model.data.declaration_draft import write_draft
+
+    draft = write_draft(args.folder, args.seed)
+    for part, folder in draft.folders.items():
+        print(f'{part}: {folder}')
+    print(f'{draft.frames} frames, {draft.values} different values in their masks')
+    if draft.incomplete:
+        print(f'without a file of every part: {format_names(draft.incomplete)}')
+    print(f'written: {draft.path}; give the classes their names in it')

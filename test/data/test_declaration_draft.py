@@ -1,0 +1,148 @@
+"""`sartm data init`: what it finds in a folder, and that what it writes can be used as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from sartm_model.cli.main import main
+from sartm_model.data.declaration_draft import write_draft
+from sartm_model.data.registry import open_dataset
+from sartm_model.data.validation import check
+from sartm_model.errors import SartmError
+
+MASK = np.array([[0, 7, 7, 255], [11, 11, 11, 7]], np.uint8)
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+
+
+def fill(
+    root: Path, names=('RGB', 'lwir', 'gt'), frames: int = 10, mask: np.ndarray = MASK
+) -> Path:
+    """Write ten frames whose thermal images and masks have a suffix of their own in their names."""
+    rng = np.random.default_rng(0)
+    rgb, thermal, labels = (root / name for name in names)
+    for number in range(10):
+        write(rgb / f'{number:03d}.jpg', rng.integers(0, 256, (2, 4, 3), np.uint8))
+        write(thermal / f'{number:03d}_ir.TIFF', rng.integers(0, 9999, (2, 4), np.uint16))
+        write(labels / f'mask_{number:03d}.png', mask)
+    return root
+
+
+def test_the_draft_can_be_used_as_it_is(tmp_path, capsys):
+    root = fill(tmp_path / 'yard')
+    assert main(['data', 'init', str(root), '--seed', '3']) == 0
+    printed = capsys.readouterr().out
+    assert f'thermal: {root / "lwir"}\n' in printed
+    assert '10 frames, 4 different values in their masks' in printed
+    path = root / 'data.yaml'
+    train, val = (open_dataset('folder', path, split) for split in ('train', 'val'))
+    assert (len(train), len(val)) == (8, 2)
+    assert sorted(train.names + val.names) == [f'{number:03d}' for number in range(10)]
+    assert train.label_space.name == 'yard'
+    assert train.label_space.classes == ('id_0', 'id_7', 'id_11')
+    assert train.label_space.background_id is None
+    np.testing.assert_array_equal(val[0].labels, [[0, 1, 1, 255], [2, 2, 2, 1]])
+    assert not check('folder', path).faults
+    # 30 of 80 pixels are 7, and so on.
+    text = path.read_text()
+    assert '  7: id_7  # 30 pixels, 37.5 % of the pixels, in 10 masks\n' in text
+    assert '  255: ignore  # 10 pixels, 12.5 % of the pixels, in 10 masks\n' in text
+    assert 'resize_thermal' not in text
+
+
+def test_the_split_depends_on_the_seed(tmp_path):
+    lists = []
+    for folder, seed in (('a', 0), ('b', 0), ('c', 1)):
+        write_draft(fill(tmp_path / folder), seed)
+        lists.append((tmp_path / folder / 'val.txt').read_text())
+    assert lists[0] == lists[1] != lists[2]
+
+
+@pytest.mark.parametrize('name', ['data.yaml', 'train.txt', 'val.txt'])
+def test_nothing_is_overwritten(tmp_path, name):
+    root = fill(tmp_path)
+    (root / name).write_text('mine')
+    before = sorted(path.name for path in root.iterdir())
+    with pytest.raises(SartmError, match=rf'{name} exists already; remove it'):
+        write_draft(root)
+    assert (root / name).read_text() == 'mine'
+    assert sorted(path.name for path in root.iterdir()) == before
+
+
+def test_masks_in_colours(tmp_path):
+    palette = np.zeros((256, 3), np.uint8)
+    palette[[0, 7, 11, 255]] = (0, 0, 0), (128, 64, 128), (220, 20, 60), (255, 255, 255)
+    root = fill(tmp_path, mask=palette[MASK][..., ::-1])
+    write_draft(root)
+    declared = yaml.safe_load((root / 'data.yaml').read_text())
+    assert declared['label_map'] == {
+        '#000000': 'id_000000',
+        '#804080': 'id_804080',
+        '#dc143c': 'id_dc143c',
+        '#ffffff': 'id_ffffff',
+    }
+    labels = open_dataset('folder', root / 'data.yaml', 'train')[0].labels
+    np.testing.assert_array_equal(labels, [[0, 1, 1, 3], [2, 2, 2, 1]])
+
+
+def test_masks_of_0_and_255_have_two_classes(tmp_path):
+    root = fill(tmp_path, mask=np.where(MASK == 7, 255, 0).astype(np.uint8))
+    write_draft(root)
+    report = check('folder', root / 'data.yaml')
+    assert not report.warnings
+    assert report.label_space.classes == ('id_0', 'id_255')
+
+
+def test_parts_are_told_by_their_images_where_the_names_say_nothing(tmp_path):
+    root = tmp_path
+    rng = np.random.default_rng(0)
+    for name, image in (
+        ('one', rng.integers(0, 9999, (16, 16), np.uint16)),
+        ('two', rng.integers(0, 256, (32, 32, 3), np.uint8)),
+        ('three', rng.integers(0, 3, (32, 32), np.uint8)),
+    ):
+        write(root / name / '1.png', image)
+    (root / 'notes').mkdir()
+    draft = write_draft(root)
+    assert draft.folders == {
+        'rgb': root / 'two', 'thermal': root / 'one', 'labels': root / 'three'
+    }  # fmt: skip
+    # The thermal image is smaller than the RGB image.
+    frame = open_dataset('folder', root / 'data.yaml', 'train')[0]
+    assert frame.thermal.shape == frame.labels.shape == (32, 32)
+
+
+def test_frames_without_every_file_are_left_out_and_named(tmp_path):
+    root = fill(tmp_path)
+    (root / 'gt' / 'mask_004.png').unlink()
+    draft = write_draft(root)
+    assert (draft.frames, draft.incomplete) == (9, ['004'])
+    assert '004' not in (root / 'train.txt').read_text() + (root / 'val.txt').read_text()
+
+
+def test_what_no_draft_can_be_made_of(tmp_path):
+    with pytest.raises(SartmError, match='is not a folder'):
+        write_draft(tmp_path / 'none')
+    with pytest.raises(SartmError, match='no folder of RGB or thermal images'):
+        write_draft(tmp_path)
+    fill(tmp_path / 'twice', ('rgb', 'thermal', 'masks'))
+    fill(tmp_path / 'twice', ('camera', 'thermal', 'masks'))
+    with pytest.raises(SartmError, match='both seem to be folders of rgb images'):
+        write_draft(tmp_path / 'twice')
+    write(tmp_path / 'odd' / 'rgb' / 'x1.png', MASK)
+    write(tmp_path / 'odd' / 'thermal' / 'y2.png', MASK)
+    with pytest.raises(SartmError, match=r'have no names in common \(x1\.png, y2\.png\)'):
+        write_draft(tmp_path / 'odd')
+    noise = np.arange(128, dtype=np.uint8).reshape(8, 16)
+    with pytest.raises(SartmError, match='has 128 different values'):
+        write_draft(fill(tmp_path / 'jpeg', mask=noise))
+    assert not list(tmp_path.rglob('*.yaml'))
+    assert not list(tmp_path.rglob('*.txt'))
