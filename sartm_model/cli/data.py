@@ -42,7 +42,9 @@ def _add_check(actions: Verbs) -> None:
     )
     add_dataset(verb)
     verb.add_argument(
-        '--split', metavar='NAME', help='train, val or test (MFNet: NAME.txt); default: all'
+        '--split',
+        metavar='NAME',
+        help='train, val or test (mfnet: NAME.txt; folder: a split of its file); default: all',
     )
     verb.add_argument(
         '--json', metavar='FILE', type=Path, help='also write everything found to this file'

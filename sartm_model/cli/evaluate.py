@@ -45,16 +45,21 @@ def add_parser(verbs: Verbs) -> None:
         'evaluate',
         run,
         'Measure a checkpoint on a data set. Gives IoU, boundary F1 and calibration error in\n'
-        'percent, as JSON, also by day and by night if the names of the frames say which.',
+        'percent, as JSON, also by condition, such as day and night, where the data set tells it.',
         'sartm evaluate --dataset synthetic --split test --report report\n'
         'sartm evaluate --checkpoint my.safetensors --dataset mfnet --root MFNet --split val\n'
         '               --modality thermal --json val.json\n'
+        'sartm evaluate --checkpoint my.safetensors --dataset folder --root my_frames/data.yaml\n'
+        '               --split val\n'
         'sartm evaluate --dataset synthetic --split val --corruption thermal_shift --severity 3\n'
         'sartm evaluate --dataset synthetic --split val --flip --scales 0.75 1 1.25 --head mask',
     )
     add_dataset(verb)
     verb.add_argument(
-        '--split', metavar='NAME', required=True, help='train, val or test (MFNet: NAME.txt)'
+        '--split',
+        metavar='NAME',
+        required=True,
+        help='train, val or test (mfnet: NAME.txt; folder: a split of its file)',
     )
     add_modality(verb)
     verb.add_argument(

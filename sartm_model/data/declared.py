@@ -142,25 +142,7 @@ def split_files(
     Raises:
         SartmError: there is no such split, or its list cannot be used.
     """
-    path = declaration.path
-    if split not in declaration.splits:
-        raise SartmError(
-            f'{path} has no split {split!r}; its splits are: {", ".join(declaration.splits)}'
-        )
-    value = declaration.splits[split]
-    base = path.parent
-    stems: list[str] | None
-    if isinstance(value, list):
-        stems = check_stems(value, f'the split {split} of {path}')
-    elif (base / value).is_dir():
-        base, stems = base / value, None
-    elif (base / value).is_file():
-        stems = read_stems(base / value)
-    else:
-        raise SartmError(
-            f'{base / value}, the split {split} of {path}, does not exist; expected a list of '
-            'stems or a folder'
-        )
+    base, stems = _find_split(declaration, split)
     faults: list[FileFault] = []
     found: dict[str, dict[str, list[Path]]] = {}
     for part, pattern in declaration.patterns.items():
@@ -207,6 +189,27 @@ def find_files(base: Path, pattern: str) -> dict[str, list[Path]]:
         if len(stem) > len(before) + len(tail) and stem.startswith(before) and stem.endswith(tail):
             found.setdefault(stem[len(before) : len(stem) - len(tail)], []).append(path)
     return found
+
+
+def _find_split(declaration: Declaration, split: str) -> tuple[Path, list[str] | None]:
+    """Return where the patterns start for a split, and its stems; None for all that are there."""
+    path = declaration.path
+    if split not in declaration.splits:
+        raise SartmError(
+            f'{path} has no split {split!r}; its splits are: {", ".join(declaration.splits)}'
+        )
+    value = declaration.splits[split]
+    base = path.parent
+    if isinstance(value, list):
+        return base, check_stems(value, f'the split {split} of {path}')
+    if (base / value).is_dir():
+        return base / value, None
+    if (base / value).is_file():
+        return base, read_stems(base / value)
+    raise SartmError(
+        f'{base / value}, the split {split} of {path}, does not exist; expected a list of stems or '
+        'a folder'
+    )
 
 
 def _missing(wanted: Path, part: str, stem: str) -> SartmError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,19 @@ def test_an_overlay_over_thermal_alone_is_the_predictors(demo_onnx):
     )
     same = found.labels == expected.labels
     assert np.abs(found.overlay.astype(int) - expected.overlay)[same].max() <= 1
+
+
+@pytest.mark.parametrize('background_id', [1, None])
+def test_the_overlay_leaves_the_background_of_the_label_space_transparent(demo_onnx, background_id):
+    exported = open_predictor(demo_onnx, device='cpu')
+    exported.label_space = replace(MFNET, background_id=background_id)
+    rgb, thermal = pair(480, 640)
+    found = exported.predict(rgb, thermal, overlay=True, overlay_opacity=1.0)
+    expected = MFNET.palette()[found.labels]
+    if background_id is not None:
+        expected = np.where((found.labels == background_id)[..., None], rgb, expected)
+    assert (found.labels != 0).any()
+    np.testing.assert_array_equal(found.overlay, expected)
 
 
 def test_the_file_says_what_it_is(demo_onnx):
