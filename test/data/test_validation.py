@@ -273,4 +273,4 @@ def test_synthetic_scenes_have_no_faults(monkeypatch):
 def test_real_frames_have_no_faults(real_data):
     report = check('mfnet', real_data / 'mfnet', 'val')
     assert not report.faults
-    assert (report.splits['val'].day, report.splits['val'].night) == (25, 25)
+    assert report.splits['val'].conditions == {'day': 25, 'night': 25}
