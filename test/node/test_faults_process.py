@@ -47,6 +47,7 @@ def test_cameras_that_are_killed_and_started_again(tmp_path, checkpoint, peer, l
         assert 'Traceback' not in node.output
 
 
+@pytest.mark.slow  # beside another process of tests the rate of 30 Hz is not kept
 def test_a_listener_that_stalls_holds_nobody_up(tmp_path, checkpoint, peer):
     """A reliable subscriber is stopped by SIGSTOP; another one gets all 90 labels at 30 Hz."""
     with running_node(tmp_path, {'checkpoint': checkpoint}, QUICK) as node:
