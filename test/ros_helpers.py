@@ -29,6 +29,9 @@ from sartm_ros.messages.images import from_numpy
 
 RGB_TOPIC, THERMAL_TOPIC = '/camera/color/image_raw', '/thermal/image_raw'
 PROBE_NS = 1_000_000
+STAMPED_AFTER_COUNTS_NS = 50_000_000
+"""More than what passes in the node from the counts of its diagnostics to their stamp."""
+
 SECOND = 1_000_000_000
 QUICK = 'quick_network_node.py'
 """The node with an instant network, for `running_node`."""
@@ -180,7 +183,8 @@ class Peer:
         self.labels.clear()
         self._statuses.clear()
         self.diagnostics.clear()
-        wait_until(self._settled, 'diagnostics in which every probe has ended')
+        now_ns = time.time_ns()
+        wait_until(lambda: self._settled(now_ns), 'new diagnostics in which every probe has ended')
         self._baseline = self._status()
 
     def send(self, rgb: Image, thermal: Image) -> None:
@@ -198,11 +202,21 @@ class Peer:
         """The last message of ~/status, or an empty dict."""
         return json.loads(self._statuses[-1].data) if self._statuses else {}
 
-    def _settled(self) -> bool:
-        """Whether every pair counted in is counted out, which happens after its labels arrive."""
+    def _settled(self, since_ns: int) -> bool:
+        """Whether new diagnostics have counted out every pair that they have counted in.
+
+        A pair is counted out after its labels arrive. Diagnostics that were on their way at the
+        time `since_ns` may be from before the last pairs. Their stamp tells, unless the node's time
+        is simulated; then the second ones since are new for certain.
+        """
+        if not self.diagnostics:
+            return False
+        is_new = stamp_of(self.diagnostics[-1]) > since_ns + STAMPED_AFTER_COUNTS_NS
+        if not is_new and len(self.diagnostics) < 2:
+            return False
         status = self._status()
         ended = status.get('pairs_out', 0) + sum(status.get(f'dropped.{r}', 0) for r in DROPS)
-        return bool(self.diagnostics) and status.get('pairs_in', 0) == ended
+        return status.get('pairs_in', 0) == ended
 
     def _status(self) -> dict[str, Any]:
         if not self.diagnostics:
