@@ -29,7 +29,7 @@ class Diagnostics:
 
         Args:
             report: of `health.Health`.
-            mismatches: QoS mismatches, as `qos` describes them. They are logged and raise the level to WARN.
+            mismatches: QoS mismatches found by `qos`; each is logged and raises the level to WARN.
             device: the network's torch.device, or None.
         """
         for text in mismatches:
