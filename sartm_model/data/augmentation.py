@@ -17,8 +17,8 @@ from torch import Tensor
 from sartm_model.config import DataConfig
 from sartm_model.data.frame import Frame
 from sartm_model.data.sensor_faults import corrupt_rgb, corrupt_thermal
-from sartm_model.data.thermal_range import ThermalRange
-from sartm_model.data.transforms import preprocess_rgb, preprocess_thermal, scale_thermal
+from sartm_model.data.thermal_range import enforce_min_span, scale_counts
+from sartm_model.data.transforms import percentile_range, preprocess_rgb, preprocess_thermal
 from sartm_model.labels import IGNORE_ID
 
 BLUR_PROBABILITY = 0.2
@@ -94,15 +94,13 @@ def random_resized_crop(
 ) -> Crop:
     """Take a random window of a frame, resize it to the crop's size and flip it at random.
 
-    One affine map does all three. The thermal range is taken from the whole frame before the crop,
-    as on the robot. Where the window leaves the frame, the images are mirrored and the labels are
-    255.
+    One affine map does all three. The thermal range is taken from the whole frame, as on the robot,
+    and applied to the crop, which has fewer pixels. Where the window leaves the frame, the images
+    are mirrored and the labels are 255.
     """
     assert frame.rgb is not None
     assert frame.thermal is not None
     assert frame.labels is not None
-    counts = torch.from_numpy(np.ascontiguousarray(frame.thermal))
-    thermal = scale_thermal(counts, ThermalRange()).numpy()
     scale = np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max)))
     window = np.array([config.crop_height, config.crop_width]) / scale
     top, left = _corner(frame.labels, window, config.object_crop, rng, background_id)
@@ -117,9 +115,14 @@ def random_resized_crop(
     linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     mirror = cv2.BORDER_REFLECT_101
+    counts = frame.thermal.astype(np.float32)
+    ends = enforce_min_span(
+        percentile_range(torch.from_numpy(counts)), frame.thermal.dtype == np.uint8
+    )
+    warped = cv2.warpAffine(counts, inverse, size, flags=linear, borderMode=mirror)
     return Crop(
         cv2.warpAffine(frame.rgb, inverse, size, flags=linear, borderMode=mirror),
-        cv2.warpAffine(thermal, inverse, size, flags=linear, borderMode=mirror),
+        scale_counts(torch.from_numpy(warped), ends).numpy(),
         cv2.warpAffine(frame.labels, inverse, size, flags=nearest, borderValue=IGNORE_ID),
     )
 
@@ -163,8 +166,8 @@ def _corner(
         return corner
     classes = _object_classes(labels, background_id)
     if classes.size:
-        pixels = np.argwhere(labels == rng.choice(classes))
-        pixel = pixels[rng.integers(len(pixels))]
+        pixels = np.flatnonzero(labels == rng.choice(classes))
+        pixel = np.unravel_index(pixels[rng.integers(len(pixels))], labels.shape)
         corner = (pixel - rng.uniform(0, window)).clip(lowest, highest)
     return corner
 
@@ -183,7 +186,9 @@ def _paste(crop: Crop, donor: Crop, rng: np.random.Generator, background_id: int
 
 def _object_classes(labels: np.ndarray, background_id: int | None) -> np.ndarray:
     """Return the ids that occur in labels, without the background and 'not labelled'."""
-    return np.setdiff1d(labels, [IGNORE_ID, *([] if background_id is None else [background_id])])
+    counts = np.bincount(labels.ravel(), minlength=256)
+    counts[[IGNORE_ID, *([] if background_id is None else [background_id])]] = 0
+    return np.flatnonzero(counts)
 
 
 def _color_jitter(rgb: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:

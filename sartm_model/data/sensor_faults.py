@@ -54,7 +54,9 @@ def corrupt_thermal(
         noise = rng.standard_normal((height, width), np.float32)
         noise += PATTERN_NOISE * rng.standard_normal((1, width), np.float32)
         noise += PATTERN_NOISE * rng.standard_normal((height, 1), np.float32)
-        thermal = thermal + np.float32(sigma) * noise
+        noise *= np.float32(sigma)
+        noise += thermal
+        return noise
     return thermal
 
 
