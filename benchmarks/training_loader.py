@@ -29,14 +29,15 @@ from sartm_model.data.sampling import (
     ResumableBatchSampler,
     TrainingSamples,
     label_space_of_run,
-    open_source,
+    open_frames,
 )
 
 
 def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
     """Milliseconds a sample of each stage, from the files to the batch, on one core."""
     data, rng = config.data, np.random.default_rng(config.seed)
-    sources = [open_source(source, label_space_of_run(config)) for source in data.train]
+    space = label_space_of_run(config)
+    sources = [open_frames(source, data, space) for source in data.train]
     weights = np.array([source.weight for source in data.train], float)
     spent: dict[str, float] = {}
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from sartm_model.config import DataConfig, SourceConfig, TrainConfig
 from sartm_model.data.augmentation import Sample, augment
 from sartm_model.data.base import PairDataset
+from sartm_model.data.cached import CachedFrames
 from sartm_model.data.label_space_file import open_label_space
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
@@ -41,7 +42,7 @@ def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
             empty, a modality is missing, or none of its frames has a labelled pixel.
     """
     dataset = _open(source)
-    name = ' '.join(filter(None, (source.dataset, source.root, source.split)))
+    name = _title(source)
     if dataset.label_space.classes != label_space.classes:
         raise SartmError(
             f'{source.dataset} has the classes of {dataset.label_space.name}, but the run has '
@@ -66,6 +67,16 @@ def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
             f'({format_names(label_space.classes)}) into the label images'
         )
     return dataset
+
+
+def open_frames(source: SourceConfig, config: DataConfig, label_space: LabelSpace) -> PairDataset:
+    """Open a data set of a run with `open_source`, and read all its frames if `config.cache`."""
+    dataset = open_source(source, label_space)
+    return CachedFrames(dataset, config.workers, _title(source)) if config.cache else dataset
+
+
+def _title(source: SourceConfig) -> str:
+    return ' '.join(filter(None, (source.dataset, source.root, source.split)))
 
 
 def _open(source: SourceConfig) -> PairDataset:
@@ -93,7 +104,7 @@ class TrainingSamples(Dataset):
         self.config = config
         self.seed = seed
         self.background_id = label_space.background_id
-        self.datasets = [open_source(source, label_space) for source in config.train]
+        self.datasets = [open_frames(source, config, label_space) for source in config.train]
         weights = np.array([source.weight for source in config.train], float)
         self.probabilities = weights / weights.sum()
 

@@ -16,7 +16,7 @@ from sartm_model.data.sampling import (
     EvalFrame,
     ResumableBatchSampler,
     TrainingSamples,
-    open_source,
+    open_frames,
 )
 from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.data.transforms import network_inputs
@@ -68,7 +68,7 @@ class SartmTraining(pl.LightningModule):
         self.register_buffer('text_embeddings', embeddings, persistent=False)
         self.register_buffer('has_embedding', has_embedding, persistent=False)
         self.train_samples = TrainingSamples(config.data, label_space, config.seed)
-        self.val_frames = EvalDataset(open_source(config.data.val, label_space))
+        self.val_frames = EvalDataset(open_frames(config.data.val, config.data, label_space))
 
     def train_dataloader(self) -> DataLoader:
         """The batches of this process, starting with the first that was not trained on yet."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import pytorch_lightning as pl
 import torch
 import yaml
@@ -40,7 +41,7 @@ from sartm_model.utils.overrides import differences
 
 CONFIG_FILE = 'config.yaml'
 METRICS_FILE = 'metrics.csv'
-RESUMABLE_CHANGES = ('data.workers', 'device')
+RESUMABLE_CHANGES = ('data.workers', 'data.cache', 'device')
 """Settings that a resumed run may change: they affect the speed and not the samples."""
 
 
@@ -74,6 +75,9 @@ def train(
         )
     state = _prepare_folder(out, config, resume)
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    # Each process that reads and augments has a core of its own. It must inherit this: to change
+    # the number of OpenCV's threads after a fork crashes.
+    cv2.setNumThreads(1)
     text = None
     if config.loss.weights.language:
         text = text_embeddings(config.text, label_space, out)
