@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,13 +48,9 @@ def predict(
     return original(self, rgb, thermal, **options)
 
 
-def forward_logits(
-    self: Any, rgb: Tensor | None, thermal: Tensor | None
-) -> tuple[list[Tensor], tuple[int, int]]:
+def forward_logits(self: Any, images: Mapping[str, Tensor]) -> tuple[list[Tensor], tuple[int, int]]:
     """See the module's text."""
-    given = thermal if rgb is None else rgb
-    assert given is not None
-    height, width = given.shape[-2:]
+    height, width = next(iter(images.values())).shape[-2:]
     logits = torch.zeros(self.num_classes, -(-height // 4), -(-width // 4))
     logits[self.class_id] = 100
     if self.fault == 'exception':

@@ -73,7 +73,7 @@ def count_cost(config: TrainConfig) -> TrainingCost:
         weights = {tensor.untyped_storage()._cdata for tensor in model.parameters()}
         with counter:
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                output = model(torch.empty(1, 3, *crop), torch.empty(1, 1, *crop))
+                output = model({name: torch.empty(1, 3, *crop) for name in config.model.modalities})
                 # The real loss chooses pixels by their values, which fake tensors do not have.
                 mask = output.mask_logits.log_softmax(1).mean()
                 loss = mask + output.auxiliary_logits.log_softmax(1).mean()

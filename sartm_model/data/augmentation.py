@@ -45,9 +45,10 @@ class Sample(NamedTuple):
     labels: Tensor
     drop_mask: Tensor
 
-    def inputs(self) -> tuple[Tensor, Tensor]:
-        """Normalised RGB `[B, 3, H, W]` and thermal `[B, 1, H, W]` of a batch, float32."""
-        return preprocess_rgb(self.rgb), preprocess_thermal(self.thermal.float())
+    def inputs(self) -> dict[str, Tensor]:
+        """Normalised RGB `[B, 3, H, W]` and thermal `[B, 1, H, W]` of a batch, float32, by name."""
+        thermal = preprocess_thermal(self.thermal.float())
+        return {'rgb': preprocess_rgb(self.rgb), 'thermal': thermal}
 
 
 class Crop(NamedTuple):

@@ -173,7 +173,7 @@ def warp_thermal(images: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tenso
 
 def network_inputs(
     rgb: Tensor | None, thermal: Tensor | None, range_: ThermalRange
-) -> tuple[Tensor | None, Tensor | None]:
+) -> dict[str, Tensor]:
     """Preprocess one pair at its own size.
 
     Args:
@@ -182,10 +182,13 @@ def network_inputs(
         range_: how thermal counts are scaled.
 
     Returns:
-        float32 `[1, 3, H, W]` and `[1, 1, H, W]` (`[1, 1, h, w]` where there is no RGB), or None.
+        The images that are given, float32: 'rgb' `[1, 3, H, W]` and 'thermal' `[1, 1, H, W]`
+        (`[1, 1, h, w]` where there is no RGB).
     """
-    rgb_input = None if rgb is None else preprocess_rgb(rgb[None])
-    if thermal is None:
-        return rgb_input, None
-    rgb_size = None if rgb is None else (rgb.shape[0], rgb.shape[1])
-    return rgb_input, preprocess_thermal(scale_thermal(thermal, range_)[None], rgb_size)
+    images = {}
+    if rgb is not None:
+        images['rgb'] = preprocess_rgb(rgb[None])
+    if thermal is not None:
+        rgb_size = None if rgb is None else (rgb.shape[0], rgb.shape[1])
+        images['thermal'] = preprocess_thermal(scale_thermal(thermal, range_)[None], rgb_size)
+    return images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,8 +37,8 @@ def probabilities(
         SartmError: no scale is given, one is not a positive number, or the images are unusable.
     """
     check_scales(scales)
-    inputs = predictor.preprocess(rgb, thermal)
-    copies = list(_copies(predictor, inputs.rgb, inputs.thermal, flip, scales))
+    images = predictor.preprocess(rgb, thermal).images
+    copies = list(_copies(predictor, images, flip, scales))
     return torch.stack(copies).mean(dim=0)
 
 
@@ -52,21 +52,18 @@ def check_scales(scales: Sequence[float]) -> None:
 
 def _copies(
     predictor: Predictor,
-    rgb: Tensor | None,
-    thermal: Tensor | None,
+    images: Mapping[str, Tensor],
     flip: bool,
     scales: Sequence[float],
 ) -> Iterator[Tensor]:
     """Yield the probabilities of each copy `[K, H, W]`, resized and mirrored back."""
-    image = rgb if rgb is not None else thermal
-    assert image is not None
-    height, width = image.shape[-2:]
+    height, width = next(iter(images.values())).shape[-2:]
     for scale in scales:
         size = (max(round(height * scale), 1), max(round(width * scale), 1))
-        scaled = [None if x is None else _resize(x, size) for x in (rgb, thermal)]
+        scaled = {name: _resize(x, size) for name, x in images.items()}
         for mirrored in (False, True) if flip else (False,):
-            pair = [x.flip(-1) if mirrored and x is not None else x for x in scaled]
-            found = predictor.probabilities(*pair)
+            copy = {name: x.flip(-1) if mirrored else x for name, x in scaled.items()}
+            found = predictor.probabilities(copy)
             found = found.flip(-1) if mirrored else found
             yield _resize(found[None], (height, width))[0]
 

@@ -38,19 +38,19 @@ class ExportedModel(nn.Module):
             Labels and confidence, uint8 `[H, W]`.
         """
         sizes = self.config.sizes
-        images = dict(zip(sizes, inputs, strict=False))
+        counts = dict(zip(sizes, inputs, strict=False))
         given = inputs[len(sizes)] if len(inputs) > len(sizes) else None
-        rgb, thermal = images.get('rgb'), images.get('thermal')
         size = next(iter(sizes.values()))
         input_size = self.model.scaled_size(size)
-        rgb_input = thermal_input = None
-        if rgb is not None:
-            rgb_input = preprocess_rgb(rgb[None], input_size).to(self.dtype)
-        if thermal is not None:
-            scaled = scale_thermal(thermal, self.config.range)[None]
-            thermal_input = preprocess_thermal(scaled, size, size=input_size).to(self.dtype)
+        images = {}
+        if 'rgb' in counts:
+            images['rgb'] = preprocess_rgb(counts['rgb'][None], input_size).to(self.dtype)
+        if 'thermal' in counts:
+            scaled = scale_thermal(counts['thermal'], self.config.range)[None]
+            thermal = preprocess_thermal(scaled, size, size=input_size)
+            images['thermal'] = thermal.to(self.dtype)
         drop_mask = None if given is None else given[None] == 0
-        heads, _ = self.model.forward_logits(rgb_input, thermal_input, drop_mask)
+        heads, _ = self.model.forward_logits(images, drop_mask)
         logits = upsample_logits(torch.stack(heads).float(), input_size, size)
         labels, confidence = labels_and_confidence(class_probabilities(logits))
         return labels, (confidence * 255).round().to(torch.uint8)

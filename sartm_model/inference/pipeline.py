@@ -51,13 +51,12 @@ class NetworkInputs(NamedTuple):
     """A pair as the network takes it, on its device and in its precision.
 
     Attributes:
-        rgb: normalised `[1, 3, H, W]`, or None.
-        thermal: normalised `[1, 1, H, W]`, or None.
+        images: modality name -> normalised `[1, C, H, W]`, C = 3 for RGB and 1 for thermal, of
+            the images that are there.
         background: what an overlay is blended over, counts `[H, W, 3]`, or `[H, W, 1]` of thermal.
     """
 
-    rgb: Tensor | None
-    thermal: Tensor | None
+    images: dict[str, Tensor]
     background: Tensor
 
 
@@ -146,7 +145,7 @@ class InferencePipeline:
         params = unpack_frame_params(packed_params)
         inputs = self.preprocess(rgb, thermal, params, request)
         on_stage_end('upload')
-        heads, input_size = self.model.forward_logits(inputs.rgb, inputs.thermal)
+        heads, input_size = self.model.forward_logits(inputs.images)
         on_stage_end('network')
         size = (inputs.background.shape[0], inputs.background.shape[1])
         runner = self.model.runner
@@ -202,10 +201,12 @@ class InferencePipeline:
         # On a GPU these are too short for two streams.
         runner = (self.model.runner if self.device.type == 'cpu' else None) or run_sequential
         rgb_images, (thermal_images, scaled) = runner(rgb_input, thermal_input)
+        both = {'rgb': rgb_images, 'thermal': thermal_images}
+        images = {name: tensor for name, tensor in both.items() if tensor is not None}
         if rgb is not None:
-            return NetworkInputs(rgb_images, thermal_images, rgb)
+            return NetworkInputs(images, rgb)
         assert scaled is not None
-        return NetworkInputs(None, thermal_images, (scaled.clip(0, 1) * 255)[..., None])
+        return NetworkInputs(images, (scaled.clip(0, 1) * 255)[..., None])
 
     def _scale(self, thermal: Tensor, params: FrameParams, fixed: bool) -> Tensor:
         """Scale thermal counts `[h, w]` to [-1, 2], float32."""

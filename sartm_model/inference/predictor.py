@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,9 +168,9 @@ class Predictor:
         )
 
     @torch.inference_mode()
-    def probabilities(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+    def probabilities(self, images: Mapping[str, Tensor]) -> Tensor:
         """Return the class probabilities, float32 `[K, H, W]`, of preprocessed images."""
-        return self.pipeline.model.segment(rgb, thermal)[0]
+        return self.pipeline.model.segment(images)[0]
 
     def warm_up(
         self, height: int, width: int, thermal_dtypes: Sequence[DTypeLike] = (np.uint8, np.uint16)

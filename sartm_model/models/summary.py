@@ -65,11 +65,11 @@ def count_flops(model: Sartm, height: int, width: int) -> int:
     from torch.utils.flop_counter import FlopCounterMode  # imports Triton where it is installed
 
     parameter = next(model.parameters())
-    rgb, thermal = (parameter.new_zeros(1, channels, height, width) for channels in (3, 1))
+    images = {name: parameter.new_zeros(1, 3, height, width) for name in model.config.modalities}
     counter = FlopCounterMode(display=False)
     # The counter does not know the fused attention kernel of a CPU.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
-        model.segment(rgb, thermal)
+        model.segment(images)
     return counter.get_total_flops()
 
 

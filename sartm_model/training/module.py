@@ -108,7 +108,7 @@ class SartmTraining(pl.LightningModule):
         if self.config.data.modality != 'both':
             drop_mask = torch.zeros_like(drop_mask)
             drop_mask[:, 1 if self.config.data.modality == 'rgb' else 0] = True
-        output = self.model(*batch.inputs(), drop_mask)
+        output = self.model(batch.inputs(), drop_mask)
         terms = self._loss_terms(output, batch.labels.long())
         weights = self.config.loss.weights._asdict()
         total = terms['mask'] + sum(weights[name] * terms[name] for name in terms if name != 'mask')
@@ -163,12 +163,12 @@ class SartmTraining(pl.LightningModule):
         The weights are the averaged ones: see `callbacks.AveragedWeights`.
         """
         modality = self.config.data.modality
-        inputs = network_inputs(
+        images = network_inputs(
             None if modality == 'thermal' else frame.rgb,
             None if modality == 'rgb' else frame.thermal,
             ThermalRange(),
         )
-        labels, _ = labels_and_confidence(self.model.segment(*inputs)[0])
+        labels, _ = labels_and_confidence(self.model.segment(images)[0])
         self.confusion.update(labels.cpu().numpy(), frame.labels.cpu().numpy())
         return labels
 

@@ -52,16 +52,15 @@ def test_without_augmentation_it_equals_the_prediction(predictor, pair):
 def test_mean_over_scales_and_mirrorings(predictor, pair, given):
     rgb = None if given == 'thermal' else pair[0]
     thermal = None if given == 'rgb' else pair[1]
-    inputs = predictor.preprocess(rgb, thermal)
+    inputs = predictor.preprocess(rgb, thermal).images
     copies = []
     for height, width in ((54, 75), (HEIGHT, WIDTH), (90, 125)):
-        images = [resized(x, height, width) for x in (inputs.rgb, inputs.thermal)]
+        images = {name: resized(x, height, width) for name, x in inputs.items()}
         for side in (1, -1):
-            mirrored = [
-                None if x is None else torch.from_numpy(x.numpy()[..., ::side].copy())
-                for x in images
-            ]
-            flipped_back = predictor.probabilities(*mirrored).numpy()[..., ::side].copy()
+            mirrored = {
+                name: torch.from_numpy(x.numpy()[..., ::side].copy()) for name, x in images.items()
+            }
+            flipped_back = predictor.probabilities(mirrored).numpy()[..., ::side].copy()
             copies.append(resized(torch.from_numpy(flipped_back), HEIGHT, WIDTH))
     expected = sum(copies) / 6
     found = probabilities(predictor, rgb, thermal, flip=True, scales=(0.75, 1, 1.25))

@@ -63,7 +63,7 @@ def heads_by_hand(checkpoint, rgb, thermal):
     x = torch.from_numpy(((rgb / 255 - mean) / std).astype(np.float32).transpose(2, 0, 1)[None])
     t = torch.from_numpy(((thermal / 255 - 0.449) / 0.226).astype(np.float32)[None, None])
     with torch.no_grad():
-        out = model(x, t)
+        out = model({'rgb': x, 'thermal': t})
         heads = {'mask': out.mask_logits, 'auxiliary': out.auxiliary_logits}
         return {name: logits.softmax(1)[0].numpy() for name, logits in heads.items()}
 
@@ -223,8 +223,8 @@ def test_pixels_without_a_number_are_unknown(predictor, monkeypatch):
     bad[6:] = True  # pixel rows that the third row of logits has a part in
     forward_logits = predictor.pipeline.model.forward_logits
 
-    def with_nan(*pair):
-        heads, input_size = forward_logits(*pair)
+    def with_nan(images):
+        heads, input_size = forward_logits(images)
         for column in range(heads[1].shape[-1]):
             heads[1][column % len(MFNET), 2:, column] = torch.nan  # of one class or another
         return heads, input_size

@@ -44,7 +44,7 @@ def by_loop(images, times, smoothing_s) -> list[np.ndarray]:
 
 def scaled(predictor: Predictor, image: np.ndarray, time_s: float | None) -> np.ndarray:
     """What the network is shown of a thermal image: counts as 0 to 1, clipped by the overshoot."""
-    normalised = predictor.preprocess(None, image, time_s).thermal
+    normalised = predictor.preprocess(None, image, time_s).images['thermal']
     return normalised[0, 0].numpy() * 0.226 + 0.449
 
 

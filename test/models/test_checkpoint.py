@@ -50,8 +50,8 @@ def test_round_trip(model, saved):
     assert loaded.label_space == PST900
     assert loaded.card == {'data': 'none'}
     again = checkpoints.build(loaded, merged=False)
-    rgb = torch.randn(1, 3, 32, 64)
-    torch.testing.assert_close(again(rgb, None).mask_logits, model(rgb, None).mask_logits)
+    images = {'rgb': torch.randn(1, 3, 32, 64)}
+    torch.testing.assert_close(again(images).mask_logits, model(images).mask_logits)
     assert [path.name for path in saved.parent.iterdir()] == ['model.safetensors']
 
 

@@ -34,10 +34,10 @@ def randomize_adapters(model: Sartm) -> None:
             torch.nn.init.normal_(parameter, std=0.05)
 
 
-def pair(height: int = 64, width: int = 96, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def pair(height: int = 64, width: int = 96, batch: int = 1) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
     rgb = torch.randn(batch, 3, height, width, generator=generator)
-    return rgb, torch.randn(batch, 1, height, width, generator=generator)
+    return {'rgb': rgb, 'thermal': torch.randn(batch, 1, height, width, generator=generator)}
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +50,7 @@ def tiny(sam2_file):
 
 @torch.no_grad()
 def test_rgb_features_equal_sam2_forward_image_while_lora_is_zero(sam2_tiny, tiny):
-    rgb, _ = pair(96, 160)
+    rgb = pair(96, 160)['rgb']
     fine, middle, coarse = sam2_tiny.forward_image(rgb)['backbone_fpn']
     pyramid = tiny.encoder({'rgb': rgb})['rgb']
     torch.testing.assert_close(pyramid.sfm, coarse, **TOLERANCE)
@@ -61,7 +61,7 @@ def test_rgb_features_equal_sam2_forward_image_while_lora_is_zero(sam2_tiny, tin
 @torch.no_grad()
 def test_mask_decoder_equals_sam2s_on_the_same_maps(sam2_tiny, tiny, sam2_file):
     """Class k starts from SAM2's mask token k mod 4, so four of our logits are SAM2's masks."""
-    fused = tiny.encoder({'rgb': pair(64, 64)[0]})['rgb']
+    fused = tiny.encoder({'rgb': pair(64, 64)['rgb']})['rgb']
     decoder, prompts = sam2_tiny.sam_mask_decoder, sam2_tiny.sam_prompt_encoder
     four = Sartm(ModelConfig(size='tiny'), 4).eval()
     load_sam2(four, sam2_file)
@@ -112,7 +112,7 @@ def test_adapters_match_pefts_own_routing():
 def test_one_pass_trains_both_modalities_adapters():
     model = nano().train()
     # One pair lacks RGB and one thermal, so that the stand-ins are trained too.
-    output = model(*pair(batch=3), torch.tensor([[True, False], [False, True], [False, False]]))
+    output = model(pair(batch=3), torch.tensor([[True, False], [False, True], [False, False]]))
     (output.mask_logits.square().mean() + output.auxiliary_logits.square().mean()).backward()
     for name, parameter in model.named_parameters():
         if 'lora_B' in name:
@@ -122,29 +122,30 @@ def test_one_pass_trains_both_modalities_adapters():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('given', ['both', 'rgb', 'thermal'])
+@pytest.mark.parametrize('given', [('rgb', 'thermal'), ('rgb',), ('thermal',)])
 def test_merged_equals_unmerged(given):
     model = nano()
     randomize_adapters(model)
     merged = Sartm(model.config, model.num_classes, merged=True).eval()
     merged.load_state_dict(merge_state(model.state_dict(), model.config.modalities))
-    rgb, thermal = pair()
-    inputs = (None if given == 'thermal' else rgb, None if given == 'rgb' else thermal)
+    images = {name: pair()[name] for name in given}
     for folded in (False, True):
         if folded:
             before = sum(weight.numel() for weight in merged.parameters())
             merged.encoder.fuse_1x1_convs()
             assert sum(weight.numel() for weight in merged.parameters()) < before
-        for ours, theirs in zip(merged(*inputs)[:2], model(*inputs)[:2], strict=True):
+        for ours, theirs in zip(merged(images)[:2], model(images)[:2], strict=True):
             torch.testing.assert_close(ours, theirs, **TOLERANCE)
 
 
 @torch.no_grad()
 def test_thermal_and_rgb_both_move_both_heads_and_calls_agree():
     model = nano()
-    rgb, thermal = pair()
-    first, again = model(rgb, thermal), model(rgb, thermal)
-    other_thermal, other_rgb = model(rgb, -thermal), model(-rgb, thermal)
+    images = pair()
+    first, again = model(images), model(images)
+    other_thermal, other_rgb = (
+        model({**images, name: -images[name]}) for name in ('thermal', 'rgb')
+    )
     for head in ('mask_logits', 'auxiliary_logits'):
         assert torch.equal(getattr(first, head), getattr(again, head))
         for other in (other_thermal, other_rgb):
@@ -155,7 +156,7 @@ def test_thermal_and_rgb_both_move_both_heads_and_calls_agree():
 def test_modalities_have_adapters_of_their_own():
     """The same image has other features in each modality once the adapters differ."""
     model = nano()
-    image, _ = pair()
+    image = pair()['rgb']
     same = model.encoder({'rgb': image, 'thermal': image})
     torch.testing.assert_close(same['rgb'].sfm, same['thermal'].sfm, **TOLERANCE)
     randomize_adapters(model)
@@ -173,7 +174,7 @@ def test_threads_can_encode_other_modalities_at_once(merged):
         state = merge_state(model.state_dict(), model.config.modalities)
         model = Sartm(model.config, model.num_classes, merged=True).eval()
         model.load_state_dict(state)
-    rgb, image = pair()[0], pair(96, 64)[0]
+    rgb, image = pair()['rgb'], pair(96, 64)['rgb']
     inputs = [{'rgb': rgb, 'thermal': -rgb}, {'rgb': image}, {'thermal': image}]
 
     @torch.no_grad()
@@ -199,7 +200,7 @@ def test_threads_can_encode_other_modalities_at_once(merged):
 @torch.no_grad()
 @pytest.mark.parametrize('size', [(480, 640), (720, 1280), (600, 800), (65, 33)])
 def test_any_size_gives_logits_of_that_size(size):
-    output = nano(num_classes=3)(*pair(*size))
+    output = nano(num_classes=3)(pair(*size))
     assert output.mask_logits.shape == output.auxiliary_logits.shape == (1, 3, *size)
     assert torch.isfinite(output.mask_logits).all()
 
@@ -218,14 +219,17 @@ def sampled_at(logits, places_h, places_w):
 def test_a_network_that_sees_less_gives_logits_of_the_images_size(size):
     """Pixel (y, x) of the output is sampled at a quarter of its position in the smaller input."""
     model = nano(input_scale=0.5, prediction='mask')
-    rgb, thermal = pair(*size)
+    images = pair(*size)
     small = tuple(round(length / 2) for length in size)
-    shrunk = [F.interpolate(x, size=small, mode='bilinear') for x in (rgb, thermal)]
-    padded = [F.pad(x, (0, -small[1] % 32, 0, -small[0] % 32)) for x in shrunk]
+    padding = (0, -small[1] % 32, 0, -small[0] % 32)
+    padded = {
+        name: F.pad(F.interpolate(x, size=small, mode='bilinear'), padding)
+        for name, x in images.items()
+    }
     places = [(torch.arange(n) + 0.5) * s / n / 4 - 0.5 for n, s in zip(size, small, strict=True)]
-    logits = model.mask_decoder(model(*padded).fused)  # at a quarter of the padded input
+    logits = model.mask_decoder(model(padded).fused)  # at a quarter of the padded input
     expected = sampled_at(logits, *places).softmax(dim=1)
-    found = model.segment(rgb, thermal)
+    found = model.segment(images)
     assert found.shape == (1, 5, *size)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
@@ -233,7 +237,7 @@ def test_a_network_that_sees_less_gives_logits_of_the_images_size(size):
 @torch.no_grad()
 @pytest.mark.parametrize('num_classes', [1, 2, 15])
 def test_any_number_of_classes(num_classes):
-    output = nano(num_classes)(*pair())
+    output = nano(num_classes)(pair())
     probabilities = nano(num_classes).probabilities(output)
     assert probabilities.shape[1] == num_classes
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(1, 64, 96))
@@ -243,12 +247,16 @@ def test_any_number_of_classes(num_classes):
 def test_dropped_modality_counts_as_missing():
     """Dropping a modality of a sample gives the same logits as omitting its image."""
     model = nano()
-    rgb, thermal = pair(batch=3)
+    rgb, thermal = pair(batch=3).values()
     drop_mask = torch.tensor([[False, True], [True, False], [False, False]])
-    mixed = model(rgb, thermal, drop_mask).mask_logits
-    torch.testing.assert_close(mixed[:1], model(rgb[:1], None).mask_logits, **TOLERANCE)
-    torch.testing.assert_close(mixed[1:2], model(None, thermal[1:2]).mask_logits, **TOLERANCE)
-    torch.testing.assert_close(mixed[2:], model(rgb[2:], thermal[2:]).mask_logits, **TOLERANCE)
+    mixed = model({'rgb': rgb, 'thermal': thermal}, drop_mask).mask_logits
+    rest = [
+        {'rgb': rgb[:1]},
+        {'thermal': thermal[1:2]},
+        {'thermal': thermal[2:], 'rgb': rgb[2:]},  # the order of the images does not matter
+    ]
+    for found, images in zip(mixed.split(1), rest, strict=True):
+        torch.testing.assert_close(found, model(images).mask_logits, **TOLERANCE)
 
 
 def test_frozen_parts_of_a_sam2_size_are_sam2s(tiny):
@@ -272,13 +280,15 @@ def test_encoder_sizes_are_sam2s(size, millions):
     assert parameters / 1e6 == pytest.approx(millions, abs=0.06)
 
 
-def test_no_image_or_two_sizes_is_an_error():
+def test_no_image_two_sizes_or_a_foreign_modality_is_an_error():
     model = nano()
-    rgb, thermal = pair()
+    images = pair()
     with pytest.raises(SartmError, match='at least one modality'):
-        model(None, None)
+        model({})
     with pytest.raises(SartmError, match='differ in size'):
-        model(rgb, thermal[..., :-1])
+        model({**images, 'thermal': images['thermal'][..., :-1]})
+    with pytest.raises(SartmError, match='no modality depth; expected rgb or thermal'):
+        model({'rgb': images['rgb'], 'depth': images['thermal']})
     with pytest.raises(SartmError, match='input_scale'):
         ModelConfig(input_scale=0)
 

@@ -40,7 +40,7 @@ def test_parallel_gives_what_eager_gives(predictors, modality, size):
 
 def test_the_probabilities_of_test_time_augmentation_are_the_same(predictors):
     eager, parallel = (
-        predictor.probabilities(inputs.rgb, inputs.thermal)
+        predictor.probabilities(inputs.images)
         for predictor in predictors
         for inputs in [predictor.preprocess(*pair())]
     )
@@ -74,12 +74,12 @@ def test_the_number_of_threads_of_others_does_not_change(nano_checkpoint):
 
     with ThreadPoolExecutor(1) as other_node:
 
-        def first_use(*images):
+        def first_use(images):
             result = predictor.pipeline.model.runner(
                 lambda: other_node.submit(torch.get_num_threads).result(), torch.get_num_threads
             )
             amid.append((*result, torch.get_num_threads()))
-            return forward_logits(*images)
+            return forward_logits(images)
 
         predictor.pipeline.model.forward_logits = first_use
         predictor.predict(*pair())

@@ -7,6 +7,7 @@ import json
 import torch
 from untrained_checkpoint import save_untrained
 
+from sartm_model.config import ModelConfig
 from sartm_model.models.checkpoint import build, load
 from sartm_model.models.summary import count_flops, describe
 
@@ -26,12 +27,17 @@ def test_flops_by_hand():
     class Toy(torch.nn.Module):
         def __init__(self):
             super().__init__()
+            self.config = ModelConfig()
             self.conv = torch.nn.Conv2d(3, 8, kernel_size=3, padding=1, stride=2)
             self.grouped = torch.nn.Conv2d(8, 8, kernel_size=3, padding=1, groups=8)
             self.linear = torch.nn.Linear(8, 24)
 
-        def segment(self, rgb, thermal):
-            x = self.grouped(self.conv(rgb + thermal)).flatten(2).transpose(1, 2)  # [1, N, 8]
+        def segment(self, images):
+            x = (
+                self.grouped(self.conv(images['rgb'] + images['thermal']))
+                .flatten(2)
+                .transpose(1, 2)
+            )  # [1, N, 8]
             q, k, v = self.linear(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
             return torch.nn.functional.scaled_dot_product_attention(q, k, v)
 

@@ -31,9 +31,9 @@ def test_classes_in_another_order_give_the_same_logits_in_that_order():
     earlier, model = untrained(3, 0), untrained(3, 1)
     transfer = transfer_classes(model, ('c', 'a', 'b'), earlier.state_dict(), ('a', 'b', 'c'))
     assert transfer == (['c', 'a', 'b'], [], [])
-    images = torch.randn(1, 3, 64, 64), torch.randn(1, 1, 64, 64)
+    images = {'rgb': torch.randn(1, 3, 64, 64), 'thermal': torch.randn(1, 1, 64, 64)}
     with torch.no_grad():
-        expected, found = earlier(*images), model(*images)
+        expected, found = earlier(images), model(images)
     for head in ('mask_logits', 'auxiliary_logits'):
         wanted = getattr(expected, head)[:, [2, 0, 1]]
         torch.testing.assert_close(getattr(found, head), wanted, atol=1e-4, rtol=1e-4)
@@ -43,11 +43,11 @@ def test_new_classes_start_anew_and_everything_else_is_kept():
     earlier, model, fresh = untrained(3, 0), untrained(4, 1), untrained(4, 1)
     transfer = transfer_classes(model, ('b', 'x', 'y', 'a'), earlier.state_dict(), ('a', 'b', 'c'))
     assert transfer == (['b', 'a'], ['x', 'y'], ['c'])
-    images = torch.randn(1, 3, 64, 64), torch.randn(1, 1, 64, 64)
+    images = {'rgb': torch.randn(1, 3, 64, 64), 'thermal': torch.randn(1, 1, 64, 64)}
     with torch.no_grad():
-        logits = earlier(*images).auxiliary_logits
-        found = model(*images)
-    torch.testing.assert_close(found.fused.sfm, earlier(*images).fused.sfm)
+        logits = earlier(images).auxiliary_logits
+        found = model(images)
+    torch.testing.assert_close(found.fused.sfm, earlier(images).fused.sfm)
     torch.testing.assert_close(found.auxiliary_logits[:, [0, 3]], logits[:, [1, 0]])
     tokens, mlps = model.mask_decoder.masks.mask_tokens, model.mask_decoder.masks
     for id_, source, source_id in ((0, earlier, 1), (3, earlier, 0), (1, fresh, 1), (2, fresh, 2)):

@@ -69,7 +69,7 @@ def test_the_estimate_counts_what_torch_keeps():
         return tensor
 
     def loss():
-        output = model(torch.zeros(1, 3, 64, 96), torch.zeros(1, 1, 64, 96))
+        output = model({name: torch.zeros(1, 3, 64, 96) for name in config.model.modalities})
         logits = (output.mask_logits, output.auxiliary_logits)
         return sum(one.log_softmax(1).mean() for one in logits)
 

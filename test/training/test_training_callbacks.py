@@ -69,7 +69,7 @@ def test_frozen_parameters_have_neither_gradients_nor_optimiser_state():
     model = Sartm(config, len(MFNET))
     module = SartmTraining(model, TrainConfig(model=config), MFNET)
     [optimizer], _ = module.configure_optimizers()
-    output = model(torch.randn(2, 3, 32, 64), torch.randn(2, 1, 32, 64))
+    output = model({'rgb': torch.randn(2, 3, 32, 64), 'thermal': torch.randn(2, 1, 32, 64)})
     (output.mask_logits.mean() + output.auxiliary_logits.mean()).backward()
     optimizer.step()
     frozen = {p for p in model.parameters() if not p.requires_grad}

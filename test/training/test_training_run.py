@@ -49,7 +49,7 @@ def test_the_measured_weights_are_the_saved_ones(tmp_path, small_frames, write_c
     @torch.no_grad()
     def predict(frame):
         images = (torch.from_numpy(image) for image in (frame.rgb, frame.thermal))
-        probabilities = model.segment(*network_inputs(*images, ThermalRange()))
+        probabilities = model.segment(network_inputs(*images, ThermalRange()))
         return FramePrediction(probabilities[0].argmax(dim=0).numpy().astype(np.uint8))
 
     assert best.card['val_miou'] == pytest.approx(evaluate(predict, frames)['miou'], rel=1e-5)

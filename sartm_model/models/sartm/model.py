@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -38,9 +39,6 @@ class SartmOutput(NamedTuple):
 
 class Sartm(nn.Module):
     """The network of the paper.
-
-    The arguments of its methods call the two modalities rgb and thermal, as the paper does; the
-    second one can be any other.
 
     Args:
         config: size, modalities, LoRA rank, prediction.
@@ -84,25 +82,24 @@ class Sartm(nn.Module):
 
     def forward(
         self,
-        rgb: Tensor | None,
-        thermal: Tensor | None,
+        images: Mapping[str, Tensor],
         drop_mask: Tensor | None = None,
         size: tuple[int, int] | None = None,
     ) -> SartmOutput:
-        """Segment a batch of aligned pairs.
+        """Segment a batch of aligned images.
 
         Args:
-            rgb: normalised `[B, 3, H, W]` of any H and W, or None if RGB is missing.
-            thermal: normalised `[B, 1, H, W]` or `[B, 3, H, W]`, or None if thermal is missing.
-            drop_mask: bool `[B, 2]`, true where a modality that is given is treated as missing, for
-                modality dropout in training.
+            images: modality name -> normalised `[B, 3, H, W]` or `[B, 1, H, W]` of any H and W. It
+                holds one or more of the configured modalities.
+            drop_mask: bool `[B, 2]`, true where a modality that is given is treated as missing, in
+                the order of `config.modalities`, for modality dropout in training.
             size: `(H, W)` of the logits; the size of the images if omitted.
 
         Raises:
-            SartmError: both images are None, or their sizes differ.
+            SartmError: no image is given, their sizes differ, or the network lacks a modality.
         """
-        input_size = _common_size(rgb, thermal)
-        fused = self._fused_maps(rgb, thermal, drop_mask)
+        input_size = self._common_size(images)
+        fused = self._fused_maps(images, drop_mask)
         return SartmOutput(
             mask_logits=upsample_logits(self.mask_decoder(fused), input_size, size or input_size),
             auxiliary_logits=upsample_logits(
@@ -111,13 +108,9 @@ class Sartm(nn.Module):
             fused=fused,
         )
 
-    def _fused_maps(
-        self, rgb: Tensor | None, thermal: Tensor | None, drop_mask: Tensor | None = None
-    ) -> Pyramid:
+    def _fused_maps(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> Pyramid:
         """Pad the images to multiples of 32, encode and fuse them; arguments as for `forward`."""
-        images = dict(zip(self.config.modalities, (rgb, thermal), strict=True))
-        given = {name: _pad(_to_rgb(x)) for name, x in images.items() if x is not None}
-        pyramids = self._encode(given)
+        pyramids = self._encode({name: _pad(_to_rgb(x)) for name, x in images.items()})
 
         def fuse(level: int) -> Tensor:
             return self._fuse_level(level, pyramids, drop_mask)
@@ -162,36 +155,52 @@ class Sartm(nn.Module):
         height, width = (max(1, round(side * self.config.input_scale)) for side in size)
         return height, width
 
-    def segment(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+    def segment(self, images: Mapping[str, Tensor]) -> Tensor:
         """Compute class probabilities `[B, K, H, W]` at the size of the images.
 
         Unlike `forward`, this resizes the images by `config.input_scale` first. Arguments and
         errors are the same.
         """
-        size = _common_size(rgb, thermal)
-        inputs = (None if image is None else self.resize_input(image) for image in (rgb, thermal))
-        return self.probabilities(self(*inputs, size=size))
+        resized = {name: self.resize_input(image) for name, image in images.items()}
+        return self.probabilities(self(resized, size=self._common_size(images)))
 
     def forward_logits(
-        self, rgb: Tensor | None, thermal: Tensor | None, drop_mask: Tensor | None = None
+        self, images: Mapping[str, Tensor], drop_mask: Tensor | None = None
     ) -> tuple[list[Tensor], tuple[int, int]]:
-        """Compute the logits of one pair, from which inference derives the labels.
+        """Compute the logits of one frame, from which inference derives the labels.
 
         Args:
-            rgb, thermal: images of a batch of one, already resized by `resize_input`.
+            images: as for `forward`, of a batch of one, already resized by `resize_input`.
             drop_mask: as for `forward`.
 
         Returns:
             The logits `[K, h, w]` of each head that `config.prediction` names, h and w a quarter of
             the padded input's, and `(height, width)` of the input without its padding.
         """
-        fused = self._fused_maps(rgb, thermal, drop_mask)
+        input_size = self._common_size(images)
+        fused = self._fused_maps(images, drop_mask)
         heads = {'mask': self.mask_decoder, 'auxiliary': self.auxiliary_head}
         chosen = [heads[name] for name in HEADS[self.config.prediction]]
         if self.runner is not None and len(chosen) == 2:
             both = self.runner(lambda: chosen[0](fused)[0], lambda: chosen[1](fused)[0])
-            return list(both), _common_size(rgb, thermal)
-        return [head(fused)[0] for head in chosen], _common_size(rgb, thermal)
+            return list(both), input_size
+        return [head(fused)[0] for head in chosen], input_size
+
+    def _common_size(self, images: Mapping[str, Tensor]) -> tuple[int, int]:
+        """Return the `(height, width)` of all images; errors as for `forward`."""
+        sizes = {(x.shape[-2], x.shape[-1]) for x in images.values()}
+        if not sizes:
+            raise SartmError('no image: the network needs at least one modality')
+        if len(sizes) > 1:
+            raise SartmError(
+                f'the modalities differ in size: {sorted(sizes)}; expected equal sizes'
+            )
+        if unknown := sorted(images.keys() - set(self.config.modalities)):
+            raise SartmError(
+                f'the network has no modality {", ".join(unknown)}; expected '
+                f'{" or ".join(self.config.modalities)}'
+            )
+        return sizes.pop()
 
     def enable_parallel(self, runner: Runner | None = None) -> None:
         """From now on run independent parts of the network at once, two at a time.
@@ -227,13 +236,3 @@ def _pad(x: Tensor) -> Tensor:
     """Pad bottom and right to multiples of 32 with zeros, the mean of a normalised image."""
     height, width = x.shape[-2:]
     return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))
-
-
-def _common_size(*images: Tensor | None) -> tuple[int, int]:
-    """Return the `(height, width)` of all images that are not None."""
-    sizes = {(x.shape[-2], x.shape[-1]) for x in images if x is not None}
-    if not sizes:
-        raise SartmError('no image: the network needs at least one modality')
-    if len(sizes) > 1:
-        raise SartmError(f'the modalities differ in size: {sorted(sizes)}; expected equal sizes')
-    return sizes.pop()
