@@ -152,7 +152,7 @@ def build(checkpoint: Checkpoint, *, merged: bool = True) -> Sartm:
     model = Sartm(checkpoint.config, len(checkpoint.label_space), merged=merged)
     load_strictly(model, state, f'checkpoint {checkpoint.path}')
     if merged:
-        model.encoder.fuse_1x1_convs()
+        model.optimize_for_inference()
     return model.eval()
 
 

@@ -3,10 +3,19 @@
 P = Up(SFM) + W1 IFP,    Q = Up(P) + W2 FFP,    logits = Conv3x3(Q)
 
 Up doubles height and width bilinearly; W1 and W2 are 1x1 convolutions.
+
+All of this is linear, so inference uses another order, `InferenceAuxiliaryHead`. Let A_t be the
+`[K, C]` matrix of the 3x3 convolution at its offset t. The logits are the sum over the nine offsets
+of A_t Q, shifted by t. A_t can be applied to each summand of Q, at that summand's own resolution:
+
+    R_t = Up(A_t SFM) + A_t W1 IFP,    logits = sum_t shift_t(Up(R_t)) + Conv3x3(W2 FFP)
+
+Only 9 K maps are upsampled instead of C, and no convolution of C channels is left at stride 4.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,6 +42,60 @@ class AuxiliaryHead(nn.Module):
         p = _upsample_2x(sfm) + self.lateral_ifp(ifp)  # [B, C, H/8, W/8]
         q = _upsample_2x(p) + self.lateral_ffp(ffp)  # [B, C, H/4, W/4]
         return self.classifier(q)
+
+
+class InferenceAuxiliaryHead(nn.Module):
+    """Computes what an `AuxiliaryHead` computes, in the order that the module's docstring gives.
+
+    Args:
+        head: its weights are multiplied with each other, in float64.
+    """
+
+    def __init__(self, head: AuxiliaryHead) -> None:
+        super().__init__()
+        num_classes, channels = head.classifier.weight.shape[:2]
+        self.num_classes = num_classes
+        self.taps_sfm = nn.Conv2d(channels, 9 * num_classes, kernel_size=1, bias=False)
+        self.taps_ifp = nn.Conv2d(channels // 4, 9 * num_classes, kernel_size=1)
+        self.classifier_ffp = nn.Conv2d(channels // 8, num_classes, kernel_size=3, padding=1)
+        weights = {name: value.detach().double() for name, value in head.state_dict().items()}
+        classifier = weights['classifier.weight']  # [K, C, 3, 3]
+        taps = classifier.permute(2, 3, 0, 1).flatten(0, 2)  # [9 K, C], the rows of all A_t
+        w1, w2 = (weights[f'lateral_{level}.weight'][..., 0, 0] for level in ('ifp', 'ffp'))
+        # Up keeps a constant, so the biases of both 1x1 convolutions are added before it. They have
+        # to be shifted with the maps, because the 3x3 convolution sees zeros outside of the map.
+        bias = taps @ (weights['lateral_ifp.bias'] + weights['lateral_ffp.bias'])
+        assert self.taps_ifp.bias is not None
+        assert self.classifier_ffp.bias is not None
+        with torch.no_grad():
+            self.taps_sfm.weight.copy_(taps[..., None, None])
+            self.taps_ifp.weight.copy_((taps @ w1)[..., None, None])
+            self.taps_ifp.bias.copy_(bias)
+            self.classifier_ffp.weight.copy_(torch.einsum('kcyx,cd->kdyx', classifier, w2))
+            self.classifier_ffp.bias.copy_(weights['classifier.bias'])
+        self.requires_grad_(False)
+
+    def forward(self, fused: Pyramid) -> Tensor:
+        """Compute logits `[B, K, H/4, W/4]` from the fused maps."""
+        sfm, ifp, ffp = fused
+        taps = _upsample_2x(self.taps_sfm(sfm)) + self.taps_ifp(ifp)  # [B, 9 K, H/8, W/8]
+        return self._sum_shifted(_upsample_2x(taps)) + self.classifier_ffp(ffp)
+
+    def _sum_shifted(self, taps: Tensor) -> Tensor:
+        """Shift the maps of each offset of a 3x3 convolution by that offset and add them.
+
+        Args:
+            taps: `[B, 9 K, h, w]`, the K maps of the first offset first, offsets row by row.
+
+        Returns:
+            `[B, K, h, w]`. Zeros are shifted in at the border.
+        """
+        height, width = taps.shape[-2:]
+        padded = F.pad(taps, (1, 1, 1, 1)).unflatten(1, (3, 3, self.num_classes))
+        left, middle, right = (padded[:, :, x, ..., x : x + width] for x in range(3))
+        rows = left + middle + right  # [B, 3, K, h + 2, w]
+        top, centre, bottom = (rows[:, y, :, y : y + height] for y in range(3))
+        return top + centre + bottom
 
 
 def _upsample_2x(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from sartm_model.config import ModelConfig
 from sartm_model.data.transforms import resize
 from sartm_model.errors import SartmError
 from sartm_model.models.logits import class_probabilities, upsample_logits
-from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead
+from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead, InferenceAuxiliaryHead
 from sartm_model.models.sartm.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.models.sartm.fusion import CrossModalFusion
 from sartm_model.models.sartm.mask_decoder import ClassMaskDecoder
@@ -64,7 +64,7 @@ class Sartm(nn.Module):
         )
         mlp_dim = 256 if config.size == 'nano' else 2048
         self.mask_decoder = ClassMaskDecoder(channels, num_classes, mlp_dim)
-        self.auxiliary_head = AuxiliaryHead(channels, num_classes)
+        self.auxiliary_head: nn.Module = AuxiliaryHead(channels, num_classes)
         self._freeze()
 
     def _freeze(self) -> None:
@@ -79,6 +79,15 @@ class Sartm(nn.Module):
             parameter.requires_grad_(is_nano or 'lora_' in name)
         # SAM2 also predicts the quality of each mask, which no loss uses.
         self.mask_decoder.masks.iou_prediction_head.requires_grad_(False)
+
+    def optimize_for_inference(self) -> None:
+        """Replace layers by faster ones that compute the same from products of their weights.
+
+        Call it once, on a merged model with its weights loaded. The names of the weights change.
+        """
+        self.encoder.fuse_1x1_convs()
+        assert isinstance(self.auxiliary_head, AuxiliaryHead)
+        self.auxiliary_head = InferenceAuxiliaryHead(self.auxiliary_head)
 
     def forward(
         self,

@@ -1,0 +1,61 @@
+"""The network that `checkpoint.build` makes for inference against the one that was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sartm_model.config import ModelConfig
+from sartm_model.labels import MFNET
+from sartm_model.models.checkpoint import Checkpoint, build
+from sartm_model.models.sartm import Sartm
+from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead, InferenceAuxiliaryHead
+from sartm_model.models.sartm.encoder import Pyramid
+
+# float32 sums of a few hundred terms, taken in another order.
+TOLERANCE = {'rtol': 1e-4, 'atol': 1e-5}
+
+
+@pytest.fixture(scope='module', params=['nano', 'tiny'])
+def forms(request):
+    """A network whose weights are all random, and its inference form."""
+    torch.manual_seed(2)
+    model = Sartm(ModelConfig(size=request.param), len(MFNET)).eval()
+    with torch.no_grad():
+        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+            if 'lora_B' in name or name.endswith(('bias', 'running_mean')):
+                value.normal_(std=0.1)
+            elif name.endswith(('norm.weight', 'running_var', 'mix.4.weight')):
+                value.uniform_(0.5, 2.0)
+    trained = Checkpoint(Path('random'), model.config, MFNET, {}, model.state_dict())
+    return model, build(trained)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('given', [('rgb', 'thermal'), ('rgb',), ('thermal',)])
+@pytest.mark.parametrize('size', [(64, 96), (65, 33), (96, 160), (230, 190)])
+def test_the_inference_form_gives_the_logits_of_the_trained_form(forms, size, given):
+    trained, optimized = forms
+    generator = torch.Generator().manual_seed(1)
+    shapes = {'rgb': (1, 3, *size), 'thermal': (1, 1, *size)}
+    images = {name: torch.randn(shapes[name], generator=generator) for name in given}
+    for ours, theirs in zip(optimized(images)[:2], trained(images)[:2], strict=True):
+        torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('num_classes', [1, 9, 40])
+@pytest.mark.parametrize('grid', [(1, 1), (2, 3), (5, 4)])
+def test_head_2_rearranged_gives_the_same_logits_up_to_the_border(num_classes, grid):
+    height, width = grid
+    trained = AuxiliaryHead(32, num_classes).double()
+    optimized = InferenceAuxiliaryHead(trained).double()
+    fused = Pyramid(
+        torch.randn(2, 32, height, width, dtype=torch.float64),
+        torch.randn(2, 8, 2 * height, 2 * width, dtype=torch.float64),
+        torch.randn(2, 4, 4 * height, 4 * width, dtype=torch.float64),
+    )
+    # The products of the weights were rounded to float32 once.
+    torch.testing.assert_close(optimized(fused), trained(fused), rtol=1e-5, atol=1e-6)
