@@ -166,10 +166,9 @@ class _Cameras:
         )
         self._pairs = []
         for frame in render_sequence(SEED, FRAMES):
-            assert frame.rgb is not None
-            assert frame.thermal is not None
-            rgb = from_numpy(frame.rgb, 'rgb8', Header())
-            self._pairs.append((rgb, from_numpy(frame.thermal, 'mono8', Header())))
+            rgb = from_numpy(frame.images['rgb'], 'rgb8', Header())
+            thermal = from_numpy(frame.images['thermal'], 'mono8', Header())
+            self._pairs.append((rgb, thermal))
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._stopping = threading.Event()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sartm_model.errors import SartmError
-from sartm_model.modalities import SELECTIONS
 from sartm_model.utils.overrides import load_config
 
 SIZES = ('nano', 'tiny', 'small', 'base_plus', 'large')
@@ -92,7 +91,7 @@ class DataConfig:
         workers: number of processes that read and augment.
         cache: whether all frames are read or rendered once, before the training, and kept in
             memory: 1.5 MB for a frame of 480x640 with 8 bits. The samples are the same.
-        modality: both, or rgb or thermal to train on one modality alone.
+        modality: both, or the name of one of the model's modalities to train on it alone.
         drop_modality: probability that one modality of a pair, either with equal chance, is
             replaced by the learned embedding of a missing modality.
         object_crop: probability that a crop is placed on an object instead of anywhere.
@@ -127,7 +126,6 @@ class DataConfig:
     over_exposure: float = 0.0
 
     def __post_init__(self) -> None:
-        _one_of('data.modality', self.modality, SELECTIONS)
         if not self.train:
             raise SartmError('data.train is empty; name at least one source')
         for key in ('batch_size', 'crop_height', 'crop_width'):
@@ -325,6 +323,7 @@ class TrainConfig:
                 f'loss.auxiliary is 0, so head 2 is not trained, but model.prediction is '
                 f'{self.model.prediction!r}; expected mask'
             )
+        _one_of('data.modality', self.data.modality, ('both', *self.model.modalities))
         if self.sam2_weights and self.start_from:
             raise SartmError(
                 'sam2_weights and start_from are both set; a run starts from one of them'

@@ -55,12 +55,11 @@ def run(args: argparse.Namespace) -> None:
     from sartm_model.registration.homography import write_homography
     from sartm_model.utils.visualization import encode
 
-    frames = FolderPairs(args.rgb, args.thermal)
+    frames = FolderPairs({'rgb': args.rgb, 'thermal': args.thermal})
     points = aligning.collect_points(frames, args.points, args.checkerboard)
     first = frames[frames.names.index(next(iter(points)))]
-    assert first.rgb is not None
-    assert first.thermal is not None
-    sizes = first.thermal.shape, first.rgb.shape[:2]
+    rgb, thermal = first.images['rgb'], first.images['thermal']
+    sizes = thermal.shape, rgb.shape[:2]
     alignment = aligning.align(np.concatenate(list(points.values())), *sizes)
     print('\n'.join(aligning.describe_points(points, alignment, sizes[1])))
     without_points = [name for name in frames.names if name not in points]
@@ -73,5 +72,5 @@ def run(args: argparse.Namespace) -> None:
     print(comments[-1])
     write_homography(args.out, alignment.homography, comments)
     if args.blend is not None:
-        picture = aligning.blend(first.rgb, first.thermal, alignment.homography)
+        picture = aligning.blend(rgb, thermal, alignment.homography)
         write_file(args.blend, encode(picture))

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from sartm_model.inference.onnx_predictor import OnnxPredictor
     from sartm_model.inference.predictor import Predictor
 
-# The names in `sartm_model.evaluation.corruptions`, which is not imported because it needs NumPy.
+# `sartm_model.evaluation.corruptions.corruption_names`, not imported because it needs NumPy.
 CORRUPTIONS = (
+    'rgb_dark',
+    'rgb_glare',
+    'rgb_noise',
     'thermal_shift',
     'thermal_noise',
     'thermal_freeze',
     'thermal_blackout',
-    'rgb_dark',
-    'rgb_glare',
-    'rgb_noise',
 )
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sartm_model.modalities import SELECTIONS
-
 if TYPE_CHECKING:
     from sartm_model.inference.onnx_predictor import OnnxPredictor
     from sartm_model.inference.predictor import Predictor
@@ -112,9 +110,10 @@ def add_modality(verb: argparse.ArgumentParser) -> None:
     """Add --modality, the images that the network is given."""
     verb.add_argument(
         '--modality',
-        choices=SELECTIONS,
+        metavar='NAME',
         default='both',
-        help='the images that the network is given (default: %(default)s)',
+        help="the images that the network is given: 'both', or those of one modality, such as "
+        'thermal (default: %(default)s)',
     )
 
 

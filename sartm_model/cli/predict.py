@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from sartm_model.utils.files import write_file
     from sartm_model.utils.visualization import encode
 
-    frames = FolderPairs(args.rgb, args.thermal)
+    frames = FolderPairs({'rgb': args.rgb, 'thermal': args.thermal})
     predictor = open_predictor(args)
     for frame in tqdm(frames, total=len(frames), unit='frame', disable=None):
         prediction = predictor.predict(frame.rgb, frame.thermal, overlay=True)

@@ -1,4 +1,4 @@
-"""The interface of every data set: a sequence of named, aligned RGB-thermal frames."""
+"""The interface of every data set: a sequence of named frames of aligned images."""
 
 from __future__ import annotations
 

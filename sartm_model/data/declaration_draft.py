@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from sartm_model.data.folder import images_in
-from sartm_model.data.image_io import read_label_colors, read_raw_ids, read_rgb, read_thermal
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
+from sartm_model.modalities import MODALITIES
 from sartm_model.utils.files import write_file
+from sartm_model.utils.image_io import read_label_colors, read_raw_ids
 from sartm_model.utils.text import format_names
 
 FILE = 'data.yaml'
@@ -28,12 +29,8 @@ VAL_FRACTION = 0.2
 MAX_VALUES = 64
 """More values than this are no classes, for example those of a mask saved as JPEG."""
 
-FOLDER_NAMES = {
-    'labels': r'label|mask|seg|annot|truth|gt(?![a-z])',
-    'thermal': r'therm|infra|lwir|flir|ir(?![a-z])',
-    'rgb': 'rgb|colou?r|visible|vis|image|cam',
-}
-"""Part -> regular expression of folders of that name, tried in this order."""
+LABEL_FOLDERS = r'label|mask|seg|annot|truth|gt(?![a-z])'
+"""Regular expression for the names of folders of masks."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def write_draft(root: Path, seed: int = 0) -> Draft:
     """Write `data.yaml`, `train.txt` and `val.txt` to a folder.
 
     Args:
-        root: has a folder of images for each part: RGB, thermal, masks.
+        root: has a folder of images for each part: a modality, or the masks.
         seed: of the random split of the frames, 80 % for training and 20 % for validation.
 
     Raises:
@@ -131,7 +128,7 @@ def _sort_key(value: int | str) -> tuple[bool, int | str]:
 
 
 def _find_parts(root: Path) -> dict[str, Path]:
-    """Return the folder of each part, RGB first."""
+    """Return the folder of each part, in the order of `MODALITIES`, the masks last."""
     found: dict[str, Path] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         try:
@@ -144,12 +141,12 @@ def _find_parts(root: Path) -> dict[str, Path]:
                 'of them: names with rgb, thermal and mask in them are understood'
             )
         found[part] = folder
-    if not found.keys() & {'rgb', 'thermal'}:
+    if not found.keys() & MODALITIES.keys():
         raise SartmError(
-            f'{root} has no folder of RGB or thermal images; expected folders such as rgb, '
-            'thermal and masks'
+            f'{root} has no folder of images; expected folders such as '
+            f'{", ".join(MODALITIES)} and masks'
         )
-    return {part: found[part] for part in ('rgb', 'thermal', 'labels') if part in found}
+    return {part: found[part] for part in (*MODALITIES, 'labels') if part in found}
 
 
 def _part_of(folder: Path) -> str:
@@ -158,7 +155,9 @@ def _part_of(folder: Path) -> str:
     Raises SartmError if there are no images in it.
     """
     first = next(iter(images_in(folder).values()))
-    for part, words in FOLDER_NAMES.items():
+    # RGB last, whose words are the most general.
+    names = {name: modality.folder_names for name, modality in reversed(MODALITIES.items())}
+    for part, words in {'labels': LABEL_FOLDERS, **names}.items():
         if re.search(rf'(?<![a-z])({words})', folder.name.lower()):
             return part
     try:
@@ -185,11 +184,9 @@ def _common_start(texts: Sequence[str]) -> str:
 
 
 def _needs_resize(by_stem: Mapping[str, Mapping[str, Path]], stem: str) -> bool:
-    """Whether RGB and thermal of a frame have different sizes."""
-    if not {'rgb', 'thermal'} <= by_stem.keys():
-        return False
-    rgb, thermal = read_rgb(by_stem['rgb'][stem]), read_thermal(by_stem['thermal'][stem])
-    return rgb.shape[:2] != thermal.shape[:2]
+    """Whether the images of a frame have different sizes."""
+    names = [name for name in by_stem if name in MODALITIES]
+    return len({MODALITIES[name].read(by_stem[name][stem]).shape[:2] for name in names}) > 1
 
 
 def _split(stems: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
@@ -204,7 +201,7 @@ def _draft_text(
     root: Path,
     patterns: Mapping[str, str],
     counts: Mapping[int | str, tuple[int, int]],
-    resize_thermal: bool,
+    resize: bool,
 ) -> str:
     """Return the text of the YAML file. JSON's quotes are valid in YAML."""
     ignored = {IGNORE_ID} if counts.keys() - {0, IGNORE_ID} else set()
@@ -246,10 +243,10 @@ def _draft_text(
         '# Frames of one recording look alike: they should be in one of the lists, not in both.',
         f'splits: {{train: {LISTS[0]}, val: {LISTS[1]}}}',
     ]
-    if resize_thermal:
+    if resize:
         lines += [
-            '# The thermal images have another size than the RGB images.',
-            'resize_thermal: true',
+            '# The images of a frame have different sizes: all get the size of the first one.',
+            'resize: true',
         ]
     lines += [
         '# Results are also given by condition, which a regular expression finds in the name of a',

@@ -6,13 +6,13 @@
     label_map: {7: road, 11: person}      # or ids (the default), or colours; see `label_map`
     splits: {train: train.txt, val: [0007, 0008], test: recorded_in_may}
     condition: {night: 'N$', day: 'D$'}   # optional
-    resize_thermal: false                 # optional; true: to the size of the RGB image
+    resize: false                         # optional; true: to the size of the first image
 
-Paths start from the folder of the YAML file. `{stem}` is the name of a frame, and `.*` the suffix
-of any image. Suffixes are found in upper and lower case. A split is a text file with one stem per
-line, a list of stems, or a folder. In the latter case the patterns start from that folder, and all
-that is in it belongs to the split. The condition of a frame is the first whose regular expression
-is found in its stem.
+The keys of `images` are the names in `MODALITIES`. Paths start from the folder of the YAML file.
+`{stem}` is the name of a frame, and `.*` the suffix of any image. Suffixes are found in upper and
+lower case. A split is a text file with one stem per line, a list of stems, or a folder. In the
+latter case the patterns start from that folder, and all that is in it belongs to the split. The
+condition of a frame is the first whose regular expression is found in its stem.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ from sartm_model.data.label_map import LabelMap, parse_label_map
 from sartm_model.data.label_space_file import open_label_space, parse_label_space, read_yaml
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
+from sartm_model.modalities import MODALITIES
 
-MODALITIES = ('rgb', 'thermal')
-KEYS = (
-    'label_space', 'images', 'labels', 'label_map', 'splits', 'condition', 'resize_thermal'
-)  # fmt: skip
+KEYS = ('label_space', 'images', 'labels', 'label_map', 'splits', 'condition', 'resize')
 REQUIRED = ('label_space', 'images', 'splits')
 
 
@@ -59,7 +57,7 @@ class Declaration:
 
     Attributes:
         path: the file.
-        patterns: part ('rgb', 'thermal', 'labels') -> pattern of its files.
+        patterns: part (a modality, or 'labels') -> pattern of its files.
     """
 
     path: Path
@@ -68,7 +66,7 @@ class Declaration:
     label_map: LabelMap | None
     splits: dict[str, str | list[str]]
     condition: ConditionPatterns
-    resize_thermal: bool
+    resize: bool
 
     def open(self, files: Mapping[str, FrameFiles]) -> PairedFiles:
         """Return the frames of these files."""
@@ -78,7 +76,7 @@ class Declaration:
             aligned=True,
             label_map=self.label_map,
             condition=self.condition,
-            resize_thermal=self.resize_thermal,
+            resize=self.resize,
         )
 
 
@@ -107,6 +105,8 @@ def read_declaration(path: Path) -> Declaration:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise SartmError(f'{path} declares no data set; expected the keys {", ".join(KEYS)}')
+    if 'resize_thermal' in values:  # the name of `resize` before there were other modalities
+        values['resize'] = values.pop('resize_thermal')
     for key in values:
         if key not in KEYS:
             raise SartmError(f'{path} has the key {key!r}; expected {", ".join(KEYS)}')
@@ -118,9 +118,9 @@ def read_declaration(path: Path) -> Declaration:
         label_space = open_label_space(space, path.parent)
     else:
         label_space = parse_label_space(space, path.stem, f'{path}: label_space')
-    resize_thermal = values.get('resize_thermal', False)
-    if not isinstance(resize_thermal, bool):
-        raise SartmError(f'{path} has resize_thermal: {resize_thermal!r}; expected true or false')
+    resize = values.get('resize', False)
+    if not isinstance(resize, bool):
+        raise SartmError(f'{path} has resize: {resize!r}; expected true or false')
     return Declaration(
         path,
         label_space,
@@ -128,7 +128,7 @@ def read_declaration(path: Path) -> Declaration:
         parse_label_map(values.get('label_map'), label_space, str(path)),
         _parse_splits(path, values['splits']),
         _parse_condition(path, values.get('condition') or {}),
-        resize_thermal,
+        resize,
     )
 
 
@@ -137,7 +137,7 @@ def split_files(
 ) -> tuple[dict[str, FrameFiles], list[FileFault]]:
     """Return the files of each frame of a split by its stem, and what is wrong with them.
 
-    A part of which a frame has no usable file is None there.
+    A part of which a frame has no usable file is left out.
 
     Raises:
         SartmError: there is no such split, or its list cannot be used.
@@ -163,7 +163,7 @@ def split_files(
                 faults.append(FileFault(wanted, _missing(wanted, part, stem)))
             elif len(paths) > 1:
                 faults.append(FileFault(wanted, _ambiguous(paths, part, stem)))
-        files[stem] = FrameFiles(*(one_each.get(part) for part in (*MODALITIES, 'labels')))
+        files[stem] = FrameFiles.of_parts(one_each)
     if not files and not faults:
         faults.append(FileFault(base, SartmError(f'{base} has no frame of the split {split}')))
     return files, faults
@@ -228,9 +228,10 @@ def _ambiguous(paths: list[Path], part: str, stem: str) -> SartmError:
 
 def _parse_patterns(path: Path, images: Any, labels: Any) -> dict[str, str]:
     """Return the pattern of each part, checked."""
-    if not isinstance(images, dict) or not images or not images.keys() <= set(MODALITIES):
+    if not isinstance(images, dict) or not images or not images.keys() <= MODALITIES.keys():
         raise SartmError(
-            f'{path} has images: {images!r}; expected a pattern for rgb, for thermal or for both'
+            f'{path} has images: {images!r}; expected a pattern for one or more of '
+            f'{", ".join(MODALITIES)}'
         )
     patterns = images if labels is None else {**images, 'labels': labels}
     for part, pattern in patterns.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from sartm_model.data.folder import SplitFolders
 from sartm_model.labels import FMB
 
@@ -10,5 +12,5 @@ class Fmb(SplitFolders):
     """`<root>/{train,test}/{Visible,Infrared,Label}`; the infrared images may be 3-channel grey."""
 
     title = 'FMB'
-    folders = ('Visible', 'Infrared', 'Label')
+    folders: ClassVar = {'rgb': 'Visible', 'thermal': 'Infrared', 'labels': 'Label'}
     classes = FMB

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,16 +15,11 @@ import numpy as np
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Condition, Frame
 from sartm_model.data.frame_list import SUFFIXES
-from sartm_model.data.image_io import (
-    exif_orientation,
-    read_labels,
-    read_rgb,
-    read_rgbt,
-    read_thermal,
-)
 from sartm_model.data.label_map import LabelMap
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET, LabelSpace
+from sartm_model.modalities import MODALITIES
+from sartm_model.utils.image_io import exif_orientation, read_labels, read_rgba
 from sartm_model.utils.text import format_names
 
 MFNET_NAME = re.compile(r'\d+([DN])(_flip)?')
@@ -31,14 +27,30 @@ MFNET_NAME = re.compile(r'\d+([DN])(_flip)?')
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """The files of one frame, None for an image that it does not have.
+    """The files of one frame.
 
-    RGB and thermal are the same path where one RGBA file holds both, with thermal in alpha.
+    Attributes:
+        images: modality -> its file. Two modalities have the same file if it is RGBA and holds the
+            first in its colours and the second in alpha.
+        labels: the file of the labels; None if there is none.
     """
 
-    rgb: Path | None
-    thermal: Path | None
-    labels: Path | None
+    images: dict[str, Path]
+    labels: Path | None = None
+
+    @classmethod
+    def of_parts(cls, parts: Mapping[str, Path | None]) -> FrameFiles:
+        """Make it of the file of each part: of each modality in `MODALITIES`, and of 'labels'.
+
+        A part without a file is left out or None.
+        """
+        images = {name: path for name in MODALITIES if (path := parts.get(name)) is not None}
+        return cls(images, parts.get('labels'))
+
+    def paths(self) -> list[Path]:
+        """Return every file once."""
+        paths = [*self.images.values(), *([] if self.labels is None else [self.labels])]
+        return list(dict.fromkeys(paths))
 
 
 class FileFault(NamedTuple):
@@ -54,12 +66,12 @@ class PairedFiles(PairDataset):
     Args:
         files: the files of each frame, by the frame's name.
         label_space: the classes that the ids in the labels stand for.
-        aligned: whether RGB and thermal must have the same size. They need not for images straight
-            from two cameras: the predictor resizes thermal. Labels must always have the size of
-            the RGB image.
+        aligned: whether the images of a frame must have the same size. They need not for images
+            straight from two cameras: the predictor resizes the second one. Labels must always have
+            the size of the first image.
         label_map: converts the values in the label images; None if they are class ids.
         condition: tells the condition of a frame from its name.
-        resize_thermal: whether thermal images are resized to the RGB images.
+        resize: whether the other images are resized to the first one.
     """
 
     def __init__(
@@ -70,7 +82,7 @@ class PairedFiles(PairDataset):
         aligned: bool,
         label_map: LabelMap | None = None,
         condition: Callable[[str], str | None] | None = None,
-        resize_thermal: bool = False,
+        resize: bool = False,
     ) -> None:
         self.label_space = label_space
         self.label_map = label_map
@@ -78,7 +90,7 @@ class PairedFiles(PairDataset):
         self.files = [files[name] for name in self.names]
         self._aligned = aligned
         self._condition = condition or condition_of
-        self._resize_thermal = resize_thermal
+        self._resize = resize
 
     def __getitem__(self, index: int) -> Frame:
         frame, faults = self.inspect(index)
@@ -87,7 +99,7 @@ class PairedFiles(PairDataset):
         return frame
 
     def inspect(self, index: int) -> tuple[Frame, list[FileFault]]:
-        """Return what can be read of a frame, None in place of the rest, and all its faults."""
+        """Return a frame with all of its files that can be read, and all its faults."""
         name, files = self.names[index], self.files[index]
         faults: list[FileFault] = []
 
@@ -100,19 +112,27 @@ class PairedFiles(PairDataset):
                 faults.append(FileFault(path, error))
                 return None
 
-        if files.rgb is not None and files.rgb == files.thermal:
-            rgb, thermal = attempt(files.rgb, read_rgbt) or (None, None)
+        paths = list(files.images.values())
+        if len(paths) == 2 and paths[0] == paths[1]:
+            both = attempt(paths[0], read_rgba)
+            images = {} if both is None else dict(zip(files.images, both, strict=True))
         else:
-            rgb, thermal = attempt(files.rgb, read_rgb), attempt(files.thermal, read_thermal)
+            read = {name: attempt(p, MODALITIES[name].read) for name, p in files.images.items()}
+            images = {name: image for name, image in read.items() if image is not None}
         labels = attempt(files.labels, self._read_labels)
-        if self._resize_thermal and rgb is not None and thermal is not None:
-            thermal = resize_to(thermal, rgb)
-        if self._aligned and rgb is not None and thermal is not None:
-            attempt(files.thermal, lambda path: _check_size(path, thermal, files.rgb, rgb))
-        image, source = (rgb, files.rgb) if rgb is not None else (thermal, files.thermal)
-        if labels is not None and image is not None:
-            attempt(files.labels, lambda path: _check_size(path, labels, source, image))
-        return Frame(name, rgb, thermal, labels, self._condition(name)), faults
+        if images:
+            first, *others = images
+            reference = {'other_path': files.images[first], 'other': images[first]}
+            for name_ in others:
+                if self._resize:
+                    images[name_] = resize_to(images[name_], images[first])
+                elif self._aligned:
+                    attempt(
+                        files.images[name_], partial(_check_size, image=images[name_], **reference)
+                    )
+            if labels is not None:
+                attempt(files.labels, partial(_check_size, image=labels, **reference))
+        return Frame(name, images, labels, self._condition(name)), faults
 
     def _read_labels(self, path: Path) -> np.ndarray:
         if self.label_map is None:
@@ -121,30 +141,33 @@ class PairedFiles(PairDataset):
 
 
 class FolderPairs(PairedFiles):
-    """RGB, thermal and labels in one folder each, matched by stem, or in one file each.
+    """The images of each modality, and labels, in one folder each, matched by stem.
 
-    One of the modalities, and the labels, may be left out. Hidden files and files without an
-    image's suffix are skipped. The frames are sorted by name.
+    Each may be a single file instead. Hidden files and files without an image's suffix are skipped.
+    The frames are sorted by name.
+
+    Args:
+        images: modality -> folder or file; None for one that is not given.
+        labels: folder or file of the labels; None for none.
+        label_space, aligned: as for `PairedFiles`.
 
     Raises:
-        SartmError: neither modality is given; a path does not exist; a folder has no images or two
-            with the same stem; a stem is in one folder but not in another; files are mixed with
-            folders.
+        SartmError: no image is given; a path does not exist; a folder has no images or two with the
+            same stem; a stem is in one folder but not in another; files are mixed with folders.
     """
 
     def __init__(
         self,
-        rgb: Path | None,
-        thermal: Path | None,
+        images: Mapping[str, Path | None],
         labels: Path | None = None,
         label_space: LabelSpace = MFNET,
         *,
         aligned: bool = False,
     ) -> None:
-        if rgb is None and thermal is None:
-            raise SartmError('neither RGB nor thermal images are given; give one or both')
-        paths = {'rgb': rgb, 'thermal': thermal, 'labels': labels}
-        given = {part: Path(path) for part, path in paths.items() if path is not None}
+        parts = {**images, 'labels': labels}
+        given = {part: Path(path) for part, path in parts.items() if path is not None}
+        if not given.keys() - {'labels'}:
+            raise SartmError(f'no images are given; give one or more of {", ".join(images)}')
         for path in given.values():
             if not path.exists():
                 raise SartmError(f'{path} does not exist; expected an image or a folder of images')
@@ -162,7 +185,7 @@ class FolderPairs(PairedFiles):
             names = [first.stem]
             found = {part: {first.stem: path} for part, path in given.items()}
         files = {
-            name: FrameFiles(*(found[part][name] if part in found else None for part in paths))
+            name: FrameFiles.of_parts({part: paths[name] for part, paths in found.items()})
             for name in names
         }
         super().__init__(files, label_space, aligned=aligned)
@@ -173,18 +196,19 @@ class SplitFolders(FolderPairs):
 
     Attributes:
         title: the data set's name in messages.
-        folders: names of the folders of RGB, thermal and labels.
+        folders: the folder of each modality and of 'labels'.
         classes: the label space.
     """
 
     title: ClassVar[str]
-    folders: ClassVar[tuple[str, str, str]]
+    folders: ClassVar[dict[str, str]]
     classes: ClassVar[LabelSpace]
 
     def __init__(self, root: Path, split: str) -> None:
         base = self.split_folder(root, split)
-        rgb, thermal, labels = (base / folder for folder in self.folders)
-        super().__init__(rgb, thermal, labels, self.classes, aligned=True)
+        parts = {part: base / folder for part, folder in self.folders.items()}
+        labels = parts.pop('labels')
+        super().__init__(parts, labels, self.classes, aligned=True)
 
     @classmethod
     def split_folder(cls, root: Path, split: str) -> Path:
@@ -225,7 +249,7 @@ def condition_of(name: str) -> Condition | None:
 
 
 def resize_to(image: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Resize an image `[h, w]` to the height and width of another, linearly."""
+    """Resize an image `[h, w(, C)]` to the height and width of another, linearly."""
     if image.shape[:2] == other.shape[:2]:
         return image
     return cv2.resize(image, (other.shape[1], other.shape[0]), interpolation=cv2.INTER_LINEAR)
@@ -242,12 +266,12 @@ def _check_paired(stems: Mapping[Path, Iterable[str]]) -> None:
             )
 
 
-def _check_size(path: Path, image: np.ndarray, other_path: Path | None, other: np.ndarray) -> None:
+def _check_size(path: Path, image: np.ndarray, other_path: Path, other: np.ndarray) -> None:
     (height, width), (other_height, other_width) = image.shape[:2], other.shape[:2]
     if (height, width) == (other_height, other_width):
         return
     advice = 'the images of a frame must have the same size'
-    if (height, width) == (other_width, other_height) and other_path is not None:
+    if (height, width) == (other_width, other_height):
         turned = [p for p in (path, other_path) if exif_orientation(p) >= 5]
         if len(turned) == 1:
             advice = (

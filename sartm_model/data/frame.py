@@ -1,4 +1,4 @@
-"""One frame of a data set: an aligned RGB-thermal pair, its labels, its name and its condition."""
+"""One frame of a data set: aligned images by modality, labels, a name and a condition."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Condition = Literal['day', 'night']
 
 @dataclass(frozen=True)
 class Frame:
-    """One aligned RGB-thermal pair.
+    """The images of one moment, all of the same field of view.
 
     Attributes:
         name: identifies the frame in its data set; usually the stem of its files.
-        rgb: uint8 `[H, W, 3]`, or None where the data set has no RGB images.
-        thermal: uint8 or uint16 `[H, W]`, or None where the data set has no thermal images.
+        images: the raw images that the frame has, by the names of their modalities (see
+            `MODALITIES`), in whose order they are.
         labels: uint8 `[H, W]` of class ids, 255 where a pixel is not labelled; None where the data
             set has no labels.
         condition: a tag by which results are grouped, such as 'day' or 'night'; None if the data
@@ -25,7 +25,16 @@ class Frame:
     """
 
     name: str
-    rgb: np.ndarray | None
-    thermal: np.ndarray | None
+    images: dict[str, np.ndarray]
     labels: np.ndarray | None = None
     condition: str | None = None
+
+    @property
+    def rgb(self) -> np.ndarray | None:
+        """The RGB image, uint8 `[H, W, 3]`, or None."""
+        return self.images.get('rgb')
+
+    @property
+    def thermal(self) -> np.ndarray | None:
+        """The thermal image, uint8 or uint16 `[h, w]`, or None."""
+        return self.images.get('thermal')

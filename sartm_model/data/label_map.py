@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sartm_model.data.image_io import read_label_colors, read_raw_ids
 from sartm_model.data.label_space_file import parse_color
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID, LabelSpace
+from sartm_model.utils.image_io import read_label_colors, read_raw_ids
 from sartm_model.utils.text import format_names
 
 IGNORE = 'ignore'

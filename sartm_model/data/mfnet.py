@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sartm_model.data.folder import FrameFiles, PairedFiles
@@ -29,25 +29,28 @@ class MFNet(PairedFiles):
 
     def __init__(self, root: Path, split: str) -> None:
         files = frame_files(image_folders(root), read_split(root, split))
-        needed = [path for f in files.values() for path in (f.rgb, f.thermal, f.labels) if path]
+        needed = [path for of_frame in files.values() for path in of_frame.paths()]
         missing = [path for path in dict.fromkeys(needed) if not path.is_file()]
         if missing:
             raise SartmError(f'{split}.txt of {root} names frames without {format_names(missing)}')
         super().__init__(files, self.classes, aligned=True)
 
 
-def image_folders(root: Path) -> tuple[Path, Path, Path]:
-    """Return the folders of RGB, thermal and labels; the first two are equal for RGBA files."""
+def image_folders(root: Path) -> dict[str, Path]:
+    """Return the folder of each modality, which is the same for RGBA files, and of 'labels'."""
     if (root / 'images').is_dir():
-        return root / 'images', root / 'images', root / 'labels'
+        return {'rgb': root / 'images', 'thermal': root / 'images', 'labels': root / 'labels'}
     if (root / 'rgb').is_dir():
-        return root / 'rgb', root / 'thermal', root / 'labels'
+        return {part: root / part for part in ('rgb', 'thermal', 'labels')}
     raise SartmError(f'{root} is not MFNet: it has neither images/ (RGBA) nor rgb/ and thermal/')
 
 
-def frame_files(folders: Sequence[Path], stems: Iterable[str]) -> dict[str, FrameFiles]:
+def frame_files(folders: Mapping[str, Path], stems: Iterable[str]) -> dict[str, FrameFiles]:
     """Return where the files of each frame must be, whether they exist or not."""
-    return {stem: FrameFiles(*(folder / f'{stem}.png' for folder in folders)) for stem in stems}
+    return {
+        stem: FrameFiles.of_parts({part: path / f'{stem}.png' for part, path in folders.items()})
+        for stem in stems
+    }
 
 
 def read_split(root: Path, split: str) -> list[str]:

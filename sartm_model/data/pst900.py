@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from sartm_model.data.folder import SplitFolders
 from sartm_model.labels import PST900
 
@@ -10,5 +12,5 @@ class Pst900(SplitFolders):
     """`<root>/{train,test}/{rgb,thermal,labels}`, thermal 8- or 16-bit."""
 
     title = 'PST900'
-    folders = ('rgb', 'thermal', 'labels')
+    folders: ClassVar = {'rgb': 'rgb', 'thermal': 'thermal', 'labels': 'labels'}
     classes = PST900

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ from sartm_model.data.base import PairDataset
 from sartm_model.data.declared import Declaration, find_files, read_declaration, split_files
 from sartm_model.data.folder import FrameFiles, PairedFiles, SplitFolders, condition_of, images_in
 from sartm_model.data.frame import Frame
-from sartm_model.data.image_io import palette_colors
 from sartm_model.data.mfnet import frame_files, image_folders, read_split
 from sartm_model.data.registry import ON_DISK, declaration_path, open_dataset, open_root
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
+from sartm_model.modalities import MODALITIES
+from sartm_model.utils.image_io import palette_colors
 
 LISTS = ('train', 'val', 'test')
 """MFNet's lists start with one of these; another list is only checked if it is asked for."""
@@ -116,7 +118,7 @@ def _mfnet_lists(
                 report.fault(root / f'{name}.txt', f'names {stem}, a {actual} frame')
         if is_asked_for:
             yield name, PairedFiles(frame_files(folders, stems), report.label_space, aligned=True)
-    images = _images(folders, report)
+    images = _images(folders.values(), report)
     _note_unpaired(images, report)
     report.unlisted += [
         str(path) for f in images.values() for stem, path in f.items() if stem not in listed_in
@@ -127,18 +129,23 @@ def _split_folders(
     kind: type[SplitFolders], root: Path, split: str | None, report: Report
 ) -> Iterator[tuple[str, PairDataset]]:
     """Yield the frames of each split's folder; a missing file is noted as a fault and left out."""
-    folders = kind.folders
-    there = sorted(p.name for p in root.iterdir() if any((p / part).is_dir() for part in folders))
+    names = kind.folders.values()
+    there = sorted(p.name for p in root.iterdir() if any((p / part).is_dir() for part in names))
     if split is None and not there:
-        raise SartmError(f'{root} has no folder with {", ".join(folders)} in it')
+        raise SartmError(f'{root} has no folder with {", ".join(names)} in it')
     for name in [split] if split else there:
         base = kind.split_folder(root, name)
-        images = _images([base / part for part in folders], report)
+        folders = {part: base / folder for part, folder in kind.folders.items()}
+        images = _images(folders.values(), report)
         for folder, stem in _note_unpaired(images, report):
             report.fault(folder / stem, 'is missing; another folder has an image of this stem')
         stems = sorted(set().union(*images.values()))
-        parts = [images.get(base / part, {}) for part in folders]
-        files = {stem: FrameFiles(*(part.get(stem) for part in parts)) for stem in stems}
+        files = {
+            stem: FrameFiles.of_parts(
+                {part: images.get(folder, {}).get(stem) for part, folder in folders.items()}
+            )
+            for stem in stems
+        }
         yield name, PairedFiles(files, report.label_space, aligned=True)
 
 
@@ -159,9 +166,8 @@ def _declared_splits(
         for path, fault in faults:
             report.fault(path, fault)
         for stem, of_frame in files.items():
-            paths = [getattr(of_frame, part) for part in declaration.patterns]
-            listed.update(path for path in paths if path is not None)
-            if None in paths:
+            listed.update(of_frame.paths())
+            if len(of_frame.paths()) < len(declaration.patterns):
                 unpaired.add(stem)
         yield name, declaration.open(files)
     report.unpaired += sorted(unpaired)
@@ -202,20 +208,25 @@ def _note_unpaired(images: dict[Path, dict[str, Path]], report: Report) -> list[
 
 
 def _check_pixels(frame: Frame, split: str, report: Report) -> None:
-    """Warn of a constant image, of RGB that equals thermal, and of labels that are all 255."""
+    """Warn of a constant image, of two that are equal, and of labels that are all 255."""
     where = f'{split}/{frame.name}'
-    rgb, thermal = frame.rgb, frame.thermal
-    if (
-        rgb is not None
-        and thermal is not None
-        and all(np.array_equal(rgb[..., channel], thermal) for channel in range(3))
-    ):
-        report.warn(where, 'RGB and thermal are the same image')
+    for one, other in combinations(frame.images, 2):
+        if _same_pixels(frame.images[one], frame.images[other]):
+            titles = f'{MODALITIES[one].title} and {MODALITIES[other].title}'
+            report.warn(where, f'{titles} are the same image')
     if frame.labels is not None and (frame.labels == IGNORE_ID).all():
         report.warn(where, 'no pixel is labelled')
-    for part, image in (('RGB', rgb), ('thermal', thermal)):
-        if image is not None and image.min() == image.max():
-            report.warn(where, f'{part} is constant ({image.min()})')
+    for name, image in frame.images.items():
+        if image.min() == image.max():
+            report.warn(where, f'{MODALITIES[name].title} is constant ({image.min()})')
+
+
+def _same_pixels(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two images are equal; one of one channel is compared with each channel of another."""
+    one, other = np.atleast_3d(one), np.atleast_3d(other)
+    if one.shape[:2] != other.shape[:2] or len({1, one.shape[2], other.shape[2]}) > 2:
+        return False
+    return bool((one == other).all())
 
 
 class _Comparison:
@@ -227,11 +238,11 @@ class _Comparison:
         self._colors: dict[int, tuple[tuple[int, int, int], Path]] = {}  # id -> colour, its file
 
     def compare_images(self, frame: Frame, split: str) -> None:
-        """Warn of an RGB or thermal image whose pixels an earlier frame has, too."""
-        for part, image in (('RGB', frame.rgb), ('thermal', frame.thermal)):
-            if image is None or image.min() == image.max():
+        """Warn of an image whose pixels an earlier frame has, too."""
+        for name, image in frame.images.items():
+            if image.min() == image.max():
                 continue
-            digest = hashlib.blake2b(part.encode() + image.tobytes(), digest_size=16).digest()
+            digest = hashlib.blake2b(name.encode() + image.tobytes(), digest_size=16).digest()
             other_split, other = self._images.setdefault(digest, (split, frame.name))
             parts = {split.partition('_')[0], other_split.partition('_')[0]}
             # MFNet's list of the night frames of a split names frames that the split has.
@@ -239,7 +250,7 @@ class _Comparison:
                 leak = ': leakage' if len(parts) > 1 else ''
                 self._report.warn(
                     f'{split}/{frame.name}',
-                    f'{part} is the same image as in {other_split}/{other}{leak}',
+                    f'{MODALITIES[name].title} is the same image as in {other_split}/{other}{leak}',
                 )
 
     def compare_palette(self, frame: Frame, path: Path | None) -> None:

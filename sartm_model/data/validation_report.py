@@ -11,6 +11,7 @@ import numpy as np
 
 from sartm_model.data.frame import Frame
 from sartm_model.labels import IGNORE_ID, LabelSpace
+from sartm_model.modalities import MODALITIES
 
 
 @dataclass
@@ -22,8 +23,8 @@ class SplitSummary:
         unusable: number of frames with a fault.
         conditions: number of frames of each condition, such as day and night.
         sizes: number of frames of each size, '<width>x<height>'.
-        thermal_types: number of thermal images of each dtype.
-        thermal_range: lowest and highest thermal value of all frames.
+        types: modality -> number of images of each dtype.
+        ranges: modality -> lowest and highest count of all frames.
         pixels: int64 `[256]`, number of pixels of each id, 255 included.
         frames_with: int64 `[256]`, number of frames in which an id occurs.
     """
@@ -32,8 +33,8 @@ class SplitSummary:
     unusable: int = 0
     conditions: Counter = field(default_factory=Counter)
     sizes: Counter = field(default_factory=Counter)
-    thermal_types: Counter = field(default_factory=Counter)
-    thermal_range: tuple[int, int] | None = None
+    types: dict[str, Counter] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     frames_with: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
 
@@ -41,13 +42,12 @@ class SplitSummary:
         """Count the images of a frame that could be read."""
         if frame.condition is not None:
             self.conditions[frame.condition] += 1
-        image = frame.rgb if frame.rgb is not None else frame.thermal
-        if image is not None:
+        for image in list(frame.images.values())[:1]:
             self.sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
-        if frame.thermal is not None:
-            self.thermal_types[str(frame.thermal.dtype)] += 1
-            ends = [int(frame.thermal.min()), int(frame.thermal.max()), *(self.thermal_range or ())]
-            self.thermal_range = min(ends), max(ends)
+        for name, image in frame.images.items():
+            self.types.setdefault(name, Counter())[str(image.dtype)] += 1
+            ends = [image.min().item(), image.max().item(), *self.ranges.get(name, ())]
+            self.ranges[name] = min(ends), max(ends)
         if frame.labels is not None:
             counts = np.bincount(frame.labels.ravel(), minlength=256)
             self.pixels += counts
@@ -61,8 +61,8 @@ class SplitSummary:
             'unusable': self.unusable,
             'conditions': dict(self.conditions),
             'sizes': dict(self.sizes),
-            'thermal_types': dict(self.thermal_types),
-            'thermal_range': self.thermal_range,
+            **{f'{name}_types': dict(types) for name, types in self.types.items()},
+            **{f'{name}_range': ends for name, ends in self.ranges.items()},
             'classes': {
                 name: {'pixels_percent': float(share[i]), 'frames': int(self.frames_with[i])}
                 for i, name in enumerate(space.classes)
@@ -114,13 +114,18 @@ def summary(report: Report) -> str:
     """Return the report as text: one table per split, then faults, then warnings."""
     lines = []
     for name, split in report.splits.items():
-        low, high = split.thermal_range or (0, 0)
         counts = ', '.join(f'{n} {name}' for name, n in sorted(split.conditions.items()))
         conditions = f' ({counts})' if counts else ''
-        lines.append(
-            f'{name}: {split.frames} frames{conditions}, {split.unusable} unusable, '
-            f'{_counts(split.sizes)}, thermal {_counts(split.thermal_types)} {low} to {high}'
-        )
+        images = [
+            f'{MODALITIES[modality].title} {_counts(types)} {low:g} to {high:g}'
+            for (modality, types), (low, high) in zip(
+                split.types.items(), split.ranges.values(), strict=True
+            )
+            if len(MODALITIES[modality].dtypes) > 1  # RGB is always the same
+        ]
+        sizes = _counts(split.sizes)
+        details = ', '.join([f'{split.unusable} unusable', sizes, *images])
+        lines.append(f'{name}: {split.frames} frames{conditions}, {details}')
         lines.append(f'  {"class":20}{"% of pixels":>12}{"frames":>8}')
         values = split.to_dict(report.label_space)
         for label, found in values['classes'].items():

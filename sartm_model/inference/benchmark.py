@@ -144,10 +144,8 @@ def generate_pairs(height: int, width: int, count: int = 1) -> list[Pair]:
         raise SartmError(f'the size is {width}x{height} pixels; expected 32 or more each way')
     pairs = []
     for seed in range(count):
-        frame = render(seed, height, width)
-        assert frame.rgb is not None
-        assert frame.thermal is not None
-        pairs.append((frame.rgb, frame.thermal))
+        images = render(seed, height, width).images
+        pairs.append((images['rgb'], images['thermal']))
     return pairs
 
 

@@ -233,9 +233,7 @@ def file_comments(
 
 
 def _images(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    assert frame.rgb is not None
-    assert frame.thermal is not None
-    return frame.rgb, frame.thermal
+    return frame.images['rgb'], frame.images['thermal']
 
 
 def _fit(points: np.ndarray, rgb_size: tuple[int, int]) -> Alignment:

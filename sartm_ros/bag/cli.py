@@ -93,7 +93,9 @@ def make_bag(args: argparse.Namespace) -> None:
     )
     # A bag stores ids without their meaning, so every id is allowed.
     any_ids = LabelSpace('ids', tuple(map(str, range(MAX_CLASSES))), ((0, 0, 0),) * MAX_CLASSES)
-    frames = FolderPairs(args.rgb, args.thermal, args.labels, label_space=any_ids)
+    frames = FolderPairs(
+        {'rgb': args.rgb, 'thermal': args.thermal}, args.labels, label_space=any_ids
+    )
     counts = write_bag(
         tqdm(frames, total=len(frames), unit='frame', disable=None),
         args.out,

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from sartm_model.data.folder import images_in
-from sartm_model.data.image_io import read_labels
 from sartm_model.errors import SartmError
+from sartm_model.utils.image_io import read_labels
 from sartm_ros.bag.reading import BagPair
 from sartm_ros.messages.images import to_thermal
 

@@ -151,12 +151,11 @@ def _frames(sequence: Path | None, label_space: LabelSpace) -> Iterator[Frame]:
         drive = render_sequence(SEED, FRAMES, rate_hz=RATE_HZ, condition='night')
         if label_space.classes == MFNET.classes:
             return iter(drive)
-        return (Frame(frame.name, frame.rgb, frame.thermal) for frame in drive)
+        return (Frame(frame.name, frame.images) for frame in drive)
     labels = sequence / 'labels'
     return iter(
         FolderPairs(
-            sequence / 'rgb',
-            sequence / 'thermal',
+            {name: sequence / name for name in ('rgb', 'thermal')},
             labels if labels.is_dir() else None,
             label_space=label_space,
         )

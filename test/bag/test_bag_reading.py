@@ -38,8 +38,10 @@ def make_frames(count: int, dtype: type = np.uint8, labelled: bool = True) -> li
     return [
         Frame(
             name=f'{number:03d}',
-            rgb=rng.integers(0, 256, (*SHAPE, 3), dtype=np.uint8),
-            thermal=np.full(SHAPE, number * (300 if dtype is np.uint16 else 1), dtype=dtype),
+            images={
+                'rgb': rng.integers(0, 256, (*SHAPE, 3), dtype=np.uint8),
+                'thermal': np.full(SHAPE, number * (300 if dtype is np.uint16 else 1), dtype),
+            },
             labels=rng.integers(0, 9, SHAPE, dtype=np.uint8) if labelled else None,
         )
         for number in range(count)
@@ -187,7 +189,7 @@ def failing_frames():
     [
         (failing_frames(), 'frame 3'),
         ([], 'no frames'),
-        ([Frame('only_rgb', np.zeros((2, 2, 3), np.uint8), None)], 'only_rgb has no thermal'),
+        ([Frame('only_rgb', {'rgb': np.zeros((2, 2, 3), np.uint8)})], 'only_rgb has no thermal'),
     ],
 )
 def test_a_failed_bag_leaves_nothing(tmp_path, frames, message):

@@ -22,8 +22,10 @@ def make_frames(count: int) -> list[Frame]:
     return [
         Frame(
             name=f'{number:03d}',
-            rgb=np.full((*SHAPE, 3), number, np.uint8),
-            thermal=np.full(SHAPE, number, np.uint8),
+            images={
+                'rgb': np.full((*SHAPE, 3), number, np.uint8),
+                'thermal': np.full(SHAPE, number, np.uint8),
+            },
             labels=np.full(SHAPE, number % 9, np.uint8),
         )
         for number in range(count)

@@ -63,8 +63,10 @@ def make_frames(count: int) -> list[Frame]:
     return [
         Frame(
             name=f'{number:02d}',
-            rgb=rng.integers(0, 256, (*SHAPE, 3), dtype=np.uint8),
-            thermal=rng.integers(0, 256, SHAPE, dtype=np.uint8),
+            images={
+                'rgb': rng.integers(0, 256, (*SHAPE, 3), dtype=np.uint8),
+                'thermal': rng.integers(0, 256, SHAPE, dtype=np.uint8),
+            },
             labels=rng.choice(np.array([0, 1, 2, 255], np.uint8), SHAPE),
         )
         for number in range(count)
@@ -320,7 +322,10 @@ def test_report(tmp_path):
 @pytest.mark.parametrize('kind', ['png', 'jpg'])
 def test_a_bag_of_compressed_images_gives_what_the_images_give(tmp_path, kind, storage):
     """RGB as PNG or JPEG, truth as PNG, thermal as 16-bit PNG, as `ros2 bag record` takes them."""
-    frames = [replace(f, thermal=f.thermal.astype(np.uint16) * 64) for f in make_frames(4)]
+    frames = [
+        replace(f, images={'rgb': f.rgb, 'thermal': f.thermal.astype(np.uint16) * 64})
+        for f in make_frames(4)
+    ]
     write_bag(frames, tmp_path / 'raw')
     types = get_typestore(Stores.ROS2_JAZZY)
     compressed_type = types.types['sensor_msgs/msg/CompressedImage']
@@ -362,7 +367,7 @@ def test_a_bag_of_compressed_images_gives_what_the_images_give(tmp_path, kind, s
     )
     assert result['pairs'] == result['frames_with_truth'] == 4
     seen = [
-        replace(frame, rgb=rgb, thermal=(frame.thermal // 64).astype(np.uint8))
+        replace(frame, images={'rgb': rgb, 'thermal': (frame.thermal // 64).astype(np.uint8)})
         for frame, rgb in zip(frames, decoded, strict=True)
     ]
     assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(seen))

@@ -13,10 +13,15 @@ from sartm_model.data.frame import Frame
 from sartm_model.data.sampling import ResumableBatchSampler
 
 
+def frame_of(name: str, thermal: np.ndarray, labels: np.ndarray) -> Frame:
+    """A frame whose RGB image shows the thermal counts in each channel."""
+    return Frame(name, {'rgb': np.repeat(thermal[..., None], 3, 2), 'thermal': thermal}, labels)
+
+
 def gradient_frame() -> Frame:
     """Every image holds the pixel's column (and the labels its half), so geometry can be read."""
     columns = np.tile(np.arange(200, dtype=np.uint8), (120, 1))
-    return Frame('x', np.repeat(columns[..., None], 3, 2), columns, (columns >= 100).astype('u1'))
+    return frame_of('x', columns, (columns >= 100).astype('u1'))
 
 
 def test_augmentation_moves_all_images_alike_and_colour_is_rgbs_alone():
@@ -49,7 +54,7 @@ def test_augmentation_moves_all_images_alike_and_colour_is_rgbs_alone():
 def test_outside_of_the_frame_the_images_are_mirrored_and_the_labels_ignored():
     config = DataConfig(crop_height=160, crop_width=240, scale_min=0.5, scale_max=0.5)
     bright = np.full((120, 200), 250, np.uint8)
-    frame = Frame('x', np.repeat(bright[..., None], 3, 2), bright, np.ones_like(bright))
+    frame = frame_of('x', bright, np.ones_like(bright))
     sample = augment(frame, config, np.random.default_rng(0), background_id=0)
     # A frame of 120x200 halved fills 60x100 of the crop.
     assert (sample.labels == 1).sum() == pytest.approx(60 * 100, rel=0.05)
@@ -62,7 +67,7 @@ def frame_with_a_cone() -> Frame:
     labels = np.zeros((240, 320), np.uint8)
     labels[200:208, 300:306] = 7
     image = np.where(labels > 0, 220, 40).astype(np.uint8)
-    return Frame('cone', np.repeat(image[..., None], 3, 2), image, labels)
+    return frame_of('cone', image, labels)
 
 
 def test_an_object_crop_holds_an_object():
@@ -78,9 +83,7 @@ def test_an_object_crop_holds_an_object():
     assert with_cone(DataConfig(object_crop=1.0, **small)) == 40
     assert with_cone(DataConfig(object_crop=0.0, **small)) < 20
     # A frame without objects has nothing to lay a crop on.
-    bare = Frame(
-        'bare', *(np.zeros(shape, np.uint8) for shape in ((99, 99, 3), (99, 99), (99, 99)))
-    )
+    bare = frame_of('bare', *(np.zeros((99, 99), np.uint8),) * 2)
     assert not augment(
         bare, DataConfig(object_crop=1.0, **small), rng, background_id=0
     ).labels.any()
@@ -103,7 +106,7 @@ def test_the_background_may_be_another_class_or_none():
     assert 15 <= crops_with_the_cone(None) <= 45  # either class with equal chance
     assert crops_with_the_cone(7) <= 5
 
-    empty = Frame('x', np.zeros((240, 320, 3), np.uint8), *(np.full((240, 320), 3, np.uint8),) * 2)
+    empty = frame_of('x', *(np.full((240, 320), 3, np.uint8),) * 2)
     for background_id, pasted_ids in ((0, {7}), (7, {0}), (None, {0, 7})):
         found = set()
         for seed in range(30):
@@ -118,7 +121,7 @@ def test_pasted_objects_come_with_both_images_and_their_labels():
         crop_height=64, crop_width=64, scale_min=1.0, scale_max=1.0, object_crop=1.0
     )
     ramp = np.tile(np.arange(100, 180, dtype=np.uint8), (240, 4))
-    plain = Frame('x', np.repeat(ramp[..., None], 3, 2), ramp, np.zeros_like(ramp))
+    plain = frame_of('x', ramp, np.zeros_like(ramp))
     pasted = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)

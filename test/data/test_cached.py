@@ -67,7 +67,7 @@ class KilledReader(PairDataset):
     def __getitem__(self, index: int) -> Frame:
         if index == 1 and os.getpid() != self.parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        return Frame('a', np.zeros((8, 8, 3), np.uint8), None)
+        return Frame('a', {'rgb': np.zeros((8, 8, 3), np.uint8)})
 
 
 def test_a_killed_process_is_an_error_and_not_a_wait():

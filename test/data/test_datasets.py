@@ -12,10 +12,13 @@ import pytest
 from PIL import Image
 
 from sartm_model.data.folder import FolderPairs, condition_of
-from sartm_model.data.image_io import read_labels, read_rgb, read_thermal
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
 from sartm_model.labels import FMB, MFNET, PST900
+from sartm_model.modalities import MODALITIES
+from sartm_model.utils.image_io import read_labels, read_rgb
+
+read_thermal = MODALITIES['thermal'].read
 
 rng = np.random.default_rng(0)
 RGB = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
@@ -30,6 +33,10 @@ def write(path: Path, image: np.ndarray) -> Path:
     order = {2: lambda i: i, 3: lambda i: i[..., [2, 1, 0, 3][: i.shape[-1]]]}
     assert cv2.imwrite(str(path), np.ascontiguousarray(order[image.ndim](image)))
     return path
+
+
+def folder_pairs(rgb, thermal, labels=None, **settings) -> FolderPairs:
+    return FolderPairs({'rgb': rgb, 'thermal': thermal}, labels, **settings)
 
 
 def mfnet(root: Path, stems=('00001D', '00002N'), rgba: bool = False) -> Path:
@@ -167,12 +174,12 @@ def test_images_are_turned_upright(tmp_path, orientation):
     rgb = save_turned(tmp_path / 'rgb.png', RGB, orientation)
     counts = save_turned(tmp_path / 'thermal.png', COUNTS, orientation)
     labels = save_turned(tmp_path / 'labels.png', LABELS, orientation)
-    frame = FolderPairs(rgb, counts, labels)[0]
+    frame = folder_pairs(rgb, counts, labels)[0]
     assert np.array_equal(frame.rgb, upright(RGB))
     assert np.array_equal(frame.thermal, upright(COUNTS))
     assert np.array_equal(frame.labels, upright(LABELS))
     rgba = save_turned(tmp_path / 'rgba.png', np.dstack((RGB, THERMAL)), orientation)
-    frame = FolderPairs(rgba, rgba)[0]
+    frame = folder_pairs(rgba, rgba)[0]
     assert np.array_equal(frame.rgb, upright(RGB))
     assert np.array_equal(frame.thermal, upright(THERMAL))
 
@@ -182,11 +189,11 @@ def test_one_image_turned_and_another_not(tmp_path):
     labels = write(tmp_path / 'labels.png', LABELS)
     advice = r'labels\.png is 8x6.*rgb\.jpg is 6x8; rgb\.jpg was turned by 90 degrees.*EXIF'
     with pytest.raises(SartmError, match=advice):
-        FolderPairs(rgb, None, labels)[0]
+        folder_pairs(rgb, None, labels)[0]
     thermal = save_turned(tmp_path / 'thermal.png', THERMAL, 8)
     plain = write(tmp_path / 'plain.png', RGB)
     with pytest.raises(SartmError, match=r'thermal\.png was turned by 90 degrees'):
-        FolderPairs(plain, thermal, aligned=True)[0]
+        folder_pairs(plain, thermal, aligned=True)[0]
 
 
 @pytest.mark.parametrize('suffix', ['png', 'tiff'])
@@ -228,19 +235,19 @@ def test_folders_are_matched_by_stem(tmp_path):
         write(tmp_path / 'thermal' / f'{stem}{suffix}', THERMAL)
     (tmp_path / 'rgb/notes.txt').write_text('no image')
     write(tmp_path / 'rgb/.hidden.png', RGB)
-    frames = FolderPairs(tmp_path / 'rgb', tmp_path / 'thermal')
+    frames = folder_pairs(tmp_path / 'rgb', tmp_path / 'thermal')
     assert frames.names == ['00002D', '00010N', 'frame']
     assert [frame.condition for frame in frames] == ['day', 'night', None]
     assert all(np.array_equal(frame.thermal, THERMAL) for frame in frames)
     assert all(frame.labels is None for frame in frames)
-    alone = FolderPairs(None, tmp_path / 'thermal')[0]
+    alone = folder_pairs(None, tmp_path / 'thermal')[0]
     assert alone.rgb is None
     assert np.array_equal(alone.thermal, THERMAL)
 
 
 def test_single_files_need_no_common_stem(tmp_path):
     rgb, thermal = write(tmp_path / 'color.png', RGB), write(tmp_path / 'heat.png', COUNTS)
-    frame = FolderPairs(rgb, thermal)[0]
+    frame = folder_pairs(rgb, thermal)[0]
     assert frame.name == 'color'
     assert np.array_equal(frame.thermal, COUNTS)
 
@@ -248,33 +255,33 @@ def test_single_files_need_no_common_stem(tmp_path):
 def test_thermal_of_another_size_is_only_refused_in_aligned_sets(tmp_path):
     rgb = write(tmp_path / 'rgb/a.png', RGB).parent
     thermal = write(tmp_path / 'thermal/a.png', THERMAL[:3, :4]).parent
-    assert FolderPairs(rgb, thermal)[0].thermal.shape == (3, 4)
+    assert folder_pairs(rgb, thermal)[0].thermal.shape == (3, 4)
     labels = write(tmp_path / 'labels/a.png', LABELS[:3, :4]).parent
     with pytest.raises(SartmError, match=r'labels/a\.png is 4x3.*rgb/a\.png is 8x6'):
-        FolderPairs(rgb, thermal, labels)[0]
+        folder_pairs(rgb, thermal, labels)[0]
 
 
 def test_unusable_folders_are_named(tmp_path):
     rgb = write(tmp_path / 'rgb/a.png', RGB).parent
     thermal = write(tmp_path / 'thermal/b.png', THERMAL).parent
     with pytest.raises(SartmError, match='rgb has no image for b'):
-        FolderPairs(rgb, thermal)
+        folder_pairs(rgb, thermal)
     for stem in 'cdefg':
         write(thermal / f'{stem}.png', THERMAL)
     with pytest.raises(SartmError, match='rgb has no image for b, c, d and 3 more'):
-        FolderPairs(rgb, thermal)
+        folder_pairs(rgb, thermal)
     with pytest.raises(SartmError, match='mix files with folders'):
-        FolderPairs(rgb, thermal / 'b.png')
+        folder_pairs(rgb, thermal / 'b.png')
     with pytest.raises(SartmError, match='nowhere does not exist'):
-        FolderPairs(rgb, tmp_path / 'nowhere')
-    with pytest.raises(SartmError, match='neither RGB nor thermal'):
-        FolderPairs(None, None)
+        folder_pairs(rgb, tmp_path / 'nowhere')
+    with pytest.raises(SartmError, match='give one or more of rgb, thermal'):
+        folder_pairs(None, None)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(SartmError, match='empty has no images'):
-        FolderPairs(tmp_path / 'empty', None)
+        folder_pairs(tmp_path / 'empty', None)
     write(rgb / 'a.bmp', RGB)
     with pytest.raises(SartmError, match=r'both a\.bmp and a\.png'):
-        FolderPairs(rgb, None)
+        folder_pairs(rgb, None)
 
 
 def test_unknown_names_and_roots(tmp_path):

@@ -55,7 +55,7 @@ def test_the_draft_can_be_used_as_it_is(tmp_path, capsys):
     text = path.read_text()
     assert '  7: id_7  # 30 pixels, 37.5 % of the pixels, in 10 masks\n' in text
     assert '  255: ignore  # 10 pixels, 12.5 % of the pixels, in 10 masks\n' in text
-    assert 'resize_thermal' not in text
+    assert 'resize' not in text
 
 
 def test_the_split_depends_on_the_seed(tmp_path):
@@ -131,7 +131,7 @@ def test_frames_without_every_file_are_left_out_and_named(tmp_path):
 def test_what_no_draft_can_be_made_of(tmp_path):
     with pytest.raises(SartmError, match='is not a folder'):
         write_draft(tmp_path / 'none')
-    with pytest.raises(SartmError, match='no folder of RGB or thermal images'):
+    with pytest.raises(SartmError, match='no folder of images'):
         write_draft(tmp_path)
     fill(tmp_path / 'twice', ('rgb', 'thermal', 'masks'))
     fill(tmp_path / 'twice', ('camera', 'thermal', 'masks'))

@@ -181,7 +181,7 @@ def test_thermal_of_another_size_is_resized_only_if_declared(root):
     write(root / 'thermal' / 'aD_t.tiff', np.array([[100, 300]], np.uint16))
     with pytest.raises(SartmError, match='must have the same size'):
         open_dataset('folder', declare(root), 'train')[0]
-    frame = open_dataset('folder', declare(root, resize_thermal=True), 'train')[0]
+    frame = open_dataset('folder', declare(root, resize=True), 'train')[0]
     assert frame.thermal.shape == (2, 4)
     assert frame.thermal[0].tolist() == [100, 150, 250, 300]
 
@@ -193,7 +193,10 @@ def test_thermal_of_another_size_is_resized_only_if_declared(root):
         ({'label_space': 'voc'}, "label_space is 'voc'"),
         ({'label_space': 'none.yaml'}, r'none\.yaml does not exist'),
         ({'label_space': ['a', 'a']}, 'names a class twice'),
-        ({'images': {'depth': 'd/{stem}.png'}}, 'expected a pattern for rgb, for thermal'),
+        (
+            {'images': {'depth': 'd/{stem}.png'}},
+            'for one or more of rgb, thermal',
+        ),
         ({'images': {'rgb': 'rgb/*.png'}}, r"the pattern 'rgb/\*\.png' for rgb"),
         ({'images': {'rgb': 'rgb/{stem}'}}, 'for rgb; expected a file name with {stem}'),
         ({'labels': 7}, 'the pattern 7 for labels'),
@@ -216,7 +219,7 @@ def test_thermal_of_another_size_is_resized_only_if_declared(root):
         ({'splits': {'train': 'no.txt'}}, r'no\.txt, the split train of .* does not exist'),
         ({'splits': {'train': []}}, 'the split train of .* is empty'),
         ({'condition': {'day': '('}}, 'expected names with regular expressions'),
-        ({'resize_thermal': 'yes'}, 'expected true or false'),
+        ({'resize': 'yes'}, 'expected true or false'),
         ({'label_maps': 'ids'}, "the key 'label_maps'; expected label_space, images"),
         ({'splits': {'train': ['aD', 'zD', 'yD']}}, r'rgb/zD\.\* does not exist.*5 more; sartm'),
         ({'labels': 'none/{stem}.png'}, r'none does not exist; expected the folder of'),

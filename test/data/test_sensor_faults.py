@@ -185,7 +185,8 @@ def test_a_sample_with_every_fault_is_finite_and_repeatable():
         thermal_freeze=0.5,
         over_exposure=0.5,
     )
-    frame = Frame('x', crop().rgb, (crop().thermal * 255).astype(np.uint8), crop().labels)
+    images = {'rgb': crop().rgb, 'thermal': (crop().thermal * 255).astype(np.uint8)}
+    frame = Frame('x', images, crop().labels)
     for seed in range(5):
         one, same = (
             augment(frame, config, np.random.default_rng(seed), background_id=0) for _ in range(2)

@@ -12,7 +12,7 @@ from frame_list import FrameList
 from sartm_model.cli.evaluate import CORRUPTIONS as OFFERED
 from sartm_model.data.frame import Condition, Frame
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.corruptions import CORRUPTIONS, CorruptedDataset
+from sartm_model.evaluation.corruptions import CorruptedDataset, corruption_names
 
 HEIGHT, WIDTH = 90, 240
 DEPTHS = {np.uint8: 255, np.uint16: 20_000}
@@ -29,7 +29,7 @@ def scenes(count=3, depth=np.uint8):
         thermal = (waves * 0.7 * DEPTHS[depth]).astype(depth)
         labels = (waves * 9).astype(np.uint8)
         condition = get_args(Condition)[index % 2]
-        frames.append(Frame(f'{index:05d}', rgb, thermal, labels, condition))
+        frames.append(Frame(f'{index:05d}', {'rgb': rgb, 'thermal': thermal}, labels, condition))
     return FrameList(frames)
 
 
@@ -44,14 +44,14 @@ def change(before, after, name):
 
 
 def test_the_command_offers_all_of_them():
-    assert tuple(CORRUPTIONS) == OFFERED
+    assert tuple(corruption_names()) == OFFERED
 
 
 @pytest.mark.parametrize('depth', DEPTHS)
-@pytest.mark.parametrize('name', CORRUPTIONS)
+@pytest.mark.parametrize('name', corruption_names())
 def test_one_modality_changes_the_same_way_in_every_run(name, depth):
     dataset = scenes(4, depth)
-    before = [replace(f, rgb=f.rgb.copy(), thermal=f.thermal.copy()) for f in dataset]
+    before = [replace(f, images={name: x.copy() for name, x in f.images.items()}) for f in dataset]
     once, again = (corrupted(dataset, name, 5) for _ in range(2))
     for old, given, new, same in zip(before, dataset, once, again, strict=True):
         for part in ('rgb', 'thermal'):
@@ -84,7 +84,7 @@ def test_a_higher_severity_changes_more(name):
 def test_shift_moves_every_pixel_and_repeats_the_border(severity, percent):
     y, x = np.mgrid[:100, :300]
     place = (y * 300 + x).astype(np.uint16)  # each value says where it was
-    dataset = FrameList([Frame(str(n), None, place, None) for n in range(6)])
+    dataset = FrameList([Frame(str(n), {'thermal': place}) for n in range(6)])
     seen = set()
     for new in corrupted(dataset, 'thermal_shift', severity):
         middle = int(new.thermal[50, 150])
@@ -102,7 +102,7 @@ def test_shift_moves_every_pixel_and_repeats_the_border(severity, percent):
 def test_thermal_noise_has_the_stated_deviation_with_half_of_it_in_columns(depth):
     y = np.linspace(0.3, 0.7, 400)[:, None] * DEPTHS[depth]
     thermal = np.tile(y, (1, 500)).astype(depth)
-    (new,) = corrupted(FrameList([Frame('a', None, thermal, None)]), 'thermal_noise', 2)
+    (new,) = corrupted(FrameList([Frame('a', {'thermal': thermal})]), 'thermal_noise', 2)
     noise = new.thermal.astype(float) - thermal
     span = np.subtract(*np.percentile(thermal, (99, 1)))
     assert noise.std() == pytest.approx(0.06 * span, rel=0.05)
@@ -111,7 +111,7 @@ def test_thermal_noise_has_the_stated_deviation_with_half_of_it_in_columns(depth
 
 def test_rgb_noise_has_the_stated_deviation():
     grey = np.full((200, 200, 3), 128, np.uint8)
-    (new,) = corrupted(FrameList([Frame('a', grey, None, None)]), 'rgb_noise', 3)
+    (new,) = corrupted(FrameList([Frame('a', {'rgb': grey})]), 'rgb_noise', 3)
     noise = new.rgb.astype(float) - 128
     assert noise.std() == pytest.approx(0.12 * 255, rel=0.03)
     assert abs(noise.mean()) < 1
@@ -146,13 +146,13 @@ def test_blackout_affects_more_frames_at_each_severity_and_all_at_the_last():
 def test_dark_by_hand():
     """A quarter of the light is 0.25^(1/2.2) = 0.5325 of the counts."""
     rgb = np.array([[[0, 10, 100], [200, 255, 1]]], np.uint8)
-    (new,) = corrupted(FrameList([Frame('a', rgb, None, None)]), 'rgb_dark', 2)
+    (new,) = corrupted(FrameList([Frame('a', {'rgb': rgb})]), 'rgb_dark', 2)
     assert new.rgb.tolist() == [[[0, 5, 53], [107, 136, 1]]]
 
 
 def test_glare_adds_light_everywhere_and_saturates_some_pixels():
     dark = np.full((120, 160, 3), 20, np.uint8)
-    (new,) = corrupted(FrameList([Frame('a', dark, None, None)]), 'rgb_glare', 3)
+    (new,) = corrupted(FrameList([Frame('a', {'rgb': dark})]), 'rgb_glare', 3)
     assert new.rgb.min() >= 20 + 25
     assert 0.003 < (new.rgb > 230).mean() < 0.1
 
@@ -168,7 +168,7 @@ def test_a_modality_is_left_out(modality):
 @pytest.mark.parametrize(
     ('settings', 'fault'),
     [
-        ({'corruption': 'fog', 'severity': 1}, "'fog'; expected one of thermal_shift"),
+        ({'corruption': 'fog', 'severity': 1}, "'fog'; expected one of rgb_dark"),
         ({'corruption': 'rgb_dark'}, 'no severity is given.*expected 1 to 5'),
         ({'corruption': 'rgb_dark', 'severity': 0}, 'severity 0.*expected 1 to 5'),
         ({'corruption': 'rgb_dark', 'severity': 6}, 'severity 6'),
@@ -182,7 +182,7 @@ def test_settings_that_cannot_be_used(settings, fault):
         CorruptedDataset(scenes(), **settings)
 
 
-@pytest.mark.parametrize('name', CORRUPTIONS)
+@pytest.mark.parametrize('name', corruption_names())
 def test_a_frame_without_the_modality_is_named(name):
     with pytest.raises(SartmError, match=r'frame a has no (RGB|thermal) image'):
-        corrupted(FrameList([Frame('a', None, None, None)]), name, 1)
+        corrupted(FrameList([Frame('a', {})]), name, 1)

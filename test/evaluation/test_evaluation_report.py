@@ -160,8 +160,8 @@ def test_names_are_escaped_and_missing_images_are_marked(tmp_path):
     truth = np.array([[0, 1, 255, 255]], np.uint8)
     thermal = np.full((1, 4), 7, np.uint8)
     frames = FrameList([
-        Frame('<script>alert(1)</script>', None, thermal, truth),
-        Frame('nothing labelled', None, thermal, np.full((1, 4), 255, np.uint8)),
+        Frame('<script>alert(1)</script>', {'thermal': thermal}, truth),
+        Frame('nothing labelled', {'thermal': thermal}, np.full((1, 4), 255, np.uint8)),
     ], space)  # fmt: skip
 
     def predict(frame):

@@ -191,7 +191,7 @@ def dataset(*frames):
 
 def frame(name, truth, condition):
     labels = None if truth is None else np.array([truth], np.uint8)
-    return Frame(name, None, np.zeros((1, 2), np.uint8), labels, condition)
+    return Frame(name, {'thermal': np.zeros((1, 2), np.uint8)}, labels, condition)
 
 
 def test_evaluate_counts_day_and_night_apart_and_together():

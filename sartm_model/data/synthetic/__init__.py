@@ -65,7 +65,7 @@ def render(
         condition: 'day' or 'night'; None lets the seed determine it.
 
     Returns:
-        A frame with rgb uint8 `[H, W, 3]`, thermal uint8 `[H, W]` and labels uint8 `[H, W]`, all of
+        A frame with RGB uint8 `[H, W, 3]`, thermal uint8 `[H, W]` and labels uint8 `[H, W]`, all of
         them class ids (no 255).
 
     Raises:
@@ -113,8 +113,7 @@ def render_sequence(
         rgb, thermal = scene.sensor.expose(canvas, noise)
         yield Frame(
             name=stem if frames == 1 else f'{stem}_{index:04d}',
-            rgb=rgb,
-            thermal=thermal,
+            images={'rgb': rgb, 'thermal': thermal},
             labels=canvas.labels,
             condition='night' if night else 'day',
         )

@@ -1,4 +1,4 @@
-"""Read image files of RGB, thermal and labels into checked arrays.
+"""Read image files into checked arrays.
 
 Every function raises SartmError, naming the file, for a file that is missing, is no image or holds
 pixels of another kind than asked for. Pillow reads the files, because it gives the indices of a
@@ -33,20 +33,24 @@ def read_rgb(path: Path) -> np.ndarray:
     return np.array(image.convert('RGB'))
 
 
-def read_thermal(path: Path) -> np.ndarray:
-    """Read a thermal image as uint8 or uint16 `[H, W]`.
+def read_counts(path: Path, title: str) -> np.ndarray:
+    """Read a one-channel image of a sensor as uint8 or uint16 `[H, W]`.
 
     An 8-bit colour image becomes its luma (ITU-R BT.601). A 16-bit colour image is read where its
     channels are equal, as some cameras store grey, and refused otherwise.
+
+    Args:
+        path: the file.
+        title: the kind of image, for messages.
     """
     image = _open(path, grey_16_in_colour=True)
     if image.mode in GREY_16:
         counts = np.array(image)
         if counts.min() < 0 or counts.max() > np.iinfo(np.uint16).max:
-            raise SartmError(f'{path} has values beyond 16 bits; thermal must be 8- or 16-bit')
+            raise SartmError(f'{path} has values beyond 16 bits; {title} must be 8- or 16-bit')
         return counts.astype(np.uint16)
     if image.mode == 'F':
-        raise SartmError(f'{path} is a floating-point image; thermal must be 8- or 16-bit')
+        raise SartmError(f'{path} is a floating-point image; {title} must be 8- or 16-bit')
     return np.array(image.convert('L'))
 
 
@@ -86,11 +90,13 @@ def read_label_colors(path: Path) -> np.ndarray:
     return np.array(image.convert('RGB'))
 
 
-def read_rgbt(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read an RGBA image with thermal in alpha as uint8 `[H, W, 3]` RGB and `[H, W]` thermal."""
+def read_rgba(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read an RGBA image as its colours, uint8 `[H, W, 3]`, and its alpha, uint8 `[H, W]`."""
     image = _open(path)
     if image.mode != 'RGBA':
-        raise SartmError(f'{path} is a {_kind(image)} image; expected RGBA with thermal in alpha')
+        raise SartmError(
+            f'{path} is a {_kind(image)} image; expected RGBA, with a second image in alpha'
+        )
     both = np.array(image)
     return np.ascontiguousarray(both[..., :3]), np.ascontiguousarray(both[..., 3])
 
@@ -143,8 +149,8 @@ def _common_channel(path: Path) -> np.ndarray:
         raise SartmError(f'{path} cannot be read as a 16-bit image; save it with one channel')
     if (pixels[..., :3] != pixels[..., :1]).any():
         raise SartmError(
-            f'{path} is a 16-bit colour image whose channels differ; expected a thermal image of '
-            'one channel or of equal channels'
+            f'{path} is a 16-bit colour image whose channels differ; expected one channel or '
+            'equal channels'
         )
     return np.ascontiguousarray(pixels[..., 0])
 
