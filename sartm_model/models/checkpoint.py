@@ -21,8 +21,7 @@ from torch import Tensor
 from sartm_model.config import ModelConfig, model_config_from_dict, to_dict
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
-from sartm_model.models.sartm import Sartm
-from sartm_model.models.sartm.lora import merge_state
+from sartm_model.models.sartm import Sartm, efficientnet, lora
 from sartm_model.models.state_dict import load_strictly
 from sartm_model.utils.files import write_file
 
@@ -146,7 +145,10 @@ def build(checkpoint: Checkpoint, *, merged: bool = True) -> Sartm:
     state = checkpoint.state
     if merged:
         try:
-            state = merge_state(state, checkpoint.config.modalities)
+            merge = (
+                efficientnet.merge_state if checkpoint.config.size == 'lite' else lora.merge_state
+            )
+            state = merge(state, checkpoint.config.modalities)
         except KeyError as error:
             raise SartmError(f'checkpoint {checkpoint.path} lacks the weight {error}') from None
     model = Sartm(checkpoint.config, len(checkpoint.label_space), merged=merged)

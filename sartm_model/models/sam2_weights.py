@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sartm_model.config import SAM2_SIZES
 from sartm_model.errors import SartmError
 from sartm_model.models.sartm import Sartm
 from sartm_model.models.sartm.encoder import sam2_config
@@ -46,8 +47,8 @@ def load_sam2(model: Sartm, path: Path) -> None:
             size; the missing, unexpected and wrongly shaped weights are named.
     """
     size = model.config.size
-    if size == 'nano':
-        raise SartmError('size nano has no SAM2 weights; choose tiny, small, base_plus or large')
+    if size not in SAM2_SIZES:
+        raise SartmError(f'size {size} has no SAM2 weights; choose {", ".join(SAM2_SIZES)}')
     weights = _read(path)
     _check_version(weights, size, path)
     state = model.state_dict()

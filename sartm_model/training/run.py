@@ -25,6 +25,7 @@ from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sam2_weights import load_sam2
 from sartm_model.models.sartm import Sartm
 from sartm_model.models.sartm.class_transfer import transfer_classes
+from sartm_model.models.sartm.imagenet_weights import load_imagenet
 from sartm_model.training.callbacks import (
     LAST_MODEL,
     STATE_FILE,
@@ -145,7 +146,7 @@ def _is_first_process() -> bool:
 
 
 def _initial_model(config: TrainConfig, label_space: LabelSpace) -> Sartm:
-    """The model a run starts from: random weights, SAM2's, or those of an earlier checkpoint."""
+    """The model a run starts from, with the weights that one of `config.STARTS` names."""
     if config.start_from:
         earlier = checkpoints.load(config.start_from)
         if earlier.config != config.model:
@@ -159,6 +160,8 @@ def _initial_model(config: TrainConfig, label_space: LabelSpace) -> Sartm:
     model = Sartm(config.model, len(label_space))
     if config.sam2_weights:
         load_sam2(model, Path(config.sam2_weights))
+    if config.imagenet_weights:
+        load_imagenet(model, config.imagenet_weights)
     return model
 
 

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sartm_model.config import ModelConfig
+from sartm_model.config import SAM2_SIZES, ModelConfig
 from sartm_model.data.transforms import resize
 from sartm_model.errors import SartmError
 from sartm_model.models.logits import class_probabilities, upsample_logits
 from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead, InferenceAuxiliaryHead
+from sartm_model.models.sartm.efficientnet import EfficientNetEncoder
 from sartm_model.models.sartm.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.models.sartm.fusion import CrossModalFusion
 from sartm_model.models.sartm.mask_decoder import ClassMaskDecoder
@@ -52,7 +53,8 @@ class Sartm(nn.Module):
         self.config = config
         self.num_classes = num_classes
         self.merged = merged
-        self.encoder = Encoder(config, merged=merged)
+        encoder = EfficientNetEncoder if config.size == 'lite' else Encoder
+        self.encoder = encoder(config, merged=merged)
         self.runner: Runner | None = None  # see `enable_parallel`
         channels = self.encoder.channels
         widths = (channels, channels // 4, channels // 8)  # of the levels of a pyramid
@@ -62,7 +64,7 @@ class Sartm(nn.Module):
         self.missing_modality_embedding = nn.ParameterList(
             torch.randn(len(config.modalities), width) * 0.02 for width in widths
         )
-        mlp_dim = 256 if config.size == 'nano' else 2048
+        mlp_dim = {'nano': 256, 'lite': 512}.get(config.size, 2048)
         self.mask_decoder = ClassMaskDecoder(channels, num_classes, mlp_dim)
         self.auxiliary_head: nn.Module = AuxiliaryHead(channels, num_classes)
         self._freeze()
@@ -70,13 +72,13 @@ class Sartm(nn.Module):
     def _freeze(self) -> None:
         """Freeze the weights that come from SAM2, but not the adapters.
 
-        All of `nano`, which has no weights from SAM2, is trained. peft has frozen all but the
-        adapters of the trunk.
+        Other sizes, which have no weights from SAM2, are trained as a whole. peft has frozen all
+        but the adapters of the trunk.
         """
         from_sam2 = nn.ModuleList([self.encoder, self.mask_decoder.masks.transformer])
-        is_nano = self.config.size == 'nano'
+        is_sam2 = self.config.size in SAM2_SIZES
         for name, parameter in from_sam2.named_parameters():
-            parameter.requires_grad_(is_nano or 'lora_' in name)
+            parameter.requires_grad_(not is_sam2 or 'lora_' in name)
         # SAM2 also predicts the quality of each mask, which no loss uses.
         self.mask_decoder.masks.iou_prediction_head.requires_grad_(False)
 
@@ -85,7 +87,8 @@ class Sartm(nn.Module):
 
         Call it once, on a merged model with its weights loaded. The names of the weights change.
         """
-        self.encoder.fuse_1x1_convs()
+        if isinstance(self.encoder, Encoder):
+            self.encoder.fuse_1x1_convs()
         assert isinstance(self.auxiliary_head, AuxiliaryHead)
         self.auxiliary_head = InferenceAuxiliaryHead(self.auxiliary_head)
 
