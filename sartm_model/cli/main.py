@@ -23,13 +23,26 @@ from sartm_model.cli import (
     export,
     info,
     predict,
+    pseudo_label,
     train,
 )
 from sartm_model.cli.options import Verbs
 from sartm_model.errors import SartmError
 from sartm_model.utils.text import first_line
 
-VERBS = (predict, evaluate, align, train, data, download, info, benchmark, adapters, export)
+VERBS = (
+    predict,
+    evaluate,
+    align,
+    train,
+    pseudo_label,
+    data,
+    download,
+    info,
+    benchmark,
+    adapters,
+    export,
+)
 PLUGIN_GROUP = 'sartm.verbs'
 
 USER_ERROR = 2

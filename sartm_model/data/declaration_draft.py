@@ -24,7 +24,6 @@ from sartm_model.utils.image_io import read_label_colors, read_raw_ids
 from sartm_model.utils.text import format_names
 
 FILE = 'data.yaml'
-LISTS = ('train.txt', 'val.txt')
 VAL_FRACTION = 0.2
 MAX_VALUES = 64
 """More values than this are no classes, for example those of a mask saved as JPEG."""
@@ -55,6 +54,8 @@ class Draft:
 def write_draft(root: Path, seed: int = 0) -> Draft:
     """Write `data.yaml`, `train.txt` and `val.txt` to a folder.
 
+    Without masks there is one list, `all.txt`: such frames can only be labelled.
+
     Args:
         root: has a folder of images for each part: a modality, or the masks.
         seed: of the random split of the frames, 80 % for training and 20 % for validation.
@@ -65,9 +66,6 @@ def write_draft(root: Path, seed: int = 0) -> Draft:
     """
     if not root.is_dir():
         raise SartmError(f'{root} is not a folder; expected one with rgb, thermal and masks in it')
-    for name in (FILE, *LISTS):
-        if (root / name).exists():
-            raise SartmError(f'{root / name} exists already; remove it, or correct it by hand')
     folders = _find_parts(root)
     files = {part: images_in(folder) for part, folder in folders.items()}
     affixes = dict.fromkeys(files, ('', ''))
@@ -92,11 +90,17 @@ def write_draft(root: Path, seed: int = 0) -> Draft:
     }
     counts = count_values(by_stem['labels'][stem] for stem in stems) if 'labels' in folders else {}
     incomplete = sorted(set().union(*by_stem.values()) - set(stems))
-    text = _draft_text(root, patterns, counts, _needs_resize(by_stem, stems[0]))
-    val, train = _split(stems, seed)
-    write_file(root / LISTS[0], ''.join(f'{stem}\n' for stem in train))
-    write_file(root / LISTS[1], ''.join(f'{stem}\n' for stem in val))
-    write_file(root / FILE, text)
+    splits = _split(stems, seed) if 'labels' in folders else {'all': stems}
+    text = _draft_text(root, patterns, counts, list(splits), _needs_resize(by_stem, stems[0]))
+    contents = {
+        **{f'{name}.txt': ''.join(f'{stem}\n' for stem in part) for name, part in splits.items()},
+        FILE: text,
+    }
+    for name in contents:
+        if (root / name).exists():
+            raise SartmError(f'{root / name} exists already; remove it, or correct it by hand')
+    for name, content in contents.items():
+        write_file(root / name, content)
     return Draft(root / FILE, len(stems), incomplete, folders, len(counts))
 
 
@@ -189,18 +193,19 @@ def _needs_resize(by_stem: Mapping[str, Mapping[str, Path]], stem: str) -> bool:
     return len({MODALITIES[name].read(by_stem[name][stem]).shape[:2] for name in names}) > 1
 
 
-def _split(stems: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
-    """Draw validation and training frames; with two frames or more, both have one."""
+def _split(stems: Sequence[str], seed: int) -> dict[str, list[str]]:
+    """Draw training and validation frames; with two frames or more, both have one."""
     order = np.random.default_rng(seed).permutation(len(stems))
     count = max(1, round(VAL_FRACTION * len(stems))) if len(stems) > 1 else 0
     drawn = [sorted(stems[i] for i in part) for part in (order[:count], order[count:])]
-    return drawn[0], drawn[1]
+    return {'train': drawn[1], 'val': drawn[0]}
 
 
 def _draft_text(
     root: Path,
     patterns: Mapping[str, str],
     counts: Mapping[int | str, tuple[int, int]],
+    splits: Sequence[str],
     resize: bool,
 ) -> str:
     """Return the text of the YAML file. JSON's quotes are valid in YAML."""
@@ -211,9 +216,19 @@ def _draft_text(
         if value not in ignored
     }  # fmt: skip
     total = max(1, sum(pixels for pixels, _ in counts.values()))
+    if 'labels' in patterns:
+        head = [
+            '# Written by sartm data init. Give the classes their names, in names and in '
+            'label_map;',
+            '# then run: sartm data check --dataset folder --root data.yaml',
+        ]
+    else:
+        head = [
+            '# Written by sartm data init, which found no masks. sartm pseudo-label can label',
+            '# these frames with the classes of a network; the class below is not used then.',
+        ]
     lines = [
-        '# Written by sartm data init. Give the classes their names, in names and in label_map;',
-        '# then run: sartm data check --dataset folder --root data.yaml',
+        *head,
         'label_space:',
         f'  name: {json.dumps(root.resolve().name, ensure_ascii=False)}',
         '  # The place in names, counted from 0, of the class of all that is of no interest;',
@@ -239,10 +254,11 @@ def _draft_text(
         key = f"'{value}'" if isinstance(value, str) else value
         share = f'{100 * pixels / total:.3g} % of the pixels, in {masks} masks'
         lines.append(f'  {key}: {names.get(value, "ignore")}  # {pixels} pixels, {share}')
-    lines += [
-        '# Frames of one recording look alike: they should be in one of the lists, not in both.',
-        f'splits: {{train: {LISTS[0]}, val: {LISTS[1]}}}',
-    ]
+    if len(splits) > 1:
+        lines += [
+            '# Frames of one recording look alike: they should be in one of the lists, not in both.'
+        ]
+    lines += [f'splits: {{{", ".join(f"{name}: {name}.txt" for name in splits)}}}']
     if resize:
         lines += [
             '# The images of a frame have different sizes: all get the size of the first one.',

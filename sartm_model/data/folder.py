@@ -90,7 +90,7 @@ class PairedFiles(PairDataset):
         self.files = [files[name] for name in self.names]
         self._aligned = aligned
         self._condition = condition or condition_of
-        self._resize = resize
+        self.resize = resize
 
     def __getitem__(self, index: int) -> Frame:
         frame, faults = self.inspect(index)
@@ -124,7 +124,7 @@ class PairedFiles(PairDataset):
             first, *others = images
             reference = {'other_path': files.images[first], 'other': images[first]}
             for name_ in others:
-                if self._resize:
+                if self.resize:
                     images[name_] = resize_to(images[name_], images[first])
                 elif self._aligned:
                     attempt(

@@ -22,6 +22,7 @@ VERBS = (
     'evaluate',
     'align',
     'train',
+    'pseudo-label',
     'data',
     'download',
     'info',

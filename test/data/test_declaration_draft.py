@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -64,6 +65,20 @@ def test_the_split_depends_on_the_seed(tmp_path):
         write_draft(fill(tmp_path / folder), seed)
         lists.append((tmp_path / folder / 'val.txt').read_text())
     assert lists[0] == lists[1] != lists[2]
+
+
+def test_frames_without_masks_are_in_one_list(tmp_path):
+    root = fill(tmp_path / 'yard')
+    shutil.rmtree(root / 'gt')
+    (root / 'lwir' / '003_ir.TIFF').unlink()
+    draft = write_draft(root)
+    assert (draft.frames, draft.incomplete) == (9, ['003'])
+    frames = open_dataset('folder', root / 'data.yaml', 'all')
+    assert frames.names == [f'{number:03d}' for number in range(10) if number != 3]
+    assert frames[0].labels is None
+    assert 'found no masks' in (root / 'data.yaml').read_text()
+    assert not check('folder', root / 'data.yaml').faults
+    assert {path.name for path in root.glob('*.*')} == {'data.yaml', 'all.txt'}
 
 
 @pytest.mark.parametrize('name', ['data.yaml', 'train.txt', 'val.txt'])
