@@ -94,8 +94,9 @@ class DataConfig:
         cache: whether all frames are read or rendered once, before the training, and kept in
             memory: 1.5 MB for a frame of 480x640 with 8 bits. The samples are the same.
         modality: both, or the name of one of the model's modalities to train on it alone.
-        drop_modality: probability that one modality of a pair, either with equal chance, is
-            replaced by the learned embedding of a missing modality.
+        drop_modality: probability that one modality of a frame, each with equal chance, is replaced
+            by the learned embedding of a missing modality. Or the probability of each by its name,
+            such as {rgb: 0.15, thermal: 0.05}; 0 for those left out, and never two at once.
         object_crop: probability that a crop is placed on an object instead of anywhere.
         paste_objects: probability that objects of a second frame are pasted into a sample.
         colour_jitter: probability that the colours of RGB are changed.
@@ -117,7 +118,7 @@ class DataConfig:
     workers: int = 2
     cache: bool = False
     modality: str = 'both'
-    drop_modality: float = 0.2
+    drop_modality: Any = 0.2  # OmegaConf has no union of a number and a mapping
     object_crop: float = 0.0
     paste_objects: float = 0.0
     colour_jitter: float = 1.0
@@ -138,7 +139,6 @@ class DataConfig:
                 f'expected 0 < scale_min <= scale_max'
             )
         probabilities = (
-            'drop_modality',
             'object_crop',
             'paste_objects',
             'colour_jitter',
@@ -149,12 +149,28 @@ class DataConfig:
             value = getattr(self, key)
             if not 0 <= value <= 1:
                 raise SartmError(f'data.{key} is {value}; expected a probability, 0 to 1')
+        self._check_drop_modality()
         for key in ('thermal_shift', 'thermal_noise'):
             value = getattr(self, key)
             if value < 0:
                 raise SartmError(f'data.{key} is {value}; expected 0 or more')
         if not 0 <= self.thermal_scale < 1:
             raise SartmError(f'data.thermal_scale is {self.thermal_scale}; expected 0 to below 1')
+
+    def drop_probabilities(self, modalities: Sequence[str]) -> list[float]:
+        """Return the probability of each modality to be the one that is hidden."""
+        if isinstance(self.drop_modality, Mapping):
+            return [self.drop_modality.get(name, 0.0) for name in modalities]
+        return [self.drop_modality / len(modalities)] * len(modalities)
+
+    def _check_drop_modality(self) -> None:
+        value = self.drop_modality
+        values = list(value.values()) if isinstance(value, Mapping) else [value]
+        if not all(isinstance(p, int | float) and p >= 0 for p in values) or sum(values) > 1:
+            raise SartmError(
+                f'data.drop_modality is {value}; expected a probability, 0 to 1, or one a modality '
+                'with a sum of at most 1'
+            )
 
 
 class LossWeights(NamedTuple):
@@ -256,6 +272,8 @@ class OptimConfig:
 
     Attributes:
         lr: peak learning rate.
+        encoder_lr_factor: learning rate of the encoder's weights, its adapters included, relative
+            to `lr`; below 1 for an encoder that starts from trained weights.
         weight_decay: applies to parameters of two or more dimensions.
         warmup_fraction: fraction of the steps in which the rate rises from a tenth to the peak.
         power: exponent of the polynomial decay.
@@ -264,6 +282,7 @@ class OptimConfig:
     """
 
     lr: float = 1e-4
+    encoder_lr_factor: float = 1.0
     weight_decay: float = 0.01
     warmup_fraction: float = 0.02
     power: float = 0.9
@@ -272,6 +291,10 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _positive('optim.accumulate', self.accumulate)
+        if self.encoder_lr_factor < 0:
+            raise SartmError(
+                f'optim.encoder_lr_factor is {self.encoder_lr_factor}; expected 0 or more'
+            )
 
 
 @dataclass(frozen=True)
@@ -329,6 +352,9 @@ class TrainConfig:
                 f'{self.model.prediction!r}; expected mask'
             )
         _one_of('data.modality', self.data.modality, ('both', *self.model.modalities))
+        if isinstance(self.data.drop_modality, Mapping):
+            for name in self.data.drop_modality:
+                _one_of('a name in data.drop_modality', name, self.model.modalities)
         starts = [key for key in STARTS if getattr(self, key)]
         if len(starts) > 1:
             raise SartmError(f'{" and ".join(starts)} are set; a run starts from one of them')

@@ -137,8 +137,9 @@ def photometric(crop: Crop, config: DataConfig, rng: np.random.Generator) -> Cro
 def to_sample(name: str, crop: Crop, config: DataConfig, rng: np.random.Generator) -> Sample:
     """Convert a crop to tensors and choose whether a modality is hidden, and which."""
     drop_mask = np.zeros(2, bool)
-    if rng.random() < config.drop_modality:
-        drop_mask[rng.integers(2)] = True
+    limits = np.cumsum(config.drop_probabilities(('rgb', 'thermal')))
+    # The first limit above the number drawn belongs to the hidden modality; there may be none.
+    drop_mask[np.flatnonzero(rng.random() < limits)[:1]] = True
     return Sample(
         name,
         torch.from_numpy(crop.rgb),

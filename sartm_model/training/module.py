@@ -119,7 +119,7 @@ class SartmTraining(pl.LightningModule):
                 f'precision=32-true or bf16-mixed'
             )
         self.log_dict({'loss': total, **terms}, prog_bar=True)
-        self.log('lr', self.trainer.optimizers[0].param_groups[0]['lr'])
+        self.log('lr', self.config.optim.lr * self._lr_factor(self.global_step))
         return total
 
     def _loss_terms(self, output: SartmOutput, labels: Tensor) -> dict[str, Tensor]:
@@ -188,14 +188,34 @@ class SartmTraining(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW without weight decay for 1-D parameters, and the schedule of `_lr_factor`."""
         optim = self.config.optim
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {'params': [p for p in trained if p.ndim > 1], 'weight_decay': optim.weight_decay},
-            {'params': [p for p in trained if p.ndim <= 1], 'weight_decay': 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=optim.lr)
+        groups: dict[tuple[float, float], list[Tensor]] = {}  # (learning rate, decay) -> parameters
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                factor = optim.encoder_lr_factor if name.startswith('encoder.') else 1.0
+                decay = optim.weight_decay if parameter.ndim > 1 else 0.0
+                groups.setdefault((factor * optim.lr, decay), []).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [
+                {'params': parameters, 'lr': lr, 'weight_decay': decay}
+                for (lr, decay), parameters in groups.items()
+            ],
+            # All parameters in one kernel. In half precision, where Lightning unscales the
+            # gradients before they are clipped, it refuses such an optimiser.
+            fused=self.device.type == 'cuda' and self.config.precision != '16-mixed',
+        )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return [optimizer], [{'scheduler': scheduler, 'interval': 'step'}]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of all gradients; Lightning itself refuses to with a fused optimiser."""
+        if gradient_clip_val:
+            parameters = [p for group in optimizer.param_groups for p in group['params']]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def _lr_factor(self, step: int) -> float:
         """Learning rate of a step relative to `optim.lr`: linear warm-up, polynomial decay."""

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from sartm_model.config import DataConfig
-from sartm_model.data.augmentation import augment
+from sartm_model.data.augmentation import augment, random_resized_crop, to_sample
 from sartm_model.data.frame import Frame
 from sartm_model.data.sampling import ResumableBatchSampler
+from sartm_model.errors import SartmError
 
 
 def frame_of(name: str, thermal: np.ndarray, labels: np.ndarray) -> Frame:
@@ -146,3 +147,28 @@ def test_the_samples_of_all_processes_are_all_samples():
     ]
     assert together == list(range(24))
     assert numbers(2, 1) == [[15, 16, 17], [21, 22, 23], [27, 28, 29], [33, 34, 35]]
+
+
+@pytest.mark.parametrize(
+    ('drop_modality', 'rgb', 'thermal'),
+    [
+        (0.4, 0.2, 0.2),
+        ({'rgb': 0.3, 'thermal': 0.1}, 0.3, 0.1),
+        ({'thermal': 1.0}, 0, 1),
+        (0, 0, 0),
+    ],
+)
+def test_modalities_are_hidden_as_often_as_set(drop_modality, rgb, thermal):
+    config = DataConfig(crop_height=8, crop_width=8, drop_modality=drop_modality)
+    crop = random_resized_crop(gradient_frame(), config, np.random.default_rng(0), 0)
+    rng = np.random.default_rng(1)
+    masks = np.stack([to_sample('x', crop, config, rng).drop_mask for _ in range(2000)])
+    assert not masks.all(axis=1).any()
+    # Five standard deviations of a mean of 2000.
+    assert masks.mean(axis=0) == pytest.approx([rgb, thermal], abs=0.05)
+
+
+@pytest.mark.parametrize('value', [{'rgb': 0.6, 'thermal': 0.6}, {'rgb': -0.1}, 'rgb', None])
+def test_what_is_no_probability_of_hiding_a_modality(value):
+    with pytest.raises(SartmError, match=r'data\.drop_modality is .* expected a probability'):
+        DataConfig(drop_modality=value)

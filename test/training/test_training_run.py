@@ -65,6 +65,7 @@ def test_the_measured_weights_are_the_saved_ones(tmp_path, small_frames, write_c
         ({}, ['model.lora_rank=0'], 'lora_rank'),
         ({}, ['label_space=moon'], 'label_space'),
         ({}, ['data.drop_modality=2'], 'probability'),
+        ({}, ['data.drop_modality.depth=0.1'], "'depth'; expected one of rgb, thermal"),
         ({}, ['data.paste_objects=-1'], 'paste_objects'),
         ({}, ['data.modality=lidar'], 'expected one of both'),
         ({}, ['loss.auxiliary=0'], 'head 2 is not trained'),

@@ -1,0 +1,94 @@
+"""The optimiser of a run: learning rates, weight decay, clipping, the fused kernel."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+from torch.optim import AdamW
+
+from sartm_model.config import load_train_config
+from sartm_model.data.sampling import label_space_of_run
+from sartm_model.models.sartm import Sartm
+from sartm_model.training.module import SartmTraining
+from sartm_model.training.run import train
+
+
+@pytest.fixture
+def module(write_config):
+    """A function that returns the module of a run with the given settings."""
+
+    def make(*overrides: str) -> SartmTraining:
+        config = load_train_config(write_config(loss={'language': 0}), overrides)
+        space = label_space_of_run(config)
+        return SartmTraining(Sartm(config.model, len(space)), config, space)
+
+    return make
+
+
+def test_each_parameter_has_the_rate_of_its_part_and_its_weight_decay(module):
+    run = module('optim.lr=1e-3', 'optim.encoder_lr_factor=0.3', 'optim.weight_decay=0.02')
+    (optimizer,), (schedule,) = run.configure_optimizers()
+    found = {
+        parameter: (group['initial_lr'], group['weight_decay'])
+        for group in optimizer.param_groups
+        for parameter in group['params']
+    }
+    parts = set()
+    for name, parameter in run.model.named_parameters():
+        if not parameter.requires_grad:
+            assert parameter not in found
+            continue
+        lr, decay = found.pop(parameter)
+        in_encoder = name.split('.')[0] == 'encoder'
+        assert lr == pytest.approx(3e-4 if in_encoder else 1e-3)
+        assert decay == (0.02 if parameter.dim() > 1 else 0)
+        parts.add((in_encoder, parameter.dim() > 1))
+    assert not found
+    assert len(parts) == 4
+    # The schedule keeps the ratio.
+    optimizer.step()
+    schedule['scheduler'].step()
+    rates = {group['initial_lr']: group['lr'] for group in optimizer.param_groups}
+    assert rates[3e-4] == pytest.approx(0.3 * rates[1e-3])
+
+
+def test_the_logged_rate_is_that_of_the_heads(write_config, tmp_path):
+    overrides = ['optim.encoder_lr_factor=0.1', 'optim.lr=1e-3', 'val_every=1']
+    train(write_config(), tmp_path / 'run', overrides)
+    with (tmp_path / 'run' / 'metrics.csv').open() as file:
+        rates = [float(row['lr']) for row in csv.DictReader(file) if row['lr']]
+    # A warm-up of one step from a tenth, then 4 steps with the power 0.9.
+    expected = [1e-4, *(1e-3 * (1 - step / 4) ** 0.9 for step in (1, 2, 3))]
+    assert rates == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_gradients_are_clipped_also_with_a_fused_optimizer(
+    write_config, tmp_path, monkeypatch, fused
+):
+    """As on a GPU, where it is fused: in bf16-mixed Lightning itself would refuse to clip."""
+    monkeypatch.setattr(
+        torch.optim, 'AdamW', lambda *args, **kwargs: AdamW(*args, **{**kwargs, 'fused': fused})
+    )
+    norms = []
+
+    def clip(module, *args, **kwargs):
+        unclipped = gradient_norm(module)
+        original(module, *args, **kwargs)
+        norms.append((unclipped, gradient_norm(module)))
+
+    original = SartmTraining.configure_gradient_clipping
+    monkeypatch.setattr(SartmTraining, 'configure_gradient_clipping', clip)
+    overrides = ['steps=2', 'precision=bf16-mixed', 'optim.clip_norm=1e-3']
+    train(write_config(), tmp_path / 'run', overrides)
+    assert len(norms) == 2
+    for unclipped, clipped in norms:
+        assert unclipped > 0.01
+        assert clipped == pytest.approx(1e-3, rel=1e-2)
+
+
+def gradient_norm(module: SartmTraining) -> float:
+    gradients = [p.grad.flatten() for p in module.model.parameters() if p.grad is not None]
+    return float(torch.cat(gradients).norm())
