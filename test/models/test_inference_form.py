@@ -13,12 +13,14 @@ from sartm_model.models.checkpoint import Checkpoint, build
 from sartm_model.models.sartm import Sartm
 from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead, InferenceAuxiliaryHead
 from sartm_model.models.sartm.encoder import Pyramid
+from sartm_model.models.sartm.fusion import CrossModalFusion
+from sartm_model.models.sartm.inference_fusion import InferenceFusion
 
 # float32 sums of a few hundred terms, taken in another order.
 TOLERANCE = {'rtol': 1e-4, 'atol': 1e-5}
 
 
-@pytest.fixture(scope='module', params=['nano', 'tiny'])
+@pytest.fixture(scope='module', params=['nano', 'lite', 'tiny'])
 def forms(request):
     """A network whose weights are all random, and its inference form."""
     torch.manual_seed(2)
@@ -59,3 +61,21 @@ def test_head_2_rearranged_gives_the_same_logits_up_to_the_border(num_classes, g
     )
     # The products of the weights were rounded to float32 once.
     torch.testing.assert_close(optimized(fused), trained(fused), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('heads', [1, 4])
+@pytest.mark.parametrize('grid', [(2, 2), (6, 10)])
+def test_the_fusion_rearranged_gives_the_same_map(heads, grid):
+    trained = CrossModalFusion(16, heads).double().eval()
+    for value in trained.parameters():
+        value.add_(0.3 * torch.randn_like(value))
+    for name, value in trained.named_buffers():
+        if name.endswith(('mean', 'var')):
+            value.uniform_(0.5, 2.0)
+    optimized = InferenceFusion(trained).double()
+    first, second = (torch.randn(3, 16, *grid, dtype=torch.float64) for _ in range(2))
+    first = first.contiguous(memory_format=torch.channels_last)
+    expected = trained(first, second)
+    torch.testing.assert_close(optimized(first, second), expected, rtol=1e-4, atol=1e-5)
+    assert optimized(first, second).is_contiguous(memory_format=torch.channels_last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead, InferenceAuxi
 from sartm_model.models.sartm.efficientnet import EfficientNetEncoder
 from sartm_model.models.sartm.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.models.sartm.fusion import CrossModalFusion
+from sartm_model.models.sartm.inference_fusion import InferenceFusion
 from sartm_model.models.sartm.mask_decoder import ClassMaskDecoder
 from sartm_model.utils.parallel import ParallelRunner, Runner
 
@@ -89,6 +90,7 @@ class Sartm(nn.Module):
         """
         if isinstance(self.encoder, Encoder):
             self.encoder.fuse_1x1_convs()
+        self.fusions = nn.ModuleList(map(InferenceFusion, list[Any](self.fusions)))
         assert isinstance(self.auxiliary_head, AuxiliaryHead)
         self.auxiliary_head = InferenceAuxiliaryHead(self.auxiliary_head)
 
