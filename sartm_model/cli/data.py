@@ -34,7 +34,7 @@ def _add_check(actions: Verbs) -> None:
         run_check,
         'Find every fault of a data set. Reads every frame, names every fault (the file and what\n'
         'is wrong) and summarises the contents; warns of what is suspicious, such as an image in\n'
-        'train and val. The exit status is 1 if there are faults, 0 if there are none (warnings\n'
+        'train and val. The exit status is 2 if there are faults, 0 if there are none (warnings\n'
         'or not).',
         'sartm data check --dataset mfnet --root MFNet\n'
         'sartm data check --dataset fmb --root FMB --split train --json fmb.json\n'
@@ -70,7 +70,7 @@ def _add_init(actions: Verbs) -> None:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Print the faults of a data set; return 1 if there are any."""
+    """Print the faults of a data set; return 2 if there are any."""
     from sartm_model.data.validation import check
     from sartm_model.data.validation_report import summary
 
@@ -79,7 +79,7 @@ def run_check(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_file(args.json, json.dumps(report.to_dict(), indent=2) + '\n')
         print(f'written to {args.json}')
-    return 1 if report.faults else 0
+    return 2 if report.faults else 0
 
 
 def run_init(args: argparse.Namespace) -> None:

@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `sartm`; those of this process if None.
 
     Returns:
-        0 on success, 1 if `sartm data check` found faults, 2 on bad input, which one line on
-        stderr describes, and 130 after Ctrl-C.
+        0 on success, 2 on bad input, which one line on stderr describes (`sartm data check` prints
+        a line for each fault), and 130 after Ctrl-C.
     """
     args = build_parser().parse_args(argv)
     try:

@@ -22,6 +22,12 @@ from sartm_model.modalities import MODALITIES
 from sartm_model.utils.image_io import exif_orientation, read_labels, read_rgba
 from sartm_model.utils.text import format_names
 
+ALIGN_ADVICE = (
+    'the images of a frame must have the same size: align them (docs/cameras.md), or, if they show '
+    'the same view, declare "resize: true" in the YAML file of a data set folder'
+)
+LABELS_ADVICE = 'save the labels in the size of that image'
+
 MFNET_NAME = re.compile(r'\d+([DN])(_flip)?')
 
 
@@ -124,14 +130,15 @@ class PairedFiles(PairDataset):
             first, *others = images
             reference = {'other_path': files.images[first], 'other': images[first]}
             for name_ in others:
+                image = images[name_]
                 if self.resize:
-                    images[name_] = resize_to(images[name_], images[first])
+                    attempt(files.images[name_], partial(_check_turned, image=image, **reference))
+                    images[name_] = resize_to(image, images[first])
                 elif self._aligned:
-                    attempt(
-                        files.images[name_], partial(_check_size, image=images[name_], **reference)
-                    )
+                    attempt(files.images[name_], partial(_check_size, image=image, **reference))
             if labels is not None:
-                attempt(files.labels, partial(_check_size, image=labels, **reference))
+                check = partial(_check_size, image=labels, **reference, advice=LABELS_ADVICE)
+                attempt(files.labels, check)
         return Frame(name, images, labels, self._condition(name)), faults
 
     def _read_labels(self, path: Path) -> np.ndarray:
@@ -266,18 +273,33 @@ def _check_paired(stems: Mapping[Path, Iterable[str]]) -> None:
             )
 
 
-def _check_size(path: Path, image: np.ndarray, other_path: Path, other: np.ndarray) -> None:
-    (height, width), (other_height, other_width) = image.shape[:2], other.shape[:2]
-    if (height, width) == (other_height, other_width):
+def _check_size(
+    path: Path,
+    image: np.ndarray,
+    other_path: Path,
+    other: np.ndarray,
+    advice: str = ALIGN_ADVICE,
+) -> None:
+    """Raise SartmError, with advice, unless two images have the same height and width."""
+    if image.shape[:2] == other.shape[:2]:
         return
-    advice = 'the images of a frame must have the same size'
+    (height, width), (other_height, other_width) = image.shape[:2], other.shape[:2]
     if (height, width) == (other_width, other_height):
-        turned = [p for p in (path, other_path) if exif_orientation(p) >= 5]
-        if len(turned) == 1:
-            advice = (
-                f'{turned[0].name} was turned by 90 degrees as its EXIF orientation says, and the '
-                'other was not: turn the other image too, or remove the orientation'
-            )
+        _check_turned(path, image, other_path, other)
     raise SartmError(
         f'{path} is {width}x{height}, but {other_path} is {other_width}x{other_height}; {advice}'
     )
+
+
+def _check_turned(path: Path, image: np.ndarray, other_path: Path, other: np.ndarray) -> None:
+    """Raise SartmError if one image is upright and the other lies, and EXIF is a reason."""
+    (height, width), (other_height, other_width) = image.shape[:2], other.shape[:2]
+    if (height - width) * (other_height - other_width) >= 0:
+        return
+    turned = [p for p in (path, other_path) if exif_orientation(p) >= 5]
+    if len(turned) == 1:
+        raise SartmError(
+            f'{path} is {width}x{height}, but {other_path} is {other_width}x{other_height}; '
+            f'{turned[0].name} was turned by 90 degrees as its EXIF orientation says, and the '
+            'other was not: turn the other image too, or remove the orientation'
+        )

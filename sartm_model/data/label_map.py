@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,10 @@ class LabelMap:
             SartmError: the file is not such an image, or has a value that is not in the map.
         """
         values = _as_numbers(read_label_colors(path)) if self.of_colors else read_raw_ids(path)
-        known = np.array(sorted(self.ids))
-        places = np.searchsorted(known, values).clip(max=len(known) - 1)
-        is_known = known[places] == values
-        if self.others is None and not is_known.all():
-            wrong, counts = np.unique(values[~is_known], return_counts=True)
+        # As unsigned numbers, negative values are beyond the end of the table, too.
+        ids = self._table.take(values.astype(np.uint32), mode='clip')
+        if (ids < 0).any():
+            wrong, counts = np.unique(values[ids < 0], return_counts=True)
             found = format_names(
                 f'{self._describe(value)} ({count} pixels)'
                 for value, count in zip(wrong.tolist(), counts.tolist(), strict=True)
@@ -58,14 +58,23 @@ class LabelMap:
                 f'label_map lacks; add it with its class or with "{IGNORE}", or add '
                 f'"{OTHERS}: {IGNORE}"'
             )
-        ids = np.array([self.ids[value] for value in known.tolist()])[places]
-        return np.where(is_known, ids, self.others or 0).astype(np.uint8)
+        return ids.astype(np.uint8)
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """The id of each value, -1 for a fault; the last entry is for all values beyond."""
+        size = (1 << 24 if self.of_colors else 1 << 16) + 1
+        table = np.full(size, -1 if self.others is None else self.others, np.int16)
+        table[list(self.ids)] = list(self.ids.values())
+        return table
 
     def _describe(self, value: int) -> str:
         return f"'#{value:06x}'" if self.of_colors else str(value)
 
 
-def parse_label_map(values: Any, space: LabelSpace, source: str) -> LabelMap | None:
+def parse_label_map(
+    values: Any, space: LabelSpace, source: str, faults: list[SartmError]
+) -> LabelMap | None:
     """Make a label map of the value of `label_map` in a YAML file.
 
     Args:
@@ -75,18 +84,21 @@ def parse_label_map(values: Any, space: LabelSpace, source: str) -> LabelMap | N
             the background of the label space. The key `others` tells what all other values become;
             without it they are a fault, except for the raw id 255, which is 'not labelled'.
         space: the classes.
-        source: the file, for the error message.
+        source: the file, for the error messages.
+        faults: each entry that cannot be used is appended here. A value of an unknown class is
+            'not labelled' in the map, so that it is no fault in the label images, too.
 
     Returns:
         The map, or None if the label images hold class ids.
 
     Raises:
-        SartmError: a key or a name is unknown, or two classes have one colour.
+        SartmError: no map can be made of the values.
     """
     if values in (None, 'ids'):
         return None
     if values in ('colours', 'colors'):
-        return LabelMap(_ids_of_colors(space, source), of_colors=True)
+        colors = _as_numbers(np.array(space.colors)).tolist()
+        return LabelMap({color: id_ for id_, color in enumerate(colors)}, of_colors=True)
     if not isinstance(values, Mapping) or not values.keys() - {OTHERS}:
         raise SartmError(
             f'{source} has the label_map {values!r}; expected ids, colours, or a mapping such as '
@@ -97,27 +109,35 @@ def parse_label_map(values: Any, space: LabelSpace, source: str) -> LabelMap | N
         names['background'] = space.background_id
     names |= {name: id_ for id_, name in enumerate(space.classes)}
     ids: dict[int, int] = {}
-    keys_are_colors = set()
+    keys: set[tuple[int, bool]] = set()  # value, whether it is a colour
     others = None
     for key, name in values.items():
-        if name not in names:
-            raise SartmError(
-                f'{source} maps {key!r} to {name!r} in label_map; expected {IGNORE} or a class of '
-                f'{space.name}: {", ".join(space.classes)}'
+        if not isinstance(name, str) or name not in names:
+            faults.append(
+                SartmError(
+                    f'{source} maps {key!r} to {name!r} in label_map; expected {IGNORE} or a class '
+                    f'of {space.name}: {", ".join(space.classes)}'
+                )
             )
+        id_ = names.get(str(name), IGNORE_ID)
         if key == OTHERS:
-            others = names[name]
+            others = id_
             continue
-        value, is_color = _parse_key(key, source)
-        keys_are_colors.add(is_color)
-        if len(keys_are_colors) > 1:
-            raise SartmError(
-                f'{source} has ids and colours in label_map; expected one kind of keys'
+        try:
+            parsed = _parse_key(key, source)
+        except SartmError as error:
+            faults.append(error)
+            continue
+        if parsed in keys:
+            faults.append(
+                SartmError(f'{source} has {key!r} twice in label_map; expected each value once')
             )
-        if value in ids:
-            raise SartmError(f'{source} has {key!r} twice in label_map; expected each value once')
-        ids[value] = names[name]
-    of_colors = keys_are_colors == {True}
+        keys.add(parsed)
+        ids[parsed[0]] = id_
+    kinds = {is_color for _, is_color in keys}
+    if len(kinds) > 1:
+        raise SartmError(f'{source} has ids and colours in label_map; expected one kind of keys')
+    of_colors = kinds == {True}
     if not of_colors:
         ids.setdefault(IGNORE_ID, IGNORE_ID)
     return LabelMap(ids, of_colors, others)
@@ -134,19 +154,6 @@ def _parse_key(key: Any, source: str) -> tuple[int, bool]:
             f"'#rrggbb' in quotes, or {OTHERS}"
         )
     return int(_as_numbers(np.array(color))), True
-
-
-def _ids_of_colors(space: LabelSpace, source: str) -> dict[int, int]:
-    """Return value of the colour -> id of each class."""
-    ids: dict[int, int] = {}
-    for id_, color in enumerate(space.colors):
-        first = ids.setdefault(int(_as_numbers(np.array(color))), id_)
-        if first != id_:
-            raise SartmError(
-                f'{source} reads labels by colour, but {space.classes[first]} and '
-                f'{space.classes[id_]} have the same colour {list(color)}; give each its own'
-            )
-    return ids
 
 
 def _as_numbers(colors: np.ndarray) -> np.ndarray:

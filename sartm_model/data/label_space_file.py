@@ -10,14 +10,14 @@ The id of a class is its place in the list. A file may also be the list alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from sartm_model.errors import SartmError
+from sartm_model.errors import SartmError, raise_faults
 from sartm_model.labels import LABEL_SPACES, UNKNOWN_COLOR, LabelSpace
 from sartm_model.utils.text import first_line
 
@@ -37,65 +37,141 @@ def open_label_space(name: str, folder: Path | None = None) -> LabelSpace:
     Raises:
         SartmError: no such label space or file, or the file does not describe a label space.
     """
+    faults: list[SartmError] = []
+    space = read_label_space(name, folder or Path(), faults)
+    raise_faults(faults)
+    return space
+
+
+def read_label_space(name: str, folder: Path, faults: list[SartmError]) -> LabelSpace:
+    """Return a label space as `open_label_space` does, also from a file with faults.
+
+    Args:
+        name, folder: see `open_label_space`.
+        faults: what is wrong with the file is appended here, as `parse_label_space` does.
+
+    Raises:
+        SartmError: no such label space or file, or no label space can be made of the file.
+    """
     if name in LABEL_SPACES:
         return LABEL_SPACES[name]
-    if Path(name).suffix.lower() not in YAML_SUFFIXES:
+    path = label_space_path(name, folder)
+    if path is None:
         raise SartmError(
             f'label_space is {name!r}; expected one of {", ".join(LABEL_SPACES)}, or a .yaml file '
             'of classes'
         )
-    path = (folder or Path()) / Path(name).expanduser()
-    return parse_label_space(read_yaml(path), path.stem, str(path))
+    return parse_label_space(read_yaml(path, faults), path.stem, str(path), faults)
 
 
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file into plain values. Raises SartmError if it is missing or is not YAML."""
+def label_space_path(name: str, folder: Path) -> Path | None:
+    """Return the file that the name of a label space means, None if it is no YAML file."""
+    is_file = Path(name).suffix.lower() in YAML_SUFFIXES
+    return folder / Path(name).expanduser() if is_file else None
+
+
+def read_yaml(path: Path, faults: list[SartmError]) -> Any:
+    """Read a YAML file into plain values; a key that occurs twice is appended to `faults`.
+
+    Raises:
+        SartmError: the file is missing or is not YAML.
+    """
     try:
-        return yaml.safe_load(path.read_text(encoding='utf-8-sig'))
+        loader = _Loader(path.read_text(encoding='utf-8-sig'))
+        values = loader.get_single_data()
     except FileNotFoundError:
         raise SartmError(f'{path} does not exist; expected a YAML file') from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = ' '.join(str(error).split()) or first_line(error)
         raise SartmError(f'{path} cannot be read as YAML: {reason}') from error
+    faults += [
+        SartmError(f'{path} has the key {key!r} twice, again in line {line}; keep one of them')
+        for key, line in loader.repeated
+    ]
+    return values
 
 
-def parse_label_space(values: Any, default_name: str, source: str) -> LabelSpace:
+class _Loader(yaml.SafeLoader):
+    """Reads plain values and notes each key that occurs twice; YAML keeps the last one silently.
+
+    Attributes:
+        repeated: (key, line of its second occurrence, counted from 1).
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.repeated: list[tuple[Any, int]] = []
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.value != '<<':
+                key = self.construct_object(key_node)
+                if key in seen:
+                    self.repeated.append((key, key_node.start_mark.line + 1))
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_label_space(
+    values: Any, default_name: str, source: str, faults: list[SartmError]
+) -> LabelSpace:
     """Make a label space of what a YAML file holds.
 
     Args:
         values: a mapping with `names` and optionally `name` and `background_id`, or the list that
             `names` takes: class names and mappings of `name` and `color` in any mixture.
         default_name: the name of the label space where `values` has none.
-        source: what the values were read from, for the error message.
+        source: what the values were read from, for the error messages.
+        faults: each unknown key and each value that cannot be used is appended here. The label
+            space is made without it, so that the rest of a data set can be checked.
 
     Raises:
-        SartmError: a key is unknown or missing, or a value is of the wrong kind.
+        SartmError: there is no list of class names, or none or too many are in it.
     """
     if isinstance(values, list):
         values = {'names': values}
     if not isinstance(values, Mapping) or not isinstance(values.get('names'), list):
         raise SartmError(f'{source} has no list of class names; expected names: [road, person]')
-    if unknown := [key for key in values if key not in KEYS]:
-        raise SartmError(f'{source} has the key {unknown[0]!r}; expected {", ".join(KEYS)}')
-    background_id = values.get('background_id')
-    if background_id is not None and type(background_id) is not int:
-        raise SartmError(
-            f'{source} has the background_id {background_id!r}; expected the place of a class in '
-            'names, counted from 0, or null'
-        )
-    names, colors = [], []
-    for entry in values['names']:
-        name, color = _parse_class(entry, source)
-        names.append(name)
+
+    def fault(text: str) -> None:
+        faults.append(SartmError(f'{source} {text}'))
+
+    for key in values:
+        if key not in KEYS:
+            fault(f'has the key {key!r}; expected {", ".join(KEYS)}')
+    names: list[str] = []
+    colors: list[Color | None] = []
+    for place, entry in enumerate(values['names']):
+        name, color = _parse_class(entry, fault)
+        if name in names:
+            fault(f'has the class {name} twice in names; expected each name once')
+        if color is not None and color in colors:
+            other = names[colors.index(color)]
+            fault(
+                f'has the same color {list(color)} for {other} and {name}; give each its own, or '
+                'leave color out'
+            )
+        # An id is a place in names, so a class that cannot be used keeps its place.
+        names.append(f'class {place}' if name is None or name in names else name)
         colors.append(color)
-    if background_id is not None and 0 <= background_id < len(colors):
+    background_id = values.get('background_id')
+    if background_id is not None and (
+        type(background_id) is not int or not 0 <= background_id < len(names)
+    ):
+        fault(
+            f'has the background_id {background_id!r}; expected the place of a class in names, '
+            f'counted from 0 (0 to {len(names) - 1}), or null'
+        )
+        background_id = None
+    if background_id is not None and (0, 0, 0) not in colors:
         colors[background_id] = colors[background_id] or (0, 0, 0)
     try:
         return LabelSpace(
             str(values.get('name', default_name)), tuple(names), fill_colors(colors), background_id
         )
     except SartmError as error:
-        raise SartmError(f'{source}: {error}') from error
+        raise SartmError(f'{source} has a label_space that cannot be: {error}') from error
 
 
 def parse_color(value: Any) -> Color | None:
@@ -135,25 +211,25 @@ def fill_colors(colors: Sequence[Color | None]) -> tuple[Color, ...]:
     return tuple(filled)
 
 
-def _parse_class(entry: Any, source: str) -> tuple[str, Color | None]:
-    """Return the name and the colour, or None, of an entry of `names`."""
+def _parse_class(entry: Any, fault: Callable[[str], None]) -> tuple[str | None, Color | None]:
+    """Return the name and the colour of an entry of `names`; None for one that cannot be used."""
     if isinstance(entry, Mapping):
-        if unknown := [key for key in entry if key not in ('name', 'color')]:
-            raise SartmError(
-                f'{source} has a class with the key {unknown[0]!r}; expected name and color'
-            )
+        for key in entry:
+            if key not in ('name', 'color'):
+                fault(f'has a class with the key {key!r}; expected name and color')
         name, value = entry.get('name'), entry.get('color')
     else:
         name, value = entry, None
     if not isinstance(name, str) or not name:
-        raise SartmError(
-            f'{source} has the class name {name!r}; expected a text. Put numbers and the words '
-            'yes, no, on and off in quotes'
+        fault(
+            f'has the class name {name!r}; expected a text. Put numbers and the words yes, no, on '
+            'and off in quotes'
         )
+        name = None
     color = None if value is None else parse_color(value)
     if value is not None and color is None:
-        raise SartmError(
-            f'{source} has the color {value!r} of {name}; expected [red, green, blue] of 0 to 255, '
-            "or '#rrggbb' in quotes"
+        fault(
+            f'has the color {value!r} of {name}; expected [red, green, blue] of 0 to 255, or '
+            "'#rrggbb' in quotes"
         )
     return name, color

@@ -7,25 +7,22 @@ without an error: a constant thermal image, one image in two splits, a mask of 0
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from sartm_model.data.base import PairDataset
-from sartm_model.data.declared import Declaration, find_files, read_declaration, split_files
+from sartm_model.data.declaration import UNKNOWN_CLASSES, Declaration, read_declaration
+from sartm_model.data.declared import find_files, open_files, split_files
 from sartm_model.data.folder import FrameFiles, PairedFiles, SplitFolders, condition_of, images_in
-from sartm_model.data.frame import Frame
+from sartm_model.data.frame_check import FrameComparison, check_frames
 from sartm_model.data.mfnet import frame_files, image_folders, read_split
 from sartm_model.data.registry import ON_DISK, declaration_path, open_dataset, open_root
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
-from sartm_model.modalities import MODALITIES
-from sartm_model.utils.image_io import palette_colors
 
 LISTS = ('train', 'val', 'test')
 """MFNet's lists start with one of these; another list is only checked if it is asked for."""
@@ -52,9 +49,10 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
         else:
             splits = _mfnet_lists(open_root(dataset, root), split, report)
     elif dataset == 'folder':
-        declaration = read_declaration(declaration_path(root))
-        report = Report(dataset, declaration.label_space)
-        splits = _declared_splits(declaration, split, report)
+        declaration, faults = read_declaration(declaration_path(root))
+        report = Report(dataset, declaration.label_space if declaration else UNKNOWN_CLASSES)
+        report.add_faults(faults)
+        splits = [] if declaration is None else _declared_splits(declaration, split, report)
     else:
         from sartm_model.data.synthetic import SPLITS, SyntheticScenes
 
@@ -62,22 +60,15 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
         splits = [
             (name, open_dataset(dataset, None, name)) for name in ([split] if split else SPLITS)
         ]
-    comparison = _Comparison(report)
+    comparison = FrameComparison(report)
     for name, frames in splits:
         summary = report.splits[name] = SplitSummary(len(frames))
-        for index in tqdm(range(len(frames)), desc=name, unit='frame', disable=None):
-            if isinstance(frames, PairedFiles):
-                frame, faults = frames.inspect(index)
-                summary.unusable += bool(faults)
-                for path, error in faults:
-                    report.fault(path, error)
-                if frames.label_map is None:
-                    comparison.compare_palette(frame, frames.files[index].labels)
-            else:
-                frame = frames[index]
-            summary.add(frame)
-            _check_pixels(frame, name, report)
-            comparison.compare_images(frame, name)
+        for found in tqdm(check_frames(frames), name, len(frames), unit='frame', disable=None):
+            summary.merge(found.summary)
+            report.add_faults(found.faults)
+            for what in found.warnings:
+                report.warn(f'{name}/{found.frame}', what)
+            comparison.compare(found, name)
         if set(np.flatnonzero(summary.pixels)) == {0, IGNORE_ID}:
             report.warn(
                 name,
@@ -156,32 +147,45 @@ def _declared_splits(
     listed: set[Path] = set()
     unpaired = set()
     for name in [split] if split else declaration.splits:
-        try:
-            files, faults = split_files(declaration, name)
-        except SartmError as error:
-            if split:
-                raise
-            report.fault(declaration.path, error)
-            continue
-        for path, fault in faults:
-            report.fault(path, fault)
+        files, faults = split_files(declaration, name)
+        report.add_faults(faults)
         for stem, of_frame in files.items():
             listed.update(of_frame.paths())
             if len(of_frame.paths()) < len(declaration.patterns):
                 unpaired.add(stem)
-        yield name, declaration.open(files)
-    report.unpaired += sorted(unpaired)
+        yield name, open_files(declaration, files)
     if split is None:
-        report.unlisted += _unlisted(declaration, listed)
+        unpaired |= _note_unlisted(declaration, listed, report)
+    report.unpaired += sorted(unpaired)
 
 
-def _unlisted(declaration: Declaration, listed: set[Path]) -> list[str]:
-    """Return the files that fit a pattern of the YAML file and are in none of its splits."""
-    base, found = declaration.path.parent, []
-    for pattern in declaration.patterns.values():
-        if (base / pattern).parent.is_dir():
-            found += [path for paths in find_files(base, pattern).values() for path in paths]
-    return [str(path) for path in dict.fromkeys(found) if path not in listed]
+def _note_unlisted(declaration: Declaration, listed: set[Path], report: Report) -> set[str]:
+    """Note the files that fit a pattern of the YAML file and are in none of its splits.
+
+    Returns:
+        The stems that have such files of some parts only.
+    """
+    base = declaration.path.parent
+    found = {
+        part: find_files(base, pattern)
+        for part, pattern in declaration.patterns.items()
+        if (base / pattern).parent.is_dir()
+    }
+    incomplete = set()
+    for stem in sorted(set().union(*found.values())):
+        paths = [path for by_stem in found.values() for path in by_stem.get(stem, [])]
+        if not listed.isdisjoint(paths):
+            continue
+        report.unlisted += [str(path) for path in paths]
+        lacking = [part for part, by_stem in found.items() if stem not in by_stem]
+        if lacking:
+            incomplete.add(stem)
+            report.warn(
+                paths[0],
+                f'is in no split, and the stem {stem} has no {" and no ".join(lacking)} file: add '
+                'it, or remove this one',
+            )
+    return incomplete
 
 
 def _images(folders: Iterable[Path], report: Report) -> dict[Path, dict[str, Path]]:
@@ -205,68 +209,3 @@ def _note_unpaired(images: dict[Path, dict[str, Path]], report: Report) -> list[
     ]
     report.unpaired += sorted({stem for _, stem in lacking})
     return lacking
-
-
-def _check_pixels(frame: Frame, split: str, report: Report) -> None:
-    """Warn of a constant image, of two that are equal, and of labels that are all 255."""
-    where = f'{split}/{frame.name}'
-    for one, other in combinations(frame.images, 2):
-        if _same_pixels(frame.images[one], frame.images[other]):
-            titles = f'{MODALITIES[one].title} and {MODALITIES[other].title}'
-            report.warn(where, f'{titles} are the same image')
-    if frame.labels is not None and (frame.labels == IGNORE_ID).all():
-        report.warn(where, 'no pixel is labelled')
-    for name, image in frame.images.items():
-        if image.min() == image.max():
-            report.warn(where, f'{MODALITIES[name].title} is constant ({image.min()})')
-
-
-def _same_pixels(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two images are equal; one of one channel is compared with each channel of another."""
-    one, other = np.atleast_3d(one), np.atleast_3d(other)
-    if one.shape[:2] != other.shape[:2] or len({1, one.shape[2], other.shape[2]}) > 2:
-        return False
-    return bool((one == other).all())
-
-
-class _Comparison:
-    """Compares each frame of a data set with the frames before it, and warns in `report`."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._images: dict[bytes, tuple[str, str]] = {}  # digest of the pixels -> split, frame
-        self._colors: dict[int, tuple[tuple[int, int, int], Path]] = {}  # id -> colour, its file
-
-    def compare_images(self, frame: Frame, split: str) -> None:
-        """Warn of an image whose pixels an earlier frame has, too."""
-        for name, image in frame.images.items():
-            if image.min() == image.max():
-                continue
-            digest = hashlib.blake2b(name.encode() + image.tobytes(), digest_size=16).digest()
-            other_split, other = self._images.setdefault(digest, (split, frame.name))
-            parts = {split.partition('_')[0], other_split.partition('_')[0]}
-            # MFNet's list of the night frames of a split names frames that the split has.
-            if other != frame.name or (len(parts) > 1 and self._report.dataset != 'mfnet'):
-                leak = ': leakage' if len(parts) > 1 else ''
-                self._report.warn(
-                    f'{split}/{frame.name}',
-                    f'{MODALITIES[name].title} is the same image as in {other_split}/{other}{leak}',
-                )
-
-    def compare_palette(self, frame: Frame, path: Path | None) -> None:
-        """Warn of a label image whose palette gives an id another colour than an earlier file."""
-        if frame.labels is None or path is None:
-            return
-        colors = palette_colors(path)
-        for label in np.unique(frame.labels).tolist():
-            if label >= len(colors):  # no palette image, or one with a shorter palette
-                continue
-            color, other = self._colors.setdefault(label, (colors[label], path))
-            if color != colors[label]:
-                self._report.warn(
-                    path,
-                    f'its palette has the colour {colors[label]} for the id {label}, and that of '
-                    f'{other} has {color}; the ids are indices of the palette, so one id may stand '
-                    'for two classes: save all label images with the same palette, or as grey ids',
-                )
-                return

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sartm_model.data.folder import FileFault
 from sartm_model.data.frame import Frame
 from sartm_model.labels import IGNORE_ID, LabelSpace
 from sartm_model.modalities import MODALITIES
+from sartm_model.utils.text import format_names
 
 
 @dataclass
@@ -52,6 +55,18 @@ class SplitSummary:
             counts = np.bincount(frame.labels.ravel(), minlength=256)
             self.pixels += counts
             self.frames_with += counts > 0
+
+    def merge(self, frame: SplitSummary) -> None:
+        """Add the contents of one frame of the split."""
+        self.unusable += frame.unusable
+        self.conditions += frame.conditions
+        self.sizes += frame.sizes
+        for name, types in frame.types.items():
+            self.types.setdefault(name, Counter()).update(types)
+            ends = [*frame.ranges[name], *self.ranges.get(name, ())]
+            self.ranges[name] = min(ends), max(ends)
+        self.pixels += frame.pixels
+        self.frames_with += frame.frames_with
 
     def to_dict(self, space: LabelSpace) -> dict[str, Any]:
         """Return plain values for JSON, the classes by name."""
@@ -94,6 +109,11 @@ class Report:
         """Add a fault; a file name at the beginning of the error's text is removed."""
         self.faults[str(file), str(what).removeprefix(f'{file} ')] = None
 
+    def add_faults(self, faults: Iterable[FileFault]) -> None:
+        """Add the faults of several files."""
+        for path, error in faults:
+            self.fault(path, error)
+
     def warn(self, file: object, what: str) -> None:
         """Add a warning."""
         self.warnings[str(file), what] = None
@@ -126,6 +146,8 @@ def summary(report: Report) -> str:
         sizes = _counts(split.sizes)
         details = ', '.join([f'{split.unusable} unusable', sizes, *images])
         lines.append(f'{name}: {split.frames} frames{conditions}, {details}')
+        if not split.pixels.any():
+            continue
         lines.append(f'  {"class":20}{"% of pixels":>12}{"frames":>8}')
         values = split.to_dict(report.label_space)
         for label, found in values['classes'].items():
@@ -134,9 +156,10 @@ def summary(report: Report) -> str:
             lines.append(f'  {"(not labelled)":20}{values["not_labelled_percent"]:12.3f}')
     lines += [f'fault: {file}: {what}' for file, what in report.faults]
     lines += [f'warning: {file}: {what}' for file, what in report.warnings]
+    unlisted = f' ({format_names(report.unlisted)})' if report.unlisted else ''
     lines.append(
         f'{len(report.faults)} faults, {len(report.warnings)} warnings, '
-        f'{len(report.unpaired)} unpaired stems, {len(report.unlisted)} files in no split'
+        f'{len(report.unpaired)} unpaired stems, {len(report.unlisted)} files in no split{unlisted}'
     )
     return '\n'.join(lines)
 

@@ -62,7 +62,8 @@ def read_labels(path: Path, num_classes: int) -> np.ndarray:
         found = ', '.join(map(str, wrong[:5]))
         raise SartmError(
             f'{path} has the class id {found}, but the {num_classes} classes have the ids 0 to '
-            f'{num_classes - 1} ({IGNORE_ID} is "not labelled"); is it of another data set?'
+            f'{num_classes - 1} ({IGNORE_ID} is "not labelled"); is it of another data set, or '
+            'does it have raw ids, which a label_map of a data set folder converts?'
         )
     return ids.astype(np.uint8)
 

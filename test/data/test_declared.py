@@ -192,10 +192,11 @@ def test_thermal_of_another_size_is_resized_only_if_declared(root):
         ({'label_space': None}, 'lacks label_space'),
         ({'label_space': 'voc'}, "label_space is 'voc'"),
         ({'label_space': 'none.yaml'}, r'none\.yaml does not exist'),
-        ({'label_space': ['a', 'a']}, 'names a class twice'),
+        ({'label_space': ['a', 'a']}, 'has the class a twice in names'),
+        ({'images': {'depth': 'd/{stem}.png'}}, "images of 'depth'; expected one or more of rgb,"),
         (
-            {'images': {'depth': 'd/{stem}.png'}},
-            'for one or more of rgb, thermal',
+            {'images': ['rgb']},
+            r"images: \['rgb'\]; expected a mapping such as {rgb: 'rgb/{stem}\.\*'}",
         ),
         ({'images': {'rgb': 'rgb/*.png'}}, r"the pattern 'rgb/\*\.png' for rgb"),
         ({'images': {'rgb': 'rgb/{stem}'}}, 'for rgb; expected a file name with {stem}'),
@@ -211,7 +212,7 @@ def test_thermal_of_another_size_is_resized_only_if_declared(root):
                 'label_map': 'colours',
                 'label_space': [{'name': n, 'color': [1, 2, 3]} for n in CLASSES],
             },
-            r'ground and road have the same colour \[1, 2, 3\]',
+            r'the same color \[1, 2, 3\] for ground and road; give each its own',
         ),
         ({'splits': ['train']}, 'expected a mapping such as'),
         ({'splits': {'train': [7]}}, r"the split 'train': \[7\]; .* with numbers in quotes"),
@@ -274,8 +275,9 @@ def test_the_check_finds_all_faults_at_once(root):
     assert 'the split test of' in next(w for f, w in faults.items() if f.endswith('data.yaml'))
     assert len(faults) == 5
     assert 'is the same image as in train/aD: leakage' in findings(report.warnings)['val/aD']
-    assert report.unpaired == ['bN', 'c N']
-    assert [Path(file).name for file in report.unlisted] == ['c N.bmp', 'c N.jpg', 'dD.png']
+    assert report.unpaired == ['bN', 'c N', 'dD']
+    assert 'has no thermal and no labels file: add it' in findings(report.warnings)['rgb/dD.png']
+    assert [Path(file).name for file in report.unlisted] == ['dD.png']
     assert '5 faults' in summary(report)
 
 

@@ -237,7 +237,7 @@ def test_exit_status_and_json(mfnet, capsys):
     bad = mfnet / 'labels' / '00004D.png'
     bad.write_bytes(b'')
     out = mfnet.parent / 'found.json'
-    assert main([*arguments, '--split', 'val', '--json', str(out)]) == 1
+    assert main([*arguments, '--split', 'val', '--json', str(out)]) == 2
     assert f'fault: {bad}: cannot be read' in capsys.readouterr().out
     (fault,) = json.loads(out.read_text())['faults']
     assert fault['file'] == str(bad)
