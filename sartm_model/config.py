@@ -16,26 +16,30 @@ from sartm_model.utils.overrides import load_config
 
 SAM2_SIZES = ('tiny', 'small', 'base_plus', 'large')
 SIZES = ('nano', 'lite', *SAM2_SIZES)
-PREDICTIONS = ('mean', 'mask', 'auxiliary')
+"""The sizes of SARTM's encoder."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The architecture of the network; every checkpoint stores it.
 
+    The network itself refuses a size, a number of modalities or a prediction that it does not have.
+
     Attributes:
-        size: size of the encoder: `lite`, which is EfficientNet-Lite0, one of SAM2's, or `nano`, a
-            small Hiera for tests.
-        modalities: names of the two inputs, RGB first.
-        lora_rank: r of eq. 6-7.
-        prediction: `mean` of both heads' probabilities, or those of the `mask` or the `auxiliary`
-            head.
+        name: of the family of networks, a key of `models.registry.MODELS`.
+        size: of the network; sartm has `lite`, whose encoder is EfficientNet-Lite0, those of SAM2,
+            and `nano`, a small Hiera for tests.
+        modalities: names of the inputs, RGB first.
+        lora_rank: rank of the LoRA adapters, r of eq. 6-7; families without adapters ignore it.
+        prediction: `mean` of the probabilities of all heads, or the name of one head; sartm has
+            `mask` and `auxiliary`.
         input_scale: factor by which images are resized before the network; 0.5 takes a quarter of
             the time. Training crops are not resized by it.
     """
 
+    name: str = 'sartm'
     size: str = 'nano'
-    modalities: tuple[str, str] = ('rgb', 'thermal')
+    modalities: tuple[str, ...] = ('rgb', 'thermal')
     lora_rank: int = 16
     prediction: str = 'mean'
     input_scale: float = 1.0
@@ -43,8 +47,6 @@ class ModelConfig:
     def __post_init__(self) -> None:
         # YAML and JSON give a list, which would not equal the tuple of another configuration.
         object.__setattr__(self, 'modalities', tuple(self.modalities))
-        _one_of('model.size', self.size, SIZES)
-        _one_of('model.prediction', self.prediction, PREDICTIONS)
         if self.lora_rank < 1:
             raise SartmError(f'model.lora_rank is {self.lora_rank}; expected 1 or more')
         if not 0 < self.input_scale <= 1:
@@ -52,11 +54,10 @@ class ModelConfig:
                 f'model.input_scale is {self.input_scale}; expected above 0 and at most 1'
             )
         # The names are parts of the names of the adapters' weights, which dots separate.
-        if len(set(self.modalities)) != 2 or any(
-            not name.isidentifier() for name in self.modalities
-        ):
+        names = set(self.modalities)
+        if not names or len(names) < len(self.modalities) or not all(map(str.isidentifier, names)):
             raise SartmError(
-                f'model.modalities is {list(self.modalities)}; expected two different identifiers'
+                f'model.modalities is {list(self.modalities)}; expected different identifiers'
             )
 
 
@@ -174,10 +175,10 @@ class DataConfig:
 
 
 class LossWeights(NamedTuple):
-    """The weights of eq. 15, relative to the loss of head 1.
+    """The weights of eq. 15, relative to the loss of a model's first head.
 
     Attributes:
-        auxiliary: lambda 1, of the loss of head 2.
+        auxiliary: lambda 1, of the loss of each other head.
         prototype: lambda 2, of the prototype term.
         language: lambda 3, of the language-aided distillation.
     """
@@ -346,11 +347,6 @@ class TrainConfig:
         _positive('steps', self.steps)
         for key in ('val_every', 'keep_best', 'devices', 'nodes'):
             _positive(key, getattr(self, key))
-        if self.loss.weights.auxiliary == 0 and self.model.prediction != 'mask':
-            raise SartmError(
-                f'loss.auxiliary is 0, so head 2 is not trained, but model.prediction is '
-                f'{self.model.prediction!r}; expected mask'
-            )
         _one_of('data.modality', self.data.modality, ('both', *self.model.modalities))
         if isinstance(self.data.drop_modality, Mapping):
             for name in self.data.drop_modality:
@@ -358,13 +354,12 @@ class TrainConfig:
         starts = [key for key in STARTS if getattr(self, key)]
         if len(starts) > 1:
             raise SartmError(f'{" and ".join(starts)} are set; a run starts from one of them')
-        if self.imagenet_weights and self.model.size != 'lite':
-            raise SartmError(
-                f'imagenet_weights is set, but model.size is {self.model.size!r}; expected lite'
-            )
 
 
-STARTS = ('sam2_weights', 'imagenet_weights', 'start_from')
+PRETRAINED = ('sam2_weights', 'imagenet_weights')
+"""The settings that name published weights; a family of networks starts from some of them."""
+
+STARTS = (*PRETRAINED, 'start_from')
 """The settings that name weights to start from."""
 
 PATH_KEYS = (

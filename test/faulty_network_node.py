@@ -48,7 +48,9 @@ def predict(
     return original(self, rgb, thermal, **options)
 
 
-def forward_logits(self: Any, images: Mapping[str, Tensor]) -> tuple[list[Tensor], tuple[int, int]]:
+def forward_logits(
+    self: Any, images: Mapping[str, Tensor]
+) -> tuple[list[Tensor], tuple[float, float]]:
     """See the module's text."""
     height, width = next(iter(images.values())).shape[-2:]
     logits = torch.zeros(self.num_classes, -(-height // 4), -(-width // 4))
@@ -63,7 +65,7 @@ def forward_logits(self: Any, images: Mapping[str, Tensor]) -> tuple[list[Tensor
         hold()
     if self.fault in ('nan', 'all_nan'):
         logits[0, : 2 if self.fault == 'nan' else None] = torch.nan
-    return [logits], (height, width)
+    return [logits], (height / 4, width / 4)
 
 
 def warm_up(self: Any, height: int, width: int) -> None:

@@ -7,3 +7,8 @@ CASES = [
     ((64, 64), (50, 33)),  # the image is smaller than the input
     ((1, 1), (2, 3)),
 ]
+
+
+def extent(input_size):
+    """Height and width in logits, at stride 4, of an input without its padding."""
+    return input_size[0] / 4, input_size[1] / 4

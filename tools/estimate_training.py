@@ -27,7 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sartm_model.config import TrainConfig, load_train_config
 from sartm_model.data.sampling import label_space_of_run
-from sartm_model.models.sartm import Sartm
+from sartm_model.modalities import MODALITIES
+from sartm_model.models import registry
 
 
 class TrainingCost(NamedTuple):
@@ -49,7 +50,7 @@ class TrainingCost(NamedTuple):
 def count_cost(config: TrainConfig) -> TrainingCost:
     """Count what `TrainingCost` describes for the model and the crop of a configuration."""
     crop = (config.data.crop_height, config.data.crop_width)
-    model = Sartm(config.model, len(label_space_of_run(config))).train().to('meta')
+    model = registry.build(config.model, len(label_space_of_run(config))).train().to('meta')
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -73,10 +74,14 @@ def count_cost(config: TrainConfig) -> TrainingCost:
         weights = {tensor.untyped_storage()._cdata for tensor in model.parameters()}
         with counter:
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                output = model({name: torch.empty(1, 3, *crop) for name in config.model.modalities})
+                images = {
+                    name: torch.empty(1, MODALITIES[name].channels, *crop)
+                    for name in config.model.modalities
+                }
+                output = model(images)
                 # The real loss chooses pixels by their values, which fake tensors do not have.
-                mask = output.mask_logits.log_softmax(1).mean()
-                loss = mask + output.auxiliary_logits.log_softmax(1).mean()
+                heads = output.logits.values()
+                loss = torch.stack([logits.log_softmax(1).mean() for logits in heads]).sum()
             loss.backward()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return TrainingCost(

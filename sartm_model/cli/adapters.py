@@ -27,7 +27,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the checkpoint without, or with, the weights of SAM2."""
-    from sartm_model.models.adapters import apply, extract
+    from sartm_model.models.sartm.adapters import apply, extract
 
     if args.sam2 is None:
         extract(args.file, args.out)

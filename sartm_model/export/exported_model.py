@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from sartm_model.data.transforms import preprocess_rgb, preprocess_thermal, scale_thermal
 from sartm_model.inference.export_config import ExportConfig
-from sartm_model.inference.predictor import PRECISIONS, to_precision
+from sartm_model.inference.predictor import PRECISIONS
+from sartm_model.models.base import SegmentationModel
 from sartm_model.models.logits import class_probabilities, labels_and_confidence, upsample_logits
-from sartm_model.models.sartm import Sartm
 
 
 class ExportedModel(nn.Module):
@@ -20,11 +20,11 @@ class ExportedModel(nn.Module):
         config: the images that it takes.
     """
 
-    def __init__(self, model: Sartm, config: ExportConfig) -> None:
+    def __init__(self, model: SegmentationModel, config: ExportConfig) -> None:
         super().__init__()
         self.config = config
         self.dtype = PRECISIONS[config.precision]
-        self.model = to_precision(model, self.dtype)
+        self.model = model.to_precision(self.dtype)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Segment one pair.
@@ -50,7 +50,7 @@ class ExportedModel(nn.Module):
             thermal = preprocess_thermal(scaled, size, size=input_size)
             images['thermal'] = thermal.to(self.dtype)
         drop_mask = None if given is None else given[None] == 0
-        heads, _ = self.model.forward_logits(images, drop_mask)
-        logits = upsample_logits(torch.stack(heads).float(), input_size, size)
+        heads, extent = self.model.forward_logits(images, drop_mask)
+        logits = upsample_logits(torch.stack(heads).float(), extent, size)
         labels, confidence = labels_and_confidence(class_probabilities(logits))
         return labels, (confidence * 255).round().to(torch.uint8)

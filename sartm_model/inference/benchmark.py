@@ -25,7 +25,7 @@ from sartm_model.inference.stage_clock import StageClock
 from sartm_model.inference.transfer import to_device, to_host
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
-from sartm_model.models.sartm import Sartm
+from sartm_model.models import registry
 from sartm_model.models.summary import count_flops
 
 WARM_UPS = 3
@@ -52,8 +52,8 @@ def benchmark(
     Returns:
         What was run, and:
         total_ms: median and p99 of a whole pair with the default engine, in milliseconds.
-        stages_ms: the same of upload, preprocess, encoder, fusion, heads, postprocess and
-        download with the engine 'eager'.
+        stages_ms: the same of upload, preprocess, encoder, fusion, heads (network in a family
+        without `STAGES`), postprocess and download with the engine 'eager'.
         peak_memory_mib: of the GPU's memory, or of the process where there is no GPU.
         gflop: of the network, a multiply-add counted as two.
         tflops, of_matrix_rate: gflop over the median time, and its share of what a product of two
@@ -105,12 +105,15 @@ def measure_stages_s(
     """Run a pair with an eager predictor and return the seconds of its stages."""
     pipeline, model = predictor.pipeline, predictor.pipeline.model
     clock = StageClock(predictor.device if predictor.device.type == 'cuda' else None)
-    last_head = model.mask_decoder if predictor.head == 'mask' else model.auxiliary_head
-    last_modules = {'encoder': model.encoder, 'fusion': model.fusions[-1], 'heads': last_head}
+    last_modules = {stage: model.get_submodule(name) for stage, name in model.STAGES.items()}
+    if last_modules:
+        last_modules['heads'] = model.head(model.predicted_heads[-1])
 
     def on_stage_end(stage: str) -> None:
-        if stage == 'upload':  # the stage 'network' ends where the last head does
+        if stage == 'upload':
             clock.end_stage('preprocess')
+        elif not last_modules:  # else the stage 'network' ends where the last head does
+            clock.end_stage('network')
 
     with ExitStack() as hooks:
         for stage, module in last_modules.items():
@@ -132,7 +135,8 @@ def untrained(size: str) -> Iterator[Path]:
     """Write a checkpoint of a size with random weights, and delete it at the end."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f'{size}.safetensors'
-        checkpoints.save(path, Sartm(ModelConfig(size=size), len(MFNET)), MFNET, {})
+        model = registry.build(ModelConfig(size=size), len(MFNET))
+        checkpoints.save(path, model, MFNET, {})
         yield path
 
 

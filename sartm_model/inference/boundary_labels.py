@@ -25,26 +25,26 @@ MAX_BOUNDARY_SHARE = 0.4
 
 def labels_from_boundaries(
     heads: Sequence[Tensor],
-    input_size: tuple[int, int],
+    extent: tuple[float, float],
     size: tuple[int, int],
     runner: Runner | None = None,
 ) -> Tensor:
     """Return the labels of `labels_from_logits`, uint8 `[H, W]`.
 
     Args:
-        heads, input_size, size: as there, on a CPU.
+        heads, extent, size: as there, on a CPU.
         runner: computes two halves of the boundary pixels in parallel.
     """
     logits = torch.stack(tuple(heads)).float()  # [M, K, h, w]
     rows, columns = (
-        _neighbours(4 * new / old, new, length)
-        for new, old, length in zip(size, input_size, logits.shape[2:], strict=True)
+        _neighbours(new / old, new, length)
+        for new, old, length in zip(size, extent, logits.shape[2:], strict=True)
     )
     labels = _labels_inside(logits).index_select(1, columns.before).index_select(0, rows.before)
     flat = labels.view(-1)
     boundary = (flat == IGNORE_ID).nonzero()[:, 0]
     if len(boundary) > MAX_BOUNDARY_SHARE * len(flat):
-        return labels_from_logits(heads, input_size, size, runner)[0]
+        return labels_from_logits(heads, extent, size, runner)[0]
     table = logits.flatten(0, 1).flatten(1).T.contiguous()  # [h * w, M * K]
 
     def label(pixels: Tensor) -> None:

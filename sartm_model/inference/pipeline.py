@@ -26,7 +26,7 @@ from sartm_model.inference.overlay import blend_classes
 from sartm_model.inference.postprocessing import labels_from_logits
 from sartm_model.inference.stage_clock import StageCallback
 from sartm_model.labels import LabelSpace
-from sartm_model.models.sartm import Sartm
+from sartm_model.models.base import SegmentationModel
 from sartm_model.utils.parallel import run_sequential
 
 
@@ -111,7 +111,7 @@ class InferencePipeline:
         running_range: float32 `[2]`, the moving average of the thermal range in counts.
     """
 
-    def __init__(self, model: Sartm, label_space: LabelSpace) -> None:
+    def __init__(self, model: SegmentationModel, label_space: LabelSpace) -> None:
         self.model = model
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
@@ -145,15 +145,15 @@ class InferencePipeline:
         params = unpack_frame_params(packed_params)
         inputs = self.preprocess(rgb, thermal, params, request)
         on_stage_end('upload')
-        heads, input_size = self.model.forward_logits(inputs.images)
+        heads, extent = self.model.forward_logits(inputs.images)
         on_stage_end('network')
         size = (inputs.background.shape[0], inputs.background.shape[1])
         runner = self.model.runner
         outputs: dict[str, Tensor] = {}
         if self.device.type == 'cpu' and not request.confidence:
-            labels = labels_from_boundaries(heads, input_size, size, runner)
+            labels = labels_from_boundaries(heads, extent, size, runner)
         else:
-            labels, confidence = labels_from_logits(heads, input_size, size, runner)
+            labels, confidence = labels_from_logits(heads, extent, size, runner)
             if request.confidence:
                 outputs['confidence'] = (confidence * 255).round().to(torch.uint8)
         if request.overlay:

@@ -16,7 +16,7 @@ STRIP_VALUES = 1 << 18
 
 def labels_from_logits(
     heads: Sequence[Tensor],
-    input_size: tuple[int, int],
+    extent: tuple[float, float],
     size: tuple[int, int],
     runner: Runner | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -26,8 +26,8 @@ def labels_from_logits(
     do not fit into the cache, and a pair of the shipped checkpoint takes 1.35 times as long.
 
     Args:
-        heads: logits `[K, h, w]` of each head, h and w a quarter of the padded input's.
-        input_size: height and width of the input without its padding.
+        heads: logits `[K, h, w]` of each head.
+        extent: height and width of their part that covers the image, see `upsample_logits`.
         size: height and width of the result.
         runner: on a CPU, computes the upper and the lower half of the strips in parallel.
 
@@ -37,10 +37,10 @@ def labels_from_logits(
     """
     logits = torch.stack(tuple(heads)).float()  # [M, K, h, w]
     if logits.device.type != 'cpu':
-        return labels_and_confidence(class_probabilities(upsample_logits(logits, input_size, size)))
+        return labels_and_confidence(class_probabilities(upsample_logits(logits, extent, size)))
     (height, width), logit_width = size, logits.shape[3]
     # Bilinear upsampling of the rows first, whose result is small, then of the columns by strips.
-    rows = upsample_logits(logits, (input_size[0], 4 * logit_width), (height, logit_width))
+    rows = upsample_logits(logits, (extent[0], logit_width), (height, logit_width))
     rows_per_strip = max(1, STRIP_VALUES // (logits.shape[0] * logits.shape[1] * width))
     strips = rows.split(rows_per_strip, dim=2)
 
@@ -48,7 +48,7 @@ def labels_from_logits(
         results = []
         for strip in part:
             count = strip.shape[2]
-            full = upsample_logits(strip, (4 * count, input_size[1]), (count, width))
+            full = upsample_logits(strip, (count, extent[1]), (count, width))
             results.append(labels_and_confidence(class_probabilities(full)))
         return results
 

@@ -27,7 +27,6 @@ from sartm_model.inference.prediction import Prediction, check_images
 from sartm_model.inference.stage_clock import StageClock
 from sartm_model.inference.transfer import to_device, to_host
 from sartm_model.models import checkpoint as checkpoints
-from sartm_model.models.sartm import Sartm
 from sartm_model.registration.homography import check_homography
 from sartm_model.utils.parallel import ParallelRunner
 
@@ -87,7 +86,7 @@ class Predictor:
             loaded = replace(loaded, config=replace(loaded.config, prediction=head))
         self.head = loaded.config.prediction
         self.label_space = loaded.label_space
-        model = to_precision(checkpoints.build(loaded), PRECISIONS[self.precision])
+        model = checkpoints.build(loaded).to_precision(PRECISIONS[self.precision])
         self.pipeline = InferencePipeline(model.to(self.device), self.label_space)
         self._graphs = CudaGraphCache(self.pipeline) if self.engine == 'graph' else None
         self._runner = ParallelRunner() if self.engine == 'parallel' else None
@@ -218,14 +217,6 @@ class Predictor:
         )
         fixed_range = range_.mode == 'fixed' and thermal is not None
         return packed_params, OutputRequest(fixed_range=fixed_range, warp=matrix is not None)
-
-
-def to_precision(model: Sartm, dtype: torch.dtype) -> Sartm:
-    """Convert a network to a precision, but for the position encoding of the mask decoder."""
-    model.to(dtype)
-    # It multiplies coordinates with random frequencies: half precision would blur fine positions.
-    model.mask_decoder.position.float()
-    return model
 
 
 def _choose_device(name: str) -> torch.device:

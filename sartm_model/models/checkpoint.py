@@ -21,24 +21,13 @@ from torch import Tensor
 from sartm_model.config import ModelConfig, model_config_from_dict, to_dict
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
-from sartm_model.models.sartm import Sartm, efficientnet, lora
+from sartm_model.models.base import SegmentationModel
+from sartm_model.models.registry import MODELS, model_class
 from sartm_model.models.state_dict import load_strictly
 from sartm_model.utils.files import write_file
 
 KIND = 'sartm'
 VERSION = 2
-
-_RENAMED_SINCE_VERSION_1 = {
-    'absent': 'missing_modality_embedding',
-    'enter_first': 'proj_in_first',
-    'enter_second': 'proj_in_second',
-    'leave_first': 'proj_out_first',
-    'leave_second': 'proj_out_second',
-    'widen_ifp': 'lateral_ifp',
-    'widen_ffp': 'lateral_ffp',
-    'classify': 'classifier',
-}
-"""Names of modules in files of version 1, and their names today."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +56,9 @@ def resolve(checkpoint: str | Path) -> Path:
     return Path(checkpoint)
 
 
-def save(path: Path, model: Sartm, label_space: LabelSpace, card: Mapping[str, Any]) -> None:
+def save(
+    path: Path, model: SegmentationModel, label_space: LabelSpace, card: Mapping[str, Any]
+) -> None:
     """Write a model with its adapters. An interrupted call leaves no partial file.
 
     Args:
@@ -127,34 +118,29 @@ def load_as(path: Path, kind: str) -> tuple[Checkpoint, dict[str, str]]:
         config, label_space, card = _read_metadata(path, metadata, kind)
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     if metadata['format'] == f'{kind}-1':
-        state = {_present_name(key): value for key, value in state.items()}
+        renamed = model_class(config.name).RENAMED_SINCE_VERSION_1
+        state = {_present_name(key, renamed): value for key, value in state.items()}
     return Checkpoint(path, config, label_space, card, state), metadata
 
 
-def build(checkpoint: Checkpoint, *, merged: bool = True) -> Sartm:
+def build(checkpoint: Checkpoint, *, merged: bool = True) -> SegmentationModel:
     """Build the model of a checkpoint, on the CPU, in float32 and evaluation mode.
 
     Args:
         checkpoint: from `load`.
-        merged: build the inference form, which does not need `peft`; otherwise the form with
-            adapters, which can be trained.
+        merged: build the inference form (see `SegmentationModel.inference_form`), which needs no
+            package that only training needs; otherwise the form that can be trained.
 
     Raises:
         SartmError: weights are missing, unexpected or of another shape; they are named.
     """
-    state = checkpoint.state
+    cls, num_classes = model_class(checkpoint.config.name), len(checkpoint.label_space)
+    source = f'checkpoint {checkpoint.path}'
     if merged:
-        try:
-            merge = (
-                efficientnet.merge_state if checkpoint.config.size == 'lite' else lora.merge_state
-            )
-            state = merge(state, checkpoint.config.modalities)
-        except KeyError as error:
-            raise SartmError(f'checkpoint {checkpoint.path} lacks the weight {error}') from None
-    model = Sartm(checkpoint.config, len(checkpoint.label_space), merged=merged)
-    load_strictly(model, state, f'checkpoint {checkpoint.path}')
-    if merged:
-        model.optimize_for_inference()
+        model = cls.inference_form(checkpoint.config, num_classes, checkpoint.state, source)
+    else:
+        model = cls(checkpoint.config, num_classes)
+        load_strictly(model, checkpoint.state, source)
     return model.eval()
 
 
@@ -188,11 +174,17 @@ def _read_metadata(
     try:
         config = model_config_from_dict(json.loads(metadata['model']))
         label_space = LabelSpace.from_dict(json.loads(metadata['labels']))
-        return config, label_space, json.loads(metadata['card'])
+        card = json.loads(metadata['card'])
     except (KeyError, ValueError, SartmError) as error:
         raise SartmError(f'checkpoint {path} has damaged metadata: {error}') from error
+    if config.name not in MODELS:
+        raise SartmError(
+            f'checkpoint {path} has a model of the name {config.name!r}; expected one of '
+            f'{", ".join(MODELS)}'
+        )
+    return config, label_space, card
 
 
-def _present_name(key: str) -> str:
+def _present_name(key: str, renamed: Mapping[str, str]) -> str:
     """Return today's name of a weight of a version 1 file."""
-    return '.'.join(_RENAMED_SINCE_VERSION_1.get(part, part) for part in key.split('.'))
+    return '.'.join(renamed.get(part, part) for part in key.split('.'))

@@ -13,18 +13,19 @@ from torch import Tensor
 from sartm_model.labels import IGNORE_ID
 
 
-def upsample_logits(logits: Tensor, input_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Upsample logits from a quarter of the padded input to an image's size, bilinear.
+def upsample_logits(logits: Tensor, extent: tuple[float, float], size: tuple[int, int]) -> Tensor:
+    """Upsample logits to an image's size, bilinear.
 
     Args:
-        logits: `[B, K, h, w]`, h and w a quarter of the padded input's.
-        input_size: height and width of the input without its padding.
-        size: height and width of the image that the input was resized from.
+        logits: `[B, K, h, w]`.
+        extent: height and width of the part of the logits that covers the image, in logits; it
+            starts at the top left, and the rest is padding.
+        size: height and width of the image.
 
     Returns:
         `[B, K, H, W]`; the padding is cut off.
     """
-    factors = [4 * new / old for new, old in zip(size, input_size, strict=True)]
+    factors = [new / old for new, old in zip(size, extent, strict=True)]
     if any(factor % 1 for factor in factors):
         # A spare row and column, because a rounded factor can give a row or column too few.
         logits = F.pad(logits, (0, 1, 0, 1), mode='replicate')

@@ -12,8 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sartm_model.config import to_dict
 from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints
-from sartm_model.models.sartm import Sartm
+from sartm_model.models.base import SegmentationModel
 
 
 def describe(checkpoint: str | Path, height: int = 480, width: int = 640) -> dict[str, Any]:
@@ -42,16 +43,20 @@ def describe(checkpoint: str | Path, height: int = 480, width: int = 640) -> dic
     }
 
 
-def count_parameters(model: Sartm) -> dict[str, int]:
-    """Count the parameters: `total`, `trainable`, and `encoder` (with its adapters)."""
+def count_parameters(model: SegmentationModel) -> dict[str, int]:
+    """Count the parameters: `total`, `trainable`, and those of each part by its name.
+
+    The parts of sartm begin with `encoder`, which contains its adapters.
+    """
+    parts = {name: _count(part.parameters()) for name, part in model.named_children()}
     return {
         'total': _count(model.parameters()),
         'trainable': _count(p for p in model.parameters() if p.requires_grad),
-        'encoder': _count(model.encoder.parameters()),
+        **parts,
     }
 
 
-def count_flops(model: Sartm, height: int, width: int) -> int:
+def count_flops(model: SegmentationModel, height: int, width: int) -> int:
     """Count the floating point operations of one pair; a multiply-add counts as two.
 
     Convolutions, linear layers and attention are counted. Element-wise operations, norms and
@@ -65,7 +70,10 @@ def count_flops(model: Sartm, height: int, width: int) -> int:
     from torch.utils.flop_counter import FlopCounterMode  # imports Triton where it is installed
 
     parameter = next(model.parameters())
-    images = {name: parameter.new_zeros(1, 3, height, width) for name in model.config.modalities}
+    images = {
+        name: parameter.new_zeros(1, MODALITIES[name].channels, height, width)
+        for name in model.config.modalities
+    }
     counter = FlopCounterMode(display=False)
     # The counter does not know the fused attention kernel of a CPU.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:

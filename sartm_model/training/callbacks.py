@@ -22,8 +22,8 @@ from sartm_model.config import TrainConfig, to_dict
 from sartm_model.data.sampling import EvalFrame
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
-from sartm_model.models.sartm import Sartm
-from sartm_model.training.module import SartmTraining
+from sartm_model.models.base import SegmentationModel
+from sartm_model.training.module import SegmentationTraining
 from sartm_model.utils.visualization import false_color
 
 STATE_FILE = 'last.ckpt'
@@ -53,11 +53,11 @@ class AveragedWeights(WeightAveraging):
         super().setup(trainer, pl_module, stage)
 
     @property
-    def model(self) -> Sartm:
+    def model(self) -> SegmentationModel:
         """The model with the averaged weights."""
         assert self._average_model is not None
         module = self._average_model.module
-        assert isinstance(module, SartmTraining)
+        assert isinstance(module, SegmentationTraining)
         return module.model
 
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Any) -> None:
@@ -124,7 +124,7 @@ class ResumeCheckpoint(Callback):
         if self.stopped_by == signal.SIGINT:
             raise KeyboardInterrupt
 
-    def _save(self, trainer: pl.Trainer, module: SartmTraining) -> None:
+    def _save(self, trainer: pl.Trainer, module: SegmentationTraining) -> None:
         path, temporary = self.out / STATE_FILE, self.out / f'.{STATE_FILE}'
         try:
             trainer.save_checkpoint(temporary, weights_only=False)  # with optimiser and callbacks
@@ -225,7 +225,11 @@ class Progress(TQDMProgressBar):
 
 
 def save_model(
-    path: Path, model: Sartm, trainer: pl.Trainer, module: SartmTraining, **card: Any
+    path: Path,
+    model: SegmentationModel,
+    trainer: pl.Trainer,
+    module: SegmentationTraining,
+    **card: Any,
 ) -> None:
     """Write a model; its card gets the run's configuration, the step and what `card` adds."""
     card = {'config': to_dict(module.config), 'steps': trainer.global_step, **card}

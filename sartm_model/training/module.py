@@ -1,4 +1,4 @@
-"""SARTM as a Lightning module: data loaders, training step, validation, optimiser and schedule."""
+"""A model as a Lightning module: data loaders, training step, validation, optimiser."""
 
 from __future__ import annotations
 
@@ -23,32 +23,26 @@ from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
+from sartm_model.models.base import SegmentationModel
 from sartm_model.models.logits import labels_and_confidence
-from sartm_model.models.sartm import Sartm
-from sartm_model.models.sartm.model import SartmOutput
-from sartm_model.training.losses import (
-    Prototypes,
-    class_means,
-    language_loss,
-    ohem_cross_entropy,
-    prototype_loss,
-)
+from sartm_model.training.loss_table import LossInputs, loss_terms
+from sartm_model.training.losses import Prototypes
 
 
-class SartmTraining(pl.LightningModule):
-    """Trains a model with the loss of eq. 15 and measures its mIoU on `data.val`.
+class SegmentationTraining(pl.LightningModule):
+    """Trains a model with the terms of `loss_table` and measures its mIoU on `data.val`.
 
     Args:
         model: not merged.
         config: of the run.
         label_space: of the run, K classes.
         text: embeddings of the class names `[K, D]` and which classes have one, bool `[K]`; None
-            if `loss.language` is 0.
+            without the term `language`.
     """
 
     def __init__(
         self,
-        model: Sartm,
+        model: SegmentationModel,
         config: TrainConfig,
         label_space: LabelSpace,
         text: tuple[Tensor, Tensor] | None = None,
@@ -57,10 +51,11 @@ class SartmTraining(pl.LightningModule):
         self.model = model
         self.config = config
         self.label_space = label_space
-        if not config.loss.weights.auxiliary:
+        self.loss_terms = loss_terms(config.loss, model)
+        for head in model.HEADS.keys() - {term.name for term in self.loss_terms}:
             # DDP would wait for gradients that never come.
-            model.auxiliary_head.requires_grad_(False)
-        self.prototypes = Prototypes(len(label_space), model.encoder.channels)
+            model.head(head).requires_grad_(False)
+        self.prototypes = Prototypes(len(label_space), model.semantic_channels)
         embeddings, has_embedding = text or (None, None)
         self.text_embeddings: Tensor | None
         self.has_embedding: Tensor | None
@@ -100,58 +95,40 @@ class SartmTraining(pl.LightningModule):
         return DataLoader(self.val_frames, batch_size=None, sampler=indices, num_workers=workers)
 
     def training_step(self, batch: Sample, index: int) -> Tensor:
-        """The loss of a batch (eq. 15), with its terms logged.
+        """The loss of a batch, the weighted sum of its terms (eq. 15), each of which is logged.
 
         Raises SartmError naming the frames if the loss is not finite.
         """
         drop_mask = batch.drop_mask
         if self.config.data.modality != 'both':
-            drop_mask = torch.zeros_like(drop_mask)
-            drop_mask[:, 1 if self.config.data.modality == 'rgb' else 0] = True
-        output = self.model(batch.inputs(), drop_mask)
-        terms = self._loss_terms(output, batch.labels.long())
-        weights = self.config.loss.weights._asdict()
-        total = terms['mask'] + sum(weights[name] * terms[name] for name in terms if name != 'mask')
+            names = self.model.config.modalities
+            hidden = [name != self.config.data.modality for name in names]
+            drop_mask = torch.tensor(hidden, device=drop_mask.device).expand_as(drop_mask)
+        inputs = LossInputs(
+            self.model(batch.inputs(), drop_mask),
+            batch.labels.long(),
+            self.config.loss,
+            self.prototypes,
+            self._text(),
+        )
+        values = {term.name: term.function(inputs) for term in self.loss_terms}
+        weighted = [term.weight * values[term.name] for term in self.loss_terms]
+        total = torch.stack(weighted).sum()
         if not torch.isfinite(total):
             raise SartmError(
                 f'the loss is {total.item()} at step {self.global_step}, on '
                 f'{", ".join(batch.name)}; look at these frames, lower optim.lr, or use '
                 f'precision=32-true or bf16-mixed'
             )
-        self.log_dict({'loss': total, **terms}, prog_bar=True)
+        self.log_dict({'loss': total, **values}, prog_bar=True)
         self.log('lr', self.config.optim.lr * self._lr_factor(self.global_step))
         return total
 
-    def _loss_terms(self, output: SartmOutput, labels: Tensor) -> dict[str, Tensor]:
-        """The terms of eq. 15 whose weight is not zero, and `mask`, whose weight is 1."""
-        loss = self.config.loss
-        class_weights = torch.tensor(loss.class_weights, device=self.device)
-
-        def segmentation_loss(logits: Tensor) -> Tensor:
-            return ohem_cross_entropy(
-                logits,
-                labels,
-                probability=loss.ohem_probability,
-                min_fraction=loss.ohem_min_fraction,
-                class_weights=class_weights if loss.class_weights else None,
-            )
-
-        terms = {'mask': segmentation_loss(output.mask_logits)}
-        if loss.weights.auxiliary:
-            terms['auxiliary'] = segmentation_loss(output.auxiliary_logits)
-        if loss.weights.prototype or loss.weights.language:
-            features = class_means(output.fused.sfm, labels, len(self.label_space))
-            means, present = features.means, features.present
-            if loss.weights.prototype:
-                terms['prototype'] = prototype_loss(self.prototypes, means, present)
-                self.prototypes.update(means, features.counts)
-            if loss.weights.language:
-                assert self.text_embeddings is not None
-                assert self.has_embedding is not None
-                terms['language'] = language_loss(
-                    means, present, self.text_embeddings, self.has_embedding
-                )
-        return terms
+    def _text(self) -> tuple[Tensor, Tensor] | None:
+        """Return the embeddings of the class names and which classes have one, on the device."""
+        if self.text_embeddings is None or self.has_embedding is None:
+            return None
+        return self.text_embeddings, self.has_embedding
 
     def on_validation_epoch_start(self) -> None:
         """Start with an empty confusion matrix."""
@@ -191,7 +168,7 @@ class SartmTraining(pl.LightningModule):
         groups: dict[tuple[float, float], list[Tensor]] = {}  # (learning rate, decay) -> parameters
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                factor = optim.encoder_lr_factor if name.startswith('encoder.') else 1.0
+                factor = optim.encoder_lr_factor if name.startswith(self.model.ENCODER) else 1.0
                 decay = optim.weight_decay if parameter.ndim > 1 else 0.0
                 groups.setdefault((factor * optim.lr, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(

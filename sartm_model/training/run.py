@@ -17,15 +17,14 @@ import yaml
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from sartm_model.config import TrainConfig, load_train_config, to_dict
+from sartm_model.config import PRETRAINED, TrainConfig, load_train_config, to_dict
 from sartm_model.data.sampling import label_space_of_run
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
 from sartm_model.models import checkpoint as checkpoints
-from sartm_model.models.sam2_weights import load_sam2
-from sartm_model.models.sartm import Sartm
-from sartm_model.models.sartm.class_transfer import transfer_classes
-from sartm_model.models.sartm.imagenet_weights import load_imagenet
+from sartm_model.models import registry
+from sartm_model.models.base import SegmentationModel
+from sartm_model.models.class_transfer import transfer_classes
 from sartm_model.training.callbacks import (
     LAST_MODEL,
     STATE_FILE,
@@ -35,7 +34,8 @@ from sartm_model.training.callbacks import (
     ResumeCheckpoint,
     TopKCheckpoint,
 )
-from sartm_model.training.module import SartmTraining
+from sartm_model.training.loss_table import loss_terms
+from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.text_teacher import text_embeddings
 from sartm_model.utils.files import write_file
 from sartm_model.utils.overrides import differences
@@ -74,15 +74,18 @@ def train(
             f'loss.class_weights has {len(config.loss.class_weights)} values; expected none, or '
             f'{len(label_space)}, one a class of {label_space.name}'
         )
-    state = _prepare_folder(out, config, resume)
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    model = _initial_model(config, label_space)
+    terms = loss_terms(config.loss, model)
+    # Only now: settings that the model refuses leave no folder behind.
+    state = _prepare_folder(out, config, resume)
     # Each process that reads and augments has a core of its own. It must inherit this: to change
     # the number of OpenCV's threads after a fork crashes.
     cv2.setNumThreads(1)
     text = None
-    if config.loss.weights.language:
+    if 'language' in (term.name for term in terms):
         text = text_embeddings(config.text, label_space, out)
-    module = SartmTraining(_initial_model(config, label_space), config, label_space, text)
+    module = SegmentationTraining(model, config, label_space, text)
     averaged = AveragedWeights(config.ema_decay)
     resume_checkpoint = ResumeCheckpoint(config, out, averaged)
     # The average comes first: what follows in the list saves it.
@@ -145,7 +148,7 @@ def _is_first_process() -> bool:
     return os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0')) == '0'
 
 
-def _initial_model(config: TrainConfig, label_space: LabelSpace) -> Sartm:
+def _initial_model(config: TrainConfig, label_space: LabelSpace) -> SegmentationModel:
     """The model a run starts from, with the weights that one of `config.STARTS` names."""
     if config.start_from:
         earlier = checkpoints.load(config.start_from)
@@ -157,19 +160,18 @@ def _initial_model(config: TrainConfig, label_space: LabelSpace) -> Sartm:
         if earlier.label_space.classes == label_space.classes:
             return model
         return _with_classes(model, earlier, label_space)
-    model = Sartm(config.model, len(label_space))
-    if config.sam2_weights:
-        load_sam2(model, Path(config.sam2_weights))
-    if config.imagenet_weights:
-        load_imagenet(model, config.imagenet_weights)
+    model = registry.build(config.model, len(label_space))
+    for setting in PRETRAINED:
+        if source := getattr(config, setting):
+            model.load_pretrained(setting, source)
     return model
 
 
 def _with_classes(
-    model: Sartm, checkpoint: checkpoints.Checkpoint, label_space: LabelSpace
-) -> Sartm:
+    model: SegmentationModel, checkpoint: checkpoints.Checkpoint, label_space: LabelSpace
+) -> SegmentationModel:
     """Return a model with the classes of a run and the weights of the model of a checkpoint."""
-    changed = Sartm(model.config, len(label_space))
+    changed = registry.build(model.config, len(label_space))
     classes = checkpoint.label_space.classes
     transfer = transfer_classes(changed, label_space.classes, model.state_dict(), classes)
     if _is_first_process():

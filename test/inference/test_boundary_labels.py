@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from map_sizes import CASES
+from map_sizes import CASES, extent
 
 from sartm_model.inference import boundary_labels
 from sartm_model.inference.boundary_labels import labels_from_boundaries
@@ -25,8 +25,8 @@ def smooth_logits(num_heads, num_classes, input_size, seed, grain=6):
 
 
 def check_equal(heads, input_size, size, runner=None):
-    found = labels_from_boundaries(heads, input_size, size, runner)
-    assert torch.equal(found, labels_from_logits(heads, input_size, size)[0])
+    found = labels_from_boundaries(heads, extent(input_size), size, runner)
+    assert torch.equal(found, labels_from_logits(heads, extent(input_size), size)[0])
     return found
 
 
@@ -77,7 +77,7 @@ def test_the_surroundings_of_an_infinite_logit_are_computed(wrong):
     head = torch.zeros(3, 8, 8)
     head[2] = 1
     head[1, 4, 4] = wrong
-    labels = labels_from_boundaries([head], (32, 32), (32, 32))
+    labels = labels_from_boundaries([head], (8, 8), (32, 32))
     # Four pixels a logit. In the middle an infinite logit is multiplied by 0.
     assert (labels[16:20, 16:20] == 255).any()
     assert (labels[:13] == 2).all()
@@ -87,7 +87,7 @@ def test_the_surroundings_of_an_infinite_logit_are_computed(wrong):
 def test_of_equal_classes_the_first_is_taken():
     head = torch.zeros(4, 8, 8)
     head[[1, 3]] = 2.0
-    assert (labels_from_boundaries([head, head], (32, 32), (32, 32)) == 1).all()
+    assert (labels_from_boundaries([head, head], (8, 8), (32, 32)) == 1).all()
 
 
 def test_as_many_classes_as_there_can_be():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from map_sizes import CASES
+from map_sizes import CASES, extent
 
 from sartm_model.inference import postprocessing
 from sartm_model.inference.postprocessing import labels_from_logits
@@ -54,7 +54,7 @@ def test_strips_give_the_expected_labels(
 ):
     monkeypatch.setattr(postprocessing, 'STRIP_VALUES', strip)
     heads = random_heads(num_heads, input_size)
-    labels, confidence = labels_from_logits(heads, input_size, size, make_runner())
+    labels, confidence = labels_from_logits(heads, extent(input_size), size, make_runner())
     check(labels, confidence, expected_probabilities(heads, input_size, size))
 
 
@@ -62,7 +62,8 @@ def test_strips_give_the_expected_labels(
 def test_whole_maps_give_the_expected_labels(input_size, size):
     """As on a GPU, in exported files and in the evaluation."""
     heads = random_heads(2, input_size)
-    probabilities = class_probabilities(upsample_logits(torch.stack(heads), input_size, size))
+    logits = upsample_logits(torch.stack(heads), extent(input_size), size)
+    probabilities = class_probabilities(logits)
     expected = expected_probabilities(heads, input_size, size)
     np.testing.assert_allclose(probabilities, expected, atol=2e-5)
     check(*labels_and_confidence(probabilities), expected)
@@ -73,7 +74,7 @@ def test_where_a_head_gives_no_number_the_label_is_unknown():
     head[1] = 1
     broken = head.clone()
     broken[2, 6:] = torch.nan
-    labels, confidence = labels_from_logits([head, broken], (32, 32), (32, 32))
+    labels, confidence = labels_from_logits([head, broken], (8, 8), (32, 32))
     assert (labels[26:] == 255).all()
     assert (confidence[26:] == 0).all()
     assert (labels[:20] == 1).all()
@@ -82,6 +83,6 @@ def test_where_a_head_gives_no_number_the_label_is_unknown():
 
 
 def test_of_equal_classes_the_first_is_taken():
-    labels, confidence = labels_from_logits([torch.zeros(255, 8, 8)], (32, 32), (32, 32))
+    labels, confidence = labels_from_logits([torch.zeros(255, 8, 8)], (8, 8), (32, 32))
     assert (labels == 0).all()
     torch.testing.assert_close(confidence, torch.full((32, 32), 1 / 255))

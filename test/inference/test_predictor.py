@@ -63,9 +63,8 @@ def heads_by_hand(checkpoint, rgb, thermal):
     x = torch.from_numpy(((rgb / 255 - mean) / std).astype(np.float32).transpose(2, 0, 1)[None])
     t = torch.from_numpy(((thermal / 255 - 0.449) / 0.226).astype(np.float32)[None, None])
     with torch.no_grad():
-        out = model({'rgb': x, 'thermal': t})
-        heads = {'mask': out.mask_logits, 'auxiliary': out.auxiliary_logits}
-        return {name: logits.softmax(1)[0].numpy() for name, logits in heads.items()}
+        logits = model({'rgb': x, 'thermal': t}).logits
+        return {name: values.softmax(1)[0].numpy() for name, values in logits.items()}
 
 
 def test_labels_confidence_and_overlay(checkpoint, predictor):
@@ -224,10 +223,10 @@ def test_pixels_without_a_number_are_unknown(predictor, monkeypatch):
     forward_logits = predictor.pipeline.model.forward_logits
 
     def with_nan(images):
-        heads, input_size = forward_logits(images)
+        heads, extent = forward_logits(images)
         for column in range(heads[1].shape[-1]):
             heads[1][column % len(MFNET), 2:, column] = torch.nan  # of one class or another
-        return heads, input_size
+        return heads, extent
 
     monkeypatch.setattr(predictor.pipeline.model, 'forward_logits', with_nan)
     found = predictor.predict(rgb, thermal, **request)

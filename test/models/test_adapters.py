@@ -11,9 +11,9 @@ from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
-from sartm_model.models.adapters import apply, extract
-from sartm_model.models.sam2_weights import load_sam2, sam2_state
 from sartm_model.models.sartm import Sartm
+from sartm_model.models.sartm.adapters import apply, extract
+from sartm_model.models.sartm.sam2_weights import load_sam2, sam2_state
 
 
 @pytest.fixture(scope='module')

@@ -101,10 +101,10 @@ def test_the_inference_form_gives_the_same_logits(modalities, size, tmp_path):
     with torch.no_grad():
         expected, found = model(images), merged(images)
     # Rounding of float32 through some fifty layers of random weights.
-    for part in ('mask_logits', 'auxiliary_logits'):
-        reference = getattr(expected, part)
+    for head in ('mask', 'auxiliary'):
+        reference = expected.logits[head]
         assert reference.shape[-2:] == size
-        error = (getattr(found, part) - reference).abs().max() / reference.abs().max()
+        error = (found.logits[head] - reference).abs().max() / reference.abs().max()
         assert error < 1e-4
 
 
@@ -136,7 +136,7 @@ def test_all_weights_but_those_of_an_unused_head_are_trained():
     model = lite().train()
     images = {name: torch.rand(2, 3, 64, 64) for name in ('rgb', 'thermal')}
     output = model(images)
-    (output.mask_logits.square().mean() + output.auxiliary_logits.square().mean()).backward()
+    sum(logits.square().mean() for logits in output.logits.values()).backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     # A learned vector is used where its modality is missing.
     assert all(name.startswith('missing_modality_embedding') for name in without), without
@@ -205,4 +205,4 @@ def test_lite_fits_the_smallest_images():
     for size in ((1, 1), (33, 32)):
         images = {'rgb': F.pad(torch.zeros(1, 3, 1, 1), (0, size[1] - 1, 0, size[0] - 1))}
         with torch.no_grad():
-            assert model(images).mask_logits.shape == (1, len(MFNET), *size)
+            assert model(images).logits['mask'].shape == (1, len(MFNET), *size)

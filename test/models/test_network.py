@@ -13,10 +13,10 @@ from sartm_model.config import ModelConfig
 from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.data.transforms import scale_thermal
 from sartm_model.errors import SartmError
-from sartm_model.models.sam2_weights import load_sam2
 from sartm_model.models.sartm import Sartm
 from sartm_model.models.sartm.encoder import build_image_encoder
 from sartm_model.models.sartm.lora import SplitQkv, merge_state
+from sartm_model.models.sartm.sam2_weights import load_sam2
 
 # float32 sums of a few hundred terms, taken in another order.
 TOLERANCE = {'rtol': 1e-4, 'atol': 1e-5}
@@ -113,7 +113,7 @@ def test_one_pass_trains_both_modalities_adapters():
     model = nano().train()
     # One pair lacks RGB and one thermal, so that the stand-ins are trained too.
     output = model(pair(batch=3), torch.tensor([[True, False], [False, True], [False, False]]))
-    (output.mask_logits.square().mean() + output.auxiliary_logits.square().mean()).backward()
+    sum(logits.square().mean() for logits in output.logits.values()).backward()
     for name, parameter in model.named_parameters():
         if 'lora_B' in name:
             assert parameter.grad is not None, name
@@ -134,8 +134,7 @@ def test_merged_equals_unmerged(given):
             before = sum(weight.numel() for weight in merged.parameters())
             merged.encoder.fuse_1x1_convs()
             assert sum(weight.numel() for weight in merged.parameters()) < before
-        for ours, theirs in zip(merged(images)[:2], model(images)[:2], strict=True):
-            torch.testing.assert_close(ours, theirs, **TOLERANCE)
+        torch.testing.assert_close(merged(images).logits, model(images).logits, **TOLERANCE)
 
 
 @torch.no_grad()
@@ -146,10 +145,10 @@ def test_thermal_and_rgb_both_move_both_heads_and_calls_agree():
     other_thermal, other_rgb = (
         model({**images, name: -images[name]}) for name in ('thermal', 'rgb')
     )
-    for head in ('mask_logits', 'auxiliary_logits'):
-        assert torch.equal(getattr(first, head), getattr(again, head))
+    for head in ('mask', 'auxiliary'):
+        assert torch.equal(first.logits[head], again.logits[head])
         for other in (other_thermal, other_rgb):
-            assert (getattr(first, head) - getattr(other, head)).abs().max() > 1e-3
+            assert (first.logits[head] - other.logits[head]).abs().max() > 1e-3
 
 
 @torch.no_grad()
@@ -200,9 +199,9 @@ def test_threads_can_encode_other_modalities_at_once(merged):
 @torch.no_grad()
 @pytest.mark.parametrize('size', [(480, 640), (720, 1280), (600, 800), (65, 33)])
 def test_any_size_gives_logits_of_that_size(size):
-    output = nano(num_classes=3)(pair(*size))
-    assert output.mask_logits.shape == output.auxiliary_logits.shape == (1, 3, *size)
-    assert torch.isfinite(output.mask_logits).all()
+    for logits in nano(num_classes=3)(pair(*size)).logits.values():
+        assert logits.shape == (1, 3, *size)
+        assert torch.isfinite(logits).all()
 
 
 def sampled_at(logits, places_h, places_w):
@@ -227,7 +226,7 @@ def test_a_network_that_sees_less_gives_logits_of_the_images_size(size):
         for name, x in images.items()
     }
     places = [(torch.arange(n) + 0.5) * s / n / 4 - 0.5 for n, s in zip(size, small, strict=True)]
-    logits = model.mask_decoder(model(padded).fused)  # at a quarter of the padded input
+    logits = model.mask_decoder(model.encode(padded, None))  # at a quarter of the padded input
     expected = sampled_at(logits, *places).softmax(dim=1)
     found = model.segment(images)
     assert found.shape == (1, 5, *size)
@@ -237,8 +236,7 @@ def test_a_network_that_sees_less_gives_logits_of_the_images_size(size):
 @torch.no_grad()
 @pytest.mark.parametrize('num_classes', [1, 2, 15])
 def test_any_number_of_classes(num_classes):
-    output = nano(num_classes)(pair())
-    probabilities = nano(num_classes).probabilities(output)
+    probabilities = nano(num_classes).segment(pair())
     assert probabilities.shape[1] == num_classes
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(1, 64, 96))
 
@@ -249,14 +247,14 @@ def test_dropped_modality_counts_as_missing():
     model = nano()
     rgb, thermal = pair(batch=3).values()
     drop_mask = torch.tensor([[False, True], [True, False], [False, False]])
-    mixed = model({'rgb': rgb, 'thermal': thermal}, drop_mask).mask_logits
+    mixed = model({'rgb': rgb, 'thermal': thermal}, drop_mask).logits['mask']
     rest = [
         {'rgb': rgb[:1]},
         {'thermal': thermal[1:2]},
         {'thermal': thermal[2:], 'rgb': rgb[2:]},  # the order of the images does not matter
     ]
     for found, images in zip(mixed.split(1), rest, strict=True):
-        torch.testing.assert_close(found, model(images).mask_logits, **TOLERANCE)
+        torch.testing.assert_close(found, model(images).logits['mask'], **TOLERANCE)
 
 
 def test_frozen_parts_of_a_sam2_size_are_sam2s(tiny):

@@ -7,8 +7,8 @@ import torch
 
 from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
-from sartm_model.models.sam2_weights import load_sam2, sam2_state
 from sartm_model.models.sartm import Sartm
+from sartm_model.models.sartm.sam2_weights import load_sam2, sam2_state
 
 
 @pytest.fixture(scope='module')

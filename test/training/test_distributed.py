@@ -24,17 +24,17 @@ LAUNCH = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--npro
 INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
-from sartm_model.training.module import SartmTraining
+from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.run import train
 
-original = SartmTraining.training_step
+original = SegmentationTraining.training_step
 
 def training_step(self, batch, index):
     if os.environ['RANK'] == '1' and self.global_step == 0:
         os.kill(os.getpid(), signal.SIGTERM)
     return original(self, batch, index)
 
-SartmTraining.training_step = training_step
+SegmentationTraining.training_step = training_step
 train(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 

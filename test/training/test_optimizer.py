@@ -11,7 +11,7 @@ from torch.optim import AdamW
 from sartm_model.config import load_train_config
 from sartm_model.data.sampling import label_space_of_run
 from sartm_model.models.sartm import Sartm
-from sartm_model.training.module import SartmTraining
+from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.run import train
 
 
@@ -19,10 +19,10 @@ from sartm_model.training.run import train
 def module(write_config):
     """A function that returns the module of a run with the given settings."""
 
-    def make(*overrides: str) -> SartmTraining:
+    def make(*overrides: str) -> SegmentationTraining:
         config = load_train_config(write_config(loss={'language': 0}), overrides)
         space = label_space_of_run(config)
-        return SartmTraining(Sartm(config.model, len(space)), config, space)
+        return SegmentationTraining(Sartm(config.model, len(space)), config, space)
 
     return make
 
@@ -79,8 +79,8 @@ def test_gradients_are_clipped_also_with_a_fused_optimizer(
         original(module, *args, **kwargs)
         norms.append((unclipped, gradient_norm(module)))
 
-    original = SartmTraining.configure_gradient_clipping
-    monkeypatch.setattr(SartmTraining, 'configure_gradient_clipping', clip)
+    original = SegmentationTraining.configure_gradient_clipping
+    monkeypatch.setattr(SegmentationTraining, 'configure_gradient_clipping', clip)
     overrides = ['steps=2', 'precision=bf16-mixed', 'optim.clip_norm=1e-3']
     train(write_config(), tmp_path / 'run', overrides)
     assert len(norms) == 2
@@ -89,6 +89,6 @@ def test_gradients_are_clipped_also_with_a_fused_optimizer(
         assert clipped == pytest.approx(1e-3, rel=1e-2)
 
 
-def gradient_norm(module: SartmTraining) -> float:
+def gradient_norm(module: SegmentationTraining) -> float:
     gradients = [p.grad.flatten() for p in module.model.parameters() if p.grad is not None]
     return float(torch.cat(gradients).norm())

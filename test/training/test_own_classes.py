@@ -14,8 +14,8 @@ from sartm_model.data.sampling import label_space_of_run
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.class_transfer import transfer_classes
 from sartm_model.models.sartm import Sartm
-from sartm_model.models.sartm.class_transfer import transfer_classes
 from sartm_model.training.run import train
 
 NAMES = MFNET.classes
@@ -34,9 +34,9 @@ def test_classes_in_another_order_give_the_same_logits_in_that_order():
     images = {'rgb': torch.randn(1, 3, 64, 64), 'thermal': torch.randn(1, 1, 64, 64)}
     with torch.no_grad():
         expected, found = earlier(images), model(images)
-    for head in ('mask_logits', 'auxiliary_logits'):
-        wanted = getattr(expected, head)[:, [2, 0, 1]]
-        torch.testing.assert_close(getattr(found, head), wanted, atol=1e-4, rtol=1e-4)
+    for head in ('mask', 'auxiliary'):
+        wanted = expected.logits[head][:, [2, 0, 1]]
+        torch.testing.assert_close(found.logits[head], wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_new_classes_start_anew_and_everything_else_is_kept():
@@ -45,10 +45,10 @@ def test_new_classes_start_anew_and_everything_else_is_kept():
     assert transfer == (['b', 'a'], ['x', 'y'], ['c'])
     images = {'rgb': torch.randn(1, 3, 64, 64), 'thermal': torch.randn(1, 1, 64, 64)}
     with torch.no_grad():
-        logits = earlier(images).auxiliary_logits
+        logits = earlier(images).logits['auxiliary']
         found = model(images)
-    torch.testing.assert_close(found.fused.sfm, earlier(images).fused.sfm)
-    torch.testing.assert_close(found.auxiliary_logits[:, [0, 3]], logits[:, [1, 0]])
+    torch.testing.assert_close(found.semantic_map, earlier(images).semantic_map)
+    torch.testing.assert_close(found.logits['auxiliary'][:, [0, 3]], logits[:, [1, 0]])
     tokens, mlps = model.mask_decoder.masks.mask_tokens, model.mask_decoder.masks
     for id_, source, source_id in ((0, earlier, 1), (3, earlier, 0), (1, fresh, 1), (2, fresh, 2)):
         masks = source.mask_decoder.masks

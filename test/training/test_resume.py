@@ -15,7 +15,7 @@ from sartm_model.config import TrainConfig
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.callbacks import ResumeCheckpoint
-from sartm_model.training.module import SartmTraining
+from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.run import train
 
 
@@ -29,14 +29,14 @@ def losses_by_step(folder):
 
 def interrupt_at(monkeypatch, step, number):
     """Send this process a signal in the middle of a step."""
-    original = SartmTraining.training_step
+    original = SegmentationTraining.training_step
 
     def training_step(self, batch, index):
         if self.global_step == step and index % self.config.optim.accumulate == 0:
             os.kill(os.getpid(), number)
         return original(self, batch, index)
 
-    monkeypatch.setattr(SartmTraining, 'training_step', training_step)
+    monkeypatch.setattr(SegmentationTraining, 'training_step', training_step)
 
 
 def test_a_run_stopped_by_sigterm_and_resumed_equals_one_that_was_not(

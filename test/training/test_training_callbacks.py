@@ -11,11 +11,11 @@ from sartm_model.config import ModelConfig, OptimConfig, TrainConfig
 from sartm_model.labels import MFNET
 from sartm_model.models.sartm import Sartm
 from sartm_model.training.callbacks import AveragedWeights, TopKCheckpoint
-from sartm_model.training.module import SartmTraining
+from sartm_model.training.module import SegmentationTraining
 
 
 def test_the_decay_of_the_average_grows_up_to_the_configured_one():
-    module = SartmTraining(Sartm(ModelConfig(), len(MFNET)), TrainConfig(), MFNET)
+    module = SegmentationTraining(Sartm(ModelConfig(), len(MFNET)), TrainConfig(), MFNET)
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device('cpu')))
     callback = AveragedWeights(0.28)
     callback.setup(trainer, module, 'fit')
@@ -36,7 +36,7 @@ def test_the_decay_of_the_average_grows_up_to_the_configured_one():
 def test_the_module_that_ddp_wraps_has_the_weights_once():
     """DDP sends the buffers of its module to every process at each step."""
     model = Sartm(ModelConfig(), len(MFNET))
-    module = SartmTraining(model, TrainConfig(), MFNET)
+    module = SegmentationTraining(model, TrainConfig(), MFNET)
     assert len(list(module.parameters())) == len(list(model.parameters()))
     others = {name for name, _ in module.named_buffers() if not name.startswith('model.')}
     assert others == {'prototypes.value', 'prototypes.initialized'}
@@ -67,10 +67,10 @@ def test_the_best_models_are_kept_in_order(tmp_path, monkeypatch):
 def test_frozen_parameters_have_neither_gradients_nor_optimiser_state():
     config = ModelConfig(size='tiny')
     model = Sartm(config, len(MFNET))
-    module = SartmTraining(model, TrainConfig(model=config), MFNET)
+    module = SegmentationTraining(model, TrainConfig(model=config), MFNET)
     [optimizer], _ = module.configure_optimizers()
     output = model({'rgb': torch.randn(2, 3, 32, 64), 'thermal': torch.randn(2, 1, 32, 64)})
-    (output.mask_logits.mean() + output.auxiliary_logits.mean()).backward()
+    sum(logits.mean() for logits in output.logits.values()).backward()
     optimizer.step()
     frozen = {p for p in model.parameters() if not p.requires_grad}
     assert sum(p.numel() for p in frozen) > 25e6
@@ -81,7 +81,7 @@ def test_frozen_parameters_have_neither_gradients_nor_optimiser_state():
 @pytest.mark.parametrize(('step', 'factor'), [(0, 0.1), (5, 0.55 * 0.95**0.9), (50, 0.5**0.9)])
 def test_the_learning_rate_warms_up_and_decays(step, factor):
     config = TrainConfig(steps=100, optim=OptimConfig(warmup_fraction=0.1))
-    module = SartmTraining(Sartm(ModelConfig(), len(MFNET)), config, MFNET)
+    module = SegmentationTraining(Sartm(ModelConfig(), len(MFNET)), config, MFNET)
     [optimizer], [schedule] = module.configure_optimizers()
     for _ in range(step):
         optimizer.step()

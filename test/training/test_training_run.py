@@ -68,7 +68,7 @@ def test_the_measured_weights_are_the_saved_ones(tmp_path, small_frames, write_c
         ({}, ['data.drop_modality.depth=0.1'], "'depth'; expected one of rgb, thermal"),
         ({}, ['data.paste_objects=-1'], 'paste_objects'),
         ({}, ['data.modality=lidar'], 'expected one of both'),
-        ({}, ['loss.auxiliary=0'], 'head 2 is not trained'),
+        ({}, ['loss.auxiliary=0'], 'the head auxiliary is not trained'),
         ({}, ['sam2_weights=a', 'start_from=b'], 'starts from one of them'),
         ({}, ['label_space=fmb', 'loss.language=0'], 'classes of mfnet'),
         ({}, ['loss.class_weights=[1,2]'], 'one a class of mfnet'),
@@ -133,7 +133,7 @@ def test_a_run_on_one_modality_does_not_train_the_other(tmp_path, write_config):
 
 def test_a_loss_that_is_not_finite_names_the_frames(tmp_path, write_config, monkeypatch):
     nan = torch.tensor(torch.nan, requires_grad=True)
-    monkeypatch.setattr('sartm_model.training.module.ohem_cross_entropy', lambda *_, **__: nan)
+    monkeypatch.setattr('sartm_model.training.loss_table.ohem_cross_entropy', lambda *_, **__: nan)
     with pytest.raises(SartmError, match=r'loss is nan at step 0, on \S+, \S+;'):
         train(write_config(), tmp_path / 'run')
 

@@ -1,5 +1,5 @@
 """SARTM, the network of the paper: one file per part."""
 
-from sartm_model.models.sartm.model import Sartm, SartmOutput
+from sartm_model.models.sartm.model import Sartm
 
-__all__ = ['Sartm', 'SartmOutput']
+__all__ = ['Sartm']

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sartm_model.errors import SartmError
+from sartm_model.models.base import SegmentationModel
 from sartm_model.models.sartm.efficientnet import STAGES, EfficientNetEncoder, SharedConv
-from sartm_model.models.sartm.model import Sartm
 from sartm_model.models.state_dict import check_keys
 from sartm_model.utils.text import first_line
 
@@ -30,7 +30,7 @@ _CLASSIFIER = ('_conv_head.', '_bn1.', '_fc.', 'conv_head.', 'bn2.', 'classifier
 """How the names of the weights after the last stage begin, in the package's file and in timm's."""
 
 
-def load_imagenet(model: Sartm, source: str) -> None:
+def load_imagenet(model: SegmentationModel, source: str) -> None:
     """Load ImageNet's weights into the encoder of a model with adapters.
 
     Every modality starts from the same norms. The laterals and the adapters keep their weights.

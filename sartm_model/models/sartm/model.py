@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sartm_model.config import SAM2_SIZES, ModelConfig
-from sartm_model.data.transforms import resize
+from sartm_model.config import SAM2_SIZES, SIZES, ModelConfig
 from sartm_model.errors import SartmError
-from sartm_model.models.logits import class_probabilities, upsample_logits
+from sartm_model.models.base import SegmentationModel
+from sartm_model.models.sartm import efficientnet, lora
 from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead, InferenceAuxiliaryHead
 from sartm_model.models.sartm.efficientnet import EfficientNetEncoder
 from sartm_model.models.sartm.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.models.sartm.fusion import CrossModalFusion
+from sartm_model.models.sartm.imagenet_weights import load_imagenet
 from sartm_model.models.sartm.inference_fusion import InferenceFusion
 from sartm_model.models.sartm.mask_decoder import ClassMaskDecoder
-from sartm_model.utils.parallel import ParallelRunner, Runner
-
-HEADS = {'mean': ('mask', 'auxiliary'), 'mask': ('mask',), 'auxiliary': ('auxiliary',)}
-"""For each value of `ModelConfig.prediction`, the heads whose probabilities are averaged."""
+from sartm_model.models.sartm.sam2_weights import load_sam2
+from sartm_model.models.state_dict import load_strictly
 
 
-class SartmOutput(NamedTuple):
-    """The output of `Sartm.forward` for K classes and images of H x W pixels.
-
-    Attributes:
-        mask_logits: logits of head 1, the mask decoder, `[B, K, H, W]`.
-        auxiliary_logits: logits of head 2, the auxiliary head, `[B, K, H, W]`.
-        fused: the fused maps of the images, which are padded to multiples of 32.
-    """
-
-    mask_logits: Tensor
-    auxiliary_logits: Tensor
-    fused: Pyramid
-
-
-class Sartm(nn.Module):
+class Sartm(SegmentationModel):
     """The network of the paper.
 
     Args:
@@ -47,17 +32,46 @@ class Sartm(nn.Module):
         num_classes: K, the number of classes.
         merged: build the inference form, in which the adapters are part of the encoder's weights;
             `lora.merge_state` computes them.
+
+    Raises:
+        SartmError: the size is none of `SIZES`, or there are not two modalities.
     """
 
+    HEADS: ClassVar = {'mask': 'mask_decoder', 'auxiliary': 'auxiliary_head'}
+    INPUT_STRIDE = STRIDE
+    STAGES: ClassVar = {'encoder': 'encoder', 'fusion': 'fusions.2'}
+    ROW_PER_CLASS = (
+        'mask_decoder.masks.mask_tokens.weight',
+        'mask_decoder.masks.iou_prediction_head.layers.2.weight',
+        'mask_decoder.masks.iou_prediction_head.layers.2.bias',
+        'auxiliary_head.classifier.weight',
+        'auxiliary_head.classifier.bias',
+    )
+    MODULE_PER_CLASS = ('mask_decoder.masks.output_hypernetworks_mlps',)  # the MLPs of eq. 9
+    RENAMED_SINCE_VERSION_1: ClassVar = {
+        'absent': 'missing_modality_embedding',
+        'enter_first': 'proj_in_first',
+        'enter_second': 'proj_in_second',
+        'leave_first': 'proj_out_first',
+        'leave_second': 'proj_out_second',
+        'widen_ifp': 'lateral_ifp',
+        'widen_ffp': 'lateral_ffp',
+        'classify': 'classifier',
+    }
+
     def __init__(self, config: ModelConfig, num_classes: int, *, merged: bool = False) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = num_classes
+        super().__init__(config, num_classes)
+        if config.size not in SIZES:
+            raise SartmError(f'model.size is {config.size!r}; expected one of {", ".join(SIZES)}')
+        if len(config.modalities) != 2:
+            raise SartmError(
+                f'model.modalities is {list(config.modalities)}; sartm fuses two, RGB first'
+            )
         self.merged = merged
         encoder = EfficientNetEncoder if config.size == 'lite' else Encoder
         self.encoder = encoder(config, merged=merged)
-        self.runner: Runner | None = None  # see `enable_parallel`
         channels = self.encoder.channels
+        self.semantic_channels = channels
         widths = (channels, channels // 4, channels // 8)  # of the levels of a pyramid
         self.fusions = nn.ModuleList(
             CrossModalFusion(width, heads) for width, heads in zip(widths, (4, 2, 1), strict=True)
@@ -94,37 +108,9 @@ class Sartm(nn.Module):
         assert isinstance(self.auxiliary_head, AuxiliaryHead)
         self.auxiliary_head = InferenceAuxiliaryHead(self.auxiliary_head)
 
-    def forward(
-        self,
-        images: Mapping[str, Tensor],
-        drop_mask: Tensor | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> SartmOutput:
-        """Segment a batch of aligned images.
-
-        Args:
-            images: modality name -> normalised `[B, 3, H, W]` or `[B, 1, H, W]` of any H and W. It
-                holds one or more of the configured modalities.
-            drop_mask: bool `[B, 2]`, true where a modality that is given is treated as missing, in
-                the order of `config.modalities`, for modality dropout in training.
-            size: `(H, W)` of the logits; the size of the images if omitted.
-
-        Raises:
-            SartmError: no image is given, their sizes differ, or the network lacks a modality.
-        """
-        input_size = self._common_size(images)
-        fused = self._fused_maps(images, drop_mask)
-        return SartmOutput(
-            mask_logits=upsample_logits(self.mask_decoder(fused), input_size, size or input_size),
-            auxiliary_logits=upsample_logits(
-                self.auxiliary_head(fused), input_size, size or input_size
-            ),
-            fused=fused,
-        )
-
-    def _fused_maps(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> Pyramid:
-        """Pad the images to multiples of 32, encode and fuse them; arguments as for `forward`."""
-        pyramids = self._encode({name: _pad(_to_rgb(x)) for name, x in images.items()})
+    def encode(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> Pyramid:
+        """Encode the images and fuse their maps."""
+        pyramids = self._encode_all({name: _to_rgb(image) for name, image in images.items()})
 
         def fuse(level: int) -> Tensor:
             return self._fuse_level(level, pyramids, drop_mask)
@@ -135,7 +121,42 @@ class Sartm(nn.Module):
         (sfm, ifp), ffp = self.runner(lambda: (fuse(0), fuse(1)), lambda: fuse(2))
         return Pyramid(sfm, ifp, ffp)
 
-    def _encode(self, images: dict[str, Tensor]) -> dict[str, Pyramid]:
+    def semantic_map(self, features: Pyramid) -> Tensor:
+        """Return the fused semantic feature map."""
+        return features.sfm
+
+    def load_pretrained(self, setting: str, source: str) -> None:
+        """Start encoder and mask decoder from SAM2's weights, or size lite from ImageNet's."""
+        if setting == 'sam2_weights':
+            load_sam2(self, Path(source))
+        elif setting == 'imagenet_weights':
+            load_imagenet(self, source)
+        else:
+            super().load_pretrained(setting, source)
+
+    @classmethod
+    def inference_form(
+        cls, config: ModelConfig, num_classes: int, state: Mapping[str, Tensor], source: str
+    ) -> Sartm:
+        """Merge the adapters into the encoder's weights, then `optimize_for_inference`."""
+        merge_state = efficientnet.merge_state if config.size == 'lite' else lora.merge_state
+        try:
+            merged_state = merge_state(state, config.modalities)
+        except KeyError as error:
+            raise SartmError(f'{source} lacks the weight {error}') from None
+        model = cls(config, num_classes, merged=True)
+        load_strictly(model, merged_state, source)
+        model.optimize_for_inference()
+        return model
+
+    def to_precision(self, dtype: torch.dtype) -> Sartm:
+        """Convert the weights in place, but for the position encoding of the mask decoder."""
+        self.to(dtype)
+        # It multiplies coordinates with random frequencies: half precision would blur positions.
+        self.mask_decoder.position.float()
+        return self
+
+    def _encode_all(self, images: dict[str, Tensor]) -> dict[str, Pyramid]:
         """Encode all modalities in one batch, or each by itself where a runner runs two at once."""
         if self.runner is None or len(images) == 1:
             return self.encoder(images)
@@ -160,93 +181,7 @@ class Sartm(nn.Module):
                 maps.append(torch.where(is_dropped, embedding, pyramids[name][level]))
         return self.fusions[level](*maps)
 
-    def resize_input(self, image: Tensor) -> Tensor:
-        """Resize an image `[B, C, H, W]` by `config.input_scale`."""
-        return resize(image, self.scaled_size((image.shape[-2], image.shape[-1])))
-
-    def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the `(height, width)` to which `resize_input` resizes an image of `size`."""
-        height, width = (max(1, round(side * self.config.input_scale)) for side in size)
-        return height, width
-
-    def segment(self, images: Mapping[str, Tensor]) -> Tensor:
-        """Compute class probabilities `[B, K, H, W]` at the size of the images.
-
-        Unlike `forward`, this resizes the images by `config.input_scale` first. Arguments and
-        errors are the same.
-        """
-        resized = {name: self.resize_input(image) for name, image in images.items()}
-        return self.probabilities(self(resized, size=self._common_size(images)))
-
-    def forward_logits(
-        self, images: Mapping[str, Tensor], drop_mask: Tensor | None = None
-    ) -> tuple[list[Tensor], tuple[int, int]]:
-        """Compute the logits of one frame, from which inference derives the labels.
-
-        Args:
-            images: as for `forward`, of a batch of one, already resized by `resize_input`.
-            drop_mask: as for `forward`.
-
-        Returns:
-            The logits `[K, h, w]` of each head that `config.prediction` names, h and w a quarter of
-            the padded input's, and `(height, width)` of the input without its padding.
-        """
-        input_size = self._common_size(images)
-        fused = self._fused_maps(images, drop_mask)
-        heads = {'mask': self.mask_decoder, 'auxiliary': self.auxiliary_head}
-        chosen = [heads[name] for name in HEADS[self.config.prediction]]
-        if self.runner is not None and len(chosen) == 2:
-            both = self.runner(lambda: chosen[0](fused)[0], lambda: chosen[1](fused)[0])
-            return list(both), input_size
-        return [head(fused)[0] for head in chosen], input_size
-
-    def _common_size(self, images: Mapping[str, Tensor]) -> tuple[int, int]:
-        """Return the `(height, width)` of all images; errors as for `forward`."""
-        sizes = {(x.shape[-2], x.shape[-1]) for x in images.values()}
-        if not sizes:
-            raise SartmError('no image: the network needs at least one modality')
-        if len(sizes) > 1:
-            raise SartmError(
-                f'the modalities differ in size: {sorted(sizes)}; expected equal sizes'
-            )
-        if unknown := sorted(images.keys() - set(self.config.modalities)):
-            raise SartmError(
-                f'the network has no modality {", ".join(unknown)}; expected '
-                f'{" or ".join(self.config.modalities)}'
-            )
-        return sizes.pop()
-
-    def enable_parallel(self, runner: Runner | None = None) -> None:
-        """From now on run independent parts of the network at once, two at a time.
-
-        These are the encodings of the two modalities, the fusions and the two heads. The operations
-        of a small network are too short to be shared by all threads, and too small to fill a GPU.
-        Only for inference, and by one calling thread at a time.
-
-        Args:
-            runner: runs two functions at once, such as `TwoStreams` on a GPU; `ParallelRunner`, for
-                a CPU, if omitted.
-        """
-        self.requires_grad_(False)
-        self.runner = runner or ParallelRunner()
-
-    def probabilities(self, output: SartmOutput) -> Tensor:
-        """Average the class probabilities of the heads that `config.prediction` names.
-
-        Returns:
-            float32 `[B, K, H, W]`.
-        """
-        logits = {'mask': output.mask_logits, 'auxiliary': output.auxiliary_logits}
-        heads = [logits[name] for name in HEADS[self.config.prediction]]
-        return class_probabilities(torch.stack(heads))
-
 
 def _to_rgb(x: Tensor) -> Tensor:
     """Repeat the channel of `[B, 1, H, W]` three times, because SAM2 expects RGB."""
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
-
-
-def _pad(x: Tensor) -> Tensor:
-    """Pad bottom and right to multiples of 32 with zeros, the mean of a normalised image."""
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))

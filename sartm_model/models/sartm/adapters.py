@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sartm_model.config import SAM2_SIZES
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
-from sartm_model.models.sam2_weights import load_sam2
 from sartm_model.models.sartm import Sartm
+from sartm_model.models.sartm.sam2_weights import load_sam2
 from sartm_model.models.state_dict import load_strictly
 
 KIND = 'sartm-adapters'
@@ -35,6 +35,11 @@ def extract(checkpoint: str | Path, out: Path) -> None:
         SartmError: the checkpoint cannot be read, or has a size without SAM2 weights.
     """
     loaded = checkpoints.load(checkpoint)
+    if loaded.config.name != 'sartm':
+        raise SartmError(
+            f'checkpoint {loaded.path} is of {loaded.config.name}, which contains no weights of '
+            f'SAM2; distribute the checkpoint itself'
+        )
     if loaded.config.size not in SAM2_SIZES:
         raise SartmError(
             f'checkpoint {loaded.path} has size {loaded.config.size}, which contains no weights of '
@@ -71,7 +76,7 @@ def apply(adapters: Path, sam2_weights: Path, out: Path) -> None:
     checkpoints.save(out, model, loaded.label_space, loaded.card)
 
 
-def _frozen_names(model: Sartm) -> set[str]:
+def _frozen_names(model: nn.Module) -> set[str]:
     """Return the names of the weights that are SAM2's.
 
     SAM2's head for mask quality is frozen too, but it has one output per class, so it is not

@@ -8,20 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sartm_model.models.sartm.model import Sartm
+from sartm_model.models.base import SegmentationModel
 from sartm_model.models.state_dict import load_strictly
-
-ONE_ROW_PER_CLASS = (
-    'mask_decoder.masks.mask_tokens.weight',
-    'mask_decoder.masks.iou_prediction_head.layers.2.weight',
-    'mask_decoder.masks.iou_prediction_head.layers.2.bias',
-    'auxiliary_head.classifier.weight',
-    'auxiliary_head.classifier.bias',
-)
-"""Weights whose row k belongs to class k."""
-
-ONE_MLP_PER_CLASS = 'mask_decoder.masks.output_hypernetworks_mlps.'
-"""Start of the names of the MLPs of eq. 9; the number of the class follows."""
 
 
 class ClassTransfer(NamedTuple):
@@ -40,17 +28,19 @@ class ClassTransfer(NamedTuple):
 
 @torch.no_grad()
 def transfer_classes(
-    model: Sartm,
+    model: SegmentationModel,
     classes: Sequence[str],
     earlier: Mapping[str, Tensor],
     earlier_classes: Sequence[str],
 ) -> ClassTransfer:
     """Load the weights of a network with other classes; nothing else may differ.
 
+    `ROW_PER_CLASS` and `MODULE_PER_CLASS` of the model say which weights belong to a class.
+
     Args:
         model: receives the weights; its own stay for the classes that the earlier one lacks.
         classes: names of the model's classes, in the order of ids.
-        earlier: the state dict of the earlier network, with its adapters.
+        earlier: the state dict of the earlier network, in the form that is trained.
         earlier_classes: names of its classes.
 
     Raises:
@@ -61,14 +51,16 @@ def transfer_classes(
         for id_, name in enumerate(classes)
         if name in earlier_classes
     }
-    state = {key: v for key, v in earlier.items() if not key.startswith(ONE_MLP_PER_CLASS)}
+    prefixes = tuple(f'{name}.' for name in model.MODULE_PER_CLASS)
+    state = {key: value for key, value in earlier.items() if not key.startswith(prefixes)}
     for key, own in model.state_dict().items():
-        if key.startswith(ONE_MLP_PER_CLASS):
-            number, _, rest = key.removeprefix(ONE_MLP_PER_CLASS).partition('.')
+        if key.startswith(prefixes):
+            prefix = next(prefix for prefix in prefixes if key.startswith(prefix))
+            number, _, rest = key.removeprefix(prefix).partition('.')
             earlier_id = earlier_ids.get(int(number))
             is_kept = earlier_id is not None
-            state[key] = earlier[f'{ONE_MLP_PER_CLASS}{earlier_id}.{rest}'] if is_kept else own
-        elif key in ONE_ROW_PER_CLASS:
+            state[key] = earlier[f'{prefix}{earlier_id}.{rest}'] if is_kept else own
+        elif key in model.ROW_PER_CLASS:
             state[key] = own.clone()
             for id_, earlier_id in earlier_ids.items():
                 state[key][id_] = earlier[key][earlier_id]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sartm_model.config import SAM2_SIZES
 from sartm_model.errors import SartmError
-from sartm_model.models.sartm import Sartm
+from sartm_model.models.base import SegmentationModel
 from sartm_model.models.sartm.encoder import sam2_config
 from sartm_model.models.state_dict import check_keys, load_strictly
 from sartm_model.utils.text import first_line, format_names
@@ -36,7 +36,7 @@ _PREFIXES = {
 """How the names in SAM2's file and in `Sartm` begin; the rest of each name is the same."""
 
 
-def load_sam2(model: Sartm, path: Path) -> None:
+def load_sam2(model: SegmentationModel, path: Path) -> None:
     """Load SAM2's weights into a model with adapters.
 
     These are the image encoder, the mask decoder's transformer and upscaling, and the position

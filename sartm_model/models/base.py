@@ -1,0 +1,287 @@
+"""The interface of a network: all that inference, training, evaluation and export know of it.
+
+A family of networks is a subclass of `SegmentationModel`, registered by name in `registry`. A
+subclass says how images become features, and which modules turn features into logits:
+
+    class Tiny(SegmentationModel):
+        HEADS = {'main': 'classifier'}
+
+        def __init__(self, config, num_classes):
+            super().__init__(config, num_classes)
+            self.stems = nn.ModuleDict({name: nn.LazyConv2d(8, 4, 4) for name in config.modalities})
+            self.classifier = nn.Conv2d(8, num_classes, 1)
+
+        def encode(self, images, drop_mask):
+            return sum(self.stems[name](image) for name, image in images.items())
+
+Below, B is the number of images in a batch, K that of classes, M that of modalities.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sartm_model.config import ModelConfig
+from sartm_model.data.transforms import resize
+from sartm_model.errors import SartmError
+from sartm_model.models.logits import class_probabilities, upsample_logits
+from sartm_model.models.state_dict import load_strictly
+from sartm_model.utils.parallel import ParallelRunner, Runner
+
+
+class SegmentationOutput(NamedTuple):
+    """What the losses are computed from.
+
+    Attributes:
+        logits: name of a head -> `[B, K, H, W]`, in the order of `SegmentationModel.HEADS`.
+        semantic_map: feature map `[B, C, h, w]` of the padded input at stride 16; None in a family
+            without one.
+    """
+
+    logits: dict[str, Tensor]
+    semantic_map: Tensor | None
+
+
+class SegmentationModel(nn.Module, ABC):
+    """A network that labels every pixel of aligned images of one or more modalities.
+
+    Images and logits have these forms in all methods:
+
+    - `images`: modality name -> normalised `[B, C, H, W]`, C = 3 for RGB and 1 or 3 for others, of
+      any one H and W. They are any part of `config.modalities` but not none of them.
+    - `drop_mask`: bool `[B, M]` in the order of `config.modalities`, true where a modality that is
+      given is treated as missing; None if all are used.
+
+    Args:
+        config: of this network; a checkpoint stores it.
+        num_classes: K.
+
+    Attributes:
+        config, num_classes: as given.
+        merged: whether this is the inference form, see `inference_form`.
+        runner: runs two functions in parallel, see `enable_parallel`; None to run one by one.
+        semantic_channels: C of `SegmentationOutput.semantic_map`; 0 without one.
+
+    Raises:
+        SartmError: `config.prediction` names no head.
+    """
+
+    HEADS: ClassVar[Mapping[str, str]]
+    """Name of each head -> its module, as in `get_submodule`, which turns the features of `encode`
+    into logits `[B, K, h, w]`. The first head is the main one: its loss has the weight 1."""
+
+    INPUT_STRIDE: ClassVar[int] = 4
+    """`encode` gets images whose height and width are multiples of this."""
+
+    LOGIT_STRIDE: ClassVar[int] = 4
+    """Height and width of those images over those of the heads' logits."""
+
+    STAGES: ClassVar[Mapping[str, str]] = {}
+    """For `sartm benchmark`, name of each stage of `encode` -> the module that ends it."""
+
+    ENCODER: ClassVar[str] = 'encoder.'
+    """How the names of the encoder's weights begin; `optim.encoder_lr_factor` applies to them."""
+
+    ROW_PER_CLASS: ClassVar[tuple[str, ...]] = ()
+    """Weights whose row k belongs to class k. They start anew where a run has other classes."""
+
+    MODULE_PER_CLASS: ClassVar[tuple[str, ...]] = ()
+    """Lists of modules of which number k belongs to class k."""
+
+    RENAMED_SINCE_VERSION_1: ClassVar[Mapping[str, str]] = {}
+    """Names of modules in checkpoints of version 1 -> their names today."""
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        choices = ('mean', *self.HEADS)
+        if config.prediction not in choices:
+            raise SartmError(
+                f'model.prediction is {config.prediction!r}; expected one of {", ".join(choices)}'
+            )
+        self.config = config
+        self.num_classes = num_classes
+        self.merged = False
+        self.runner: Runner | None = None
+        self.semantic_channels = 0
+
+    # What a family implements.
+
+    @abstractmethod
+    def encode(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> Any:
+        """Compute the features that the heads take.
+
+        Args:
+            images: padded at bottom and right to multiples of `INPUT_STRIDE`.
+            drop_mask: see the class.
+        """
+
+    def semantic_map(self, features: Any) -> Tensor | None:
+        """Return the map of `SegmentationOutput.semantic_map` that is part of the features."""
+        return None
+
+    def load_pretrained(self, setting: str, source: str) -> None:
+        """Start from published weights.
+
+        Args:
+            setting: the key of the training configuration, such as `sam2_weights`.
+            source: its value.
+
+        Raises:
+            SartmError: the network does not start from such weights, or they cannot be loaded.
+        """
+        raise SartmError(
+            f'{setting} is set, but {self.config.name} does not start from such weights'
+        )
+
+    @classmethod
+    def inference_form(
+        cls, config: ModelConfig, num_classes: int, state: Mapping[str, Tensor], source: str
+    ) -> SegmentationModel:
+        """Build the form that inference runs from the weights of the form that is trained.
+
+        A family may merge adapters or fuse layers here; by default both forms are the same.
+
+        Args:
+            config, num_classes: as for the class.
+            state: the state dict of the form that is trained.
+            source: what it was read from, for the error message.
+
+        Raises:
+            SartmError: weights are missing, unexpected or of another shape; they are named.
+        """
+        model = cls(config, num_classes)
+        load_strictly(model, state, source)
+        return model
+
+    def to_precision(self, dtype: torch.dtype) -> SegmentationModel:
+        """Convert the weights in place, but for those that need float32; return the network."""
+        return self.to(dtype)
+
+    # What inference, training, evaluation and export call.
+
+    @property
+    def predicted_heads(self) -> tuple[str, ...]:
+        """The heads whose probabilities are averaged, as `config.prediction` says."""
+        return tuple(self.HEADS) if self.config.prediction == 'mean' else (self.config.prediction,)
+
+    def head(self, name: str) -> nn.Module:
+        """Return the module of a head."""
+        return self.get_submodule(self.HEADS[name])
+
+    def forward(
+        self,
+        images: Mapping[str, Tensor],
+        drop_mask: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> SegmentationOutput:
+        """Compute the logits of every head.
+
+        Args:
+            images, drop_mask: see the class.
+            size: `(H, W)` of the logits; the size of the images if omitted.
+
+        Raises:
+            SartmError: no image is given, their sizes differ, or the network lacks a modality.
+        """
+        input_size = self.common_size(images)
+        features = self.encode(self._pad(images), drop_mask)
+        logits = {
+            name: upsample_logits(
+                self.head(name)(features), self._extent(input_size), size or input_size
+            )
+            for name in self.HEADS
+        }
+        return SegmentationOutput(logits, self.semantic_map(features))
+
+    def forward_logits(
+        self, images: Mapping[str, Tensor], drop_mask: Tensor | None = None
+    ) -> tuple[list[Tensor], tuple[float, float]]:
+        """Compute the logits of one frame, from which inference derives the labels.
+
+        Args:
+            images: of a batch of one, already resized by `resize_input`.
+            drop_mask: see the class.
+
+        Returns:
+            The logits `[K, h, w]` of each of the `predicted_heads`, and the height and width of
+            their part that covers the images, in logits; the rest is padding.
+
+        Raises:
+            SartmError: as `forward`.
+        """
+        extent = self._extent(self.common_size(images))
+        features = self.encode(self._pad(images), drop_mask)
+        heads = [self.head(name) for name in self.predicted_heads]
+        if self.runner is not None and len(heads) == 2:
+            first, second = heads
+            return list(
+                self.runner(lambda: first(features)[0], lambda: second(features)[0])
+            ), extent
+        return [head(features)[0] for head in heads], extent
+
+    def segment(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Compute class probabilities, float32 `[B, K, H, W]`, at the size of the images.
+
+        Unlike `forward`, this resizes the images by `config.input_scale` first. Raises as
+        `forward`.
+        """
+        resized = {name: self.resize_input(image) for name, image in images.items()}
+        logits = self(resized, size=self.common_size(images)).logits
+        return class_probabilities(torch.stack([logits[name] for name in self.predicted_heads]))
+
+    def resize_input(self, image: Tensor) -> Tensor:
+        """Resize an image `[B, C, H, W]` by `config.input_scale`."""
+        return resize(image, self.scaled_size((image.shape[-2], image.shape[-1])))
+
+    def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the `(height, width)` to which `resize_input` resizes an image of `size`."""
+        height, width = (max(1, round(side * self.config.input_scale)) for side in size)
+        return height, width
+
+    def enable_parallel(self, runner: Runner | None = None) -> None:
+        """From now on run independent parts of the network in parallel, two at a time.
+
+        The operations of a small network are too short to be shared by all threads, and too small
+        to fill a GPU. Only for inference, and by one calling thread at a time.
+
+        Args:
+            runner: runs two functions at once, such as `TwoStreams` on a GPU; `ParallelRunner`, for
+                a CPU, if omitted.
+        """
+        self.requires_grad_(False)
+        self.runner = runner or ParallelRunner()
+
+    def common_size(self, images: Mapping[str, Tensor]) -> tuple[int, int]:
+        """Return the `(height, width)` of all images; raises as `forward`."""
+        sizes = {(x.shape[-2], x.shape[-1]) for x in images.values()}
+        if not sizes:
+            raise SartmError('no image: the network needs at least one modality')
+        if len(sizes) > 1:
+            raise SartmError(
+                f'the modalities differ in size: {sorted(sizes)}; expected equal sizes'
+            )
+        if unknown := sorted(images.keys() - set(self.config.modalities)):
+            raise SartmError(
+                f'the network has no modality {", ".join(unknown)}; expected '
+                f'{" or ".join(self.config.modalities)}'
+            )
+        return sizes.pop()
+
+    def _pad(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pad bottom and right to multiples of `INPUT_STRIDE` with the mean of the images, 0."""
+        stride = self.INPUT_STRIDE
+        return {
+            name: F.pad(x, (0, -x.shape[-1] % stride, 0, -x.shape[-2] % stride))
+            for name, x in images.items()
+        }
+
+    def _extent(self, input_size: tuple[int, int]) -> tuple[float, float]:
+        """Return the height and width of an input without its padding, in logits."""
+        height, width = input_size
+        return height / self.LOGIT_STRIDE, width / self.LOGIT_STRIDE
