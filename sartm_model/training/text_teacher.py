@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from sartm_model.config import TextConfig
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
 from sartm_model.utils.files import write_file
-from sartm_model.utils.text import first_line
+from sartm_model.utils.text import first_line, format_names
 
 CACHE_FILE = 'text.safetensors'
 
@@ -163,7 +164,11 @@ def _from_cache(path: Path, request: str) -> Tensor | None:
 
 
 def _from_file(path: Path, words: Mapping[str, str]) -> tuple[Tensor, Tensor]:
-    """The rows of a precomputed file, found by the class name, else by the class's words."""
+    """The rows of a precomputed file, found by the class name, else by the class's words.
+
+    A name in the file may also be LVIS's spelling of these: `car_(automobile)` for `car`. It
+    counts where neither is in the file itself and no second name has the same words.
+    """
     names, embeddings = _read_file(path)
     if embeddings.ndim != 2 or len(names) != len(embeddings) or not len(names):
         raise SartmError(
@@ -172,18 +177,28 @@ def _from_file(path: Path, words: Mapping[str, str]) -> tuple[Tensor, Tensor]:
         )
     if not np.isfinite(embeddings).all() or not embeddings.any(axis=1).all():
         raise SartmError(f'text embeddings {path} has a row of zeros, or one with NaN or infinity')
+    spellings = [_without_lvis_spelling(name) for name in names]
+    once = {s: name for s, name in zip(spellings, names, strict=True) if spellings.count(s) == 1}
     row = {name: torch.from_numpy(values) for name, values in zip(names, embeddings, strict=True)}
-    found = [row.get(name, row.get(phrase)) if phrase else None for name, phrase in words.items()]
+    found = []
+    for name, phrase in words.items():
+        keys = (name, phrase, once.get(_without_lvis_spelling(phrase))) if phrase else ()
+        found.append(next((row[key] for key in keys if key in row), None))
     has_embedding = torch.tensor([vector is not None for vector in found])
     if has_embedding.sum() < 2:
         wanted = ', '.join(phrase for phrase in words.values() if phrase)
         raise SartmError(
-            f'text embeddings {path} holds {", ".join(names)}; expected at least two of the '
+            f'text embeddings {path} holds {format_names(names)}; expected at least two of the '
             f'classes or their words: {wanted}. text.names sets the words'
         )
     zeros = torch.zeros(embeddings.shape[1])
     rows = torch.stack([zeros if vector is None else vector for vector in found])
     return F.normalize(rows, dim=1), has_embedding
+
+
+def _without_lvis_spelling(name: str) -> str:
+    """Return a name with blanks for underscores and without an explanation in brackets."""
+    return re.sub(r'_\(.*\)$', '', name).replace('_', ' ')
 
 
 def _read_file(path: Path) -> tuple[list[str], np.ndarray]:

@@ -244,6 +244,60 @@ def test_the_file_of_real_embeddings(real_data, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ('space', 'names', 'rows'),
+    [
+        (MFNET, {}, {'car': 'car_(automobile)', 'person': 'person', 'bike': 'bicycle'}),
+        (
+            MFNET,
+            {'color_cone': 'cone'},
+            {
+                'car': 'car_(automobile)',
+                'person': 'person',
+                'bike': 'bicycle',
+                'color_cone': 'cone',
+            },
+        ),
+        (
+            PST900,
+            {'hand_drill': 'drill'},
+            {
+                'fire_extinguisher': 'fire_extinguisher',
+                'backpack': 'backpack',
+                'hand_drill': 'drill',
+                'survivor': 'person',
+            },
+        ),
+    ],
+)
+def test_the_file_of_real_embeddings_of_lvis(real_data, tmp_path, space, names, rows):
+    path = real_data / 'clip_text' / 'clip_vit_b32_lvis.npz'
+    config = TextConfig(embeddings=str(path), names=names)
+    embeddings, has_embedding = text_embeddings(config, space, tmp_path)
+    found = [name for name, there in zip(space.classes, has_embedding, strict=True) if there]
+    assert found == list(rows)
+    with np.load(path) as file:
+        all_names, all_rows = list(file['names']), file['embeddings'].astype(np.float64)
+    for name, lvis_name in rows.items():
+        row = all_rows[all_names.index(lvis_name)]
+        expected = row / np.linalg.norm(row)
+        np.testing.assert_allclose(embeddings[space.classes.index(name)], expected, atol=1e-6)
+
+
+def test_a_name_with_an_explanation_is_found_unless_two_have_the_same_words(tmp_path):
+    names = ['car_(automobile)', 'person', 'bicycle', 'bicycle_(toy)', 'traffic_cone']
+    np.savez(tmp_path / 'text.npz', names=np.array(names), embeddings=np.eye(5) + 1)
+    config = TextConfig(embeddings=str(tmp_path / 'text.npz'))
+    embeddings, has_embedding = text_embeddings(config, MFNET, tmp_path)
+    # 'bicycle' is in the file itself.
+    assert has_embedding.nonzero()[:, 0].tolist() == [1, 2, 3, 7]
+    assert embeddings.argmax(dim=1)[has_embedding].tolist() == [0, 1, 2, 4]
+    names[2] = 'bicycle_(real)'
+    np.savez(tmp_path / 'text.npz', names=np.array(names), embeddings=np.eye(5) + 1)
+    _, has_embedding = text_embeddings(config, MFNET, tmp_path)
+    assert has_embedding.nonzero()[:, 0].tolist() == [1, 2, 7]
+
+
 @pytest.mark.parametrize('kind', ['npz', 'safetensors'])
 def test_a_file_is_matched_by_class_name_before_words(kind, tmp_path):
     path = tmp_path / f'text.{kind}'
