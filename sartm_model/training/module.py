@@ -48,7 +48,8 @@ class SegmentationTraining(pl.LightningModule):
         text: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        # Convolutions are faster with the channels of a pixel beside each other.
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = config
         self.label_space = label_space
         self.loss_terms = loss_terms(config.loss, model)
@@ -104,8 +105,12 @@ class SegmentationTraining(pl.LightningModule):
             names = self.model.config.modalities
             hidden = [name != self.config.data.modality for name in names]
             drop_mask = torch.tensor(hidden, device=drop_mask.device).expand_as(drop_mask)
+        images = {
+            name: image.contiguous(memory_format=torch.channels_last)
+            for name, image in batch.inputs().items()
+        }
         inputs = LossInputs(
-            self.model(batch.inputs(), drop_mask),
+            self.model(images, drop_mask),
             batch.labels.long(),
             self.config.loss,
             self.prototypes,

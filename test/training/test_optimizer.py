@@ -1,12 +1,15 @@
-"""The optimiser of a run: learning rates, weight decay, clipping, the fused kernel."""
+"""The step of a run: learning rates, weight decay, clipping, the fused kernel, memory format."""
 
 from __future__ import annotations
 
+import copy
 import csv
+import warnings
 
 import pytest
 import torch
 from torch.optim import AdamW
+from torch.utils.data import default_collate
 
 from sartm_model.config import load_train_config
 from sartm_model.data.sampling import label_space_of_run
@@ -92,3 +95,23 @@ def test_gradients_are_clipped_also_with_a_fused_optimizer(
 def gradient_norm(module: SegmentationTraining) -> float:
     gradients = [p.grad.flatten() for p in module.model.parameters() if p.grad is not None]
     return float(torch.cat(gradients).norm())
+
+
+def test_a_step_is_computed_channels_last_and_gives_the_same_logits(module):
+    run = module('data.drop_modality=0')
+    plain = copy.deepcopy(run.model).to(memory_format=torch.contiguous_format)
+    batch = default_collate([run.train_samples[0], run.train_samples[1]])
+    seen = []
+    run.model.register_forward_hook(lambda _, given, output: seen.append((given[0], output)))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # Lightning: values are logged without a trainer
+        run.training_step(batch, 0)
+    images, found = seen[0]
+    weights = [layer.weight for layer in run.model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert weights
+    for tensor in (*images.values(), *weights):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+    expected = plain(batch.inputs())
+    assert found.logits.keys() == expected.logits.keys()
+    for head, logits in expected.logits.items():
+        torch.testing.assert_close(found.logits[head], logits, atol=1e-4, rtol=1e-4)
