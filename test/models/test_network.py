@@ -132,7 +132,7 @@ def test_merged_equals_unmerged(given):
     for folded in (False, True):
         if folded:
             before = sum(weight.numel() for weight in merged.parameters())
-            merged.encoder.fuse_1x1_convs()
+            merged.encoder.optimize_for_inference()
             assert sum(weight.numel() for weight in merged.parameters()) < before
         torch.testing.assert_close(merged(images).logits, model(images).logits, **TOLERANCE)
 

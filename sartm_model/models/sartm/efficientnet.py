@@ -87,7 +87,10 @@ class SharedConv(nn.Module):
 
 
 class ConvPerModality(nn.Module):
-    """A convolution with a bias for each modality, for the weights of `merge_state`.
+    """A convolution with a weight and a bias for each modality, for the weights of `merge_state`.
+
+    Channels are last in memory from the stem on, so that a 1x1 convolution is one matrix product.
+    `pad_kernel` saves the copy that `_conv_same` makes.
 
     Args:
         modalities: their names.
@@ -114,8 +117,25 @@ class ConvPerModality(nn.Module):
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
         """Convolve a batch of one modality and apply ReLU6."""
-        x = _conv_same(self.convs[modality], x)
-        return F.relu6(x) if self.relu else x
+        conv: Any = self.convs[modality]
+        if conv.kernel_size == (1, 1):
+            tokens = F.linear(x.permute(0, 2, 3, 1), conv.weight[..., 0, 0], conv.bias)
+            x = tokens.permute(0, 3, 1, 2)
+        else:
+            x = _conv_same(conv, x.contiguous(memory_format=torch.channels_last))
+        return F.relu6(x, inplace=True) if self.relu else x
+
+    def pad_kernel(self) -> None:
+        """Add a row and a column of zeros to the kernels of a depthwise convolution of stride 2.
+
+        With equal padding on both sides, which a convolution needs no copy for, they then see what
+        `_conv_same` shows the original ones.
+        """
+        for conv in list[Any](self.convs.values()):
+            if conv.stride[0] == 2 and conv.groups > 1:
+                conv.padding = (conv.kernel_size[0] // 2,) * 2
+                conv.kernel_size = (conv.kernel_size[0] + 1,) * 2
+                conv.weight = nn.Parameter(F.pad(conv.weight.detach(), (1, 0, 1, 0)))
 
 
 def _conv_same(conv: Any, x: Tensor) -> Tensor:
@@ -124,7 +144,7 @@ def _conv_same(conv: Any, x: Tensor) -> Tensor:
     A convolution of stride 2 on an even size takes one row and one column less of padding at the
     top and at the left than at the bottom and at the right.
     """
-    if conv.stride[0] == 2:
+    if conv.stride[0] == 2 and conv.padding[0] == 0:
         before = (conv.kernel_size[0] - 2) // 2
         x = F.pad(x, (before, before + 1, before, before + 1))
     return conv(x)
@@ -225,6 +245,12 @@ class EfficientNetEncoder(nn.Module):
         )
         if not merged:
             add_adapters(self.trunk, self.modalities, config.lora_rank)
+
+    def optimize_for_inference(self) -> None:
+        """Save copies of padded maps; see `ConvPerModality.pad_kernel`. Call it once, if merged."""
+        for module in self.modules():
+            if isinstance(module, ConvPerModality):
+                module.pad_kernel()
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Pyramid]:
         """Encode the given modalities; arguments and result as for `Encoder.forward`."""

@@ -85,7 +85,7 @@ class Encoder(nn.Module):
         chunks = [level.chunk(len(given)) for level in levels]
         return {name: Pyramid(*(chunk[i] for chunk in chunks)) for i, name in enumerate(given)}
 
-    def fuse_1x1_convs(self) -> None:
+    def optimize_for_inference(self) -> None:
         """Replace each lateral and the 1x1 convolution after it by their product, for inference.
 
         Nothing stands between the two, and the map between them is the widest of the encoder.

@@ -102,8 +102,7 @@ class Sartm(SegmentationModel):
 
         Call it once, on a merged model with its weights loaded. The names of the weights change.
         """
-        if isinstance(self.encoder, Encoder):
-            self.encoder.fuse_1x1_convs()
+        self.encoder.optimize_for_inference()
         self.fusions = nn.ModuleList(map(InferenceFusion, list[Any](self.fusions)))
         assert isinstance(self.auxiliary_head, AuxiliaryHead)
         self.auxiliary_head = InferenceAuxiliaryHead(self.auxiliary_head)
