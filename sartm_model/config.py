@@ -227,7 +227,7 @@ class LossConfig:
     class_weights: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        _one_of('loss.preset', self.preset, tuple(PRESETS))
+        check_choice('loss.preset', self.preset, tuple(PRESETS))
         for name, value in self.weights._asdict().items():
             if not 0 <= value < math.inf:
                 raise SartmError(f'loss.{name} is {value}; expected 0 (off) or more')
@@ -349,10 +349,10 @@ class TrainConfig:
         _positive('steps', self.steps)
         for key in ('val_every', 'keep_best', 'devices', 'nodes'):
             _positive(key, getattr(self, key))
-        _one_of('data.modality', self.data.modality, ('both', *self.model.modalities))
+        check_choice('data.modality', self.data.modality, ('both', *self.model.modalities))
         if isinstance(self.data.drop_modality, Mapping):
             for name in self.data.drop_modality:
-                _one_of('a name in data.drop_modality', name, self.model.modalities)
+                check_choice('a name in data.drop_modality', name, self.model.modalities)
         starts = [key for key in STARTS if getattr(self, key)]
         if len(starts) > 1:
             raise SartmError(f'{" and ".join(starts)} are set; a run starts from one of them')
@@ -417,7 +417,8 @@ def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
     return asdict(config)
 
 
-def _one_of(key: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """Raise SartmError unless the value of a setting is one of the choices."""
     if value not in choices:
         raise SartmError(f'{key} is {value!r}; expected one of {", ".join(choices)}')
 

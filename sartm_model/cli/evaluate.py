@@ -70,8 +70,9 @@ def add_parser(verbs: Verbs) -> None:
     )
     verb.add_argument(
         '--head',
-        choices=('mean', 'mask', 'auxiliary'),
-        help="the mean of both heads, or one alone (default: the checkpoint's setting)",
+        metavar='NAME',
+        help='the mean of all heads, or one alone: mask or auxiliary of sartm (default: the '
+        "checkpoint's setting)",
     )
     verb.add_argument(
         '--flip', action='store_true', help='average with the prediction of the mirrored images'

@@ -45,8 +45,8 @@ class Predictor:
         device: 'auto' (CUDA where there is a GPU), 'cpu', 'cuda' or 'cuda:1'.
         precision: 'auto' (fp16 on CUDA, fp32 on the CPU), 'fp16', 'bf16' or 'fp32'.
         thermal_range: how thermal counts are scaled; may be set between two calls.
-        head: 'mean' of the heads' probabilities, or 'mask' or 'auxiliary' for one head's; the
-            checkpoint's own setting where left out.
+        head: 'mean' of the heads' probabilities, or the name of one head, 'mask' or 'auxiliary'
+            in sartm; the checkpoint's own setting where left out.
         homography: `[3, 3]`, thermal pixel -> RGB pixel, as in `registration.homography`. Without
             it thermal is resized to the RGB image. May be set between two calls.
         engine: 'eager' runs one operation after another. 'graph' records a CUDA graph for each kind

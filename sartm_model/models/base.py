@@ -1,18 +1,8 @@
 """The interface of a network: all that inference, training, evaluation and export know of it.
 
 A family of networks is a subclass of `SegmentationModel`, registered by name in `registry`. A
-subclass says how images become features, and which modules turn features into logits:
-
-    class Tiny(SegmentationModel):
-        HEADS = {'main': 'classifier'}
-
-        def __init__(self, config, num_classes):
-            super().__init__(config, num_classes)
-            self.stems = nn.ModuleDict({name: nn.LazyConv2d(8, 4, 4) for name in config.modalities})
-            self.classifier = nn.Conv2d(8, num_classes, 1)
-
-        def encode(self, images, drop_mask):
-            return sum(self.stems[name](image) for name, image in images.items())
+subclass says how images become features (`encode`), and which of its modules are the heads, which
+turn features into logits (`HEADS`). The rest has defaults. docs/architecture.md has an example.
 
 Below, B is the number of images in a batch, K that of classes, M that of modalities.
 """
@@ -27,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sartm_model.config import ModelConfig
+from sartm_model.config import ModelConfig, check_choice
 from sartm_model.data.transforms import resize
 from sartm_model.errors import SartmError
 from sartm_model.models.logits import class_probabilities, upsample_logits
@@ -69,8 +59,11 @@ class SegmentationModel(nn.Module, ABC):
         semantic_channels: C of `SegmentationOutput.semantic_map`; 0 without one.
 
     Raises:
-        SartmError: `config.prediction` names no head.
+        SartmError: `config.size` is none of `SIZES`, or `config.prediction` names no head.
     """
+
+    SIZES: ClassVar[tuple[str, ...]] = ()
+    """The values of `config.size`; none in a family that has one size."""
 
     HEADS: ClassVar[Mapping[str, str]]
     """Name of each head -> its module, as in `get_submodule`, which turns the features of `encode`
@@ -89,7 +82,7 @@ class SegmentationModel(nn.Module, ABC):
     """How the names of the encoder's weights begin; `optim.encoder_lr_factor` applies to them."""
 
     ROW_PER_CLASS: ClassVar[tuple[str, ...]] = ()
-    """Weights whose row k belongs to class k. They start anew where a run has other classes."""
+    """Weights whose row k belongs to class k, see `class_transfer`."""
 
     MODULE_PER_CLASS: ClassVar[tuple[str, ...]] = ()
     """Lists of modules of which number k belongs to class k."""
@@ -99,11 +92,9 @@ class SegmentationModel(nn.Module, ABC):
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
-        choices = ('mean', *self.HEADS)
-        if config.prediction not in choices:
-            raise SartmError(
-                f'model.prediction is {config.prediction!r}; expected one of {", ".join(choices)}'
-            )
+        if self.SIZES:
+            check_choice('model.size', config.size, self.SIZES)
+        check_choice('model.prediction', config.prediction, ('mean', *self.HEADS))
         self.config = config
         self.num_classes = num_classes
         self.merged = False
@@ -190,11 +181,10 @@ class SegmentationModel(nn.Module, ABC):
             SartmError: no image is given, their sizes differ, or the network lacks a modality.
         """
         input_size = self.common_size(images)
+        extent = self._extent(input_size)
         features = self.encode(self._pad(images), drop_mask)
         logits = {
-            name: upsample_logits(
-                self.head(name)(features), self._extent(input_size), size or input_size
-            )
+            name: upsample_logits(self.head(name)(features), extent, size or input_size)
             for name in self.HEADS
         }
         return SegmentationOutput(logits, self.semantic_map(features))
@@ -220,9 +210,8 @@ class SegmentationModel(nn.Module, ABC):
         heads = [self.head(name) for name in self.predicted_heads]
         if self.runner is not None and len(heads) == 2:
             first, second = heads
-            return list(
-                self.runner(lambda: first(features)[0], lambda: second(features)[0])
-            ), extent
+            both = self.runner(lambda: first(features)[0], lambda: second(features)[0])
+            return list(both), extent
         return [head(features)[0] for head in heads], extent
 
     def segment(self, images: Mapping[str, Tensor]) -> Tensor:

@@ -95,7 +95,6 @@ def test_the_module_shows_help_and_imports_nothing_heavy():
         (['evaluate', '--dataset', 'coco', '--split', 'val'], 'coco'),
         (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--corruption', 'fog'], 'fog'),
         (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--severity', '6'], '6'),
-        (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--head', 'best'], 'best'),
         (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--scales', 'big'], 'big'),
         (['make-bag', '--rgb', 'a', '--thermal', 'b', '--out', 'c', '--rate', 'fast'], 'fast'),
         (['replay', '/nowhere/bag', '--checkpoint', '/nowhere/f.safetensors'], '/nowhere/'),

@@ -119,6 +119,12 @@ def test_evaluate_options_reach_the_network(folders, nano_checkpoint, options):
     assert with_options.keys() == plain.keys()
 
 
+def test_a_head_that_the_network_does_not_have(capsys, folders, nano_checkpoint):
+    arguments = ['--dataset', 'mfnet', '--root', folders, '--split', 'val', '--head', 'best']
+    assert run('evaluate', '--checkpoint', nano_checkpoint, *arguments) == 2
+    assert "'best'; expected one of mean, mask, auxiliary" in capsys.readouterr().err
+
+
 def test_evaluate_prints_json_without_a_file(capsys, folders, nano_checkpoint):
     arguments = ['--dataset', 'mfnet', '--root', folders, '--split', 'val']
     assert run('evaluate', '--checkpoint', nano_checkpoint, *arguments) == 0

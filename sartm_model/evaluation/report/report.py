@@ -101,7 +101,7 @@ def _conditions(result: Mapping[str, Any]) -> list[str]:
     head, corruption = settings['head'], settings['corruption']
     return [
         DESCRIPTIONS[settings['modality']],
-        'mean of both heads' if head == 'mean' else f'{head} head alone',
+        'mean of all heads' if head == 'mean' else f'{head} head alone',
         'no corruption'
         if corruption is None
         else f'{corruption.replace("_", " ")}, severity {settings["severity"]}',

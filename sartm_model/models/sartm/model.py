@@ -37,6 +37,7 @@ class Sartm(SegmentationModel):
         SartmError: the size is none of `SIZES`, or there are not two modalities.
     """
 
+    SIZES = SIZES
     HEADS: ClassVar = {'mask': 'mask_decoder', 'auxiliary': 'auxiliary_head'}
     INPUT_STRIDE = STRIDE
     STAGES: ClassVar = {'encoder': 'encoder', 'fusion': 'fusions.2'}
@@ -61,8 +62,6 @@ class Sartm(SegmentationModel):
 
     def __init__(self, config: ModelConfig, num_classes: int, *, merged: bool = False) -> None:
         super().__init__(config, num_classes)
-        if config.size not in SIZES:
-            raise SartmError(f'model.size is {config.size!r}; expected one of {", ".join(SIZES)}')
         if len(config.modalities) != 2:
             raise SartmError(
                 f'model.modalities is {list(config.modalities)}; sartm fuses two, RGB first'
