@@ -92,7 +92,8 @@ class SegmentationTraining(pl.LightningModule):
                 f'at least one frame for each'
             )
         indices = range(self.trainer.global_rank, len(self.val_frames), processes)
-        workers = min(2, self.config.data.workers)
+        # Cached frames need no process that reads them.
+        workers = 0 if self.config.data.cache else min(2, self.config.data.workers)
         return DataLoader(self.val_frames, batch_size=None, sampler=indices, num_workers=workers)
 
     def training_step(self, batch: Sample, index: int) -> Tensor:
