@@ -20,7 +20,8 @@ DOCUMENTS = sorted({*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')} - {ROOT /
 
 def links(file: Path) -> set[Path]:
     """The files of this repository that a Markdown file links to."""
-    found = re.findall(r'\]\(([^)#]+)\)', file.read_text())
+    text = re.sub(r'^```.*?^```', '', file.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r'\]\(([^)#]+)\)', text)
     return {(file.parent / link).resolve() for link in found if '://' not in link}
 
 
