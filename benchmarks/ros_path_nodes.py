@@ -97,9 +97,9 @@ class NoNetwork:
     def __init__(self, settings: Settings) -> None:
         import torch
 
-        from sartm_model.data.thermal_range import ThermalRange
         from sartm_model.inference.prediction import Prediction
         from sartm_model.labels import MFNET
+        from sartm_model.modalities.thermal_range import ThermalRange
 
         self.label_space = MFNET
         self.device, self.precision = torch.device('cpu'), 'fp32'

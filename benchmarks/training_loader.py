@@ -37,7 +37,7 @@ def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
     """Milliseconds a sample of each stage, from the files to the batch, on one core."""
     data, rng = config.data, np.random.default_rng(config.seed)
     space = label_space_of_run(config)
-    sources = [open_frames(source, data, space) for source in data.train]
+    sources = [open_frames(source, data, space, config.model.modalities) for source in data.train]
     weights = np.array([source.weight for source in data.train], float)
     spent: dict[str, float] = {}
 
@@ -69,7 +69,9 @@ def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
 def measure_loader(config: TrainConfig, workers: int, samples: int) -> float:
     """Samples a second of the loader once its queue is in a steady state."""
     batch = config.data.batch_size
-    dataset = TrainingSamples(config.data, label_space_of_run(config), config.seed)
+    dataset = TrainingSamples(
+        config.data, label_space_of_run(config), config.model.modalities, config.seed
+    )
     loader = iter(
         DataLoader(dataset, batch_sampler=ResumableBatchSampler(0, batch), num_workers=workers)
     )

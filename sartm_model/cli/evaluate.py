@@ -110,10 +110,16 @@ def run(args: argparse.Namespace) -> None:
             f'checkpoint {args.checkpoint} knows the classes of {predictor.label_space.name!r}, '
             f'but {args.dataset} has those of {dataset.label_space.name!r}'
         )
+    if args.modality not in ('both', *predictor.modalities):
+        raise SartmError(
+            f'modality {args.modality}; checkpoint {args.checkpoint} takes both, or one of '
+            f'{", ".join(predictor.modalities)}'
+        )
     predict = _frame_predictor(predictor, args.flip, args.scales)
     named = ('checkpoint', 'dataset', 'split', 'modality', 'corruption', 'severity')
     settings = {
         **{name: getattr(args, name) for name in named},
+        'modalities': list(predictor.modalities),
         'head': predictor.head,
         'flip': args.flip,
         'scales': args.scales,
@@ -144,7 +150,7 @@ def _frame_predictor(
             )
 
         def predict_exported(frame: Frame) -> FramePrediction:
-            prediction = predictor.predict(frame.rgb, frame.thermal, confidence=True)
+            prediction = predictor.predict(frame.select(predictor.modalities), confidence=True)
             assert prediction.confidence is not None
             return FramePrediction(prediction.labels, prediction.confidence / np.float32(255))
 
@@ -157,7 +163,9 @@ def _frame_predictor(
     check_scales(scales)
 
     def predict(frame: Frame) -> FramePrediction:
-        found = probabilities(predictor, frame.rgb, frame.thermal, flip=flip, scales=scales)
+        found = probabilities(
+            predictor, frame.select(predictor.modalities), flip=flip, scales=scales
+        )
         labels, confidence = labels_and_confidence(found)
         return FramePrediction(labels.cpu().numpy(), confidence.cpu().numpy())
 

@@ -52,12 +52,14 @@ def run(args: argparse.Namespace) -> None:
     """Write the file and print its size."""
     from sartm_model.export.onnx_export import export_onnx
     from sartm_model.inference.export_config import ExportConfig
+    from sartm_model.models import checkpoint as checkpoints
 
     sizes = {'height': args.height, 'width': args.width}
     if args.thermal_size:
         sizes['thermal_height'], sizes['thermal_width'] = args.thermal_size
     config = ExportConfig(
         **sizes,
+        modalities=checkpoints.load(args.checkpoint).config.modalities,
         modality=args.modality,
         thermal_type=args.thermal_type,
         thermal_range=('fixed', *args.thermal_range)

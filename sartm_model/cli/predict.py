@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     frames = FolderPairs({'rgb': args.rgb, 'thermal': args.thermal})
     predictor = open_predictor(args)
     for frame in tqdm(frames, total=len(frames), unit='frame', disable=None):
-        prediction = predictor.predict(frame.rgb, frame.thermal, overlay=True)
+        prediction = predictor.predict(frame.images, overlay=True)
         assert prediction.overlay is not None
         labels, overlay = encode(prediction.labels), encode(prediction.overlay)
         write_file(args.out / f'{frame.name}_labels.png', labels)

@@ -1,7 +1,8 @@
 """Augmentation of a frame into a training sample.
 
-Geometry is changed in both images and the labels alike, colour in RGB only. All of it runs in the
-loader's worker processes and costs little beside reading the files;
+Geometry is changed in all images and the labels alike; the rest is up to each modality (see
+`Modality.photometric`). All of it runs in the loader's worker processes and costs little beside
+reading the files;
 `python -m benchmarks.training_loader` measures each stage.
 """
 
@@ -16,13 +17,9 @@ from torch import Tensor
 
 from sartm_model.config import DataConfig
 from sartm_model.data.frame import Frame
-from sartm_model.data.sensor_faults import corrupt_rgb, corrupt_thermal
-from sartm_model.data.thermal_range import enforce_min_span, scale_counts
-from sartm_model.data.transforms import percentile_range, preprocess_rgb, preprocess_thermal
+from sartm_model.data.transforms import to_input
 from sartm_model.labels import IGNORE_ID
-
-BLUR_PROBABILITY = 0.2
-"""Probability that RGB is blurred, from the paper."""
+from sartm_model.modalities import MODALITIES
 
 
 class Sample(NamedTuple):
@@ -33,35 +30,31 @@ class Sample(NamedTuple):
 
     Attributes:
         name: of the frame it was made from.
-        rgb: uint8 `[H, W, 3]`.
-        thermal: float16 `[H, W]`, scaled to about [0, 1].
+        images: modality -> scaled image `[H, W]` or `[H, W, C]`, uint8 or float16.
         labels: uint8 `[H, W]` of class ids, 255 for 'not labelled'.
-        drop_mask: bool `[2]`, true for a modality that is hidden from the network.
+        drop_mask: bool `[M]`, true for a modality that is hidden from the network, in the order of
+            `images`.
     """
 
     name: str
-    rgb: Tensor
-    thermal: Tensor
+    images: dict[str, Tensor]
     labels: Tensor
     drop_mask: Tensor
 
     def inputs(self) -> dict[str, Tensor]:
-        """Normalised RGB `[B, 3, H, W]` and thermal `[B, 1, H, W]` of a batch, float32, by name."""
-        thermal = preprocess_thermal(self.thermal.float())
-        return {'rgb': preprocess_rgb(self.rgb), 'thermal': thermal}
+        """Normalised images of a batch, float32 `[B, C, H, W]`, by modality."""
+        return {name: to_input(name, scaled) for name, scaled in self.images.items()}
 
 
 class Crop(NamedTuple):
     """A part of a frame, resized to the size of a training crop.
 
     Attributes:
-        rgb: uint8 `[H, W, 3]`.
-        thermal: float32 `[H, W]`, scaled to about [0, 1].
+        images: modality -> scaled image `[H, W]` or `[H, W, C]`, uint8 or float32.
         labels: uint8 `[H, W]` of class ids, 255 for 'not labelled'.
     """
 
-    rgb: np.ndarray
-    thermal: np.ndarray
+    images: dict[str, np.ndarray]
     labels: np.ndarray
 
 
@@ -76,7 +69,7 @@ def augment(
     """Make a training sample of a labelled frame.
 
     Args:
-        frame: with both images and labels.
+        frame: with labels, and an image of each modality of the network, in the network's order.
         config: sizes and probabilities, those of the sensor faults included.
         rng: source of every random choice.
         donor: a second frame; some of its objects are pasted into the sample, at the place and size
@@ -95,12 +88,10 @@ def random_resized_crop(
 ) -> Crop:
     """Take a random window of a frame, resize it to the crop's size and flip it at random.
 
-    One affine map does all three. The thermal range is taken from the whole frame, as on the robot,
-    and applied to the crop, which has fewer pixels. Where the window leaves the frame, the images
-    are mirrored and the labels are 255.
+    One affine map does all three. The range that an image is scaled by is taken from the whole
+    frame, as on the robot, and applied to the crop, which has fewer pixels. Where the window leaves
+    the frame, the images are mirrored and the labels are 255.
     """
-    assert frame.rgb is not None
-    assert frame.thermal is not None
     assert frame.labels is not None
     scale = np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max)))
     window = np.array([config.crop_height, config.crop_width]) / scale
@@ -116,37 +107,37 @@ def random_resized_crop(
     linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     mirror = cv2.BORDER_REFLECT_101
-    counts = frame.thermal.astype(np.float32)
-    ends = enforce_min_span(
-        percentile_range(torch.from_numpy(counts)), frame.thermal.dtype == np.uint8
-    )
-    warped = cv2.warpAffine(counts, inverse, size, flags=linear, borderMode=mirror)
-    return Crop(
-        cv2.warpAffine(frame.rgb, inverse, size, flags=linear, borderMode=mirror),
-        scale_counts(torch.from_numpy(warped), ends).numpy(),
-        cv2.warpAffine(frame.labels, inverse, size, flags=nearest, borderValue=IGNORE_ID),
-    )
+    labels = cv2.warpAffine(frame.labels, inverse, size, flags=nearest, borderValue=IGNORE_ID)
+    images = {}
+    for name, image in frame.images.items():
+        modality = MODALITIES[name]
+        # Colours stay bytes; counts of a range would lose precision as bytes.
+        counts = image if image.dtype == np.uint8 and not modality.has_range else image.astype('f4')
+        warped = cv2.warpAffine(counts, inverse, size, flags=linear, borderMode=mirror)
+        images[name] = modality.scale(warped, modality.ends(image))
+    return Crop(images, labels)
 
 
 def photometric(crop: Crop, config: DataConfig, rng: np.random.Generator) -> Crop:
-    """Change the colours of RGB, then apply the sensor faults; the labels stay as they are."""
-    rgb = corrupt_rgb(_color_jitter(crop.rgb, config, rng), config, rng)
-    return crop._replace(rgb=rgb, thermal=corrupt_thermal(crop.thermal, config, rng))
+    """Change the images as each modality does it; the labels stay as they are."""
+    images = {
+        name: MODALITIES[name].photometric(image, config, rng)
+        for name, image in crop.images.items()
+    }
+    return crop._replace(images=images)
 
 
 def to_sample(name: str, crop: Crop, config: DataConfig, rng: np.random.Generator) -> Sample:
     """Convert a crop to tensors and choose whether a modality is hidden, and which."""
-    drop_mask = np.zeros(2, bool)
-    limits = np.cumsum(config.drop_probabilities(('rgb', 'thermal')))
+    drop_mask = np.zeros(len(crop.images), bool)
+    limits = np.cumsum(config.drop_probabilities(tuple(crop.images)))
     # The first limit above the number drawn belongs to the hidden modality; there may be none.
     drop_mask[np.flatnonzero(rng.random() < limits)[:1]] = True
-    return Sample(
-        name,
-        torch.from_numpy(crop.rgb),
-        torch.from_numpy(crop.thermal.astype(np.float16)),
-        torch.from_numpy(crop.labels),
-        torch.from_numpy(drop_mask),
-    )
+    images = {
+        modality: torch.from_numpy(image if image.dtype == np.uint8 else image.astype(np.float16))
+        for modality, image in crop.images.items()
+    }
+    return Sample(name, images, torch.from_numpy(crop.labels), torch.from_numpy(drop_mask))
 
 
 def _corner(
@@ -178,12 +169,12 @@ def _paste(crop: Crop, donor: Crop, rng: np.random.Generator, background_id: int
     """Paste each object class of the donor's crop into `crop` with a probability of one half."""
     classes = _object_classes(donor.labels, background_id)
     mask = np.isin(donor.labels, classes[rng.random(classes.size) < 0.5])
-    return Crop(
-        *(
-            np.where(mask[..., None] if new.ndim == 3 else mask, new, old)
-            for old, new in zip(crop, donor, strict=True)
-        )
-    )
+
+    def merge(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+        return np.where(mask[..., None] if new.ndim == 3 else mask, new, old)
+
+    images = {name: merge(donor.images[name], image) for name, image in crop.images.items()}
+    return Crop(images, merge(donor.labels, crop.labels))
 
 
 def _object_classes(labels: np.ndarray, background_id: int | None) -> np.ndarray:
@@ -191,19 +182,3 @@ def _object_classes(labels: np.ndarray, background_id: int | None) -> np.ndarray
     counts = np.bincount(labels.ravel(), minlength=256)
     counts[[IGNORE_ID, *([] if background_id is None else [background_id])]] = 0
     return np.flatnonzero(counts)
-
-
-def _color_jitter(rgb: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
-    """Change brightness, saturation and contrast by up to a half, and blur, each at random.
-
-    With brightness g, saturation s, contrast c and the image's mean m, a colour x becomes
-    c g (s x + (1 - s) grey(x)) + (1 - c) g m, which is one affine map of the three channels.
-    """
-    if rng.random() < config.colour_jitter:
-        brightness, contrast, saturation = rng.uniform(0.5, 1.5, size=3)
-        mix = contrast * brightness * (saturation * np.eye(3) + (1 - saturation) / 3)
-        offset = (1 - contrast) * brightness * np.mean(cv2.mean(rgb)[:3])
-        rgb = cv2.transform(rgb, np.column_stack([mix, np.full(3, offset)]))
-    if rng.random() < BLUR_PROBABILITY:
-        rgb = cv2.GaussianBlur(rgb, (0, 0), rng.uniform(0.3, 1.5))
-    return rgb

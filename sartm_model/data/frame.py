@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,10 @@ class Frame:
     images: dict[str, np.ndarray]
     labels: np.ndarray | None = None
     condition: str | None = None
+
+    def select(self, modalities: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return the images that the frame has of these modalities, in their order."""
+        return {name: self.images[name] for name in modalities if name in self.images}
 
     @property
     def rgb(self) -> np.ndarray | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +17,12 @@ from sartm_model.config import DataConfig, SourceConfig, TrainConfig
 from sartm_model.data.augmentation import Sample, augment
 from sartm_model.data.base import PairDataset
 from sartm_model.data.cached import CachedFrames
+from sartm_model.data.frame import Frame
 from sartm_model.data.label_space_file import open_label_space
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID, LabelSpace
+from sartm_model.modalities import MODALITIES, check_registered
 from sartm_model.utils.text import format_names
 
 
@@ -34,12 +37,19 @@ def label_space_of_run(config: TrainConfig) -> LabelSpace:
     return _open(config.data.train[0]).label_space
 
 
-def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
+def open_source(
+    source: SourceConfig, label_space: LabelSpace, modalities: Sequence[str]
+) -> PairDataset:
     """Open a data set of a run.
+
+    Args:
+        source: the data set.
+        label_space: the classes that it must have.
+        modalities: the modalities that its frames must have; others are ignored.
 
     Raises:
         SartmError: the data set cannot be opened, its classes are not those of `label_space`, it is
-            empty, a modality is missing, or none of its frames has a labelled pixel.
+            empty, a modality is unknown or missing, or none of its frames has a labelled pixel.
     """
     dataset = _open(source)
     name = _title(source)
@@ -52,12 +62,13 @@ def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
         raise SartmError(f'{name} holds no frame')
     if source.frames:
         dataset.names = dataset.names[: source.frames]
-    first = dataset[0]
-    for modality, image in (('RGB', first.rgb), ('thermal', first.thermal)):
-        if image is None:
-            raise SartmError(
-                f'{name} has no {modality} images; training needs RGB and thermal of each frame'
-            )
+    check_registered(modalities)
+    missing = [MODALITIES[m].title for m in modalities if m not in dataset[0].images]
+    if missing:
+        titles = ' and '.join(MODALITIES[modality].title for modality in modalities)
+        raise SartmError(
+            f'{name} has no {" and ".join(missing)} images; training needs {titles} of each frame'
+        )
     # `any` stops at the first labelled pixel, so of a sound data set one frame is read.
     if not any(_has_label(frame.labels) for frame in dataset):
         raise SartmError(
@@ -69,9 +80,11 @@ def open_source(source: SourceConfig, label_space: LabelSpace) -> PairDataset:
     return dataset
 
 
-def open_frames(source: SourceConfig, config: DataConfig, label_space: LabelSpace) -> PairDataset:
+def open_frames(
+    source: SourceConfig, config: DataConfig, label_space: LabelSpace, modalities: Sequence[str]
+) -> PairDataset:
     """Open a data set of a run with `open_source`, and read all its frames if `config.cache`."""
-    dataset = open_source(source, label_space)
+    dataset = open_source(source, label_space, modalities)
     return CachedFrames(dataset, config.workers, _title(source)) if config.cache else dataset
 
 
@@ -97,25 +110,35 @@ class TrainingSamples(Dataset):
     Args:
         config: the data sets, their weights and the augmentation.
         label_space: of the run.
+        modalities: of the network, in its order.
         seed: of every random choice.
     """
 
-    def __init__(self, config: DataConfig, label_space: LabelSpace, seed: int) -> None:
+    def __init__(
+        self, config: DataConfig, label_space: LabelSpace, modalities: Sequence[str], seed: int
+    ) -> None:
         self.config = config
+        self.modalities = modalities
         self.seed = seed
         self.background_id = label_space.background_id
-        self.datasets = [open_frames(source, config, label_space) for source in config.train]
+        self.datasets = [
+            open_frames(source, config, label_space, modalities) for source in config.train
+        ]
         weights = np.array([source.weight for source in config.train], float)
         self.probabilities = weights / weights.sum()
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, index])
         dataset = self.datasets[rng.choice(len(self.datasets), p=self.probabilities)]
-        frame = dataset[int(rng.integers(len(dataset)))]
+        frame = self._draw(dataset, rng)
         donor = None
         if rng.random() < self.config.paste_objects:
-            donor = dataset[int(rng.integers(len(dataset)))]
+            donor = self._draw(dataset, rng)
         return augment(frame, self.config, rng, donor, background_id=self.background_id)
+
+    def _draw(self, dataset: PairDataset, rng: np.random.Generator) -> Frame:
+        frame = dataset[int(rng.integers(len(dataset)))]
+        return replace(frame, images=frame.select(self.modalities))
 
 
 class ResumableBatchSampler(Sampler[list[int]]):
@@ -149,29 +172,38 @@ class EvalFrame(NamedTuple):
     Attributes:
         name: of the frame.
         condition: of the frame, or None.
-        rgb: uint8 `[H, W, 3]`.
-        thermal: uint8 or uint16 `[h, w]`.
+        images: modality -> raw image.
         labels: uint8 `[H, W]`.
     """
 
     name: str
     condition: str | None
-    rgb: Tensor
-    thermal: Tensor
+    images: dict[str, Tensor]
     labels: Tensor
 
 
 class EvalDataset(Dataset):
-    """The frames of a data set as `EvalFrame`s; each must have both images and labels."""
+    """The frames of a data set as `EvalFrame`s.
 
-    def __init__(self, dataset: PairDataset) -> None:
+    Args:
+        dataset: each frame must have labels, and an image of each modality.
+        modalities: of the network, in its order.
+    """
+
+    def __init__(self, dataset: PairDataset, modalities: Sequence[str]) -> None:
         self.dataset = dataset
+        self.modalities = modalities
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> EvalFrame:
         frame = self.dataset[index]
-        images = (frame.rgb, frame.thermal, frame.labels)
-        tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
-        return EvalFrame(frame.name, frame.condition, *tensors)
+        assert frame.labels is not None
+        selected = frame.select(self.modalities)
+        images = {name: _to_tensor(image) for name, image in selected.items()}
+        return EvalFrame(frame.name, frame.condition, images, _to_tensor(frame.labels))
+
+
+def _to_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image))

@@ -141,7 +141,7 @@ def summary(report: Report) -> str:
             for (modality, types), (low, high) in zip(
                 split.types.items(), split.ranges.values(), strict=True
             )
-            if len(MODALITIES[modality].dtypes) > 1  # RGB is always the same
+            if MODALITIES[modality].dtypes != ('uint8',)  # bytes have no range of interest
         ]
         sizes = _counts(split.sizes)
         details = ', '.join([f'{split.unusable} unusable', sizes, *images])

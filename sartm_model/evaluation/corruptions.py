@@ -14,7 +14,7 @@ import numpy as np
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
-from sartm_model.modalities import MODALITIES
+from sartm_model.modalities import MODALITIES, select
 from sartm_model.modalities.base import SEVERITIES
 
 
@@ -60,7 +60,6 @@ class CorruptedDataset(PairDataset):
 
     def __getitem__(self, index: int) -> Frame:
         frame = self._dataset[index]
-        images = dict(frame.images)
         if self._corruption is not None and self._severity is not None:
             name, corruption = corruption_names()[self._corruption]
 
@@ -69,10 +68,10 @@ class CorruptedDataset(PairDataset):
 
             rng = np.random.default_rng(list(f'{self._corruption} {frame.name}'.encode()))
             corrupt = MODALITIES[name].corruptions[corruption]
-            images[name] = corrupt(_image(frame, name), self._severity, rng, earlier)
-        if self._modality != 'both':
-            images = {self._modality: images[self._modality]} if self._modality in images else {}
-        return replace(frame, images=images)
+            image = corrupt(_image(frame, name), self._severity, rng, earlier)
+            frame = replace(frame, images={**frame.images, name: image})
+        selected = select(self._modality, tuple(frame.images))
+        return replace(frame, images=frame.select(selected))
 
 
 def _check(modality: str, corruption: str | None, severity: int | None) -> None:

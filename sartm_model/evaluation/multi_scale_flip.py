@@ -16,20 +16,19 @@ from sartm_model.inference.predictor import Predictor
 @torch.inference_mode()
 def probabilities(
     predictor: Predictor,
-    rgb: np.ndarray | None,
-    thermal: np.ndarray | None,
+    images: Mapping[str, np.ndarray],
     *,
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
 ) -> Tensor:
-    """Return class probabilities float32 `[K, H, W]` of a pair, on the predictor's device.
+    """Return class probabilities float32 `[K, H, W]` of a frame, on the predictor's device.
 
-    p = mean over scales s and flips f of f^-1(resize_1/s(network(resize_s(f(pair))))). Resizing is
+    p = mean over scales s and flips f of f^-1(resize_1/s(network(resize_s(f(frame))))). Resizing is
     bilinear, with antialiasing where it shrinks.
 
     Args:
         predictor: runs each copy.
-        rgb, thermal: the images that `Predictor.predict` takes; either may be None.
+        images: raw images by modality, as `Predictor.predict` takes them.
         flip: run each copy also mirrored left to right.
         scales: factors of height and width.
 
@@ -37,8 +36,8 @@ def probabilities(
         SartmError: no scale is given, one is not a positive number, or the images are unusable.
     """
     check_scales(scales)
-    images = predictor.preprocess(rgb, thermal).images
-    copies = list(_copies(predictor, images, flip, scales))
+    inputs = predictor.preprocess(images).images
+    copies = list(_copies(predictor, inputs, flip, scales))
     return torch.stack(copies).mean(dim=0)
 
 

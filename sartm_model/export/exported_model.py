@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sartm_model.data.transforms import preprocess_rgb, preprocess_thermal, scale_thermal
+from sartm_model.data.transforms import to_input
 from sartm_model.inference.export_config import ExportConfig
 from sartm_model.inference.predictor import PRECISIONS
+from sartm_model.modalities import MODALITIES
 from sartm_model.models.base import SegmentationModel
 from sartm_model.models.logits import class_probabilities, labels_and_confidence, upsample_logits
 
@@ -43,12 +44,9 @@ class ExportedModel(nn.Module):
         size = next(iter(sizes.values()))
         input_size = self.model.scaled_size(size)
         images = {}
-        if 'rgb' in counts:
-            images['rgb'] = preprocess_rgb(counts['rgb'][None], input_size).to(self.dtype)
-        if 'thermal' in counts:
-            scaled = scale_thermal(counts['thermal'], self.config.range)[None]
-            thermal = preprocess_thermal(scaled, size, size=input_size)
-            images['thermal'] = thermal.to(self.dtype)
+        for name, raw in counts.items():
+            scaled = MODALITIES[name].scale(raw, self.config.range.ends)[None]
+            images[name] = to_input(name, scaled, size, size=input_size).to(self.dtype)
         drop_mask = None if given is None else given[None] == 0
         heads, extent = self.model.forward_logits(images, drop_mask)
         logits = upsample_logits(torch.stack(heads).float(), extent, size)

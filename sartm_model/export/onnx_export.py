@@ -17,6 +17,7 @@ from sartm_model.config import to_dict
 from sartm_model.errors import SartmError
 from sartm_model.export.exported_model import ExportedModel
 from sartm_model.inference.export_config import FORMAT, OUTPUTS, PRESENT, ExportConfig
+from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.utils.files import write_file
 
@@ -76,9 +77,7 @@ def export_onnx(checkpoint: str | Path, path: Path, config: ExportConfig) -> Non
 def _example_inputs(config: ExportConfig) -> dict[str, Tensor]:
     """Return blank inputs of the module by their names in the file."""
     inputs = {
-        name: torch.zeros(
-            (*size, 3) if name == 'rgb' else size, dtype=getattr(torch, config.dtype(name))
-        )
+        name: torch.from_numpy(MODALITIES[name].blank(*size, config.dtype(name)))
         for name, size in config.sizes.items()
     }
     if config.modality == 'both':

@@ -22,7 +22,7 @@ from sartm_model.errors import SartmError
 from sartm_model.inference.pipeline import OutputRequest, pack_frame_params
 from sartm_model.inference.predictor import PRECISIONS, Predictor
 from sartm_model.inference.stage_clock import StageClock
-from sartm_model.inference.transfer import to_device, to_host
+from sartm_model.inference.transfer import frame_to_device, to_host
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models import registry
@@ -121,10 +121,10 @@ def measure_stages_s(
                 lambda *_, stage=stage: clock.end_stage(stage)  # type: ignore[misc]
             )
             hooks.callback(handle.remove)
-        arrays = [rgb, thermal, pack_frame_params()]
-        rgb_tensor, thermal_tensor, params = to_device(arrays, predictor.device)
+        given = {'rgb': rgb, 'thermal': thermal}
+        images, params = frame_to_device(given, pack_frame_params(), predictor.device)
         clock.end_stage('upload')
-        outputs = pipeline(rgb_tensor, thermal_tensor, params, OutputRequest(), on_stage_end)
+        outputs = pipeline(images, params, OutputRequest(), on_stage_end)
         clock.end_stage('postprocess')
         to_host(outputs)
         return clock.stages_s('download')

@@ -1,4 +1,4 @@
-"""Runs a pair on a GPU as one CUDA graph: transfer, preprocessing, network, labels, transfer.
+"""Runs a frame on a GPU as one CUDA graph: transfer, preprocessing, network, labels, transfer.
 
 A GPU finishes a small operation before Python has launched the next, and a frame has hundreds of
 them. A graph is recorded once and then launched by a single call. It reads and writes fixed memory,
@@ -16,7 +16,7 @@ compare this path with the direct one on a CPU.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ WARM_UPS = 3
 
 
 class CudaGraphCache:
-    """Records a graph for each kind of pair when it first comes and keeps the most recently used.
+    """Records a graph for each kind of frame when it first comes, and keeps the last used ones.
 
     Args:
         pipeline: what is recorded.
@@ -58,34 +58,31 @@ class CudaGraphCache:
 
     def __call__(
         self,
-        rgb: np.ndarray | None,
-        thermal: np.ndarray | None,
+        images: Mapping[str, np.ndarray],
         packed_params: np.ndarray,
         request: OutputRequest,
         on_stage_end: StageCallback,
     ) -> dict[str, np.ndarray]:
-        """Run `InferencePipeline` on a pair and return its outputs as new arrays."""
-        arrays = [rgb, thermal, packed_params]
-        key = (_shape_and_type(rgb), _shape_and_type(thermal), request)
+        """Run `InferencePipeline` on a frame and return its outputs as new arrays."""
+        kinds = ((name, image.shape, image.dtype) for name, image in images.items())
+        key = (*kinds, request)
         graph = self._graphs.pop(key, None)
         if graph is None:
             while len(self._graphs) >= MAX_CACHED_GRAPHS:
                 self._graphs.popitem(last=False)
-            graph = CudaGraph(self._pipeline, arrays, request, self._stream, self._pool)
+            graph = CudaGraph(
+                self._pipeline, images, packed_params, request, self._stream, self._pool
+            )
         self._graphs[key] = graph
-        return graph(arrays, on_stage_end)
-
-
-def _shape_and_type(image: np.ndarray | None) -> Any:
-    return None if image is None else (image.shape, image.dtype)
+        return graph(images, packed_params, on_stage_end)
 
 
 class CudaGraph:
-    """The recorded graph of pairs of one kind.
+    """The recorded graph of frames of one kind.
 
     Args:
         pipeline: what is recorded.
-        arrays: RGB, thermal and packed frame parameters of a first pair; an image may be None.
+        images, packed_params: of a first frame.
         request: what to return.
         stream: on which to record; None without a GPU.
         pool: of the memory that the graph may use while it runs.
@@ -94,29 +91,36 @@ class CudaGraph:
     def __init__(
         self,
         pipeline: InferencePipeline,
-        arrays: list[np.ndarray | None],
+        images: Mapping[str, np.ndarray],
+        packed_params: np.ndarray,
         request: OutputRequest,
         stream: torch.cuda.Stream | None,
         pool: Any,
     ) -> None:
         self._pipeline = pipeline
         self._request = request
+        self._modalities = tuple(images)
+        arrays = [*images.values(), packed_params]
         self._staging = Staging(arrays, pipeline.device)
         self._staging.fill(arrays)
         self._graph: torch.cuda.CUDAGraph | None = None
-        range_before = pipeline.running_range.clone()
+        ranges_before = {name: ends.clone() for name, ends in pipeline.running_ranges.items()}
         if stream is None:
             outputs = self._run()
             self._shapes, self._pinned_output = shapes(outputs), pack(outputs)
         else:
             self._record(stream, pool)
-        pipeline.running_range.copy_(range_before)  # these runs were not the next pair of a video
+        for name, ends in ranges_before.items():  # these runs were not the next frame of a video
+            pipeline.running_ranges[name].copy_(ends)
 
     def __call__(
-        self, arrays: list[np.ndarray | None], on_stage_end: StageCallback
+        self,
+        images: Mapping[str, np.ndarray],
+        packed_params: np.ndarray,
+        on_stage_end: StageCallback,
     ) -> dict[str, np.ndarray]:
-        """Run a pair of the same kind and return the outputs as new arrays."""
-        self._staging.fill(arrays)
+        """Run a frame of the same kind and return the outputs as new arrays."""
+        self._staging.fill([*images.values(), packed_params])
         on_stage_end('upload')
         if self._graph is None:
             self._pinned_output.copy_(pack(self._run()))
@@ -125,12 +129,13 @@ class CudaGraph:
                 self._graph.replay()
             torch.cuda.current_stream(self._pipeline.device).synchronize()
         on_stage_end('network')
-        return unpack(self._pinned_output.clone(), self._shapes)  # the next pair overwrites it
+        return unpack(self._pinned_output.clone(), self._shapes)  # the next frame overwrites it
 
     def _run(self) -> dict[str, Tensor]:
         self._staging.send()
-        rgb, thermal, packed_params = self._staging.device_views
-        return self._pipeline(rgb, thermal, packed_params, self._request)
+        *tensors, packed_params = self._staging.device_views
+        images = dict(zip(self._modalities, tensors, strict=True))
+        return self._pipeline(images, packed_params, self._request)
 
     @torch.inference_mode()
     def _record(self, stream: torch.cuda.Stream, pool: Any) -> None:

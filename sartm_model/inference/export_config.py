@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.errors import SartmError
-from sartm_model.modalities import SELECTIONS
+from sartm_model.modalities import MODALITIES, select
+from sartm_model.modalities.thermal_range import ThermalRange
 
 FORMAT = 'sartm-export-1'
 """Value of `format` in the file's metadata; the other entries are `model`, `labels`, `card` and
@@ -26,12 +26,13 @@ class ExportConfig:
     """The images that an exported file takes; the metadata `export` holds these values.
 
     Attributes:
-        height, width: of the RGB image, pixels; of the thermal image where it is alone.
-        modality: 'both', or 'rgb' or 'thermal' alone.
-        thermal_height, thermal_width: of the thermal image beside RGB; 0 for those of RGB.
-        thermal_type: of its pixels, 'uint8' or 'uint16'.
+        height, width: of the first image, pixels: RGB, or thermal where it is alone.
+        modality: 'both', or one of `modalities` alone.
+        thermal_height, thermal_width: of the second image; 0 for those of the first.
+        thermal_type: of the pixels of thermal, 'uint8' or 'uint16'.
         thermal_range: mode, low and high of `ThermalRange`.
         precision: of the network, 'fp32' or 'fp16'; images and labels stay uint8.
+        modalities: of the network, in its order.
 
     Raises:
         SartmError: a value is not one of these, a size is below 1 or the range is empty.
@@ -45,11 +46,13 @@ class ExportConfig:
     thermal_type: str = 'uint8'
     thermal_range: tuple[str, float, float] = ('percentile', 0.0, 255.0)
     precision: str = 'fp32'
+    modalities: tuple[str, ...] = ('rgb', 'thermal')  # of files written before there were others
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, 'modalities', tuple(self.modalities))
         object.__setattr__(self, 'thermal_range', tuple(self.thermal_range))  # JSON has lists
         choices = {
-            'modality': SELECTIONS,
+            'modality': ('both', *self.modalities),
             'thermal_type': THERMAL_TYPES,
             'precision': PRECISIONS,
         }
@@ -73,12 +76,11 @@ class ExportConfig:
     @property
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Height and width of each input by its name, in the file's order."""
-        rgb = self.height, self.width
-        thermal = self.thermal_height or self.height, self.thermal_width or self.width
-        if self.modality == 'both':
-            return {'rgb': rgb, 'thermal': thermal}
-        return {self.modality: rgb}
+        first, *others = select(self.modality, self.modalities)
+        other_size = self.thermal_height or self.height, self.thermal_width or self.width
+        return {first: (self.height, self.width), **dict.fromkeys(others, other_size)}
 
     def dtype(self, name: str) -> str:
         """Return the type of an input's pixels."""
-        return 'uint8' if name == 'rgb' else self.thermal_type
+        dtypes = MODALITIES[name].dtypes
+        return self.thermal_type if self.thermal_type in dtypes else dtypes[0]

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sartm_model.data.thermal_range import ThermalRange, scale_thermal_array
 from sartm_model.errors import SartmError
 from sartm_model.inference.export_config import PRESENT, ExportConfig
 from sartm_model.inference.onnx_session import choose_providers, open_session, read_metadata
 from sartm_model.inference.overlay import blend_classes
-from sartm_model.inference.prediction import Prediction, check_images
+from sartm_model.inference.prediction import Images, Prediction, check_images
 from sartm_model.inference.stage_clock import StageClock
 from sartm_model.labels import LabelSpace
+from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.thermal_range import ThermalRange
 
 if TYPE_CHECKING:
     from sartm_model.inference.predictor import Predictor
@@ -95,6 +96,11 @@ class OnnxPredictor:
         self.homography = homography
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the images that the network was trained for; the file may take one alone."""
+        return self.config.modalities
+
+    @property
     def thermal_range(self) -> ThermalRange:
         """How the file scales thermal counts; only an equal one can be set."""
         return self.config.range
@@ -130,15 +136,15 @@ class OnnxPredictor:
 
     def predict(
         self,
-        rgb: np.ndarray | None,
-        thermal: np.ndarray | None,
+        images: Images,
+        thermal: np.ndarray | None = None,
         *,
         confidence: bool = False,
         overlay: bool = False,
         overlay_opacity: float = 0.5,
         time_s: float | None = None,
     ) -> Prediction:
-        """Segment one pair; arguments and result are those of `Predictor.predict`.
+        """Segment one frame; arguments and result are those of `Predictor.predict`.
 
         Raises:
             SartmError: an image has another size, shape or type than the file takes, or the file
@@ -146,14 +152,14 @@ class OnnxPredictor:
             MemoryError: there is not enough memory.
         """
         clock = StageClock()
-        check_images(rgb, thermal)
-        feeds = self._feeds({'rgb': rgb, 'thermal': thermal})
+        given = check_images(images, thermal, self.modalities)
+        feeds = self._feeds(given)
         clock.end_stage('upload')
         labels, confidence_image = self._run(feeds)
         clock.end_stage('network')
         blended = None
         if overlay:
-            background = self._background(rgb, thermal)
+            background = self._background(given)
             colors = self.label_space.palette()[labels].astype(np.float32)
             opacity = np.float32(overlay_opacity)
             blended = blend_classes(
@@ -165,21 +171,18 @@ class OnnxPredictor:
 
     def warm_up(self, height: int, width: int) -> None:
         """Run on blank images of the file's own size; the arguments are those of `Predictor`."""
-        blank = {name: self._blank(name) for name in self.config.sizes}
-        self.predict(blank.get('rgb'), blank.get('thermal'))
+        self.predict({name: self._blank(name) for name in self.config.sizes})
 
     def _blank(self, name: str) -> np.ndarray:
-        size = self.config.sizes[name]
-        return np.zeros((*size, 3) if name == 'rgb' else size, self.config.dtype(name))
+        return MODALITIES[name].blank(*self.config.sizes[name], self.config.dtype(name))
 
-    def _feeds(self, images: dict[str, np.ndarray | None]) -> dict[str, np.ndarray]:
+    def _feeds(self, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the inputs of the file; a blank image stands in for a missing one."""
         feeds, sizes = {}, self.config.sizes
         for name in sizes:
-            image = images[name]
-            if image is not None:
-                self._check_image(name, image)
-                feeds[name] = np.ascontiguousarray(image)
+            if name in images:
+                self._check_image(name, images[name])
+                feeds[name] = np.ascontiguousarray(images[name])
         missing = [name for name in sizes if name not in feeds]
         if not missing:
             return feeds
@@ -190,10 +193,11 @@ class OnnxPredictor:
                 f'.safetensors checkpoint'
             )
         (given,) = (image.shape[:2] for image in feeds.values())
-        if missing == ['rgb'] and given != sizes['rgb']:
+        first, second = sizes
+        if missing == [first] and given != sizes[first]:
             raise SartmError(
-                f'checkpoint {self.path} gives labels of the size of its rgb images; it cannot do '
-                f'so of thermal alone, which has another; use a .safetensors checkpoint'
+                f'checkpoint {self.path} gives labels of the size of its {first} images; it cannot '
+                f'do so of {second} alone, which has another; use a .safetensors checkpoint'
             )
         present = np.array([name in feeds for name in sizes], np.uint8)
         return {**feeds, missing[0]: self._blank(missing[0]), PRESENT: present}
@@ -227,13 +231,11 @@ class OnnxPredictor:
             ) from error
         return labels, confidence
 
-    def _background(self, rgb: np.ndarray | None, thermal: np.ndarray | None) -> np.ndarray:
+    def _background(self, images: dict[str, np.ndarray]) -> np.ndarray:
         """Return what an overlay is blended over, float32 `[H, W, 3]` or `[H, W, 1]`."""
-        if rgb is not None and 'rgb' in self.config.sizes:
-            return rgb.astype(np.float32)
-        assert thermal is not None
-        scaled = scale_thermal_array(thermal, self.config.range)
-        return (scaled.clip(0, 1) * 255)[..., None]
+        first = next(name for name in self.config.sizes if name in images)
+        scaled = MODALITIES[first].scale(images[first], self.config.range.ends)
+        return MODALITIES[first].backdrop(scaled).astype(np.float32)
 
     def _require(self, what: str, wanted: str | None, allowed: tuple[str | None, ...]) -> None:
         if wanted not in allowed:

@@ -1,4 +1,4 @@
-"""What is done to one pair on the device, from counts to labels, without waiting for the host.
+"""What is done to one frame on the device, from counts to labels, without waiting for the host.
 
 Everything here reads tensors on the device alone, and no shape depends on a value, so that a CUDA
 graph can record all of it (see `cuda_graph`). The numbers that may change from frame to frame are
@@ -7,27 +7,23 @@ sent in one small tensor, the frame parameters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sartm_model.data.thermal_range import enforce_min_span, scale_counts
-from sartm_model.data.transforms import (
-    ema_update,
-    percentile_range,
-    preprocess_rgb,
-    preprocess_thermal,
-    to_counts,
-)
+from sartm_model.data.transforms import to_input
 from sartm_model.inference.boundary_labels import labels_from_boundaries
 from sartm_model.inference.overlay import blend_classes
 from sartm_model.inference.postprocessing import labels_from_logits
 from sartm_model.inference.stage_clock import StageCallback
 from sartm_model.labels import LabelSpace
+from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.thermal_range import running_ends
 from sartm_model.models.base import SegmentationModel
-from sartm_model.utils.parallel import run_sequential
 
 
 class OutputRequest(NamedTuple):
@@ -36,9 +32,9 @@ class OutputRequest(NamedTuple):
     Attributes:
         confidence: also return the confidence.
         overlay: also return the overlay.
-        fixed_range: scale thermal between the fixed range of the frame parameters instead of its
-            percentiles.
-        warp: warp thermal by the matrix of the frame parameters instead of resizing it.
+        fixed_range: scale the modalities that have a range by the fixed one of the frame parameters
+            instead of their percentiles.
+        warp: warp the second image by the matrix of the frame parameters instead of resizing it.
     """
 
     confidence: bool = False
@@ -48,12 +44,11 @@ class OutputRequest(NamedTuple):
 
 
 class NetworkInputs(NamedTuple):
-    """A pair as the network takes it, on its device and in its precision.
+    """The images of a frame as the network takes them, on its device and in its precision.
 
     Attributes:
-        images: modality name -> normalised `[1, C, H, W]`, C = 3 for RGB and 1 for thermal, of
-            the images that are there.
-        background: what an overlay is blended over, counts `[H, W, 3]`, or `[H, W, 1]` of thermal.
+        images: modality name -> normalised `[1, C, H, W]`, of the images that are there.
+        background: what an overlay is blended over, counts `[H, W, 3]` or `[H, W, 1]`.
     """
 
     images: dict[str, Tensor]
@@ -64,7 +59,7 @@ class FrameParams(NamedTuple):
     """The frame parameters on the device, views of what `pack_frame_params` returns.
 
     Attributes:
-        fixed_range: low and high of a fixed thermal range in counts, `[2]`.
+        fixed_range: low and high of a fixed range in counts, `[2]`.
         range_weight: weight of the image's own range in the running range, a number.
         overlay_opacity: a number.
         warp_matrix: as `transforms.warp_matrix` returns it, `[3, 3]`.
@@ -99,7 +94,7 @@ def unpack_frame_params(packed: Tensor) -> FrameParams:
 class InferencePipeline:
     """The network with its preprocessing and postprocessing, on the device.
 
-    Keeps the running thermal range from one pair to the next.
+    Keeps the running ranges from one frame to the next.
 
     Args:
         model: in its inference form, on the device and in its precision.
@@ -108,31 +103,35 @@ class InferencePipeline:
     Attributes:
         model: as given.
         device, dtype: the model's.
-        running_range: float32 `[2]`, the moving average of the thermal range in counts.
+        running_ranges: for each modality that has a range its moving average in counts, float32
+            `[2]`.
     """
 
     def __init__(self, model: SegmentationModel, label_space: LabelSpace) -> None:
         self.model = model
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
-        self.running_range = torch.zeros(2, device=self.device)
+        self.running_ranges = {
+            name: torch.zeros(2, device=self.device)
+            for name in model.config.modalities
+            if MODALITIES[name].has_range
+        }
         self._palette = torch.from_numpy(label_space.palette()).to(self.device, torch.float32)
         self._background_id = label_space.background_id
 
     @torch.inference_mode()
     def __call__(
         self,
-        rgb: Tensor | None,
-        thermal: Tensor | None,
+        images: Mapping[str, Tensor],
         packed_params: Tensor,
         request: OutputRequest,
         on_stage_end: StageCallback = lambda stage: None,
     ) -> dict[str, Tensor]:
-        """Segment one pair.
+        """Segment one frame.
 
         Args:
-            rgb: uint8 `[H, W, 3]`, or None.
-            thermal: uint8 or uint16 `[h, w]`, or None.
+            images: modality -> raw image `[h, w]` or `[h, w, C]`, in the order of the network's
+                modalities. The first one sets the size H x W.
             packed_params: float32 `[13]`, as `pack_frame_params` returns them.
             request: what to return.
             on_stage_end: called at the end of the stages 'upload' and 'network'.
@@ -143,7 +142,7 @@ class InferencePipeline:
             `[H, W, 3]`.
         """
         params = unpack_frame_params(packed_params)
-        inputs = self.preprocess(rgb, thermal, params, request)
+        inputs = self.preprocess(images, params, request)
         on_stage_end('upload')
         heads, extent = self.model.forward_logits(inputs.images)
         on_stage_end('network')
@@ -168,53 +167,43 @@ class InferencePipeline:
     @torch.inference_mode()
     def preprocess(
         self,
-        rgb: Tensor | None,
-        thermal: Tensor | None,
+        images: Mapping[str, Tensor],
         params: FrameParams,
         request: OutputRequest,
         *,
         full_size: bool = False,
     ) -> NetworkInputs:
-        """Scale and normalise a pair, bring thermal into RGB's geometry and resize both.
+        """Scale the images, bring them into the first one's geometry, resize and normalise them.
 
         Args:
-            rgb, thermal, request: as above.
+            images, request: as above.
             params: the unpacked frame parameters.
-            full_size: keep the size of the images instead of the size that the network sees.
+            full_size: keep the size of the first image instead of the size that the network sees.
         """
-        image = thermal if rgb is None else rgb
-        assert image is not None
-        image_size = (image.shape[0], image.shape[1])
+        first = next(iter(images))
+        image_size = (images[first].shape[0], images[first].shape[1])
         size = image_size if full_size else self.model.scaled_size(image_size)
 
-        def rgb_input() -> Tensor | None:
-            return None if rgb is None else preprocess_rgb(rgb[None], size).to(self.dtype)
+        def prepare(name: str) -> tuple[Tensor, Tensor]:
+            scaled = self._scale(name, images[name], params, request.fixed_range)
+            matrix = params.warp_matrix if request.warp and name != first else None
+            return scaled, to_input(name, scaled[None], image_size, matrix, size).to(self.dtype)
 
-        def thermal_input() -> tuple[Tensor | None, Tensor | None]:
-            if thermal is None:
-                return None, None
-            scaled = self._scale(thermal, params, request.fixed_range)
-            matrix = params.warp_matrix if request.warp else None
-            inputs = preprocess_thermal(scaled[None], image_size, matrix, size)
-            return inputs.to(self.dtype), scaled
-
+        work = [partial(prepare, name) for name in images]
         # On a GPU these are too short for two streams.
-        runner = (self.model.runner if self.device.type == 'cpu' else None) or run_sequential
-        rgb_images, (thermal_images, scaled) = runner(rgb_input, thermal_input)
-        both = {'rgb': rgb_images, 'thermal': thermal_images}
-        images = {name: tensor for name, tensor in both.items() if tensor is not None}
-        if rgb is not None:
-            return NetworkInputs(images, rgb)
-        assert scaled is not None
-        return NetworkInputs(images, (scaled.clip(0, 1) * 255)[..., None])
+        if len(work) == 2 and self.model.runner is not None and self.device.type == 'cpu':
+            prepared = list(self.model.runner(work[0], work[1]))
+        else:
+            prepared = [prepare_one() for prepare_one in work]
+        inputs = {name: tensor for name, (_, tensor) in zip(images, prepared, strict=True)}
+        return NetworkInputs(inputs, MODALITIES[first].backdrop(prepared[0][0]))
 
-    def _scale(self, thermal: Tensor, params: FrameParams, fixed: bool) -> Tensor:
-        """Scale thermal counts `[h, w]` to [-1, 2], float32."""
-        counts = to_counts(thermal)
+    def _scale(self, name: str, image: Tensor, params: FrameParams, fixed: bool) -> Tensor:
+        """Scale a raw image, by a range if its modality has one."""
+        modality = MODALITIES[name]
+        if not modality.has_range:
+            return modality.scale(image)
         if fixed:
-            return scale_counts(counts, params.fixed_range)
-        new_range = percentile_range(counts)
-        # In place, because a CUDA graph reads it there the next time.
-        self.running_range.copy_(ema_update(self.running_range, new_range, params.range_weight))
-        ends = enforce_min_span(self.running_range, thermal.dtype == torch.uint8)
-        return scale_counts(counts, ends)
+            return modality.scale(image, params.fixed_range)
+        running = self.running_ranges[name]
+        return modality.scale(image, running_ends(running, image, params.range_weight))

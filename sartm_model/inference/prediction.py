@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
+
+Images = Mapping[str, np.ndarray | None] | np.ndarray | None
+"""The images of a frame by modality; or its RGB image alone, or None."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The segmentation of one pair; H x W is the size of the RGB image.
+    """The segmentation of one frame; H x W is the size of its first image, RGB where it is given.
 
     Attributes:
         labels: uint8 `[H, W]` of class ids; 255 where the network's result is not a number.
@@ -31,16 +35,30 @@ class Prediction:
     stages_s: Mapping[str, float] = field(default_factory=dict)
 
 
-def check_images(rgb: np.ndarray | None, thermal: np.ndarray | None) -> None:
-    """Raise SartmError unless a predictor can take these images."""
-    if rgb is None and thermal is None:
-        raise SartmError('no image: give an RGB image, a thermal image or both')
-    if rgb is not None and (rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3):
-        raise SartmError(f'RGB image is {rgb.dtype} {rgb.shape}; expected uint8 (H, W, 3)')
-    if thermal is not None and (thermal.dtype not in (np.uint8, np.uint16) or thermal.ndim != 2):
-        raise SartmError(
-            f'thermal image is {thermal.dtype} {thermal.shape}; expected uint8 or uint16 (h, w)'
-        )
-    for name, image in (('RGB', rgb), ('thermal', thermal)):
-        if image is not None and image.size == 0:
-            raise SartmError(f'{name} image is empty: {image.shape}')
+def check_images(
+    images: Images, thermal: np.ndarray | None, modalities: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return the images that are given, in the order of a network's modalities, checked.
+
+    Args:
+        images: by modality, None for a missing one; or the RGB image or None, with `thermal`.
+        thermal: the thermal image or None; only beside an RGB image.
+        modalities: of the network, in its order.
+
+    Raises:
+        SartmError: none is given, the network lacks the modality of one, or one has another shape
+            or type than its modality has.
+    """
+    named = images if isinstance(images, Mapping) else {'rgb': images}
+    if thermal is not None:
+        named = {**named, 'thermal': thermal}
+    given = {name: image for name, image in named.items() if image is not None}
+    takes = f'the network takes {" and ".join(modalities)}'
+    unknown = [name for name in given if name not in modalities]
+    if unknown:
+        raise SartmError(f'{" and ".join(unknown)} image given, but {takes}')
+    if not given:
+        raise SartmError(f'no image is given; {takes}, of which one is enough')
+    for name, image in given.items():
+        MODALITIES[name].check(image)
+    return {name: given[name] for name in modalities if name in given}

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike
 from torch import Tensor
 
-from sartm_model.data.thermal_range import ThermalRange, ema_weight
 from sartm_model.data.transforms import warp_matrix
 from sartm_model.errors import SartmError
 from sartm_model.inference.cuda_graph import CudaGraphCache
@@ -23,9 +22,11 @@ from sartm_model.inference.pipeline import (
     pack_frame_params,
     unpack_frame_params,
 )
-from sartm_model.inference.prediction import Prediction, check_images
+from sartm_model.inference.prediction import Images, Prediction, check_images
 from sartm_model.inference.stage_clock import StageClock
-from sartm_model.inference.transfer import to_device, to_host
+from sartm_model.inference.transfer import frame_to_device, to_host
+from sartm_model.modalities import MODALITIES, check_registered
+from sartm_model.modalities.thermal_range import ThermalRange, ema_weight
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.registration.homography import check_homography
 from sartm_model.utils.parallel import ParallelRunner
@@ -48,7 +49,8 @@ class Predictor:
         head: 'mean' of the heads' probabilities, or the name of one head, 'mask' or 'auxiliary'
             in sartm; the checkpoint's own setting where left out.
         homography: `[3, 3]`, thermal pixel -> RGB pixel, as in `registration.homography`. Without
-            it thermal is resized to the RGB image. May be set between two calls.
+            it thermal is resized to the RGB image. May be set between two calls. For a network of
+            other modalities it goes from the second one to the first.
         engine: 'eager' runs one operation after another. 'graph' records a CUDA graph for each kind
             of pair. 'parallel' (CPU only) runs independent parts of the network in parallel, each
             on half of the cores. 'auto' is graph on CUDA, parallel on a CPU of several cores, else
@@ -84,6 +86,7 @@ class Predictor:
         loaded = checkpoints.load(checkpoint)
         if head is not None:
             loaded = replace(loaded, config=replace(loaded.config, prediction=head))
+        check_registered(loaded.config.modalities)
         self.head = loaded.config.prediction
         self.label_space = loaded.label_space
         model = checkpoints.build(loaded).to_precision(PRECISIONS[self.precision])
@@ -92,6 +95,11 @@ class Predictor:
         self._runner = ParallelRunner() if self.engine == 'parallel' else None
         if self._runner is not None:
             self.pipeline.model.enable_parallel(self._runner)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the images that the network takes; the first one sets the geometry."""
+        return tuple(self.pipeline.model.config.modalities)
 
     @property
     def homography(self) -> np.ndarray | None:
@@ -109,61 +117,63 @@ class Predictor:
 
     def predict(
         self,
-        rgb: np.ndarray | None,
-        thermal: np.ndarray | None,
+        images: Images,
+        thermal: np.ndarray | None = None,
         *,
         confidence: bool = False,
         overlay: bool = False,
         overlay_opacity: float = 0.5,
         time_s: float | None = None,
     ) -> Prediction:
-        """Segment one pair.
+        """Segment one frame.
+
+        `predict(rgb, thermal)` is short for `predict({'rgb': rgb, 'thermal': thermal})`.
 
         Args:
-            rgb: uint8 `[H, W, 3]`; a reversed view of a BGR image is taken as it is. None where
-                there is no RGB: thermal then sets the size.
-            thermal: uint8 or uint16 `[h, w]`, of the same field of view or with a homography set;
-                None where there is none.
+            images: one or more of the network's modalities by name, None for a missing image; each
+                is a raw image of its modality, see `MODALITIES`. All show the same field of view,
+                but for the second one if a homography is set. The first modality of the network
+                that is given sets the size of the result. In place of it all the RGB image, uint8
+                `[H, W, 3]`, or None; a reversed view of a BGR image is taken as it is.
+            thermal: the thermal image, uint8 or uint16 `[h, w]`, or None.
             confidence: also return the confidence.
-            overlay: also return the overlay; over the thermal image where there is no RGB.
+            overlay: also return the overlay, over the first image.
             overlay_opacity: 0 (image only) to 1 (colours only).
             time_s: time of the images in a video, in seconds, if `thermal_range` has a
-                `smoothing_s`. Without it the result depends on this pair alone.
+                `smoothing_s`. Without it the result depends on this frame alone.
 
         Raises:
-            SartmError: an image has another shape or type, none is given, or the homography does
-                not go with the size of `rgb`.
+            SartmError: an image has another shape or type, none is given, the network lacks its
+                modality, or the homography does not go with the size of the first image.
         """
-        packed_params, request = self._frame_request(rgb, thermal, time_s, overlay_opacity)
+        given = check_images(images, thermal, self.modalities)
+        packed_params, request = self._frame_request(given, time_s, overlay_opacity)
         request = request._replace(confidence=confidence, overlay=overlay)
         if self._graphs is not None:
             clock = StageClock()  # the stages within a graph cannot be told apart
-            outputs = self._graphs(rgb, thermal, packed_params, request, clock.end_stage)
+            outputs = self._graphs(given, packed_params, request, clock.end_stage)
         else:
             clock = StageClock(self.device if self.device.type == 'cuda' else None)
-            rgb_tensor, thermal_tensor, params = to_device(
-                [rgb, thermal, packed_params], self.device
-            )
+            tensors, params = frame_to_device(given, packed_params, self.device)
 
             def run() -> dict[str, np.ndarray]:
-                return to_host(
-                    self.pipeline(rgb_tensor, thermal_tensor, params, request, clock.end_stage)
-                )
+                return to_host(self.pipeline(tensors, params, request, clock.end_stage))
 
             outputs = run() if self._runner is None else self._runner.run(run)
         return Prediction(**outputs, stages_s=clock.stages_s('download'))
 
     def preprocess(
-        self, rgb: np.ndarray | None, thermal: np.ndarray | None, time_s: float | None = None
+        self, images: Images, thermal: np.ndarray | None = None, time_s: float | None = None
     ) -> NetworkInputs:
-        """Send a pair to the device and preprocess it at its own size.
+        """Send a frame to the device and preprocess it at its own size.
 
         Arguments and errors are those of `predict`.
         """
-        packed_params, request = self._frame_request(rgb, thermal, time_s)
-        rgb_tensor, thermal_tensor, params = to_device([rgb, thermal, packed_params], self.device)
+        given = check_images(images, thermal, self.modalities)
+        packed_params, request = self._frame_request(given, time_s)
+        tensors, params = frame_to_device(given, packed_params, self.device)
         return self.pipeline.preprocess(
-            rgb_tensor, thermal_tensor, unpack_frame_params(params), request, full_size=True
+            tensors, unpack_frame_params(params), request, full_size=True
         )
 
     @torch.inference_mode()
@@ -171,43 +181,46 @@ class Predictor:
         """Return the class probabilities, float32 `[K, H, W]`, of preprocessed images."""
         return self.pipeline.model.segment(images)[0]
 
-    def warm_up(
-        self, height: int, width: int, thermal_dtypes: Sequence[DTypeLike] = (np.uint8, np.uint16)
-    ) -> None:
+    def warm_up(self, height: int, width: int) -> None:
         """Run on blank images, so that the first frames need not allocate or record a graph.
 
-        With the engine 'graph' this records labels alone, of pairs with each type of thermal image
-        and of RGB alone, which is what is left when the thermal camera stalls. The range mode and
-        the homography that are set now are part of it. A confidence or an overlay is recorded when
-        it is first requested, and so are thermal images of another size than RGB.
+        With the engine 'graph' this records labels alone, of frames with each type of image that
+        the modalities have, and of the first modality alone, which is what is left when the second
+        camera stalls. The range mode and the homography that are set now are part of it. A
+        confidence or an overlay is recorded when it is first requested, and so are images of
+        different sizes.
 
         Args:
-            height, width: of both images, pixels.
-            thermal_dtypes: uint8, uint16 or both.
+            height, width: of all images, pixels.
         """
-        rgb = np.zeros((height, width, 3), np.uint8)
-        pairs = [(rgb, np.zeros((height, width), dtype)) for dtype in thermal_dtypes]
-        for images in [*pairs, (rgb, None)] if self._graphs is not None else pairs[:1]:
-            self.predict(*images)
+        kinds = [MODALITIES[name] for name in self.modalities]
+        frames = [
+            {
+                kind.name: kind.blank(height, width, dtype)
+                for kind, dtype in zip(kinds, dtypes, strict=True)
+            }
+            for dtypes in product(*(kind.dtypes for kind in kinds))
+        ]
+        first = self.modalities[0]
+        alone = {first: frames[0][first]}
+        for images in [*frames, alone] if self._graphs is not None else frames[:1]:
+            self.predict(images)
 
     def _frame_request(
-        self,
-        rgb: np.ndarray | None,
-        thermal: np.ndarray | None,
-        time_s: float | None,
-        overlay_opacity: float = 0.0,
+        self, images: Mapping[str, np.ndarray], time_s: float | None, overlay_opacity: float = 0.0
     ) -> tuple[np.ndarray, OutputRequest]:
-        """Check a pair; return its packed frame parameters and the request for its labels."""
-        check_images(rgb, thermal)
+        """Return the packed frame parameters of a frame and the request for its labels."""
         range_, homography = self.thermal_range, self._homography  # once: a thread may set them
+        first, *others = images.values()
         matrix = None
-        if homography is not None and rgb is not None and thermal is not None:
-            checked = check_homography(homography, (rgb.shape[0], rgb.shape[1]))
-            matrix = warp_matrix(checked, thermal.shape[0], thermal.shape[1])
+        if homography is not None and others:
+            checked = check_homography(homography, (first.shape[0], first.shape[1]))
+            matrix = warp_matrix(checked, others[0].shape[0], others[0].shape[1])
+        has_range = any(MODALITIES[name].has_range for name in images)
         weight = 1.0
         if time_s is not None:
             weight = ema_weight(self._previous_s, time_s, range_.smoothing_s)
-        if thermal is not None:
+        if has_range:
             self._previous_s = time_s
         packed_params = pack_frame_params(
             fixed_range=(range_.low, range_.high),
@@ -215,7 +228,7 @@ class Predictor:
             overlay_opacity=overlay_opacity,
             warp_matrix=matrix,
         )
-        fixed_range = range_.mode == 'fixed' and thermal is not None
+        fixed_range = range_.mode == 'fixed' and has_range
         return packed_params, OutputRequest(fixed_range=fixed_range, warp=matrix is not None)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,49 +25,49 @@ class Staging:
     The host's buffer is page-locked where there is a GPU, so that the GPU can fetch it by itself.
 
     Args:
-        arrays: of the shapes and types that there must be room for; None for a missing one.
+        arrays: of the shapes and types that there must be room for.
         device: where to.
 
     Attributes:
-        host_views: each array's place on the host, or None.
-        device_views: each array's place on the device, or None.
+        host_views: each array's place on the host.
+        device_views: each array's place on the device.
     """
 
-    def __init__(self, arrays: Sequence[np.ndarray | None], device: torch.device) -> None:
-        sizes = [0 if array is None else array.nbytes for array in arrays]
+    def __init__(self, arrays: Sequence[np.ndarray], device: torch.device) -> None:
+        sizes = [array.nbytes for array in arrays]
         padded = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
         pinned = device.type == 'cuda'
         self._host = torch.empty(sum(padded), dtype=torch.uint8, pin_memory=pinned)
         self._device = torch.empty_like(self._host, device=device)
-        self.host_views: list[np.ndarray | None] = []
-        self.device_views: list[Any] = []
+        self.host_views: list[np.ndarray] = []
+        self.device_views: list[Tensor] = []
         places = zip(self._host.split(padded), self._device.split(padded), strict=True)
         for array, size, (host, there) in zip(arrays, sizes, places, strict=True):
-            if array is None:
-                self.host_views.append(None)
-                self.device_views.append(None)
-            else:
-                self.host_views.append(host.numpy()[:size].view(array.dtype).reshape(array.shape))
-                self.device_views.append(there[:size].view(_TYPES[array.dtype]).view(array.shape))
+            self.host_views.append(host.numpy()[:size].view(array.dtype).reshape(array.shape))
+            self.device_views.append(there[:size].view(_TYPES[array.dtype]).view(array.shape))
 
-    def fill(self, arrays: Sequence[np.ndarray | None]) -> None:
+    def fill(self, arrays: Sequence[np.ndarray]) -> None:
         """Copy arrays of the same shapes and types into the host's buffer."""
         for view, array in zip(self.host_views, arrays, strict=True):
-            if view is not None and array is not None:
-                np.copyto(view, array)
+            np.copyto(view, array)
 
     def send(self) -> None:
         """Queue the transfer of all of them to the device."""
         self._device.copy_(self._host, non_blocking=True)
 
 
-def to_device(arrays: Sequence[np.ndarray | None], device: torch.device) -> list[Any]:
-    """Return the arrays as tensors on the device; on a CPU they share the arrays' memory.
+def frame_to_device(
+    images: Mapping[str, np.ndarray], packed_params: np.ndarray, device: torch.device
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return images and packed frame parameters as tensors on the device, in one transfer."""
+    *tensors, params = to_device([*images.values(), packed_params], device)
+    return dict(zip(images, tensors, strict=True)), params
 
-    A missing array, None, stays None.
-    """
+
+def to_device(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+    """Return the arrays as tensors on the device; on a CPU they share the arrays' memory."""
     if device.type == 'cpu':
-        return [None if array is None else _view(array) for array in arrays]
+        return [_view(array) for array in arrays]
     staging = Staging(arrays, device)
     staging.fill(arrays)
     staging.send()

@@ -7,12 +7,36 @@ one entry of the table.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+from sartm_model.errors import SartmError
 from sartm_model.modalities.base import Modality
 from sartm_model.modalities.rgb import Rgb
 from sartm_model.modalities.thermal import Thermal
 
 MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Rgb(), Thermal())}
 """The modalities by name. The first one here that a frame has sets the frame's geometry."""
+
+
+def check_registered(names: Iterable[str]) -> None:
+    """Raise SartmError if a modality is not in `MODALITIES`."""
+    for name in names:
+        if name not in MODALITIES:
+            raise SartmError(
+                f'no modality is called {name!r}; expected one of {", ".join(MODALITIES)}'
+            )
+
+
+def select(selection: str, modalities: Sequence[str]) -> tuple[str, ...]:
+    """Return what a selection stands for: all modalities for 'both', else the one it names."""
+    return tuple(modalities) if selection == 'both' else (selection,)
+
+
+def describe(selection: str, modalities: Sequence[str]) -> str:
+    """Return the text for a selection, such as 'RGB and thermal' or 'thermal alone'."""
+    titles = ' and '.join(MODALITIES[name].title for name in select(selection, modalities))
+    return titles if selection == 'both' else f'{titles} alone'
+
 
 SELECTIONS = ('both', 'rgb', 'thermal')
 """Both images of a pair, or one of them alone."""

@@ -1,15 +1,17 @@
-"""What the data sets, training, inference and the reports need to know of a kind of image."""
+"""What data sets, training, inference and reports need to know of a kind of image."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from sartm_model.config import DataConfig
 from sartm_model.errors import SartmError
+from sartm_model.utils.visualization import to_grey
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -23,8 +25,10 @@ Corruption = Callable[[np.ndarray, int, np.random.Generator, EarlierImage], np.n
 class Modality(ABC):
     """A kind of image that a network can be given, such as RGB or thermal.
 
-    A subclass describes one kind of sensor. A raw image holds the counts of the sensor, `[H, W]` of
-    one channel or `[H, W, C]` of several.
+    A subclass describes one kind of sensor: its attributes, how a file is read, and what differs
+    from the methods here. An image has the shape `[H, W]` if it has one channel, and `[H, W, C]` if
+    it has several. A raw image holds the counts of the sensor. A scaled image has the same shape
+    and holds the numbers that `mean` and `std` refer to.
 
     Attributes:
         name: key of the images in `Frame.images`, in the YAML file of a data set, and in the
@@ -32,6 +36,9 @@ class Modality(ABC):
         title: name in messages and reports.
         channels: number of channels C.
         dtypes: the types that a raw image may have.
+        mean, std: of each channel of scaled images; the network is given (scaled - mean) / std.
+        has_range: whether the counts have no fixed meaning, so that a range of them, that of the
+            image or a fixed one, is scaled to [0, 1]; see `thermal_range`.
         folder_names: regular expression for the names of folders with such images, in lower case.
         corruptions: faults of the sensor by name, for `evaluation.corruptions`.
     """
@@ -40,6 +47,9 @@ class Modality(ABC):
     title: ClassVar[str]
     channels: ClassVar[int] = 1
     dtypes: ClassVar[tuple[str, ...]] = ('uint8',)
+    mean: ClassVar[tuple[float, ...]]
+    std: ClassVar[tuple[float, ...]]
+    has_range: ClassVar[bool] = False
     folder_names: ClassVar[str]
     corruptions: ClassVar[Mapping[str, Corruption]] = {}
 
@@ -53,9 +63,7 @@ class Modality(ABC):
     def check(self, image: np.ndarray) -> None:
         """Raise SartmError unless this is a raw image of the modality."""
         shape = '(h, w)' if self.channels == 1 else f'(H, W, {self.channels})'
-        channels = 1 if image.ndim == 2 else image.shape[-1]
-        dimensions = 2 if self.channels == 1 else 3
-        is_ours = image.ndim == dimensions and channels == self.channels
+        is_ours = image.ndim == 2 if self.channels == 1 else image.shape[2:] == (self.channels,)
         if not is_ours or str(image.dtype) not in self.dtypes:
             raise SartmError(
                 f'{self.title} image is {image.dtype} {image.shape}; expected '
@@ -64,7 +72,57 @@ class Modality(ABC):
         if image.size == 0:
             raise SartmError(f'{self.title} image is empty: {image.shape}')
 
+    def blank(self, height: int, width: int, dtype: str = '') -> np.ndarray:
+        """Return a raw image of zeros, of the modality's first type if none is named."""
+        shape = (height, width) if self.channels == 1 else (height, width, self.channels)
+        return np.zeros(shape, dtype or self.dtypes[0])
+
+    def ends(self, image: Any) -> Any:
+        """Return the counts of a raw image that its own range scales to 0 and to 1.
+
+        None for a modality without a range.
+
+        Args:
+            image: array or tensor.
+        """
+        return None
+
+    def scale(self, image: Any, ends: Any = None) -> Any:
+        """Return the scaled image, an array or a tensor as the raw image is.
+
+        Args:
+            image: raw image, or a float32 crop of one.
+            ends: the counts that become 0 and 1; those of the image's own range if omitted.
+        """
+        return image
+
+    def photometric(
+        self, image: np.ndarray, config: DataConfig, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Augment a scaled training crop by what changes an image but not its labels."""
+        return image
+
+    def backdrop(self, scaled: Any) -> Any:
+        """Return the counts, 0 to 255, that an overlay is blended over: `[H, W, 3]` or `[H, W, 1]`.
+
+        Args:
+            scaled: array or tensor.
+        """
+        grey = scaled if scaled.ndim == 2 else scaled[..., 0]
+        return (grey.clip(0, 1) * 255)[..., None]
+
+    def show(self, image: np.ndarray) -> np.ndarray:
+        """Return a raw image as people look at it, uint8 RGB `[H, W, 3]`."""
+        return np.repeat(to_grey(image if image.ndim == 2 else image[..., 0])[..., None], 3, axis=2)
+
 
 def round_counts(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
     """Round the values and clip them to the range of the integer type."""
     return np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype)
+
+
+def to_counts(image: Any) -> Any:
+    """Convert a raw image to float32: by way of int32, as torch has few operations on uint16."""
+    if isinstance(image, np.ndarray):
+        return image.astype(np.float32)
+    return image if image.is_floating_point() else image.int().float()

@@ -3,23 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sartm_model.modalities.base import Modality
-from sartm_model.modalities.thermal_faults import CORRUPTIONS
+from sartm_model.config import DataConfig
+from sartm_model.modalities.base import Modality, to_counts
+from sartm_model.modalities.thermal_faults import CORRUPTIONS, corrupt_thermal
+from sartm_model.modalities.thermal_range import (
+    enforce_min_span,
+    has_8_bits,
+    own_range,
+    scale_counts,
+)
 from sartm_model.utils.image_io import read_counts
+from sartm_model.utils.visualization import false_color
 
 
 class Thermal(Modality):
-    """Images of 8 or 16 bits `[h, w]`: radiometric counts, or after automatic gain control."""
+    """Images of 8 or 16 bits `[h, w]`: radiometric counts, or after automatic gain control.
+
+    One channel stands where SAM2 expects three; mean and deviation are the means of RGB's.
+    """
 
     name = 'thermal'
     title = 'thermal'
     dtypes = ('uint8', 'uint16')
-    corruptions = CORRUPTIONS
+    mean = (0.449,)
+    std = (0.226,)
+    has_range = True
     folder_names = r'therm|infra|lwir|flir|ir(?![a-z])'
+    corruptions = CORRUPTIONS
 
     def read(self, path: Path) -> np.ndarray:
         """Read an image of 8 or 16 bits; an 8-bit colour image becomes its luma."""
         return read_counts(path, self.title)
+
+    def ends(self, image: Any) -> Any:
+        """Return the percentiles of the image, apart enough that a flat image is not stretched."""
+        return enforce_min_span(own_range(image), has_8_bits(image))
+
+    def scale(self, image: Any, ends: Any = None) -> Any:
+        """Map counts to float32 in [-1, 2], with the ends of the range at 0 and 1."""
+        return scale_counts(to_counts(image), self.ends(image) if ends is None else ends)
+
+    def photometric(
+        self, image: np.ndarray, config: DataConfig, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Misalign, freeze and add noise to the image, as the configuration says."""
+        return corrupt_thermal(image, config, rng)
+
+    def show(self, image: np.ndarray) -> np.ndarray:
+        """Show the image in false colours."""
+        return false_color(image)

@@ -1,19 +1,69 @@
-"""Faults of a thermal camera at five severities, to measure how much a network suffers from them.
+"""Faults of a thermal camera: in training samples, and at five severities for an evaluation.
 
-Each function returns a corrupted image, uint8 or uint16 `[h, w]`; the arguments are those of
-`base.Corruption`.
+The labels are not changed. They belong to RGB, in whose geometry results are published, and where
+thermal shows something else the network is to learn not to trust it. A camera that fails
+completely is `data.drop_modality`.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
+from sartm_model.config import DataConfig
 from sartm_model.modalities.base import SEVERITIES, Corruption, EarlierImage, round_counts
 from sartm_model.utils.percentiles import percentiles
 
-# One value per severity.
+FROZEN_ZOOM = (1.05, 1.3)
+"""Range of the zoom of a frozen thermal image, which was taken further away from the scene."""
+
+FROZEN_SHIFT = 0.15
+"""Largest sideways shift of a frozen image, as a part of the crop's width."""
+
+PATTERN_NOISE = 0.5
+"""Standard deviation of the noise of columns, and of rows, relative to that of the pixels."""
+
+# One value per severity of an evaluation.
 SHIFT = (0.005, 0.01, 0.02, 0.03, 0.05)  # of the width
 NOISE = (0.03, 0.06, 0.12, 0.2, 0.3)  # standard deviation, relative to the image's range
+
+
+def corrupt_thermal(
+    thermal: np.ndarray, config: DataConfig, rng: np.random.Generator
+) -> np.ndarray:
+    """Misalign, freeze and add noise to a scaled thermal image, float32 `[H, W]`.
+
+    Misalignment (`thermal_shift`, `thermal_scale`) is a shift and a zoom about the centre. Parallax
+    and a wrong homography look like that as long as depth varies little.
+
+    A frozen image (`thermal_freeze`) is that of a moment ago: the shutter of an uncooled camera is
+    closed, or its stream is lost. The data sets hold single frames, so the earlier image is made of
+    the same one, as it looked before the robot drove on and turned: smaller, shifted sideways, and
+    mirrored beyond its edge. Objects that move by themselves are not modelled.
+
+    Noise (`thermal_noise`) is white Gaussian noise plus a fixed pattern of columns and rows, which
+    uncooled cameras show between two shutter events.
+    """
+    zoom, shift = 1.0, np.zeros(2)
+    if config.thermal_shift > 0:
+        shift = rng.uniform(-config.thermal_shift, config.thermal_shift, size=2)
+    if config.thermal_scale > 0:
+        zoom = rng.uniform(1 - config.thermal_scale, 1 + config.thermal_scale)
+    if config.thermal_freeze > 0 and rng.random() < config.thermal_freeze:
+        zoom *= rng.uniform(*FROZEN_ZOOM)
+        shift[0] += rng.uniform(-FROZEN_SHIFT, FROZEN_SHIFT) * thermal.shape[1]
+    if zoom != 1 or shift.any():
+        thermal = _zoom_and_shift(thermal, zoom, shift)
+    if config.thermal_noise > 0:
+        sigma = rng.uniform(0, config.thermal_noise)
+        height, width = thermal.shape
+        noise = rng.standard_normal((height, width), np.float32)
+        noise += PATTERN_NOISE * rng.standard_normal((1, width), np.float32)
+        noise += PATTERN_NOISE * rng.standard_normal((height, 1), np.float32)
+        noise *= np.float32(sigma)
+        noise += thermal
+        return noise
+    return thermal
 
 
 def shift(
@@ -68,3 +118,18 @@ def blackout(
 CORRUPTIONS: dict[str, Corruption] = {
     'shift': shift, 'noise': noise, 'freeze': freeze, 'blackout': blackout
 }  # fmt: skip
+
+
+def _zoom_and_shift(image: np.ndarray, zoom: float, shift: np.ndarray) -> np.ndarray:
+    """The image whose pixel p is the old pixel c + zoom (p - c) + shift, with c the centre.
+
+    A zoom above 1 shows things smaller; `shift` is (x, y) in pixels.
+    """
+    height, width = image.shape
+    centre = np.array([width - 1, height - 1]) / 2
+    offset = centre - zoom * centre + shift
+    inverse = np.array([[zoom, 0, offset[0]], [0, zoom, offset[1]]])
+    linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(
+        image, inverse, (width, height), flags=linear, borderMode=cv2.BORDER_REFLECT_101
+    )

@@ -14,6 +14,7 @@ import numpy as np
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
 from sartm_model.registration.checkerboard import corner_pairs, parse_pattern
 from sartm_model.registration.clicks import click_pairs
 from sartm_model.registration.homography import check_homography
@@ -199,14 +200,12 @@ def blend(rgb: np.ndarray, thermal: np.ndarray, homography: np.ndarray) -> np.nd
     """
     import torch
 
-    from sartm_model.data.thermal_range import ThermalRange
-    from sartm_model.data.transforms import scale_thermal, warp_matrix, warp_thermal
+    from sartm_model.data.transforms import warp, warp_matrix
 
     size = (rgb.shape[0], rgb.shape[1])
-    counts = torch.from_numpy(np.ascontiguousarray(thermal))
-    scaled = scale_thermal(counts, ThermalRange()).clamp(0, 1)[None, None]
-    matrix = warp_matrix(check_homography(homography, size), *counts.shape)
-    warped = warp_thermal(scaled, torch.from_numpy(matrix), size)[0, 0].numpy()
+    scaled = torch.from_numpy(MODALITIES['thermal'].scale(thermal).clip(0, 1))[None, None]
+    matrix = warp_matrix(check_homography(homography, size), thermal.shape[0], thermal.shape[1])
+    warped = warp(scaled, torch.from_numpy(matrix), size)[0, 0].numpy()
     tile = max(min(size) // BLEND_TILES, 1)
     y, x = np.indices(size) // tile
     grey = (warped * 255).round().astype(np.uint8)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -19,12 +18,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from sartm_model.config import TrainConfig, to_dict
+from sartm_model.data.folder import resize_to
 from sartm_model.data.sampling import EvalFrame
 from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.base import SegmentationModel
 from sartm_model.training.module import SegmentationTraining
-from sartm_model.utils.visualization import false_color
 
 STATE_FILE = 'last.ckpt'
 LAST_MODEL = 'last.safetensors'
@@ -187,7 +187,7 @@ class TopKCheckpoint(Callback):
 
 
 class LogPredictions(Callback):
-    """Logs the first frames of `data.val` to TensorBoard: RGB, thermal, labels, prediction."""
+    """Logs the first frames of `data.val` to TensorBoard: images, labels, prediction."""
 
     def on_validation_batch_end(
         self,
@@ -202,12 +202,9 @@ class LogPredictions(Callback):
         if index >= NUM_LOGGED_FRAMES or not trainer.is_global_zero:
             return
         palette = module.label_space.palette()
-        rgb = frame.rgb.cpu().numpy()
-        thermal = false_color(frame.thermal.cpu().numpy())
-        if thermal.shape != rgb.shape:
-            thermal = cv2.resize(thermal, (rgb.shape[1], rgb.shape[0]))
-        colored = (palette[ids.cpu().numpy()] for ids in (frame.labels, labels))
-        panel = np.concatenate([rgb, thermal, *colored], axis=1)
+        images = (MODALITIES[name].show(x.cpu().numpy()) for name, x in frame.images.items())
+        colored = [palette[ids.cpu().numpy()] for ids in (frame.labels, labels)]
+        panel = np.concatenate([*(resize_to(x, colored[0]) for x in images), *colored], axis=1)
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.TensorBoardLogger):
                 logger.experiment.add_image(

@@ -18,11 +18,11 @@ from sartm_model.data.sampling import (
     TrainingSamples,
     open_frames,
 )
-from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
+from sartm_model.modalities import select
 from sartm_model.models.base import SegmentationModel
 from sartm_model.models.logits import labels_and_confidence
 from sartm_model.training.loss_table import LossInputs, loss_terms
@@ -63,8 +63,11 @@ class SegmentationTraining(pl.LightningModule):
         # Not part of the saved state: the run's folder has them in a file of their own.
         self.register_buffer('text_embeddings', embeddings, persistent=False)
         self.register_buffer('has_embedding', has_embedding, persistent=False)
-        self.train_samples = TrainingSamples(config.data, label_space, config.seed)
-        self.val_frames = EvalDataset(open_frames(config.data.val, config.data, label_space))
+        modalities = model.config.modalities
+        self.train_samples = TrainingSamples(config.data, label_space, modalities, config.seed)
+        self.val_frames = EvalDataset(
+            open_frames(config.data.val, config.data, label_space, modalities), modalities
+        )
 
     def train_dataloader(self) -> DataLoader:
         """The batches of this process, starting with the first that was not trained on yet."""
@@ -145,12 +148,8 @@ class SegmentationTraining(pl.LightningModule):
 
         The weights are the averaged ones: see `callbacks.AveragedWeights`.
         """
-        modality = self.config.data.modality
-        images = network_inputs(
-            None if modality == 'thermal' else frame.rgb,
-            None if modality == 'rgb' else frame.thermal,
-            ThermalRange(),
-        )
+        selected = select(self.config.data.modality, tuple(frame.images))
+        images = network_inputs({name: frame.images[name] for name in selected})
         labels, _ = labels_and_confidence(self.model.segment(images)[0])
         self.confusion.update(labels.cpu().numpy(), frame.labels.cpu().numpy())
         return labels

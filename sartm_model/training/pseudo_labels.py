@@ -90,7 +90,9 @@ def write_pseudo_labels(
     names = []
     with new_folder(out) as folder:
         for frame in tqdm(dataset, total=len(dataset), unit='frame', disable=None):
-            found = probabilities(predictor, frame.rgb, frame.thermal, flip=True, scales=scales)
+            found = probabilities(
+                predictor, frame.select(predictor.modalities), flip=True, scales=scales
+            )
             labels = confident_labels(found, thresholds).cpu().numpy()
             of_frame = np.bincount(labels.ravel(), minlength=256)
             counts += of_frame

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.errors import SartmError
+from sartm_model.modalities.thermal_range import ThermalRange
 from sartm_model.registration.homography import check_homography
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)

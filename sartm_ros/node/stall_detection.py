@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sartm_model.data.thermal_range import PERCENTILES, min_span
 from sartm_model.errors import SartmError
+from sartm_model.modalities.thermal_range import PERCENTILES, min_span
 from sartm_model.utils.percentiles import percentiles
 from sartm_ros.messages.images import to_rgb, to_thermal
 from sartm_ros.node.parameters import Parameters, seconds_to_ns

@@ -233,7 +233,7 @@ def test_the_metrics_are_those_of_an_evaluation(tmp_path, nano_checkpoint):
     write_bag(frames, bag, storage='sqlite3')
 
     def predict(frame: Frame) -> FramePrediction:
-        confidence, labels = probabilities(predictor, frame.rgb, frame.thermal).max(dim=0)
+        confidence, labels = probabilities(predictor, frame.images).max(dim=0)
         return FramePrediction(labels.byte().numpy(), confidence.numpy())
 
     expected = evaluate(predict, frames)

@@ -87,6 +87,7 @@ def test_evaluate(folders, nano_checkpoint, modality):
         'dataset': 'mfnet',
         'split': 'val',
         'modality': modality,
+        'modalities': ['rgb', 'thermal'],
         'corruption': None,
         'severity': None,
         'head': 'mean',

@@ -30,15 +30,15 @@ def test_augmentation_moves_all_images_alike_and_colour_is_rgbs_alone():
     drop_masks = set()
     for seed in range(40):
         sample = augment(gradient_frame(), config, np.random.default_rng(seed), background_id=0)
-        assert sample.rgb.shape == (64, 96, 3)
-        assert sample.thermal.shape == (64, 96)
+        assert sample.images['rgb'].shape == (64, 96, 3)
+        assert sample.images['thermal'].shape == (64, 96)
         # Where the crop leaves the frame the images are mirrored: that is left out.
         labelled = (sample.labels != 255).numpy().astype('u1')
         inner = cv2.erode(
             labelled, np.ones((15, 15)), borderType=cv2.BORDER_CONSTANT, borderValue=0
         )
         # Thermal is a ramp over the frame, never jittered: its value tells the source column.
-        scaled = sample.thermal.float()
+        scaled = sample.images['thermal'].float()
         inside = torch.from_numpy(inner > 0) & (scaled > 0.02) & (scaled < 0.98)
         # The range's percentiles are taken of every fourth column: of 0, 4, ... 196.
         column = 196 * (0.01 + 0.98 * scaled)
@@ -46,7 +46,7 @@ def test_augmentation_moves_all_images_alike_and_colour_is_rgbs_alone():
         assert ((column > 99.5) == (sample.labels == 1))[clear].all()
         # RGB was jittered, but never falls where thermal rises.
         valid = torch.from_numpy(inner[:, 1:] > 0)
-        agree = sample.rgb[..., 0].int().diff(dim=1) * scaled.diff(dim=1)
+        agree = sample.images['rgb'][..., 0].int().diff(dim=1) * scaled.diff(dim=1)
         assert (agree[valid] >= -1e-3).all()
         drop_masks.add(tuple(sample.drop_mask.tolist()))
     assert drop_masks == {(False, False), (True, False), (False, True)}
@@ -60,7 +60,7 @@ def test_outside_of_the_frame_the_images_are_mirrored_and_the_labels_ignored():
     # A frame of 120x200 halved fills 60x100 of the crop.
     assert (sample.labels == 1).sum() == pytest.approx(60 * 100, rel=0.05)
     assert (sample.labels == 255).sum() == 160 * 240 - (sample.labels == 1).sum()
-    assert sample.rgb.amax() == sample.rgb.amin()
+    assert sample.images['rgb'].amax() == sample.images['rgb'].amin()
 
 
 def frame_with_a_cone() -> Frame:
@@ -132,8 +132,13 @@ def test_pasted_objects_come_with_both_images_and_their_labels():
         if cone.any():
             pasted += 1
             # The cone is its frame's warmest part, the top of the thermal range and beyond.
-            assert sample.thermal[cone].mean() > sample.thermal[~cone].mean() + 0.1
-            assert sample.rgb[cone].float().mean() > sample.rgb[~cone].float().mean()
+            assert (
+                sample.images['thermal'][cone].mean() > sample.images['thermal'][~cone].mean() + 0.1
+            )
+            assert (
+                sample.images['rgb'][cone].float().mean()
+                > sample.images['rgb'][~cone].float().mean()
+            )
     assert 10 <= pasted <= 30  # each class is taken or left with equal chance
 
 

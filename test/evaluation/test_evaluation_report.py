@@ -31,8 +31,8 @@ NAMES = ('00001D', '00002N', '00003N', '00004N', '00005D')
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 SETTINGS = {
     'checkpoint': 'demo', 'dataset': 'mfnet', 'split': 'val', 'modality': 'both',
-    'corruption': None, 'severity': None, 'head': 'mean', 'flip': False, 'scales': [1.0],
-    'device': 'cpu', 'precision': 'fp32',
+    'modalities': ['rgb', 'thermal'], 'corruption': None, 'severity': None, 'head': 'mean',
+    'flip': False, 'scales': [1.0], 'device': 'cpu', 'precision': 'fp32',
 }  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_tables_contain_the_metrics(folder, html):
 
     assert dict(settings) | {'written': ''} == {
         **{key: str(value) for key, value in figures['settings'].items()},
-        'flip': 'no', 'scales': '1', 'written': '',
+        'modalities': 'rgb thermal', 'flip': 'no', 'scales': '1', 'written': '',
     }  # fmt: skip
     assert dict(versions)['torch'] == torch.__version__
     assert 'rgb noise, severity 2' in page.words

@@ -39,8 +39,12 @@ def resized(x: torch.Tensor | None, height: int, width: int) -> torch.Tensor | N
     return torch.from_numpy(np.stack(planes)).reshape(*x.shape[:-2], height, width)
 
 
+def named(rgb, thermal):
+    return {'rgb': rgb, 'thermal': thermal}
+
+
 def test_without_augmentation_it_equals_the_prediction(predictor, pair):
-    found = probabilities(predictor, *pair)
+    found = probabilities(predictor, named(*pair))
     assert found.shape == (9, HEIGHT, WIDTH)
     assert found.dtype == torch.float32
     prediction = predictor.predict(*pair, confidence=True)
@@ -63,7 +67,7 @@ def test_mean_over_scales_and_mirrorings(predictor, pair, given):
             flipped_back = predictor.probabilities(mirrored).numpy()[..., ::side].copy()
             copies.append(resized(torch.from_numpy(flipped_back), HEIGHT, WIDTH))
     expected = sum(copies) / 6
-    found = probabilities(predictor, rgb, thermal, flip=True, scales=(0.75, 1, 1.25))
+    found = probabilities(predictor, named(rgb, thermal), flip=True, scales=(0.75, 1, 1.25))
     assert (found - expected).abs().max() < 1e-4
     assert (found - copies[2]).abs().max() > 1e-3  # it is not that of the pair alone
     assert (found.sum(dim=0) - 1).abs().max() < 1e-4
@@ -71,8 +75,8 @@ def test_mean_over_scales_and_mirrorings(predictor, pair, given):
 
 def test_with_flips_a_mirrored_pair_gives_the_mirrored_probabilities(predictor, pair):
     mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in pair]
-    plain = probabilities(predictor, *pair, flip=True)
-    flipped_back = probabilities(predictor, *mirrored, flip=True).flip(-1)
+    plain = probabilities(predictor, named(*pair), flip=True)
+    flipped_back = probabilities(predictor, named(*mirrored), flip=True).flip(-1)
     # The percentiles of thermal come from every fourth pixel, which are others in the mirror.
     assert (plain - flipped_back).abs().max() < 0.02
 
@@ -80,4 +84,4 @@ def test_with_flips_a_mirrored_pair_gives_the_mirrored_probabilities(predictor, 
 @pytest.mark.parametrize('scales', [(), (0,), (1, -0.5), (float('nan'),), (float('inf'),)])
 def test_scales_that_cannot_be_used(predictor, pair, scales):
     with pytest.raises(SartmError, match='greater than 0'):
-        probabilities(predictor, *pair, scales=scales)
+        probabilities(predictor, named(*pair), scales=scales)

@@ -20,7 +20,6 @@ import onnx
 
 from sartm_model.cli.main import main
 from sartm_model.data.registry import open_dataset
-from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.errors import SartmError
 from sartm_model.export.exported_model import ExportedModel
 from sartm_model.export.onnx_export import export_onnx
@@ -29,6 +28,7 @@ from sartm_model.inference.onnx_predictor import OnnxPredictor, open_predictor
 from sartm_model.inference.prediction import Prediction
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
+from sartm_model.modalities.thermal_range import ThermalRange
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.utils.visualization import encode
 

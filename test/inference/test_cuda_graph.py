@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.inference import cuda_graph
 from sartm_model.inference.cuda_graph import CudaGraph
 from sartm_model.inference.predictor import Predictor
+from sartm_model.modalities.thermal_range import ThermalRange
 
 DEVICES = [
     'cpu',
@@ -104,7 +104,7 @@ def test_a_recording_amid_a_video_leaves_its_range_alone(both):
         shifted = thermal // 4 + np.uint16(8000 * (index % 2))
         results = [predictor.predict(rgb, shifted, **request) for predictor in both]
         check_equal(*results)
-        torch.testing.assert_close(eager.pipeline.running_range, replayed.pipeline.running_range)
+        torch.testing.assert_close(eager.pipeline.running_ranges, replayed.pipeline.running_ranges)
     assert len(replayed._graphs) == 2
 
 
@@ -133,9 +133,9 @@ def recordings(monkeypatch):
     """Counts the graphs recorded: each call of the class adds an entry."""
     recorded = []
 
-    def record(pipeline, arrays, request, *args):
+    def record(pipeline, images, packed_params, request, *args):
         recorded.append(request)
-        return CudaGraph(pipeline, arrays, request, *args)
+        return CudaGraph(pipeline, images, packed_params, request, *args)
 
     monkeypatch.setattr(cuda_graph, 'CudaGraph', record)
     return recorded

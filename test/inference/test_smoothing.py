@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from sartm_model.data.thermal_range import ThermalRange, enforce_min_span, scale_counts
-from sartm_model.data.transforms import ema_update, scale_thermal
 from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
+from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.thermal_range import (
+    ThermalRange,
+    ema_update,
+    enforce_min_span,
+    scale_counts,
+)
 
 SMOOTH = ThermalRange(smoothing_s=0.5)
 
@@ -81,7 +86,7 @@ def test_without_a_time_or_a_constant_each_image_has_its_own_range(nano_checkpoi
     for range_, times in ((SMOOTH, (None,) * 3), (ThermalRange(), (0.0, 0.1, 0.2))):
         predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=range_)
         for image, time_s in zip(images, times, strict=True):
-            own = scale_thermal(torch.from_numpy(image), ThermalRange()).numpy()
+            own = MODALITIES['thermal'].scale(image)
             np.testing.assert_allclose(scaled(predictor, image, time_s), own, atol=1e-5)
 
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from sartm_model.config import ModelConfig
-from sartm_model.data.thermal_range import ThermalRange
-from sartm_model.data.transforms import scale_thermal
 from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.thermal_range import ThermalRange
 from sartm_model.models.sartm import Sartm
 from sartm_model.models.sartm.encoder import build_image_encoder
 from sartm_model.models.sartm.lora import SplitQkv, merge_state
@@ -293,16 +293,17 @@ def test_no_image_two_sizes_or_a_foreign_modality_is_an_error():
 
 def test_thermal_scale_is_percentiles_with_a_guard_for_flat_frames():
     ramp = torch.arange(0, 64 * 64, dtype=torch.float32).reshape(64, 64).to(torch.uint16)
-    scaled = scale_thermal(ramp, ThermalRange())
+    scale = MODALITIES['thermal'].scale
+    scaled = scale(ramp)
     sampled = ramp.int().numpy()[::4, ::4].ravel()
     assert (scaled[::4, ::4] < 0).float().mean() == pytest.approx(0.01, abs=0.005)
     assert (scaled[::4, ::4] > 1).float().mean() == pytest.approx(0.01, abs=0.005)
     assert len(sampled) == 256
     noise = torch.randint(3000, 3004, (64, 64)).to(torch.uint16)
-    flat = scale_thermal(noise, ThermalRange())
+    flat = scale(noise)
     assert (flat - 0.5).abs().max() < 0.05, 'sensor noise of a flat frame was stretched'
-    fixed = scale_thermal(
+    fixed = scale(
         torch.tensor([[100, 150, 200]], dtype=torch.uint8).repeat(2, 1),
-        ThermalRange('fixed', 100, 200),
+        ThermalRange('fixed', 100, 200).ends,
     )
     torch.testing.assert_close(fixed[0], torch.tensor([0.0, 0.5, 1.0]))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from sartm_model.data.thermal_range import ThermalRange
-from sartm_model.data.transforms import scale_thermal
+from sartm_model.modalities import MODALITIES
 from sartm_ros.node.stall_detection import StallDetector, is_flat
 
 MS = 1_000_000
@@ -73,7 +71,7 @@ def test_flat_is_what_the_range_is_not_stretched_for(dtype, least):
         image = np.full((64, 64), 100, dtype)
         image[:, 32:] += dtype(span)
         assert is_flat(image) == flat
-        scaled = scale_thermal(torch.from_numpy(image.copy()), ThermalRange())
+        scaled = MODALITIES['thermal'].scale(image)
         assert (float(scaled.max() - scaled.min()) < 0.999) == flat
 
 

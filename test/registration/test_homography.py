@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from untrained_checkpoint import save_untrained
 
-from sartm_model.data.transforms import THERMAL_MEAN, ThermalRange, warp_matrix, warp_thermal
+from sartm_model.data.transforms import warp, warp_matrix
 from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
+from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.thermal_range import ThermalRange
 from sartm_model.registration.homography import check_homography, read_homography, write_homography
 
 SIZES = [((48, 64), (48, 64)), ((32, 40), (60, 96)), ((64, 80), (45, 50)), ((40, 30), (36, 90))]
@@ -36,7 +38,7 @@ def smooth(rng, size) -> np.ndarray:
 
 def warped_by(image: torch.Tensor, homography: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
     matrix = torch.from_numpy(warp_matrix(homography, *image.shape[-2:]))
-    return warp_thermal(image, matrix, size)
+    return warp(image, matrix, size)
 
 
 @pytest.mark.parametrize(('thermal_size', 'rgb_size'), SIZES)
@@ -180,7 +182,7 @@ def test_labels_follow_a_hot_square(checkpoint):
     thermal[10:20, 15:30] = 240
     aligned = np.full((64, 96), 115, np.uint8)
     aligned[10 + 7 : 20 + 7, 15 + 33 : 30 + 33] = 240
-    mean_is_115 = ThermalRange('fixed', 0, 115 / THERMAL_MEAN)
+    mean_is_115 = ThermalRange('fixed', 0, 115 / MODALITIES['thermal'].mean[0])
     predictor = Predictor(checkpoint, device='cpu', thermal_range=mean_is_115)
     expected = predictor.predict(rgb, aligned, confidence=True)
     predictor.homography = np.array([[1, 0, 33], [0, 1, 7], [0, 0, 1]])

@@ -13,7 +13,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sartm_model.config import load_train_config
 from sartm_model.data.registry import open_dataset
-from sartm_model.data.thermal_range import ThermalRange
 from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
@@ -48,8 +47,8 @@ def test_the_measured_weights_are_the_saved_ones(tmp_path, small_frames, write_c
 
     @torch.no_grad()
     def predict(frame):
-        images = (torch.from_numpy(image) for image in (frame.rgb, frame.thermal))
-        probabilities = model.segment(network_inputs(*images, ThermalRange()))
+        images = {name: torch.from_numpy(image) for name, image in frame.images.items()}
+        probabilities = model.segment(network_inputs(images))
         return FramePrediction(probabilities[0].argmax(dim=0).numpy().astype(np.uint8))
 
     assert best.card['val_miou'] == pytest.approx(evaluate(predict, frames)['miou'], rel=1e-5)

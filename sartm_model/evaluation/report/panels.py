@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -13,7 +13,8 @@ from sartm_model.data.frame import Frame
 from sartm_model.evaluation.evaluate import FramePrediction
 from sartm_model.evaluation.report.rendering import data_uri, format_percent
 from sartm_model.labels import LabelSpace
-from sartm_model.utils.visualization import encode, false_color
+from sartm_model.modalities import MODALITIES
+from sartm_model.utils.visualization import encode
 
 NUM_SHOWN = 4  # frames of the best and of the worst
 MAX_WIDTH = 480  # pixels of an image
@@ -23,6 +24,7 @@ def best_and_worst_frames(
     frame_miou: Mapping[str, float | None],
     dataset: PairDataset,
     predict: Callable[[Frame], FramePrediction],
+    modalities: Sequence[str],
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the frames to show under 'Best frames' and 'Worst frames'.
 
@@ -30,6 +32,7 @@ def best_and_worst_frames(
         frame_miou: mIoU of each frame in percent by its name, None where nothing is labelled.
         dataset: the frames are read from it again.
         predict: predicts them again.
+        modalities: whose images are shown.
 
     Returns:
         of each frame its `name`, `caption` and `images`: by name a data URI, None where the frame
@@ -46,7 +49,9 @@ def best_and_worst_frames(
                 {
                     'name': name,
                     'caption': ' · '.join(detail for detail in details if detail),
-                    'images': _images(frame, predict(frame).labels, dataset.label_space),
+                    'images': _images(
+                        frame, predict(frame).labels, dataset.label_space, modalities
+                    ),
                 }
             )
     return shown
@@ -63,15 +68,21 @@ def rank(frame_miou: Mapping[str, float | None]) -> tuple[list[str], list[str]]:
     return best, ranked[len(best) :][: -NUM_SHOWN - 1 : -1]
 
 
-def _images(frame: Frame, labels: np.ndarray, space: LabelSpace) -> dict[str, str | None]:
-    """Encode RGB, thermal, ground truth and prediction as data URIs.
+def _images(
+    frame: Frame, labels: np.ndarray, space: LabelSpace, modalities: Sequence[str]
+) -> dict[str, str | None]:
+    """Encode the images, ground truth and prediction as data URIs.
 
     Photographs are JPEG; coloured labels are PNG and shrunk without mixing their colours.
     """
     palette = space.palette()
-    thermal = None if frame.thermal is None else false_color(frame.thermal)
     truth = None if frame.labels is None else palette[frame.labels]
-    photographs = {'RGB': frame.rgb, 'thermal': thermal}
+    photographs = {
+        MODALITIES[name].title: MODALITIES[name].show(frame.images[name])
+        if name in frame.images
+        else None
+        for name in modalities
+    }
     colored = {'ground truth': truth, 'prediction': palette[labels]}
     return {
         **{

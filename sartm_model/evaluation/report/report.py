@@ -22,7 +22,7 @@ from sartm_model.evaluation.report.curves import curves_svg
 from sartm_model.evaluation.report.panels import best_and_worst_frames
 from sartm_model.evaluation.report.rendering import render
 from sartm_model.labels import LabelSpace
-from sartm_model.modalities import DESCRIPTIONS
+from sartm_model.modalities import describe
 from sartm_model.utils.files import write_file
 
 PACKAGES = ('sartm_ros', 'torch', 'sam2', 'numpy', 'matplotlib')
@@ -49,7 +49,9 @@ def write_report(
         'title': f'Evaluation of {checkpoint} on {settings["dataset"]} {settings["split"]}',
         'conditions': _conditions(result),
         'metrics': metrics_context(groups, dataset.label_space),
-        'examples': best_and_worst_frames(result['frame_miou'], dataset, predict),
+        'examples': best_and_worst_frames(
+            result['frame_miou'], dataset, predict, settings['modalities']
+        ),
         'settings': _settings(settings),
         'versions': _versions(),
     }
@@ -100,7 +102,7 @@ def _conditions(result: Mapping[str, Any]) -> list[str]:
     settings = result['settings']
     head, corruption = settings['head'], settings['corruption']
     return [
-        DESCRIPTIONS[settings['modality']],
+        describe(settings['modality'], settings['modalities']),
         'mean of all heads' if head == 'mean' else f'{head} head alone',
         'no corruption'
         if corruption is None
@@ -113,6 +115,7 @@ def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     texts = {
         'corruption': settings['corruption'] or 'none',
         'severity': '–' if settings['severity'] is None else str(settings['severity']),
+        'modalities': ' '.join(settings['modalities']),
         'flip': 'yes' if settings['flip'] else 'no',
         'scales': ' '.join(f'{scale:g}' for scale in settings['scales']),
     }

@@ -8,8 +8,9 @@ import pytest
 from sartm_model.config import DataConfig
 from sartm_model.data.augmentation import Crop, augment, photometric
 from sartm_model.data.frame import Frame
-from sartm_model.data.sensor_faults import FROZEN_SHIFT, FROZEN_ZOOM, corrupt_rgb, corrupt_thermal
 from sartm_model.errors import SartmError
+from sartm_model.modalities.rgb_faults import over_expose
+from sartm_model.modalities.thermal_faults import FROZEN_SHIFT, FROZEN_ZOOM, corrupt_thermal
 
 HEIGHT, WIDTH = 60, 80
 
@@ -85,7 +86,7 @@ def test_over_exposure_only_adds_light_and_clips():
     config = DataConfig(over_exposure=1.0)
     with_gain = with_glare = 0
     for seed in range(90):
-        lit = corrupt_rgb(rgb, config, np.random.default_rng(seed))
+        lit = over_expose(rgb, config, np.random.default_rng(seed))
         assert lit.dtype == np.uint8
         assert (lit >= rgb).all()
         # A gain leaves black black; glare is a blob, and far from it nothing is added.
@@ -96,14 +97,14 @@ def test_over_exposure_only_adds_light_and_clips():
     assert 45 < with_gain < 90  # two thirds have each
     assert 45 < with_glare < 90
     seldom = DataConfig(over_exposure=0.2)
-    touched = [corrupt_rgb(rgb, seldom, rng) is not rgb for _ in range(200)]
+    touched = [over_expose(rgb, seldom, rng) is not rgb for _ in range(200)]
     assert np.mean(touched) == pytest.approx(0.2, abs=0.08)
 
 
 def test_glare_is_a_white_blob():
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     config = DataConfig(over_exposure=1.0)
-    blobs = [corrupt_rgb(black, config, np.random.default_rng(seed)) for seed in range(30)]
+    blobs = [over_expose(black, config, np.random.default_rng(seed)) for seed in range(30)]
     lit = [blob for blob in blobs if blob.any()]
     assert 10 < len(lit) < 30
     for blob in lit:
@@ -121,7 +122,7 @@ def crop() -> Crop:
     rng = np.random.default_rng(1)
     rgb = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     labels = rng.integers(0, 9, (HEIGHT, WIDTH), np.uint8)
-    return Crop(rgb, rng.random((HEIGHT, WIDTH), np.float32), labels)
+    return Crop({'rgb': rgb, 'thermal': rng.random((HEIGHT, WIDTH), np.float32)}, labels)
 
 
 def test_faults_of_one_camera_leave_the_other_and_the_labels_alone():
@@ -133,20 +134,20 @@ def test_faults_of_one_camera_leave_the_other_and_the_labels_alone():
             photometric(crop(), config, np.random.default_rng(seed))
             for config in (DataConfig(), thermal_faults, DataConfig(over_exposure=1.0))
         )
-        assert np.array_equal(corrupted.rgb, plain.rgb)
-        assert not np.array_equal(corrupted.thermal, plain.thermal)
-        assert np.array_equal(exposed.thermal, plain.thermal)
-        assert not np.array_equal(exposed.rgb, plain.rgb)
+        assert np.array_equal(corrupted.images['rgb'], plain.images['rgb'])
+        assert not np.array_equal(corrupted.images['thermal'], plain.images['thermal'])
+        assert np.array_equal(exposed.images['thermal'], plain.images['thermal'])
+        assert not np.array_equal(exposed.images['rgb'], plain.images['rgb'])
         for one in (plain, corrupted, exposed):
             assert np.array_equal(one.labels, crop().labels)
-    assert np.array_equal(plain.thermal, crop().thermal)
+    assert np.array_equal(plain.images['thermal'], crop().images['thermal'])
 
 
 def test_nothing_is_drawn_while_all_is_off():
     rng = np.random.default_rng(0)
     one = crop()
-    assert corrupt_thermal(one.thermal, DataConfig(), rng) is one.thermal
-    assert corrupt_rgb(one.rgb, DataConfig(), rng) is one.rgb
+    assert corrupt_thermal(one.images['thermal'], DataConfig(), rng) is one.images['thermal']
+    assert over_expose(one.images['rgb'], DataConfig(), rng) is one.images['rgb']
     assert rng.random() == np.random.default_rng(0).random()
 
 
@@ -160,18 +161,18 @@ def test_colour_jitter_equals_its_steps_one_by_one():
         if rng.random() < 0.2:  # a blur, which is not compared
             continue
         compared += 1
-        image = crop().rgb.astype(np.float64) * gain
+        image = crop().images['rgb'].astype(np.float64) * gain
         grey = image.mean(axis=2, keepdims=True)
         image = grey + (image - grey) * saturation
         image = image.mean() + (image - image.mean()) * contrast
-        found = photometric(crop(), config, np.random.default_rng(seed)).rgb
+        found = photometric(crop(), config, np.random.default_rng(seed)).images['rgb']
         assert np.abs(found - image.clip(0, 255)).max() < 1
     assert compared > 5
     never = [
         photometric(crop(), DataConfig(colour_jitter=0.0), np.random.default_rng(s))
         for s in range(40)
     ]
-    unchanged = np.mean([np.array_equal(one.rgb, crop().rgb) for one in never])
+    unchanged = np.mean([np.array_equal(one.images['rgb'], crop().images['rgb']) for one in never])
     assert unchanged == pytest.approx(0.8, abs=0.15)  # the rest is blurred
 
 
@@ -185,17 +186,23 @@ def test_a_sample_with_every_fault_is_finite_and_repeatable():
         thermal_freeze=0.5,
         over_exposure=0.5,
     )
-    images = {'rgb': crop().rgb, 'thermal': (crop().thermal * 255).astype(np.uint8)}
+    images = {
+        'rgb': crop().images['rgb'],
+        'thermal': (crop().images['thermal'] * 255).astype(np.uint8),
+    }
     frame = Frame('x', images, crop().labels)
     for seed in range(5):
         one, same = (
             augment(frame, config, np.random.default_rng(seed), background_id=0) for _ in range(2)
         )
         assert one.name == same.name == 'x'
-        assert all((a == b).all() for a, b in zip(one[1:], same[1:], strict=True))
-        assert one.rgb.shape == (32, 48, 3)
-        assert one.thermal.isfinite().all()
-        assert one.thermal.shape == (32, 48)
+        for name, image in one.images.items():
+            assert (image == same.images[name]).all()
+        assert (one.labels == same.labels).all()
+        assert (one.drop_mask == same.drop_mask).all()
+        assert one.images['rgb'].shape == (32, 48, 3)
+        assert one.images['thermal'].isfinite().all()
+        assert one.images['thermal'].shape == (32, 48)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,24 @@
-"""Which thermal counts the network sees as 0 and as 1. Imports neither torch nor SAM2.
+"""Which thermal counts the network sees as 0 and as 1.
 
-The functions that compute with images use only operators that numpy arrays and torch tensors have
-in common, so that both backends scale thermal images by the same code.
+The functions that compute with images take numpy arrays and torch tensors, so that both backends
+scale thermal images by the same code. torch is imported where it is needed alone: an exported
+network runs without it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sartm_model.errors import SartmError
+from sartm_model.modalities.base import to_counts
 from sartm_model.utils.percentiles import percentiles
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PERCENTILES = (0.01, 0.99)
 """Shares of the pixels below the low and below the high end of an image's own range."""
@@ -61,6 +66,11 @@ class ThermalRange:
         if not self.smoothing_s >= 0:
             raise SartmError(f'thermal smoothing is {self.smoothing_s} s; expected 0 or more')
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The counts that become 0 and 1; None if each image has its own."""
+        return (self.low, self.high) if self.mode == 'fixed' else None
+
     def describe(self) -> str:
         """Return the range as an error message names it."""
         smoothing = f', smoothed over {self.smoothing_s:g} s' if self.smoothing_s else ''
@@ -99,20 +109,68 @@ def scale_counts(counts: Any, ends: Any) -> Any:
     return ((counts - low) / (high - low)).clip(-OVERSHOOT, 1 + OVERSHOOT)
 
 
-def scale_thermal_array(thermal: np.ndarray, range_: ThermalRange) -> np.ndarray:
-    """Map thermal counts to float32 in [-1, 2], with the ends of the range at 0 and 1.
+def has_8_bits(thermal: Any) -> bool:
+    """Return whether the image is uint8 rather than uint16."""
+    return thermal.itemsize == 1
 
-    `transforms.scale_thermal` does the same to tensors.
+
+def own_range(thermal: Any) -> Any:
+    """Return the two `PERCENTILES` of an image `[h, w]` in counts, float32 `[2]`."""
+    if isinstance(thermal, np.ndarray):
+        return np.array(percentiles(thermal[::GRID_STEP, ::GRID_STEP], PERCENTILES), np.float32)
+    return percentile_range(to_counts(thermal))
+
+
+def percentile_range(counts: Tensor) -> Tensor:
+    """Return the two `PERCENTILES` of an image, float32 `[2]`, linear between two counts.
+
+    Equals `torch.quantile` over every fourth row and column. Only the pixels outside the range are
+    sorted, which is faster than sorting all, and is recorded by a CUDA graph and exported to ONNX.
 
     Args:
-        thermal: uint8 or uint16 `[H, W]`.
-        range_: fixed, or percentiles of this image.
+        counts: float32 `[h, w]`, as `to_counts` returns it.
     """
-    counts = thermal.astype(np.float32)
-    if range_.mode == 'fixed':
-        return scale_counts(counts, np.array((range_.low, range_.high), np.float32))
-    ends = np.array(percentiles(thermal[::GRID_STEP, ::GRID_STEP], PERCENTILES), np.float32)
-    return scale_counts(counts, enforce_min_span(ends, thermal.dtype == np.uint8))
+    import torch
+
+    sample = counts[::GRID_STEP, ::GRID_STEP].flatten()
+    outside = PERCENTILES[0]  # the same share lies above the other percentile
+    rank = outside * (len(sample) - 1)
+    below = int(rank)
+    above = min(below + 1, len(sample) - 1)
+    ends = [sample.topk(above + 1, largest=largest).values for largest in (False, True)]
+    return torch.stack([torch.lerp(end[below], end[above], rank - below) for end in ends])
+
+
+def running_ends(running_range: Tensor, thermal: Tensor, weight: Tensor) -> tuple[Any, Any]:
+    """Update the running range with the next image of a video and return its ends, in counts.
+
+    Args:
+        running_range: float32 `[2]`, the average up to the previous image, which is overwritten: a
+            CUDA graph reads it there the next time.
+        thermal: uint8 or uint16 `[h, w]`.
+        weight: of this image's range, as `ema_weight` returns it, a tensor on the device.
+    """
+    running_range.copy_(ema_update(running_range, own_range(thermal), weight))
+    return enforce_min_span(running_range, has_8_bits(thermal))
+
+
+def ema_update(running_range: Tensor, new_range: Tensor, weight: Tensor) -> Tensor:
+    """Return the exponential moving average of the thermal range over the images of a video.
+
+    A hot object that enters the image then does not darken everything else from one image to the
+    next. The average restarts at the new range where the two do not overlap, which is another scene
+    or a camera that has recalibrated itself. The choice is made on the device, so that the host
+    does not wait for it.
+
+    Args:
+        running_range: float32 `[2]`, the average up to the previous image.
+        new_range: float32 `[2]`, this image's, as `percentile_range` returns it.
+        weight: of the new range, as `ema_weight` returns it, a tensor on the device.
+    """
+    import torch
+
+    disjoint = (new_range[0] > running_range[1]) | (new_range[1] < running_range[0])
+    return torch.where(disjoint, new_range, torch.lerp(running_range, new_range, weight))
 
 
 def ema_weight(previous_s: float | None, time_s: float, smoothing_s: float) -> float:

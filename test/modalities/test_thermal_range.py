@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sartm_model.data.thermal_range import ThermalRange, scale_thermal_array
-from sartm_model.data.transforms import percentile_range, scale_thermal, to_counts
+from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.base import to_counts
+from sartm_model.modalities.thermal_range import ThermalRange, percentile_range
 from sartm_model.utils.percentiles import percentiles
 
 RANGES = [ThermalRange(), ThermalRange('fixed', 20, 180)]
@@ -42,13 +43,14 @@ def test_the_range_is_torchs_quantiles_of_every_fourth_pixel(dtype, shape):
 @pytest.mark.parametrize('flat', [False, True])
 def test_the_host_scales_as_torch_does(dtype, range_, flat):
     thermal = np.full((40, 30), 100, dtype) if flat else random_counts(dtype, (40, 30))
-    expected = scale_thermal(torch.from_numpy(thermal), range_).numpy()
-    scaled = scale_thermal_array(thermal, range_)
+    modality = MODALITIES['thermal']
+    expected = modality.scale(torch.from_numpy(thermal), range_.ends).numpy()
+    scaled = modality.scale(thermal, range_.ends)
     assert scaled.dtype == expected.dtype == np.float32
     np.testing.assert_allclose(scaled, expected, atol=1e-5)
 
 
 def test_the_range_needs_no_torch():
-    code = 'import sys, sartm_model.data.thermal_range; print("torch" in sys.modules)'
+    code = 'import sys, sartm_model.modalities; print("torch" in sys.modules)'
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert result.stdout == 'False\n', result.stderr
