@@ -1,0 +1,195 @@
+"""A modality that this test alone registers: from its own files to training, evaluation, labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from sartm_model.cli.main import main
+from sartm_model.data.registry import open_dataset
+from sartm_model.data.validation import check
+from sartm_model.data.validation_report import summary
+from sartm_model.errors import SartmError
+from sartm_model.export.exported_model import ExportedModel
+from sartm_model.inference.export_config import ExportConfig
+from sartm_model.inference.predictor import Predictor
+from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.base import Modality, to_counts
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.training.run import train
+
+HEIGHT, WIDTH = 48, 64
+FAR_MM = 20000
+
+
+class RangeSensor(Modality):
+    """Distances in millimetres, uint16 `[h, w]`, in files of NumPy."""
+
+    name = 'range'
+    title = 'range'
+    dtypes = ('uint16',)
+    mean = (10.0,)  # metres
+    std = (5.0,)
+    folder_names = 'range'
+
+    def read(self, path: Path) -> np.ndarray:
+        return np.load(path, allow_pickle=False)
+
+    def scale(self, image, ends=None):
+        return to_counts(image) / 1000
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    monkeypatch.setitem(MODALITIES, 'range', RangeSensor())
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory) -> Path:
+    """Ten frames of noise in which what is near is an obstacle: only the range tells."""
+    root = tmp_path_factory.mktemp('yard')
+    rng = np.random.default_rng(0)
+    for folder in ('rgb', 'range', 'masks'):
+        (root / folder).mkdir()
+    for number in range(10):
+        near = np.zeros((HEIGHT, WIDTH), bool)
+        near[:, rng.integers(0, 20) : rng.integers(30, 60)] = True
+        distances = np.where(near, 3000, FAR_MM) + rng.integers(0, 500, near.shape)
+        cv2.imwrite(
+            str(root / 'rgb' / f'{number}.png'), rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        )
+        np.save(root / 'range' / f'{number}.npy', distances.astype(np.uint16))
+        cv2.imwrite(str(root / 'masks' / f'{number}.png'), near.astype(np.uint8))
+    declaration = {
+        'label_space': {'name': 'yard', 'names': ['free', 'obstacle']},
+        'images': {'rgb': 'rgb/{stem}.*', 'range': 'range/{stem}.npy'},
+        'labels': 'masks/{stem}.png',
+        'splits': {'train': [str(n) for n in range(8)], 'val': ['8', '9']},
+    }
+    (root / 'data.yaml').write_text(yaml.safe_dump(declaration))
+    return root
+
+
+@pytest.fixture(scope='module')
+def trained(root) -> Path:
+    """A network of RGB and range after a few steps, which suffice to see what is near."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODALITIES, 'range', RangeSensor())
+        source = {'dataset': 'folder', 'root': 'data.yaml'}
+        config = {
+            'model': {'size': 'nano', 'modalities': ['rgb', 'range']},
+            'data': {
+                'train': [{**source, 'split': 'train'}],
+                'val': {**source, 'split': 'val'},
+                'crop_height': HEIGHT,
+                'crop_width': WIDTH,
+                'scale_min': 1.0,
+                'scale_max': 1.0,
+                'batch_size': 2,
+                'workers': 0,
+            },
+            'loss': {'language': 0},
+            'optim': {'lr': 0.004},
+            'steps': 20,
+            'val_every': 20,
+            'ema_decay': 0.0,
+            'device': 'cpu',
+        }
+        (root / 'train.yaml').write_text(yaml.safe_dump(config))
+        return train(root / 'train.yaml', root / 'run')
+
+
+def test_the_data_set_reads_and_checks_it(root):
+    frame = open_dataset('folder', root / 'data.yaml', 'val')[0]
+    assert list(frame.images) == ['rgb', 'range']
+    np.testing.assert_array_equal(frame.images['range'], np.load(root / 'range' / '8.npy'))
+    assert frame.thermal is None
+    report = check('folder', root / 'data.yaml')
+    assert not report.faults
+    assert 'range uint16 3000 to 20499' in summary(report)
+
+
+def test_the_network_learns_from_it_and_predicts(root, trained):
+    predictor = Predictor(trained, device='cpu')
+    assert predictor.modalities == ('rgb', 'range')
+    replayed = Predictor(trained, device='cpu', engine='graph')
+    for frame in open_dataset('folder', root / 'data.yaml', 'val'):
+        found = predictor.predict(frame.images, confidence=True, overlay=True)
+        assert (found.labels == frame.labels).mean() > 0.9
+        assert found.overlay.shape == (HEIGHT, WIDTH, 3)
+        # The same by hand: millimetres to metres, ImageNet's statistics, the network.
+        rgb = torch.from_numpy(frame.images['rgb'] / 255.0).float()
+        rgb = (rgb - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+        metres = torch.from_numpy(frame.images['range'].astype(np.float32) / 1000)
+        inputs = {'rgb': rgb.permute(2, 0, 1)[None], 'range': ((metres - 10) / 5)[None, None]}
+        with torch.no_grad():
+            expected = predictor.pipeline.model.segment(inputs)[0]
+        confidence = (expected.amax(dim=0) * 255).round().int().numpy()
+        assert np.abs(confidence - found.confidence).max() <= 1
+        alone = predictor.predict({'range': frame.images['range']}, overlay=True)
+        assert alone.labels.shape == (HEIGHT, WIDTH)
+        same = replayed.predict(frame.images, confidence=True)
+        np.testing.assert_array_equal(same.labels, found.labels)
+        np.testing.assert_array_equal(
+            replayed.predict({'range': frame.images['range']}).labels, alone.labels
+        )
+
+
+def test_an_image_of_another_modality_is_refused_in_one_line(trained):
+    predictor = Predictor(trained, device='cpu')
+    rgb = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    with pytest.raises(SartmError, match=r'^thermal image given, but .* takes rgb and range$'):
+        predictor.predict(rgb, rgb[..., 0])
+    with pytest.raises(SartmError, match='range image is uint8'):
+        predictor.predict({'rgb': rgb, 'range': rgb[..., 0]})
+    with pytest.raises(SartmError, match='no image is given; the network takes rgb and range'):
+        predictor.predict({'rgb': None})
+
+
+def test_it_is_evaluated_with_a_report(root, trained, tmp_path):
+    base = ['evaluate', '--checkpoint', str(trained), '--dataset', 'folder', '--split', 'val']
+    base += ['--root', str(root / 'data.yaml')]
+    predictor = Predictor(trained, device='cpu')
+    frames = list(open_dataset('folder', root / 'data.yaml', 'val'))
+    for selection in ('both', 'range'):
+        out = tmp_path / f'{selection}.json'
+        arguments = ['--modality', selection, '--json', str(out), '--report', str(tmp_path)]
+        assert main([*base, *arguments]) == 0
+        names = ('rgb', 'range') if selection == 'both' else ('range',)
+        right = [predictor.predict(f.select(names)).labels == f.labels for f in frames]
+        accuracy = json.loads(out.read_text())['pixel_accuracy']
+        assert accuracy == pytest.approx(100 * np.mean(right))
+        page = (tmp_path / 'report.html').read_text()
+        assert ('RGB and range' if selection == 'both' else 'range alone') in page
+    assert main([*base, '--modality', 'thermal']) == 2
+
+
+def test_it_is_exported(root, trained):
+    frame = open_dataset('folder', root / 'data.yaml', 'val')[0]
+    config = ExportConfig(HEIGHT, WIDTH, modalities=('rgb', 'range'))
+    module = ExportedModel(checkpoints.build(checkpoints.load(trained)), config).eval()
+    with torch.no_grad():
+        labels, confidence = module(*map(torch.from_numpy, frame.images.values()))
+    expected = Predictor(trained, device='cpu').predict(frame.images, confidence=True)
+    assert (labels.numpy() == expected.labels).mean() > 0.999
+    assert np.abs(confidence.numpy().astype(int) - expected.confidence).max() <= 1
+
+
+def test_a_network_of_an_unknown_modality_is_refused(root, trained, monkeypatch):
+    monkeypatch.delitem(MODALITIES, 'range')
+    with pytest.raises(SartmError, match="no modality is called 'range'; expected one of rgb"):
+        Predictor(trained, device='cpu')
+    with pytest.raises(SartmError, match=r"images of 'range'; expected one or more of rgb"):
+        open_dataset('folder', root / 'data.yaml', 'val')
+    with pytest.raises(SartmError, match="no modality is called 'sonar'"):
+        train(
+            root / 'train.yaml',
+            root / 'other',
+            ['model.modalities=[rgb,sonar]', 'data.train=[{}]', 'data.val={}'],
+        )
