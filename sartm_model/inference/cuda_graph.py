@@ -27,6 +27,7 @@ from torch import Tensor
 from sartm_model.inference.pipeline import InferencePipeline, OutputRequest
 from sartm_model.inference.stage_clock import StageCallback
 from sartm_model.inference.transfer import Staging, pack, shapes, unpack
+from sartm_model.utils.grid_cache import hold_cached_tensors
 
 MAX_CACHED_GRAPHS = 16
 """A node needs 12: both images, RGB alone and thermal alone, each with or without confidence and
@@ -149,8 +150,11 @@ class CudaGraph:
             stream.synchronize()
             graph = torch.cuda.CUDAGraph()
             # Another thread, of another node in this process, may allocate meanwhile.
-            with torch.cuda.graph(
-                graph, pool=pool, stream=stream, capture_error_mode='thread_local'
+            with (
+                hold_cached_tensors() as self._cached_tensors,
+                torch.cuda.graph(
+                    graph, pool=pool, stream=stream, capture_error_mode='thread_local'
+                ),
             ):
                 outputs = self._run()
                 self._pinned_output.copy_(pack(outputs), non_blocking=True)

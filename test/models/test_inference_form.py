@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead, InferenceAuxi
 from sartm_model.models.sartm.encoder import Pyramid
 from sartm_model.models.sartm.fusion import CrossModalFusion
 from sartm_model.models.sartm.inference_fusion import InferenceFusion
+from sartm_model.models.sartm.inference_mask_decoder import InferenceMaskDecoder
+from sartm_model.models.sartm.mask_decoder import ClassMaskDecoder
 
 # float32 sums of a few hundred terms, taken in another order.
 TOLERANCE = {'rtol': 1e-4, 'atol': 1e-5}
@@ -79,3 +82,20 @@ def test_the_fusion_rearranged_gives_the_same_map(heads, grid):
     expected = trained(first, second)
     torch.testing.assert_close(optimized(first, second), expected, rtol=1e-4, atol=1e-5)
     assert optimized(first, second).is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('num_classes', [1, 9, 40])
+def test_head_1_rearranged_gives_the_same_logits_for_grids_in_turn(num_classes):
+    torch.manual_seed(num_classes)
+    trained = ClassMaskDecoder(32, num_classes, 64).eval()
+    for value in trained.parameters():
+        value.add_(0.1 * torch.randn_like(value))
+    optimized = InferenceMaskDecoder(copy.deepcopy(trained))
+    for height, width in ((2, 2), (6, 4), (2, 10), (6, 4)):
+        fused = Pyramid(
+            torch.randn(2, 32, height, width),
+            torch.randn(2, 8, 2 * height, 2 * width),
+            torch.randn(2, 4, 4 * height, 4 * width),
+        )
+        torch.testing.assert_close(optimized(fused), trained(fused), **TOLERANCE)

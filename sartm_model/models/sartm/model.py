@@ -19,6 +19,7 @@ from sartm_model.models.sartm.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.models.sartm.fusion import CrossModalFusion
 from sartm_model.models.sartm.imagenet_weights import load_imagenet
 from sartm_model.models.sartm.inference_fusion import InferenceFusion
+from sartm_model.models.sartm.inference_mask_decoder import InferenceMaskDecoder
 from sartm_model.models.sartm.mask_decoder import ClassMaskDecoder
 from sartm_model.models.sartm.sam2_weights import load_sam2
 from sartm_model.models.state_dict import load_strictly
@@ -79,7 +80,7 @@ class Sartm(SegmentationModel):
             torch.randn(len(config.modalities), width) * 0.02 for width in widths
         )
         mlp_dim = {'nano': 256, 'lite': 512}.get(config.size, 2048)
-        self.mask_decoder = ClassMaskDecoder(channels, num_classes, mlp_dim)
+        self.mask_decoder: Any = ClassMaskDecoder(channels, num_classes, mlp_dim)
         self.auxiliary_head: nn.Module = AuxiliaryHead(channels, num_classes)
         self._freeze()
 
@@ -103,6 +104,7 @@ class Sartm(SegmentationModel):
         """
         self.encoder.optimize_for_inference()
         self.fusions = nn.ModuleList(map(InferenceFusion, list[Any](self.fusions)))
+        self.mask_decoder = InferenceMaskDecoder(self.mask_decoder)
         assert isinstance(self.auxiliary_head, AuxiliaryHead)
         self.auxiliary_head = InferenceAuxiliaryHead(self.auxiliary_head)
 
