@@ -1,10 +1,11 @@
-"""`make bench-gpu`: compare precisions on a GPU and measure every size and engine there.
+"""`make bench-gpu`: compare precisions on a GPU and measure sizes and ways to run them there.
 
     python -m benchmarks.gpu_report --out gpu_report
 
-Writes `table.md`, `results.json` and `profile.txt`, which lists the slowest operations of the sizes
-that miss their target. It should take less than eight minutes on one H200, most of it for four
-compilations. Whatever fails is reported, and the rest goes on. The exit status is 1 where
+Writes `table.md`, `results.json` and `profile.txt`, which lists the kernels of a pair by their time
+before and after the rearrangements for inference. 'Before' is the variant `fp16 plain graph`, which
+runs in the same process. It should take less than three minutes. Whatever fails is reported, and
+the rest goes on. The exit status is 1 where
 something failed for another reason than lack of memory, or where labels in half precision differ on
 too many pixels; 2 where there is no GPU.
 """
@@ -23,19 +24,20 @@ import torch
 
 from sartm_model.inference.benchmark import benchmark, generate_pairs, untrained
 from sartm_model.inference.predictor import Predictor
-from sartm_model.inference.variants import compare
+from sartm_model.inference.variants import build_variants, compare
 from sartm_model.utils.files import write_file
 from sartm_model.utils.text import first_line
 
 RUNS = (
     ('demo', 480, 640),
+    ('lite', 480, 640),
     ('tiny', 480, 640),
-    ('small', 480, 640),
     ('base_plus', 480, 640),
-    ('large', 480, 640),
     ('base_plus', 1280, 1280),
+    ('large', 480, 640),
 )
 TARGETS_MS = {
+    ('lite', 480, 640): 1.5,
     ('tiny', 480, 640): 2.5,
     ('base_plus', 480, 640): 4.0,
     ('large', 480, 640): 8.0,
@@ -46,8 +48,14 @@ TARGETS_MS = {
 TARGETS_MIB = {'base_plus': 2048}
 """Peak of the GPU's memory, by size."""
 
-COMPARED = (('demo', 480, 640), ('tiny', 480, 640))
-"""Runs of which every variant is measured; each compilation takes a minute."""
+COMPARED = (('lite', 480, 640), ('tiny', 480, 640), ('base_plus', 480, 640))
+"""Runs of which `VARIANTS` are measured and profiled."""
+
+PLAIN, DEFAULT = 'fp16 plain graph', 'fp16 graph'
+VARIANTS = (PLAIN, DEFAULT, 'fp16 one stream graph', 'fp16 channels first graph')
+
+TOP_KERNELS = 25
+"""Rows of a profile."""
 
 COLUMNS = (
     *('size', 'image', 'precision', 'median ms', 'p99 ms', 'target ms'),
@@ -81,6 +89,7 @@ def report(
     runs: Sequence[tuple[str, int, int]],
     compared: Sequence[tuple[str, int, int]],
     iterations: int,
+    names: Sequence[str] = VARIANTS,
 ) -> dict[str, Any]:
     """Measure everything and write the files.
 
@@ -90,6 +99,7 @@ def report(
         runs: size or 'demo', height and width of each benchmark.
         compared: the same of each comparison of the variants.
         iterations: timed pairs a run.
+        names: the variants of `variants.build_variants`: before, after, and others.
 
     Returns:
         The contents of `results.json`: torch, agreement (None where it failed), failed (what raised
@@ -102,16 +112,12 @@ def report(
         result['agreement'] = agreement(device)
     except Exception as error:
         failed.append(f'agreement: {_first_line(error)}')
-    profiles = []
+    profiles: list[str] = []
     for size, height, width in runs:
         found: dict[str, Any] = {}
         try:
             with nullcontext(size) if size == 'demo' else untrained(size) as checkpoint:
                 found = benchmark(checkpoint, height, width, device=device, iterations=iterations)
-                target = TARGETS_MS.get((size, height, width))
-                if target and found['total_ms']['median'] >= target:
-                    title = f'{size} at {height}x{width}'
-                    profiles.append(f'{title}\n{profile(checkpoint, height, width)}')
         except torch.OutOfMemoryError as error:
             found['error'] = _first_line(error)
         except Exception as error:
@@ -122,11 +128,24 @@ def report(
         found['target_mib'] = TARGETS_MIB.get(size)
         result['runs'].append(found)
         _write(out, result, profiles)  # what is measured so far
+    before, *_ = names
     for size, height, width in compared:
         try:
             with nullcontext(size) if size == 'demo' else untrained(size) as checkpoint:
-                found = compare(checkpoint, height, width, device=device, iterations=iterations)
-            result['compared'].append({**found, 'checkpoint': size})
+                found = compare(
+                    checkpoint,
+                    height,
+                    width,
+                    device=device,
+                    iterations=iterations,
+                    names=names,
+                    reference=before,
+                )
+                result['compared'].append({**found, 'checkpoint': size})
+                _write(out, result, profiles)
+                for name in names[:2]:
+                    kernels = profile(checkpoint, name, height, width, device)
+                    profiles.append(f'{size} at {height}x{width}, {name}\n{kernels}')
         except Exception as error:
             failed.append(f'{size} compared: {_first_line(error)}')
         _write(out, result, profiles)
@@ -151,16 +170,42 @@ def agreement(device: str) -> float:
     return sum(same) / len(same)
 
 
-def profile(checkpoint: str | Path, height: int, width: int) -> str:
-    """Return a table of the twenty operations that take the GPU the longest for one pair."""
+def profile(checkpoint: str | Path, name: str, height: int, width: int, device: str) -> str:
+    """Return the kernels of one pair by their time, and how many of them there are.
+
+    On a CPU, which has no kernels, these are torch's operations.
+
+    Args:
+        checkpoint: file, or 'demo'.
+        name: of the variant.
+        height, width: of the images.
+        device: 'cuda' or 'cpu'.
+    """
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity
 
-    predictor = Predictor(checkpoint, device='cuda', engine='eager')
+    predictor = build_variants(checkpoint, torch.device(device))[name]()
     pair = generate_pairs(height, width)[0]
-    predictor.predict(*pair)
-    with torch.profiler.profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
+    for _ in range(3):
         predictor.predict(*pair)
-    return found.key_averages().table(sort_by='self_cuda_time_total', row_limit=20)
+    activity, kind, time_us = {
+        'cuda': (ProfilerActivity.CUDA, DeviceType.CUDA, 'self_device_time_total'),
+        'cpu': (ProfilerActivity.CPU, DeviceType.CPU, 'self_cpu_time_total'),
+    }[device]
+    with torch.profiler.profile(activities=[activity]) as found:
+        predictor.predict(*pair)
+    rows = sorted(
+        (
+            (getattr(event, time_us), event.count, event.key)
+            for event in found.key_averages()
+            if event.device_type == kind
+        ),
+        reverse=True,
+    )
+    total_us, count = sum(row[0] for row in rows), sum(row[1] for row in rows)
+    lines = [f'{total_us / 1e3:9.3f} ms {count:5} all']
+    lines += [f'{us / 1e3:9.3f} ms {n:5} {key[:120]}' for us, n, key in rows[:TOP_KERNELS]]
+    return '\n'.join(lines)
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sartm_model.data.transforms import warp_matrix
 from sartm_model.errors import SartmError
-from sartm_model.inference.cuda_graph import CudaGraphCache
+from sartm_model.inference.cuda_graph import CudaGraphCache, prepare_for_graph
 from sartm_model.inference.pipeline import (
     InferencePipeline,
     NetworkInputs,
@@ -52,9 +52,9 @@ class Predictor:
             it thermal is resized to the RGB image. May be set between two calls. For a network of
             other modalities it goes from the second one to the first.
         engine: 'eager' runs one operation after another. 'graph' records a CUDA graph for each kind
-            of pair. 'parallel' (CPU only) runs independent parts of the network in parallel, each
-            on half of the cores. 'auto' is graph on CUDA, parallel on a CPU of several cores, else
-            eager.
+            of pair, with what is independent on two streams. 'parallel' (CPU only) runs independent
+            parts of the network in parallel, each on half of the cores. 'auto' is graph on CUDA,
+            parallel on a CPU of several cores, else eager.
 
     Attributes:
         pipeline: the network with its preprocessing and postprocessing.
@@ -95,6 +95,8 @@ class Predictor:
         self._runner = ParallelRunner() if self.engine == 'parallel' else None
         if self._runner is not None:
             self.pipeline.model.enable_parallel(self._runner)
+        if self._graphs is not None:
+            prepare_for_graph(self.pipeline.model, self.device)
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Whether two variants give the same labels shows only with trained weights.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from sartm_model.inference.benchmark import (
 )
 from sartm_model.inference.predictor import Predictor
 from sartm_model.models import checkpoint as checkpoints
-from sartm_model.utils.parallel import TwoStreams
 from sartm_model.utils.text import first_line
 
 SAMPLES = 4
@@ -30,23 +29,37 @@ SAMPLES = 4
 
 
 def compare(
-    checkpoint: str | Path, height: int, width: int, *, device: str = 'auto', iterations: int = 20
+    checkpoint: str | Path,
+    height: int,
+    width: int,
+    *,
+    device: str = 'auto',
+    iterations: int = 20,
+    names: Sequence[str] | None = None,
+    reference: str = 'fp32',
 ) -> dict[str, Any]:
-    """Run every variant that this device has in turn, pair by pair, and compare it with fp32.
+    """Run variants in turn, pair by pair, and compare each with one of them.
+
+    Args:
+        checkpoint, height, width, device, iterations: as for `benchmark`.
+        names: the variants; all that the device has where left out.
+        reference: the variant with whose time and labels the others are compared. 'fp32' is the
+            engine 'eager' with merged adapters.
 
     Returns:
         device, image, threads, iterations and variants. A variant has, by its name, median_ms,
-        p99_ms, ratio (its median over that of 'fp32', the engine 'eager' with merged adapters) and
-        agreement (share of the pixels with the label that 'fp32' gives, on generated frames), or
-        error, what kept it from running.
+        p99_ms, ratio (its median over that of the reference) and agreement (share of the pixels
+        with the label that the reference gives, on generated frames), or error, what kept it from
+        running.
     """
     pairs = generate_pairs(height, width, SAMPLES)
     chosen = Predictor(checkpoint, device=device).device
     predictors: dict[str, Predictor] = {}
     variants: dict[str, Any] = {}
-    for name, build in _variants(checkpoint, chosen).items():
+    builders = build_variants(checkpoint, chosen)
+    for name in names or builders:
         try:
-            predictor = build()
+            predictor = builders[name]()
             for _ in range(WARM_UPS):
                 predictor.predict(*pairs[0])
         except Exception as error:  # a missing compiler is a result too
@@ -61,14 +74,14 @@ def compare(
         name: np.stack([predictor.predict(*pair).labels for pair in pairs])
         for name, predictor in predictors.items()
     }
-    reference = float(np.median(times_s['fp32']))
+    reference_s = float(np.median(times_s[reference]))
     for name, seconds in times_s.items():
         milliseconds = median_and_p99(seconds)
         variants[name] = {
             'median_ms': milliseconds['median'],
             'p99_ms': milliseconds['p99'],
-            'ratio': round(float(np.median(seconds)) / reference, 3),
-            'agreement': round(float((labels[name] == labels['fp32']).mean()), 5),
+            'ratio': round(float(np.median(seconds)) / reference_s, 3),
+            'agreement': round(float((labels[name] == labels[reference]).mean()), 5),
         }
     return {
         'checkpoint': str(checkpoint),
@@ -80,7 +93,9 @@ def compare(
     }
 
 
-def _variants(checkpoint: str | Path, device: torch.device) -> dict[str, Callable[[], Predictor]]:
+def build_variants(
+    checkpoint: str | Path, device: torch.device
+) -> dict[str, Callable[[], Predictor]]:
     """Return the builders of the predictors to be compared, by name."""
 
     def variant(
@@ -101,6 +116,15 @@ def _variants(checkpoint: str | Path, device: torch.device) -> dict[str, Callabl
         model = checkpoints.build(checkpoints.load(checkpoint), merged=False)
         predictor.pipeline.model = model.to(predictor.device)
 
+    def plain(predictor: Predictor) -> None:
+        """One operation after another, as they are trained, with channels first in memory."""
+        model = checkpoints.build(checkpoints.load(checkpoint), optimized=False)
+        model = model.to_precision(predictor.pipeline.dtype)
+        predictor.pipeline.model = model.to(predictor.device)
+
+    def channels_first(predictor: Predictor) -> None:
+        predictor.pipeline.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
     def channels_last(predictor: Predictor) -> None:
         predictor.pipeline.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -108,12 +132,13 @@ def _variants(checkpoint: str | Path, device: torch.device) -> dict[str, Callabl
         model = predictor.pipeline.model
         model.forward_logits = torch.compile(model.forward_logits)  # type: ignore[method-assign]
 
-    def two_streams(predictor: Predictor) -> None:
-        predictor.pipeline.model.enable_parallel(TwoStreams(predictor.device))
+    def one_stream(predictor: Predictor) -> None:
+        predictor.pipeline.model.runner = None
 
     variants = {
         'fp32': variant(),
         'fp32 unmerged': variant(change=unmerged),
+        'fp32 plain': variant(change=plain),
         'fp32 channels last': variant(change=channels_last),
     }
     if device.type == 'cpu':
@@ -126,11 +151,12 @@ def _variants(checkpoint: str | Path, device: torch.device) -> dict[str, Callabl
     return {
         **variants,
         'fp16': variant('fp16'),
+        'fp16 plain graph': variant('fp16', 'graph', plain),
         'fp16 graph': variant('fp16', 'graph'),
         'bf16': variant('bf16'),
         'bf16 graph': variant('bf16', 'graph'),
-        'fp16 two streams graph': variant('fp16', 'graph', two_streams),
-        'fp16 channels last graph': variant('fp16', 'graph', channels_last),
+        'fp16 one stream graph': variant('fp16', 'graph', one_stream),
+        'fp16 channels first graph': variant('fp16', 'graph', channels_first),
         'fp16 compiled': variant('fp16', change=compiled),
         'fp16 compiled graph': variant('fp16', 'graph', compiled),
     }

@@ -136,7 +136,7 @@ class SegmentationModel(nn.Module, ABC):
     ) -> SegmentationModel:
         """Build the form that inference runs from the weights of the form that is trained.
 
-        A family may merge adapters or fuse layers here; by default both forms are the same.
+        A family may merge adapters here; by default both forms are the same.
 
         Args:
             config, num_classes: as for the class.
@@ -149,6 +149,12 @@ class SegmentationModel(nn.Module, ABC):
         model = cls(config, num_classes)
         load_strictly(model, state, source)
         return model
+
+    def optimize_for_inference(self) -> None:
+        """Replace layers of the inference form by faster ones that compute the same, if there are.
+
+        Called once, in float32. The names of the weights may change.
+        """
 
     def to_precision(self, dtype: torch.dtype) -> SegmentationModel:
         """Convert the weights in place, but for those that need float32; return the network."""

@@ -123,13 +123,17 @@ def load_as(path: Path, kind: str) -> tuple[Checkpoint, dict[str, str]]:
     return Checkpoint(path, config, label_space, card, state), metadata
 
 
-def build(checkpoint: Checkpoint, *, merged: bool = True) -> SegmentationModel:
+def build(
+    checkpoint: Checkpoint, *, merged: bool = True, optimized: bool = True
+) -> SegmentationModel:
     """Build the model of a checkpoint, on the CPU, in float32 and evaluation mode.
 
     Args:
         checkpoint: from `load`.
         merged: build the inference form (see `SegmentationModel.inference_form`), which needs no
             package that only training needs; otherwise the form that can be trained.
+        optimized: also replace layers of the inference form by faster ones; without, it is what
+            `sartm benchmark --compare` compares with.
 
     Raises:
         SartmError: weights are missing, unexpected or of another shape; they are named.
@@ -138,6 +142,8 @@ def build(checkpoint: Checkpoint, *, merged: bool = True) -> SegmentationModel:
     source = f'checkpoint {checkpoint.path}'
     if merged:
         model = cls.inference_form(checkpoint.config, num_classes, checkpoint.state, source)
+        if optimized:
+            model.optimize_for_inference()
     else:
         model = cls(checkpoint.config, num_classes)
         load_strictly(model, checkpoint.state, source)

@@ -10,13 +10,29 @@ from benchmarks import gpu_report
 
 
 def test_the_report_of_a_gpu_on_a_cpu(tmp_path, monkeypatch):
-    """The same steps; a variant that cannot run is a row of the table."""
+    """The same steps; the second variant is compared with the first."""
     monkeypatch.setattr(gpu_report, 'agreement', lambda device: 1.0)
-    result = gpu_report.report(tmp_path, 'cpu', [('nano', 64, 64), ('demo', 64, 96)], [], 1)
+    runs = [('nano', 64, 64), ('demo', 64, 96)]
+    names = ('fp32 plain', 'fp32')
+    result = gpu_report.report(tmp_path, 'cpu', runs, runs[1:], 1, names)
+    assert result['failed'] == []
     text = (tmp_path / 'table.md').read_text()
     assert [run['checkpoint'] for run in result['runs']] == ['nano', 'demo']
-    assert text.count('| fp32 |') == 2
+    assert text.count('| fp32 |') == 2 + 1
+    before, after = (result['compared'][0]['variants'][name] for name in names)
+    assert before['ratio'] == 1
+    assert after['agreement'] > 0.999
     assert json.loads((tmp_path / 'results.json').read_text()) == result
+    profile = (tmp_path / 'profile.txt').read_text()
+    counts = []
+    for name in names:
+        rows = profile.partition(f'demo at 64x96, {name}\n')[2].splitlines()
+        total_ms, _, count, _ = rows[0].split()
+        times_ms = [float(row.split()[0]) for row in rows[1 : 1 + gpu_report.TOP_KERNELS]]
+        assert times_ms == sorted(times_ms, reverse=True)
+        assert 0 < sum(times_ms) <= float(total_ms)
+        counts.append(int(count))
+    assert counts[1] < counts[0]
 
 
 def test_what_fails_on_a_gpu_does_not_end_the_report(tmp_path, monkeypatch):

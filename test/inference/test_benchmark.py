@@ -35,10 +35,10 @@ def test_every_variant_is_compared_with_fp32(nano_checkpoint, monkeypatch):
 
     monkeypatch.setattr(torch, 'compile', no_compiler)
     variants = compare(nano_checkpoint, 64, 96, device='cpu', iterations=2)['variants']
-    plain = {'fp32', 'fp32 unmerged', 'fp32 channels last', 'fp32 compiled'}
-    assert set(variants) == plain | {'fp32 parallel', 'bf16'}
+    names = {'fp32', 'fp32 unmerged', 'fp32 plain', 'fp32 channels last', 'fp32 compiled'}
+    assert set(variants) == names | {'fp32 parallel', 'bf16'}
     assert variants['fp32']['ratio'] == variants['fp32']['agreement'] == 1
-    for name in ('fp32 unmerged', 'fp32 parallel'):
+    for name in ('fp32 unmerged', 'fp32 plain', 'fp32 parallel'):
         assert variants[name]['agreement'] > 0.999  # rounding alone may decide a pixel
     assert 0.5 < variants['bf16']['agreement'] < 1  # untrained: many classes are nearly equal
     assert variants['fp32 compiled'] == {'error': 'RuntimeError: no compiler here'}

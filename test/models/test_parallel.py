@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from sartm_model.inference.cuda_graph import prepare_for_graph
 from sartm_model.inference.predictor import Predictor
 from sartm_model.utils.parallel import ParallelRunner, TwoStreams
 
@@ -152,12 +153,28 @@ def test_two_streams_give_what_parallel_gives(nano_checkpoint, predictors):
         np.testing.assert_array_equal(one.confidence, other.confidence)
 
 
+@pytest.mark.usefixtures('fake_streams')
+@pytest.mark.parametrize('size', [(96, 128), (70, 101)])
+def test_a_network_prepared_for_a_graph_gives_what_the_others_give(nano_checkpoint, size):
+    eager, prepared = (
+        Predictor(nano_checkpoint, device='cpu', engine=engine) for engine in ('eager', 'graph')
+    )
+    prepare_for_graph(prepared.pipeline.model, torch.device('cuda'))
+    assert isinstance(prepared.pipeline.model.runner, TwoStreams)
+    rgb, thermal = pair(*size)
+    for images in ((rgb, thermal), (rgb, None), (None, thermal)):
+        one, other = (p.predict(*images, confidence=True) for p in (eager, prepared))
+        assert (one.labels == other.labels).mean() > 0.999  # rounded in another order
+        assert np.abs(one.confidence.astype(int) - other.confidence).max() <= 1
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no CUDA device')
 @pytest.mark.parametrize('engine', ['eager', 'graph'])
 def test_two_streams_on_a_gpu(engine):
     one_stream, two_streams = (
         Predictor('demo', device='cuda', precision='fp32', engine=engine) for _ in range(2)
     )
+    one_stream.pipeline.model.runner = None
     two_streams.pipeline.model.enable_parallel(TwoStreams(two_streams.device))
     for seed in range(20):  # a race would not show each time
         rng = np.random.default_rng(seed)

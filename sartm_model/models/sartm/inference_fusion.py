@@ -33,7 +33,7 @@ class InferenceFusion(nn.Module):
         super().__init__()
         rectification, fusion = trained.rectification, trained.fusion
         attention = fusion.attention
-        heads = attention.heads
+        self.heads = attention.heads
         self.channel_weights = rectification.channel_weights
         hidden, _, to_two, _ = list[Any](rectification.spatial_weights)
         # The 1x1 convolution of both maps is the sum of one of each.
@@ -44,14 +44,13 @@ class InferenceFusion(nn.Module):
         self.proj_in = nn.ModuleList((fusion.proj_in_first, fusion.proj_in_second))
         self.norms = nn.ModuleList((fusion.norm_first, fusion.norm_second))
         keys_values = torch.stack((attention.kv_first.weight, attention.kv_second.weight))
-        keys, values = keys_values.chunk(2, dim=1)  # each [2, C, C]
-        self.keys = _parameter(keys.unflatten(1, (heads, -1)) * attention.scale)  # [2, heads, d, C]
-        self.values = _parameter(values.unflatten(1, (heads, -1)).mT)  # [2, heads, C, d]
+        keys, values = keys_values.chunk(2, dim=1)  # each [2, C, C], rows by head
+        self.keys, self.values = _parameter(keys * attention.scale), _parameter(values)
         proj_out = (fusion.proj_out_first, fusion.proj_out_second)
         residual, attended = torch.stack([layer.weight.T for layer in proj_out]).chunk(2, dim=1)
         self.residual = _parameter(residual)  # [2, C, C]
         # The context of each modality is attended to by the other one.
-        self.attended = _parameter(attended.flip(0).unflatten(1, (heads, -1)))  # [2, heads, d, C]
+        self.attended = _parameter(attended.flip(0))  # [2, C, C], rows by head
         self.bias_out = _parameter(torch.stack([layer.bias for layer in proj_out]))  # [2, C]
         reduce, depthwise, _, expand, norm_mix = list[Any](fusion.mix)
         mix_scale, mix_shift = _scale_and_shift(norm_mix)
@@ -102,9 +101,12 @@ class InferenceFusion(nn.Module):
         """
         batch, _, channels = h1.shape
         grams = torch.stack([_gram(h[..., channels // 2 :]) for h in (h1, h2)])[:, :, None]
-        context = self.keys[:, None].float() @ grams @ self.values[:, None].float()
-        context = context.softmax(dim=-2).to(h1.dtype)  # [2, B, heads, d, d]
-        to_second, to_first = (context @ self.attended[:, None]).flatten(2, 3)  # [B, C, C]
+        keys, values, attended = (
+            weight.unflatten(1, (self.heads, -1))[:, None]  # [2, 1, heads, d, C]
+            for weight in (self.keys, self.values, self.attended)
+        )
+        context = (keys.float() @ grams @ values.float().mT).softmax(dim=-2)  # [.., heads, d, d]
+        to_second, to_first = (context.to(h1.dtype) @ attended).flatten(2, 3)  # [B, C, C]
         residual1, residual2 = self.residual[:, None].expand(-1, batch, -1, -1)
         return torch.cat((residual1, to_first), dim=1), torch.cat((residual2, to_second), dim=1)
 

@@ -98,10 +98,7 @@ class Sartm(SegmentationModel):
         self.mask_decoder.masks.iou_prediction_head.requires_grad_(False)
 
     def optimize_for_inference(self) -> None:
-        """Replace layers by faster ones that compute the same from products of their weights.
-
-        Call it once, on a merged model with its weights loaded. The names of the weights change.
-        """
+        """Replace layers by faster ones that compute the same from products of their weights."""
         self.encoder.optimize_for_inference()
         self.fusions = nn.ModuleList(map(InferenceFusion, list[Any](self.fusions)))
         self.mask_decoder = InferenceMaskDecoder(self.mask_decoder)
@@ -138,7 +135,7 @@ class Sartm(SegmentationModel):
     def inference_form(
         cls, config: ModelConfig, num_classes: int, state: Mapping[str, Tensor], source: str
     ) -> Sartm:
-        """Merge the adapters into the encoder's weights, then `optimize_for_inference`."""
+        """Merge the adapters into the encoder's weights."""
         merge_state = efficientnet.merge_state if config.size == 'lite' else lora.merge_state
         try:
             merged_state = merge_state(state, config.modalities)
@@ -146,7 +143,6 @@ class Sartm(SegmentationModel):
             raise SartmError(f'{source} lacks the weight {error}') from None
         model = cls(config, num_classes, merged=True)
         load_strictly(model, merged_state, source)
-        model.optimize_for_inference()
         return model
 
     def to_precision(self, dtype: torch.dtype) -> Sartm:
