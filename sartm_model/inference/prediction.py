@@ -41,8 +41,8 @@ def check_images(
     """Return the images that are given, in the order of a network's modalities, checked.
 
     Args:
-        images: by modality, None for a missing one; or the RGB image or None, with `thermal`.
-        thermal: the thermal image or None; only beside an RGB image.
+        images: by modality, None for a missing one; or the RGB image, or None.
+        thermal: the thermal image, or None.
         modalities: of the network, in its order.
 
     Raises:

@@ -15,7 +15,7 @@ from sartm_model.modalities.rgb import Rgb
 from sartm_model.modalities.thermal import Thermal
 
 MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Rgb(), Thermal())}
-"""The modalities by name. The first one here that a frame has sets the frame's geometry."""
+"""The modalities by name; the images of a frame of a data set are in this order."""
 
 
 def check_registered(names: Iterable[str]) -> None:
@@ -36,10 +36,3 @@ def describe(selection: str, modalities: Sequence[str]) -> str:
     """Return the text for a selection, such as 'RGB and thermal' or 'thermal alone'."""
     titles = ' and '.join(MODALITIES[name].title for name in select(selection, modalities))
     return titles if selection == 'both' else f'{titles} alone'
-
-
-SELECTIONS = ('both', 'rgb', 'thermal')
-"""Both images of a pair, or one of them alone."""
-
-DESCRIPTIONS = {'both': 'RGB and thermal', 'rgb': 'RGB alone', 'thermal': 'thermal alone'}
-"""Text for each selection, for messages and reports."""

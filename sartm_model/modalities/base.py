@@ -55,7 +55,7 @@ class Modality(ABC):
 
     @abstractmethod
     def read(self, path: Path) -> np.ndarray:
-        """Read a raw image from a file.
+        """Read a raw image from its file, or from the folder of a sensor that writes several files.
 
         Raises SartmError, naming the file, if it is missing or holds another kind of image.
         """
@@ -88,7 +88,10 @@ class Modality(ABC):
         return None
 
     def scale(self, image: Any, ends: Any = None) -> Any:
-        """Return the scaled image, an array or a tensor as the raw image is.
+        """Return the scaled image, an array or a tensor as the raw image is; the counts by default.
+
+        Training samples hold scaled images in half precision, unless they are bytes. So what has
+        counts of 16 bits is to be scaled to numbers of about 1 to 100, such as metres.
 
         Args:
             image: raw image, or a float32 crop of one.
@@ -124,5 +127,5 @@ def round_counts(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
 def to_counts(image: Any) -> Any:
     """Convert a raw image to float32: by way of int32, as torch has few operations on uint16."""
     if isinstance(image, np.ndarray):
-        return image.astype(np.float32)
+        return image.astype(np.float32, copy=False)
     return image if image.is_floating_point() else image.int().float()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from sartm_model.config import DataConfig
@@ -17,7 +18,7 @@ from sartm_model.modalities.thermal_range import (
     scale_counts,
 )
 from sartm_model.utils.image_io import read_counts
-from sartm_model.utils.visualization import false_color
+from sartm_model.utils.visualization import to_grey
 
 
 class Thermal(Modality):
@@ -54,5 +55,8 @@ class Thermal(Modality):
         return corrupt_thermal(image, config, rng)
 
     def show(self, image: np.ndarray) -> np.ndarray:
-        """Show the image in false colours."""
-        return false_color(image)
+        """Show the image in false colours, from black for cold to yellow for hot.
+
+        The range is the image's own 1st to 99.7th percentile.
+        """
+        return cv2.applyColorMap(to_grey(image, (0.01, 0.997)), cv2.COLORMAP_INFERNO)[..., ::-1]

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sartm_model.labels import LabelSpace
-from sartm_model.utils.visualization import false_color
+from sartm_model.modalities import MODALITIES
 
 MARGIN = 16  # pixels around the sheet and under its title
 GAP = 6  # pixels between pictures
@@ -87,7 +87,7 @@ def contact_sheet(
         y += LINE
         pictures = [
             _scaled(row.rgb, cell),
-            _scaled(None if row.thermal is None else false_color(row.thermal), cell),
+            _scaled(None if row.thermal is None else MODALITIES['thermal'].show(row.thermal), cell),
             _scaled(None if row.labels is None else palette[row.labels], cell, exact=True),
             _scaled(row.overlay, cell),
             _scaled(

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import MetricAccumulator
 from sartm_model.labels import LabelSpace
-from sartm_model.modalities import DESCRIPTIONS
 from sartm_ros.bag.contact_sheet import Row
 from sartm_ros.bag.frame_record import FrameRecord, measure, summarize
 from sartm_ros.bag.ground_truth import (
@@ -32,6 +31,7 @@ from sartm_ros.bag.reading import LABELS_TOPIC, RGB_TOPIC, THERMAL_TOPIC, read_p
 from sartm_ros.bag.threads import map_behind
 from sartm_ros.node.matching import make_pair_matcher
 from sartm_ros.node.parameters import Parameters
+from sartm_ros.node.stall_detection import DESCRIPTIONS
 
 if TYPE_CHECKING:
     from sartm_model.inference.onnx_predictor import OnnxPredictor

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sartm_model.evaluation.report.curves import BLUE, GREY, ORANGE, STYLE, as_svg
-from sartm_model.modalities import DESCRIPTIONS
 from sartm_ros.bag.frame_record import FrameRecord
+from sartm_ros.node.stall_detection import DESCRIPTIONS
 
 COLORS = {'both': BLUE, 'rgb': ORANGE, 'thermal': GREY}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sartm_model.modalities import DESCRIPTIONS, SELECTIONS
+from sartm_ros.node.stall_detection import DESCRIPTIONS, SELECTIONS
 
 OK, WARN, ERROR = range(3)  # the levels of diagnostic_msgs/DiagnosticStatus
 

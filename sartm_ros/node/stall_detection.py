@@ -13,11 +13,18 @@ from typing import Any
 import numpy as np
 
 from sartm_model.errors import SartmError
+from sartm_model.modalities import describe
 from sartm_model.modalities.thermal_range import PERCENTILES, min_span
 from sartm_model.utils.percentiles import percentiles
 from sartm_ros.messages.images import to_rgb, to_thermal
 from sartm_ros.node.parameters import Parameters, seconds_to_ns
 from sartm_ros.sync.pair_matcher import Pair
+
+SELECTIONS = ('both', 'rgb', 'thermal')
+"""What the network is given of a pair: both images, or one of them alone."""
+
+DESCRIPTIONS = {name: describe(name, ('rgb', 'thermal')) for name in SELECTIONS}
+"""Text for each selection, for messages and reports."""
 
 STATES = ('ok', 'frozen', 'flat', 'gap')
 
@@ -82,7 +89,7 @@ class UsableImages:
         thermal: uint8 or uint16 `[h, w]`, or None while thermal stalls.
         skew_ns: stamp of `thermal` minus that of the pair; 0 if one image is missing.
         states: one of `STATES` for each of 'rgb' and 'thermal'.
-        modality: one of `sartm_model.modalities.SELECTIONS`, or None if the pair is to be dropped.
+        modality: one of `SELECTIONS`, or None if the pair is to be dropped.
     """
 
     rgb: np.ndarray | None

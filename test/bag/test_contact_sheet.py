@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from sartm_model.labels import FMB, MFNET
-from sartm_model.utils.visualization import false_color
+from sartm_model.modalities import MODALITIES
 from sartm_ros.bag.contact_sheet import Row, contact_sheet, png_bytes, webp_bytes
 
 CELL = 64
@@ -66,9 +66,9 @@ def test_the_legend_has_every_colour():
 def test_hot_is_brighter_than_cold_at_any_depth():
     counts = np.linspace(29_000, 31_000, 100).reshape(10, 10)
     for image in (counts.astype(np.uint16), (counts / 122).astype(np.uint8)):
-        shown = false_color(image).astype(int).sum(axis=-1)
+        shown = MODALITIES['thermal'].show(image).astype(int).sum(axis=-1)
         assert shown[0, 0] < shown[5, 5] < shown[-1, -1]
-    assert false_color(np.full((4, 4), 7, np.uint8)).shape == (4, 4, 3)
+    assert MODALITIES['thermal'].show(np.full((4, 4), 7, np.uint8)).shape == (4, 4, 3)
 
 
 def test_files():
