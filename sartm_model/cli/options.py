@@ -82,9 +82,9 @@ def open_predictor(args: argparse.Namespace) -> Predictor | OnnxPredictor:
     return predictor
 
 
-def add_dataset(verb: argparse.ArgumentParser) -> None:
+def add_dataset(verb: argparse.ArgumentParser, required: bool = True) -> None:
     """Add --dataset and --root."""
-    verb.add_argument('--dataset', choices=DATASETS, required=True)
+    verb.add_argument('--dataset', choices=DATASETS, required=required)
     verb.add_argument(
         '--root',
         metavar='DIR',

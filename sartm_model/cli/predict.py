@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sartm_model.cli.options import Verbs, add_homography, add_model, add_verb, open_predictor
+from sartm_model.cli.options import (
+    Verbs,
+    add_dataset,
+    add_homography,
+    add_model,
+    add_verb,
+    open_predictor,
+)
 from sartm_model.errors import SartmError
+
+if TYPE_CHECKING:
+    from sartm_model.data.base import PairDataset
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -17,12 +28,16 @@ def add_parser(verbs: Verbs) -> None:
         run,
         'Segment images. Writes STEM_labels.png (class ids) and STEM_overlay.png at the size of\n'
         'the RGB image, or of the thermal image if there is no RGB. In folders, files of the\n'
-        'same stem belong together. One of --rgb and --thermal may be left out.',
+        'same stem belong together. One of --rgb and --thermal may be left out. Instead of both,\n'
+        'a split of a data set may be given.',
         'sartm predict --rgb night/rgb --thermal night/thermal --out labels\n'
+        'sartm predict --dataset folder --root yard/data.yaml --split val --out labels\n'
         'sartm predict --checkpoint my.safetensors --thermal hall.png --out labels',
     )
     verb.add_argument('--rgb', metavar='P', type=Path, help='an RGB image or a folder of them')
     verb.add_argument('--thermal', metavar='P', type=Path, help='a thermal image, or a folder')
+    add_dataset(verb, required=False)
+    verb.add_argument('--split', metavar='NAME', help='a split of the data set')
     verb.add_argument('--out', metavar='DIR', type=Path, required=True, help='where to write')
     add_homography(verb)
     add_model(verb)
@@ -30,15 +45,12 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the labels and the overlay of each image."""
-    if args.rgb is None and args.thermal is None:
-        raise SartmError('neither --rgb nor --thermal is given; give at least one of them')
+    frames = _open_frames(args)
     from tqdm import tqdm
 
-    from sartm_model.data.folder import FolderPairs
     from sartm_model.utils.files import write_file
     from sartm_model.utils.visualization import encode
 
-    frames = FolderPairs({'rgb': args.rgb, 'thermal': args.thermal})
     predictor = open_predictor(args)
     for frame in tqdm(frames, total=len(frames), unit='frame', disable=None):
         prediction = predictor.predict(frame.images, overlay=True)
@@ -46,3 +58,20 @@ def run(args: argparse.Namespace) -> None:
         labels, overlay = encode(prediction.labels), encode(prediction.overlay)
         write_file(args.out / f'{frame.name}_labels.png', labels)
         write_file(args.out / f'{frame.name}_overlay.png', overlay)
+
+
+def _open_frames(args: argparse.Namespace) -> PairDataset:
+    """Return the frames that --rgb and --thermal, or --dataset, --root and --split give."""
+    images = {'rgb': args.rgb, 'thermal': args.thermal}
+    has_images = any(path is not None for path in images.values())
+    if args.dataset is None and args.root is None and args.split is None:
+        if not has_images:
+            raise SartmError('neither --rgb nor --thermal is given; give one of them or --dataset')
+        from sartm_model.data.folder import FolderPairs
+
+        return FolderPairs(images)
+    if args.dataset is None or args.split is None or has_images:
+        raise SartmError('a data set needs --dataset and --split, without --rgb and --thermal')
+    from sartm_model.data.registry import open_dataset
+
+    return open_dataset(args.dataset, args.root, args.split)

@@ -91,6 +91,8 @@ def test_the_module_shows_help_and_imports_nothing_heavy():
         (['paint'], 'paint'),
         (['predict', '--rgb', 'a.png'], '--out'),
         (['predict', '--out', 'x'], 'neither --rgb nor --thermal'),
+        (['predict', '--out', 'x', '--split', 'val'], 'a data set needs --dataset and --split'),
+        (['predict', '--out', 'x', '--dataset', 'mfnet'], 'a data set needs --dataset and --split'),
         (['predict', '--rgb', 'a.png', '--out', 'x', '--precision', 'fp8'], 'fp8'),
         (['evaluate', '--dataset', 'coco', '--split', 'val'], 'coco'),
         (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--corruption', 'fog'], 'fog'),

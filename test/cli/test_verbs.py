@@ -42,6 +42,19 @@ def test_predict_folders(folders, nano_checkpoint):
         np.testing.assert_array_equal(overlay, expected.overlay)
 
 
+def test_predict_a_split_of_a_data_set(folders, nano_checkpoint):
+    (folders / 'one.txt').write_text(f'{NAMES[1]}\n')
+    model = ['--checkpoint', nano_checkpoint, '--out']
+    source = ['--dataset', 'mfnet', '--root', folders, '--split', 'one']
+    assert run('predict', *source, *model, folders / 'split') == 0
+    images = ['--rgb', folders / 'rgb', '--thermal', folders / 'thermal']
+    assert run('predict', *images, *model, folders / 'all') == 0
+    written = sorted((folders / 'split').iterdir())
+    assert [p.name for p in written] == [f'{NAMES[1]}_{kind}.png' for kind in ('labels', 'overlay')]
+    for path in written:
+        np.testing.assert_array_equal(read(path), read(folders / 'all' / path.name))
+
+
 @pytest.mark.parametrize('modality', ['rgb', 'thermal'])
 def test_predict_one_modality_of_one_file(folders, nano_checkpoint, modality):
     image = folders / modality / '00002N.png'
