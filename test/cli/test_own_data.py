@@ -1,4 +1,8 @@
-"""The walk of docs/own_data.md: from a folder of images to labels, with the classes of a user."""
+"""From a folder of images to labels with the classes of a user, none of which is background.
+
+The walk of docs/own_data.md, with photographs of a phone and to the node, is in
+test/node/test_own_data_walk.py.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,8 @@ def test_from_a_folder_of_images_to_labels(frames, tmp_path, capsys):
     text = data.read_text()
     for raw_id, name in RAW_IDS.items():
         text = text.replace(f'id_{raw_id}\n', f'{name}\n').replace(f'id_{raw_id} ', f'{name} ')
-    data.write_text(text.replace('background_id: null', 'background_id: 0'))
+    assert 'background_id: null' in text
+    data.write_text(text)
     assert run('data', 'check', '--dataset', 'folder', '--root', data) == 0
 
     settings = {
@@ -68,7 +73,7 @@ def test_from_a_folder_of_images_to_labels(frames, tmp_path, capsys):
     checkpoint = tmp_path / 'run' / 'best.safetensors'
     space = checkpoints.load(checkpoint).label_space
     assert space.classes == ('ground', 'road', 'person')
-    assert (space.name, space.background_id) == ('yard', 0)
+    assert (space.name, space.background_id) == ('yard', None)
 
     figures = tmp_path / 'val.json'
     source = ('--dataset', 'folder', '--root', data, '--split', 'val')
@@ -77,13 +82,26 @@ def test_from_a_folder_of_images_to_labels(frames, tmp_path, capsys):
     found = json.loads(figures.read_text())
     assert list(found['per_class_iou']) == ['ground', 'road', 'person']
     assert found['frames'] == 1
+    # Ground, class 0, counts in each mean as any other class does.
+    per_class = np.array(list(found['per_class_iou'].values()), float)
+    assert found['miou'] == pytest.approx(np.nan_to_num(per_class).mean())
+    assert found['miou_foreground'] is None
 
     images = ('--rgb', frames / 'rgb', '--thermal', frames / 'thermal')
     assert run('predict', *model, *images, '--out', tmp_path / 'labels') == 0
     assert len(list((tmp_path / 'labels').iterdir())) == 2 * FRAMES
-    labels = read(tmp_path / 'labels' / 'IMG_0000_labels.png')
-    assert labels.shape == (96, 128)
-    assert labels.max() < 3
+    colors = np.array(space.colors)
+    is_ground = []
+    for number in range(FRAMES):
+        labels = read(tmp_path / 'labels' / f'IMG_{number:04d}_labels.png')
+        assert labels.shape == (96, 128)
+        assert labels.max() < 3
+        is_ground.append((labels == 0).mean())
+        # Half of every pixel is the colour of its class, also where that is class 0.
+        rgb = read(frames / 'rgb' / f'IMG_{number:04d}.JPG')[..., ::-1]
+        overlay = read(tmp_path / 'labels' / f'IMG_{number:04d}_overlay.png')[..., ::-1]
+        assert np.abs(overlay - (rgb + colors[labels]) / 2).max() <= 2
+    assert 0 < np.mean(is_ground) < 1
 
     capsys.readouterr()
     assert run('info', checkpoint) == 0
