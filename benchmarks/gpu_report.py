@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from sartm_model.inference.benchmark import benchmark, generate_pairs, untrained
+from sartm_model.inference.benchmark import benchmark, generate_frames, untrained
 from sartm_model.inference.predictor import Predictor
 from sartm_model.inference.variants import build_variants, compare
 from sartm_model.utils.files import write_file
@@ -164,8 +164,8 @@ def agreement(device: str) -> float:
     half = 'bf16' if device == 'cpu' else 'fp16'
     full, rounded = (Predictor('demo', device=device, precision=p) for p in ('fp32', half))
     same = [
-        float((full.predict(*pair).labels == rounded.predict(*pair).labels).mean())
-        for pair in generate_pairs(480, 640, count=4)
+        float((full.predict(images).labels == rounded.predict(images).labels).mean())
+        for images in generate_frames(480, 640, full.modalities, count=4)
     ]
     return sum(same) / len(same)
 
@@ -185,15 +185,15 @@ def profile(checkpoint: str | Path, name: str, height: int, width: int, device: 
     from torch.profiler import ProfilerActivity
 
     predictor = build_variants(checkpoint, torch.device(device))[name]()
-    pair = generate_pairs(height, width)[0]
+    images = generate_frames(height, width, predictor.modalities)[0]
     for _ in range(3):
-        predictor.predict(*pair)
+        predictor.predict(images)
     activity, kind, time_us = {
         'cuda': (ProfilerActivity.CUDA, DeviceType.CUDA, 'self_device_time_total'),
         'cpu': (ProfilerActivity.CPU, DeviceType.CPU, 'self_cpu_time_total'),
     }[device]
     with torch.profiler.profile(activities=[activity]) as found:
-        predictor.predict(*pair)
+        predictor.predict(images)
     rows = sorted(
         (
             (getattr(event, time_us), event.count, event.key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from sartm_model.inference.predictor import PRECISIONS, Predictor
 from sartm_model.inference.stage_clock import StageClock
 from sartm_model.inference.transfer import frame_to_device, to_host
 from sartm_model.labels import MFNET
+from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models import registry
 from sartm_model.models.summary import count_flops
 
 WARM_UPS = 3
-Pair = tuple[np.ndarray, np.ndarray]
 
 
 def benchmark(
@@ -63,16 +63,16 @@ def benchmark(
         SartmError: the checkpoint, the device or the size cannot be used.
     """
     predictor = Predictor(checkpoint, device=device, precision=precision)
-    rgb, thermal = generate_pairs(height, width)[0]
+    images = generate_frames(height, width, predictor.modalities)[0]
     if predictor.device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(predictor.device)
     runs = range(WARM_UPS + iterations)
-    total_s = [measure_s(lambda: predictor.predict(rgb, thermal)) for _ in runs][WARM_UPS:]
+    total_s = [measure_s(lambda: predictor.predict(images)) for _ in runs][WARM_UPS:]
     peak_mib = peak_memory_mib(predictor.device)
     eager = Predictor(checkpoint, device=device, precision=precision, engine='eager')
     stages_s: dict[str, list[float]] = defaultdict(list)
-    for pair_stages_s in [measure_stages_s(eager, rgb, thermal) for _ in runs][WARM_UPS:]:
-        for stage, seconds in pair_stages_s.items():
+    for frame_stages_s in [measure_stages_s(eager, images) for _ in runs][WARM_UPS:]:
+        for stage, seconds in frame_stages_s.items():
             stages_s[stage].append(seconds)
     model = eager.pipeline.model.float()
     gflop = count_flops(model, height, width) * 1e-9
@@ -99,10 +99,8 @@ def benchmark(
     }
 
 
-def measure_stages_s(
-    predictor: Predictor, rgb: np.ndarray, thermal: np.ndarray
-) -> dict[str, float]:
-    """Run a pair with an eager predictor and return the seconds of its stages."""
+def measure_stages_s(predictor: Predictor, images: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Run a frame with an eager predictor and return the seconds of its stages."""
     pipeline, model = predictor.pipeline, predictor.pipeline.model
     clock = StageClock(predictor.device if predictor.device.type == 'cuda' else None)
     last_modules = {stage: model.get_submodule(name) for stage, name in model.STAGES.items()}
@@ -121,10 +119,9 @@ def measure_stages_s(
                 lambda *_, stage=stage: clock.end_stage(stage)  # type: ignore[misc]
             )
             hooks.callback(handle.remove)
-        given = {'rgb': rgb, 'thermal': thermal}
-        images, params = frame_to_device(given, pack_frame_params(), predictor.device)
+        tensors, params = frame_to_device(images, pack_frame_params(), predictor.device)
         clock.end_stage('upload')
-        outputs = pipeline(images, params, OutputRequest(), on_stage_end)
+        outputs = pipeline(tensors, params, OutputRequest(), on_stage_end)
         clock.end_stage('postprocess')
         to_host(outputs)
         return clock.stages_s('download')
@@ -140,17 +137,28 @@ def untrained(size: str) -> Iterator[Path]:
         yield path
 
 
-def generate_pairs(height: int, width: int, count: int = 1) -> list[Pair]:
-    """Generate RGB and thermal images of a size. Raises SartmError where it is too small."""
+def generate_frames(
+    height: int, width: int, modalities: Sequence[str], count: int = 1
+) -> list[dict[str, np.ndarray]]:
+    """Generate raw images of a size by modality: of a scene, or noise where scenes have none.
+
+    Raises SartmError where the size is too small.
+    """
     from sartm_model.data.synthetic import render
 
     if min(height, width) < 32:
         raise SartmError(f'the size is {width}x{height} pixels; expected 32 or more each way')
-    pairs = []
+    rng = np.random.default_rng(0)
+    frames = []
     for seed in range(count):
-        images = render(seed, height, width).images
-        pairs.append((images['rgb'], images['thermal']))
-    return pairs
+        frame = render(seed, height, width)
+        images = {}
+        for name in modalities:
+            blank = MODALITIES[name].blank(height, width)
+            noise = rng.integers(0, 256, blank.shape).astype(blank.dtype)
+            images[name] = frame.images.get(name, noise)
+        frames.append(images)
+    return frames
 
 
 def measure_s(work: Callable[[], Any]) -> float:

@@ -16,7 +16,7 @@ import torch
 from sartm_model.inference.benchmark import (
     WARM_UPS,
     device_name,
-    generate_pairs,
+    generate_frames,
     measure_s,
     median_and_p99,
 )
@@ -52,8 +52,9 @@ def compare(
         with the label that the reference gives, on generated frames), or error, what kept it from
         running.
     """
-    pairs = generate_pairs(height, width, SAMPLES)
-    chosen = Predictor(checkpoint, device=device).device
+    default = Predictor(checkpoint, device=device)
+    chosen = default.device
+    frames = generate_frames(height, width, default.modalities, SAMPLES)
     predictors: dict[str, Predictor] = {}
     variants: dict[str, Any] = {}
     builders = build_variants(checkpoint, chosen)
@@ -61,7 +62,7 @@ def compare(
         try:
             predictor = builders[name]()
             for _ in range(WARM_UPS):
-                predictor.predict(*pairs[0])
+                predictor.predict(frames[0])
         except Exception as error:  # a missing compiler is a result too
             variants[name] = {'error': f'{type(error).__name__}: {first_line(error)[:200]}'}
         else:
@@ -69,9 +70,9 @@ def compare(
     times_s: dict[str, list[float]] = defaultdict(list)
     for _ in range(iterations):
         for name, predictor in predictors.items():
-            times_s[name].append(measure_s(lambda p=predictor: p.predict(*pairs[0])))  # type: ignore[misc]
+            times_s[name].append(measure_s(lambda p=predictor: p.predict(frames[0])))  # type: ignore[misc]
     labels = {
-        name: np.stack([predictor.predict(*pair).labels for pair in pairs])
+        name: np.stack([predictor.predict(images).labels for images in frames])
         for name, predictor in predictors.items()
     }
     reference_s = float(np.median(times_s[reference]))

@@ -12,17 +12,20 @@ import torch
 import yaml
 
 from sartm_model.cli.main import main
+from sartm_model.data.declaration_draft import write_draft
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.validation import check
 from sartm_model.data.validation_report import summary
 from sartm_model.errors import SartmError
 from sartm_model.export.exported_model import ExportedModel
+from sartm_model.inference.benchmark import benchmark
 from sartm_model.inference.export_config import ExportConfig
 from sartm_model.inference.predictor import Predictor
 from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.base import Modality, to_counts
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.run import train
+from sartm_model.utils.image_io import read_counts
 
 HEIGHT, WIDTH = 48, 64
 FAR_MM = 20000
@@ -168,6 +171,37 @@ def test_it_is_evaluated_with_a_report(root, trained, tmp_path):
         page = (tmp_path / 'report.html').read_text()
         assert ('RGB and range' if selection == 'both' else 'range alone') in page
     assert main([*base, '--modality', 'thermal']) == 2
+
+
+def test_it_is_timed(trained):
+    found = benchmark(trained, HEIGHT, WIDTH, device='cpu', iterations=1)
+    assert found['total_ms']['median'] > 0
+
+
+def test_a_folder_of_it_is_found(tmp_path, monkeypatch):
+    class Depth(RangeSensor):
+        name = title = folder_names = 'depth'
+
+        def read(self, path):
+            return read_counts(path, self.title)
+
+    monkeypatch.setitem(MODALITIES, 'depth', Depth())
+    rng = np.random.default_rng(0)
+    for folder, shape, dtype in (
+        ('Depth16', (8, 8), np.uint16),
+        ('color', (8, 8, 3), np.uint8),
+        ('masks', (8, 8), np.uint8),
+    ):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            cv2.imwrite(str(tmp_path / folder / f'{number}.png'), rng.integers(0, 3, shape, dtype))
+    draft = write_draft(tmp_path)
+    assert {part: path.name for part, path in draft.folders.items()} == {
+        'rgb': 'color', 'depth': 'Depth16', 'labels': 'masks'
+    }  # fmt: skip
+    frame = open_dataset('folder', draft.path, 'train')[0]
+    assert list(frame.images) == ['rgb', 'depth']
+    assert frame.images['depth'].dtype == np.uint16
 
 
 def test_it_is_exported(root, trained):
