@@ -1,4 +1,4 @@
-# make setup | demo | test | test-slow | lint | bench | bench-gpu. Everything is installed in .venv of this folder.
+# make setup | demo | test | test-slow | lint | bench | bench-gpu | train-demo. Everything is installed in .venv of this folder.
 #
 # Where a ROS 2 environment is sourced, its rclpy is used; elsewhere ROS comes as wheels.
 
@@ -26,7 +26,7 @@ NUMPY := numpy
 ROS_WHEELS := -r requirements/ros.txt
 endif
 
-.PHONY: setup demo test test-slow lint format bench bench-gpu clean
+.PHONY: setup demo train-demo test test-slow lint format bench bench-gpu clean
 
 setup: $(READY)
 
@@ -46,6 +46,23 @@ $(READY): setup.py $(wildcard requirements/*.txt)
 demo: setup
 	$(BIN)/python -m sartm_ros.demo.run --out demo_output --loop '$(LOOP)' \
 	  $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
+
+# The shipped checkpoint: a teacher, its labels for frames without labels, and the network that is
+# trained on them. A run that was stopped goes on where it was. MFNet is expected in data/MFNet, and
+# frames without labels as data/unlabelled/data.yaml declares them (`sartm data init` writes it).
+train-demo: runs/demo.done
+	$(BIN)/python -m tools.ship_demo runs/demo/last.safetensors --mfnet data/MFNet
+
+runs/%.done: setup
+	$(BIN)/sartm train --config config/train/$*.yaml --out runs/$* \
+	  $(if $(wildcard runs/$*/last.ckpt),--resume)
+	@touch $@
+
+runs/demo.done: runs/demo_pseudo_labels
+
+runs/demo_pseudo_labels: runs/demo_teacher.done
+	$(BIN)/sartm pseudo-label --checkpoint runs/demo_teacher/last.safetensors --dataset folder \
+	  --root data/unlabelled/data.yaml --split all --out $@
 
 # Two workers, each with one thread of torch and a ROS domain of its own. The tests of a file stay
 # together, because they share its fixtures.

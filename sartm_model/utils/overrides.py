@@ -24,7 +24,8 @@ def load_config(
     Args:
         cls: a dataclass whose defaults apply to all that is not set; its fields may be dataclasses.
         path: a YAML file with any part of the tree.
-        overrides: `key=value` with dotted keys, e.g. `optim.lr=1e-3`.
+        overrides: `key=value` with dotted keys, e.g. `optim.lr=1e-3`, or `data.train.0.root=DIR`
+            for the first item of a list.
         path_keys: keys of the file whose values are paths. A relative one is replaced by the
             absolute path of what lies beside the file, if there is such a thing.
         defaults: returns what applies to all that is not set, if it depends on what is: it is given
@@ -42,19 +43,24 @@ def load_config(
         if '=' not in item:
             raise SartmError(f'override {item!r} is not of the form key=value')
     try:
-        dotted = OmegaConf.from_dotlist(list(overrides))
         values = OmegaConf.create(_with_paths(_read(path), path.parent, path_keys))
+        if OmegaConf.is_dict(values):
+            values.merge_with_dotlist(list(overrides))
         tree = OmegaConf.structured(cls)
-        if defaults is not None:
-            given = OmegaConf.merge(values, dotted) if OmegaConf.is_dict(values) else dotted
-            tree = OmegaConf.structured(defaults(cast(dict, OmegaConf.to_container(given))))
+        if defaults is not None and OmegaConf.is_dict(values):
+            tree = OmegaConf.structured(defaults(cast(dict, OmegaConf.to_container(values))))
         _make_writable(tree)
-        return cast(Config, OmegaConf.to_object(OmegaConf.merge(tree, values, dotted)))
+        return cast(Config, OmegaConf.to_object(OmegaConf.merge(tree, values)))
     except OmegaConfBaseException as error:
         key = f'{error.full_key}: ' if error.full_key else ''
         raise SartmError(f'configuration {path}: {key}{first_line(error)}') from error
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise SartmError(f'configuration {path}: {first_line(error)}') from error
+    except (IndexError, TypeError, ValueError) as error:
+        raise SartmError(
+            f'{" ".join(overrides)} does not fit {path} ({first_line(error)}); an item of a list is '
+            'named by its number, from 0, as in data.train.0.root'
+        ) from error
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

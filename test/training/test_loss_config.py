@@ -33,6 +33,18 @@ def test_words_and_templates_come_from_file_and_command_line(tmp_path):
     assert text.templates == ['a {name}', 'one {name}']
 
 
+def test_an_override_changes_one_item_of_a_list(tmp_path):
+    sources = load(
+        tmp_path,
+        'data.train=[{dataset: synthetic}, {dataset: mfnet, root: here, weight: 2}]',
+        'data.train.1.root=there',
+    ).data.train
+    assert [(source.dataset, source.root, source.weight) for source in sources] == [
+        ('synthetic', '', 1.0),
+        ('mfnet', 'there', 2.0),
+    ]
+
+
 @pytest.mark.parametrize(
     ('override', 'fault'),
     [
@@ -43,7 +55,10 @@ def test_words_and_templates_come_from_file_and_command_line(tmp_path):
         ('loss.auxiliary=inf', 'loss.auxiliary is inf'),
         ('text.templates=[]', 'text.templates'),
         ('text.templates=[a car]', r'one or more with \{name\}'),
-        ('text.names=[car]', 'Cannot merge'),
+        ('text.names=[car]', 'text.names'),
+        ('data.train.root=there', 'named by its number'),
+        ('data.train.5.root=there', r'data.train\[5\]'),
+        ('data.train.0.rot=there', 'rot'),
     ],
 )
 def test_settings_that_cannot_be_used(tmp_path, override, fault):
