@@ -47,22 +47,33 @@ demo: setup
 	$(BIN)/python -m sartm_ros.demo.run --out demo_output --loop '$(LOOP)' \
 	  $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
 
-# The shipped checkpoint: a teacher, its labels for frames without labels, and the network that is
-# trained on them. A run that was stopped goes on where it was. MFNet is expected in data/MFNet, and
+# The shipped checkpoint: a teacher, its labels for frames without labels, a network trained on them,
+# and both once more. What was stopped goes on where it was. MFNet is expected in data/MFNet, and
 # frames without labels as data/unlabelled/data.yaml declares them (`sartm data init` writes it).
-train-demo: runs/demo.done
+train-demo: setup runs/demo.done
 	$(BIN)/python -m tools.ship_demo runs/demo/last.safetensors --mfnet data/MFNet
 
-runs/%.done: setup
-	$(BIN)/sartm train --config config/train/$*.yaml --out runs/$* \
-	  $(if $(wildcard runs/$*/last.ckpt),--resume)
+runs/demo_teacher.done: | setup
+	$(TRAIN) config/train/demo_teacher.yaml
 	@touch $@
 
-runs/demo.done: runs/demo_pseudo_labels
+runs/demo_round_1.done: runs/demo_labels_1
+	$(TRAIN) config/train/demo.yaml start_from=runs/demo_teacher/last.safetensors \
+	  data.train.1.root=runs/demo_labels_1/data.yaml steps=260 val_every=260
+	@touch $@
 
-runs/demo_pseudo_labels: runs/demo_teacher.done
-	$(BIN)/sartm pseudo-label --checkpoint runs/demo_teacher/last.safetensors --dataset folder \
-	  --root data/unlabelled/data.yaml --split all --out $@
+runs/demo.done: runs/demo_labels_2
+	$(TRAIN) config/train/demo.yaml
+	@touch $@
+
+runs/demo_labels_1: runs/demo_teacher.done
+	$(LABEL) --checkpoint runs/demo_teacher/last.safetensors
+
+runs/demo_labels_2: runs/demo_round_1.done
+	$(LABEL) --checkpoint runs/demo_round_1/last.safetensors
+
+TRAIN = $(BIN)/sartm train --out $(@:.done=) $(if $(wildcard $(@:.done=)/last.ckpt),--resume) --config
+LABEL = $(BIN)/sartm pseudo-label --dataset folder --root data/unlabelled/data.yaml --split all --out $@
 
 # Two workers, each with one thread of torch and a ROS domain of its own. The tests of a file stay
 # together, because they share its fixtures.

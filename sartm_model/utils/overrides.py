@@ -58,8 +58,8 @@ def load_config(
         raise SartmError(f'configuration {path}: {first_line(error)}') from error
     except (IndexError, TypeError, ValueError) as error:
         raise SartmError(
-            f'{" ".join(overrides)} does not fit {path} ({first_line(error)}); an item of a list is '
-            'named by its number, from 0, as in data.train.0.root'
+            f'{" ".join(overrides)} does not fit {path} ({first_line(error)}); an item of a list '
+            'is named by its number, from 0, as in data.train.0.root'
         ) from error
 
 

@@ -55,7 +55,7 @@ def test_an_override_changes_one_item_of_a_list(tmp_path):
         ('loss.auxiliary=inf', 'loss.auxiliary is inf'),
         ('text.templates=[]', 'text.templates'),
         ('text.templates=[a car]', r'one or more with \{name\}'),
-        ('text.names=[car]', 'text.names'),
+        ('text.names=[car]', 'Cannot merge'),
         ('data.train.root=there', 'named by its number'),
         ('data.train.5.root=there', r'data.train\[5\]'),
         ('data.train.0.rot=there', 'rot'),
