@@ -49,8 +49,10 @@ def tiny(sam2_file):
 
 
 @torch.no_grad()
-def test_rgb_features_equal_sam2_forward_image_while_lora_is_zero(sam2_tiny, tiny):
-    rgb = pair(96, 160)['rgb']
+@pytest.mark.parametrize('size', [(96, 160), (448, 448), (64, 288)])
+def test_rgb_features_equal_sam2_forward_image_while_lora_is_zero(sam2_tiny, tiny, size):
+    """Windows of 14 and 7 tokens tile the maps of 448x448, but not those of the other sizes."""
+    rgb = pair(*size)['rgb']
     fine, middle, coarse = sam2_tiny.forward_image(rgb)['backbone_fpn']
     pyramid = tiny.encoder({'rgb': rgb})['rgb']
     torch.testing.assert_close(pyramid.sfm, coarse, **TOLERANCE)

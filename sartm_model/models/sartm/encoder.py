@@ -5,7 +5,7 @@ The weights of SAM2 are frozen; each modality has its own adapters, see `lora`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ from sam2.modeling.position_encoding import PositionEmbeddingSine
 from torch import Tensor, nn
 
 from sartm_model.config import ModelConfig
-from sartm_model.models.sartm.lora import add_adapters, run_block, use_merged
+from sartm_model.models.sartm.hiera import HieraRunner, TokenOrder, reorder
+from sartm_model.models.sartm.lora import add_adapters, use_merged
 
 _SAM2_SIZES = {'tiny': 't', 'small': 's', 'base_plus': 'b+', 'large': 'l'}
 
@@ -55,10 +56,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.modalities = tuple(config.modalities)
         self.merged = merged
-        # The position embedding of the last grid, see `_position_embedding`.
-        self._position_cache: dict[tuple[int, int], Tensor] = {}
         image_encoder = build_image_encoder(config.size)
         self.trunk: Hiera = image_encoder.trunk
+        self.run_trunk = HieraRunner(self.trunk, fixed=merged)
         self.laterals: nn.ModuleList = image_encoder.neck.convs  # strides 32, 16, 8, 4
         self.channels: int = image_encoder.neck.d_model
         # SAM2 has these two in its mask decoder and applies them to the encoder's maps.
@@ -81,7 +81,7 @@ class Encoder(nn.Module):
         """
         given = tuple(name for name in self.modalities if name in images)
         batch = torch.cat([images[name] for name in given])  # [M * B, 3, H, W], modality-major
-        levels = self._fpn(self._hiera_stages(batch, given))
+        levels = self._fpn(self.run_trunk(batch, given))
         chunks = [level.chunk(len(given)) for level in levels]
         return {name: Pyramid(*(chunk[i] for chunk in chunks)) for i, name in enumerate(given)}
 
@@ -94,48 +94,27 @@ class Encoder(nn.Module):
         self.laterals[2], self.conv_s1 = _compose_1x1(at_8, self.conv_s1), nn.Identity()
         self.laterals[3], self.conv_s0 = _compose_1x1(at_4, self.conv_s0), nn.Identity()
 
-    def _hiera_stages(self, images: Tensor, modalities: tuple[str, ...]) -> list[Tensor]:
-        """Run Hiera and return the last map of each stage, `[N, C_i, H / s, W / s]`, s = 4 to 32.
-
-        This stands in for `Hiera.forward`, which cannot pass the modalities to the blocks and
-        interpolates the position embedding on every call.
-        """
-        trunk = self.trunk
-        x = trunk.patch_embed(images)  # [N, h, w, C]
-        x = x + self._position_embedding((x.shape[1], x.shape[2]))
-        stages = []
-        for index, block in enumerate(trunk.blocks):
-            x = run_block(block, x, modalities)
-            if index in trunk.stage_ends:
-                stages.append(x.permute(0, 3, 1, 2))
-        return stages
-
-    def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
-        """Return the position embedding `[1, h, w, C]` of a grid of h x w tokens.
-
-        In the inference form on a CPU, where the interpolation takes as long as a block of nano,
-        the embedding of the last grid is kept.
-        """
-        if not self.merged or self.trunk.pos_embed.device.type != 'cpu':
-            return self.trunk._get_pos_embed(grid)
-        embedding = self._position_cache.get(grid)
-        if embedding is None:
-            embedding = self.trunk._get_pos_embed(grid)
-            self._position_cache = {grid: embedding}
-        return embedding
-
-    def _fpn(self, stages: list[Tensor]) -> Pyramid:
+    def _fpn(self, stages: list[tuple[Tensor, TokenOrder]]) -> Pyramid:
         """Compute eq. 8: 1x1 laterals, and top-down by nearest neighbour into stride 16 only.
 
         SAM2's neck computes the same, but also a position encoding per level that is not needed
         here, and it turns half precision into float32.
         """
-        laterals = [
-            lateral(stage) for lateral, stage in zip(self.laterals, reversed(stages), strict=True)
-        ]
-        at_32, at_16, at_8, at_4 = laterals
-        sfm = at_16 + F.interpolate(at_32, scale_factor=2.0, mode='nearest')
-        return Pyramid(sfm, self.conv_s1(at_8), self.conv_s0(at_4))
+        to_32, to_16, to_8, to_4 = self.laterals
+        convs = ([to_4, self.conv_s0], [to_8, self.conv_s1], [to_16], [to_32])
+        at_4, at_8, at_16, at_32 = (
+            _convolve_tokens(layers, *stage) for layers, stage in zip(convs, stages, strict=True)
+        )
+        return Pyramid(at_16 + F.interpolate(at_32, scale_factor=2.0, mode='nearest'), at_8, at_4)
+
+
+def _convolve_tokens(layers: Iterable[nn.Module], tokens: Tensor, order: TokenOrder) -> Tensor:
+    """Apply 1x1 convolutions to tokens `[N, T, d_in]`; return a map `[N, d_out, h, w]`."""
+    for conv in (module for layer in layers for module in layer.modules()):
+        if isinstance(conv, nn.Conv2d):
+            tokens = F.linear(tokens, conv.weight[..., 0, 0], conv.bias)
+    rows = reorder(tokens, order, order._replace(window=0))
+    return rows.unflatten(1, (order.height, order.width)).permute(0, 3, 1, 2)
 
 
 def _compose_1x1(first: nn.Module, second: nn.Module) -> nn.Conv2d:

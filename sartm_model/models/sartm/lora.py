@@ -11,7 +11,7 @@ that Linear:
 - `MergedQkv` for inference: one weight per modality with the adapters added; it needs no `peft`.
 
 Both take a batch in which the modalities follow each other (all RGB images, then all thermal
-images), and the names of these modalities. `run_block` passes the names through SAM2's blocks.
+images), and the names of these modalities, which `hiera.HieraRunner` passes to them.
 `peft.set_adapter` before one pass per modality is no alternative: it freezes the other adapter, and
 the first pass leaves no gradients.
 """
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -59,6 +58,12 @@ class SplitQkv(nn.Module):
         q, v = (self._adapted(layer, by_modality, modalities) for layer in (self.q, self.v))
         return torch.cat((q, self.k(by_modality), v), dim=-1).view(*x.shape[:-1], -1)
 
+    def bias_row(self) -> Tensor:
+        """Return what a token of zeros is projected to, `[3 d_out]`."""
+        return torch.cat(
+            [getattr(part, 'base_layer', part).bias for part in (self.q, self.k, self.v)]
+        )
+
     def _adapted(self, layer: Any, x: Tensor, modalities: Sequence[str]) -> Tensor:
         """Apply a `peft` layer to `[M, T, d_in]`, with the adapter of each modality.
 
@@ -92,34 +97,9 @@ class MergedQkv(nn.Module):
         out = torch.baddbmm(self.bias, by_modality, self.weight.transpose(1, 2))
         return out.view(*x.shape[:-1], -1)
 
-
-class _Override:
-    """Reads like `target`, but for the attributes given here; `target` stays as it is."""
-
-    def __init__(self, target: nn.Module, **attributes: Any) -> None:
-        self.__dict__.update(attributes, _target=target)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._target, name)
-
-
-def run_block(block: nn.Module, x: Tensor, modalities: Sequence[str]) -> Tensor:
-    """Run a block of Hiera whose `qkv` is a `SplitQkv` or a `MergedQkv`.
-
-    SAM2's block calls its attention, and the attention its `qkv`, with the tensor alone. So that
-    the modalities reach `qkv` without being stored in the module, where another thread would
-    overwrite them, SAM2's own forward functions run here on the block and the attention with these
-    two calls bound to the modalities.
-
-    Args:
-        block: SAM2's `MultiScaleBlock`.
-        x: `[M * N, h, w, C]`, N images of each of the M modalities.
-        modalities: their names, in the order of the batch.
-    """
-    attn: Any = block.attn
-    attn_with_names = _Override(attn, qkv=partial(attn.qkv, modalities=modalities))
-    block_with_names = _Override(block, attn=partial(type(attn).forward, attn_with_names))
-    return type(block).forward(block_with_names, x)
+    def bias_row(self) -> Tensor:
+        """Return what a token of zeros is projected to, `[3 d_out]`."""
+        return self.bias
 
 
 def add_adapters(trunk: Hiera, modalities: Sequence[str], rank: int) -> None:
