@@ -53,7 +53,9 @@ def run(args: argparse.Namespace) -> None:
 
     predictor = open_predictor(args)
     for frame in tqdm(frames, total=len(frames), unit='frame', disable=None):
-        prediction = predictor.predict(frame.images, overlay=True)
+        # A data set may have images of more sensors than the network takes.
+        images = frame.select(predictor.modalities) if args.dataset else frame.images
+        prediction = predictor.predict(images, overlay=True)
         assert prediction.overlay is not None
         labels, overlay = encode(prediction.labels), encode(prediction.overlay)
         write_file(args.out / f'{frame.name}_labels.png', labels)

@@ -31,9 +31,8 @@ class ExportedModel(nn.Module):
         """Segment one pair.
 
         Args:
-            inputs: RGB, uint8 `[H, W, 3]`, and thermal `[h, w]`, or the one that the configuration
-                names. After both may follow which of them are given, uint8 `[2]`, 0 for one that
-                is missing; its image is then ignored.
+            inputs: the raw images of `config.sizes`, in its order. After all may follow which of
+                them are given, uint8 `[M]`, 0 for one that is missing; its image is then ignored.
 
         Returns:
             Labels and confidence, uint8 `[H, W]`.

@@ -34,7 +34,7 @@ def export_onnx(checkpoint: str | Path, path: Path, config: ExportConfig) -> Non
 
     Raises:
         SartmError: the name has another ending, a package is missing, or the checkpoint cannot be
-            used.
+            used or has other modalities.
     """
     if path.suffix != '.onnx':
         raise SartmError(f'{path} is to be written; expected a name that ends in .onnx')
@@ -45,6 +45,11 @@ def export_onnx(checkpoint: str | Path, path: Path, config: ExportConfig) -> Non
             f'the export to ONNX needs {error.name}; pip install onnx onnxscript onnxruntime'
         ) from None
     loaded = checkpoints.load(checkpoint)
+    if config.modalities != tuple(loaded.config.modalities):
+        raise SartmError(
+            f'export: modalities are {", ".join(config.modalities)}; checkpoint {checkpoint} takes '
+            f'{", ".join(loaded.config.modalities)}'
+        )
     module = ExportedModel(checkpoints.build(loaded), config).eval()
     inputs = _example_inputs(config)
     with torch.no_grad(), warnings.catch_warnings():
@@ -61,7 +66,7 @@ def export_onnx(checkpoint: str | Path, path: Path, config: ExportConfig) -> Non
     assert program is not None
     model = program.model_proto
     if PRESENT in inputs:
-        _default_to_ones(model.graph, PRESENT)
+        _default_to_ones(model.graph, PRESENT, len(config.sizes))
     values = {
         'model': to_dict(loaded.config),
         'labels': loaded.label_space.to_dict(),
@@ -80,16 +85,16 @@ def _example_inputs(config: ExportConfig) -> dict[str, Tensor]:
         name: torch.from_numpy(MODALITIES[name].blank(*size, config.dtype(name)))
         for name, size in config.sizes.items()
     }
-    if config.modality == 'both':
-        inputs[PRESENT] = torch.ones(2, dtype=torch.uint8)
+    if len(inputs) > 1:
+        inputs[PRESENT] = torch.ones(len(inputs), dtype=torch.uint8)
     return inputs
 
 
-def _default_to_ones(graph: Any, name: str) -> None:
-    """Let an input of two numbers be left out: an initializer of its name is its default."""
+def _default_to_ones(graph: Any, name: str, count: int) -> None:
+    """Let an input of `count` bytes be left out: an initializer of its name is its default."""
     from onnx import numpy_helper
 
-    graph.initializer.append(numpy_helper.from_array(np.ones(2, np.uint8), name))
+    graph.initializer.append(numpy_helper.from_array(np.ones(count, np.uint8), name))
 
 
 def _version() -> str:

@@ -192,15 +192,15 @@ class OnnxPredictor:
                 f'{missing[0]} is missing; export with another --modality, or use the '
                 f'.safetensors checkpoint'
             )
-        (given,) = (image.shape[:2] for image in feeds.values())
-        first, second = sizes
-        if missing == [first] and given != sizes[first]:
+        first, given = next(iter(sizes)), next(iter(feeds))
+        if sizes[given] != sizes[first]:
             raise SartmError(
                 f'checkpoint {self.path} gives labels of the size of its {first} images; it cannot '
-                f'do so of {second} alone, which has another; use a .safetensors checkpoint'
+                f'do so of {given} alone, which has another; use a .safetensors checkpoint'
             )
+        blanks = {name: self._blank(name) for name in missing}
         present = np.array([name in feeds for name in sizes], np.uint8)
-        return {**feeds, missing[0]: self._blank(missing[0]), PRESENT: present}
+        return {**feeds, **blanks, PRESENT: present}
 
     def _check_image(self, name: str, image: np.ndarray) -> None:
         """Raise SartmError unless the file takes the image."""

@@ -18,8 +18,10 @@ from sartm_model.data.validation import check
 from sartm_model.data.validation_report import summary
 from sartm_model.errors import SartmError
 from sartm_model.export.exported_model import ExportedModel
+from sartm_model.export.onnx_export import export_onnx
 from sartm_model.inference.benchmark import benchmark
 from sartm_model.inference.export_config import ExportConfig
+from sartm_model.inference.onnx_predictor import OnnxPredictor
 from sartm_model.inference.predictor import Predictor
 from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.base import Modality, to_counts
@@ -213,6 +215,39 @@ def test_it_is_exported(root, trained):
     expected = Predictor(trained, device='cpu').predict(frame.images, confidence=True)
     assert (labels.numpy() == expected.labels).mean() > 0.999
     assert np.abs(confidence.numpy().astype(int) - expected.confidence).max() <= 1
+
+
+@pytest.mark.slow
+def test_the_exported_file_takes_it(root, trained, tmp_path):
+    file = tmp_path / 'x.onnx'
+    size = ['--height', str(HEIGHT), '--width', str(WIDTH)]
+    assert main(['export', '--checkpoint', str(trained), '--out', str(file), *size]) == 0
+    exported, predictor = OnnxPredictor(file, device='cpu'), Predictor(trained, device='cpu')
+    assert exported.modalities == ('rgb', 'range')
+    frame = open_dataset('folder', root / 'data.yaml', 'val')[0]
+    for name in ('rgb', 'range', None):
+        images = frame.images if name is None else {name: frame.images[name]}
+        found, expected = (one.predict(images, confidence=True) for one in (exported, predictor))
+        assert (found.labels == expected.labels).mean() > 0.999
+        assert np.abs(found.confidence.astype(int) - expected.confidence).max() <= 1
+    with pytest.raises(SartmError, match='thermal image given'):
+        exported.predict(frame.images['rgb'], frame.images['rgb'][..., 0])
+    with pytest.raises(SartmError, match='takes rgb, range'):
+        export_onnx(trained, tmp_path / 'y.onnx', ExportConfig())
+
+
+def test_a_split_is_predicted_by_the_command(root, trained, tmp_path):
+    """Of a data set with images of a sensor more than the network takes."""
+    declaration = yaml.safe_load((root / 'data.yaml').read_text())
+    declaration['images']['thermal'] = 'rgb/{stem}.*'
+    more = root / 'more.yaml'
+    more.write_text(yaml.safe_dump(declaration))
+    data = ['--dataset', 'folder', '--root', str(more), '--split', 'val']
+    assert main(['predict', '--checkpoint', str(trained), *data, '--out', str(tmp_path)]) == 0
+    for frame in open_dataset('folder', root / 'data.yaml', 'val'):
+        labels = cv2.imread(str(tmp_path / f'{frame.name}_labels.png'), cv2.IMREAD_UNCHANGED)
+        expected = Predictor(trained, device='cpu').predict(frame.images).labels
+        np.testing.assert_array_equal(labels, expected)
 
 
 def test_a_network_of_an_unknown_modality_is_refused(root, trained, monkeypatch):
