@@ -269,12 +269,15 @@ class SegmentationModel(nn.Module, ABC):
         return sizes.pop()
 
     def _pad(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pad bottom and right to multiples of `INPUT_STRIDE` with the mean of the images, 0."""
-        stride = self.INPUT_STRIDE
-        return {
-            name: F.pad(x, (0, -x.shape[-1] % stride, 0, -x.shape[-2] % stride))
-            for name, x in images.items()
-        }
+        """Pad bottom and right to multiples of `INPUT_STRIDE` by repeating the last row and column.
+
+        An even colour there would be an edge that no camera shows, and objects are seen along it.
+        """
+        height, width = next(iter(images.values())).shape[-2:]
+        padding = (0, -width % self.INPUT_STRIDE, 0, -height % self.INPUT_STRIDE)
+        if not any(padding):
+            return dict(images)
+        return {name: F.pad(x, padding, mode='replicate') for name, x in images.items()}
 
     def _extent(self, input_size: tuple[int, int]) -> tuple[float, float]:
         """Return the height and width of an input without its padding, in logits."""

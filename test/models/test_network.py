@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -199,6 +200,20 @@ def test_threads_can_encode_other_modalities_at_once(merged):
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_padding_repeats_the_last_row_and_column():
+    model = nano()
+    images = pair(70, 101)
+    by_26_and_27 = ((0, 0), (0, 0), (0, 26), (0, 27))
+    padded = {
+        name: torch.from_numpy(np.pad(image.numpy(), by_26_and_27, mode='edge'))
+        for name, image in images.items()
+    }
+    found, expected = model(images).logits, model(padded).logits
+    for head, logits in found.items():
+        torch.testing.assert_close(logits, expected[head][..., :70, :101], **TOLERANCE)
+
+
 @pytest.mark.parametrize('size', [(480, 640), (720, 1280), (600, 800), (65, 33)])
 def test_any_size_gives_logits_of_that_size(size):
     for logits in nano(num_classes=3)(pair(*size)).logits.values():
@@ -224,7 +239,7 @@ def test_a_network_that_sees_less_gives_logits_of_the_images_size(size):
     small = tuple(round(length / 2) for length in size)
     padding = (0, -small[1] % 32, 0, -small[0] % 32)
     padded = {
-        name: F.pad(F.interpolate(x, size=small, mode='bilinear'), padding)
+        name: F.pad(F.interpolate(x, size=small, mode='bilinear'), padding, mode='replicate')
         for name, x in images.items()
     }
     places = [(torch.arange(n) + 0.5) * s / n / 4 - 0.5 for n, s in zip(size, small, strict=True)]
