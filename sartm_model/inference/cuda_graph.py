@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sartm_model.inference.pipeline import InferencePipeline, OutputRequest
 from sartm_model.inference.stage_clock import StageCallback
-from sartm_model.inference.transfer import Staging, pack, shapes, unpack
+from sartm_model.inference.transfer import Staging, pack, reversed_axes, shapes, unpack
 from sartm_model.models.base import SegmentationModel
 from sartm_model.utils.grid_cache import hold_cached_tensors
 from sartm_model.utils.parallel import TwoStreams
@@ -67,7 +67,9 @@ class CudaGraphCache:
         on_stage_end: StageCallback,
     ) -> dict[str, np.ndarray]:
         """Run `InferencePipeline` on a frame and return its outputs as new arrays."""
-        kinds = ((name, image.shape, image.dtype) for name, image in images.items())
+        kinds = (
+            (name, image.shape, image.dtype, reversed_axes(image)) for name, image in images.items()
+        )
         key = (*kinds, request)
         graph = self._graphs.pop(key, None)
         if graph is None:
@@ -150,8 +152,7 @@ class CudaGraph:
         return unpack(self._pinned_output.clone(), self._shapes)  # the next frame overwrites it
 
     def _run(self) -> dict[str, Tensor]:
-        self._staging.send()
-        *tensors, packed_params = self._staging.device_views
+        *tensors, packed_params = self._staging.send()
         images = dict(zip(self._modalities, tensors, strict=True))
         return self._pipeline(images, packed_params, self._request)
 

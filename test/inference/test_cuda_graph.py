@@ -66,6 +66,14 @@ def test_a_replay_gives_what_eager_gives(both, dtype, request_):
         check_equal(eager.predict(*images, **request_), replayed.predict(*images, **request_))
 
 
+def test_a_bgr_image_seen_as_rgb_gives_what_its_copy_gives(both):
+    """It is reversed on the device; an image in the usual order of the same size is not."""
+    _, replayed = both
+    for rgb, thermal in pairs():
+        bgr = np.ascontiguousarray(rgb[..., ::-1])
+        check_equal(replayed.predict(rgb, thermal), replayed.predict(bgr[..., ::-1], thermal))
+
+
 def test_what_changes_from_pair_to_pair_needs_no_new_recording(both):
     _, replayed = both
     (rgb, thermal), *_ = pairs()
