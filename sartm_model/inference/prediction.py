@@ -56,7 +56,7 @@ def check_images(
     takes = f'the network takes {" and ".join(modalities)}'
     unknown = [name for name in given if name not in modalities]
     if unknown:
-        raise SartmError(f'{" and ".join(unknown)} image given, but {takes}')
+        raise SartmError(f'{" and ".join(unknown)} image given, but {takes}; leave it out')
     if not given:
         raise SartmError(f'no image is given; {takes}, of which one is enough')
     for name, image in given.items():

@@ -6,6 +6,7 @@ from importlib import import_module
 
 from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
+from sartm_model.modalities import check_registered
 from sartm_model.models.base import SegmentationModel
 
 MODELS = {
@@ -26,6 +27,7 @@ def build(config: ModelConfig, num_classes: int) -> SegmentationModel:
     """Build a network with random weights, in the form that is trained.
 
     Raises:
-        SartmError: the name is unknown, or the family refuses a setting.
+        SartmError: the name or a modality is unknown, or the family refuses a setting.
     """
+    check_registered(config.modalities)
     return model_class(config.name)(config, num_classes)

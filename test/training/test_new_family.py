@@ -149,6 +149,8 @@ def fault(capsys):
         ({'model': {'name': 'toy', 'prediction': 'mask'}}, ("'mask'", 'mean, main')),
         ({'model': {'size': 'huge'}}, ("'huge'", 'nano')),
         ({'model': {'modalities': ['rgb']}}, ('model.modalities', "['rgb']")),
+        ({'model': {'modalities': ['rgb', 'radar']}}, ("'radar'", 'one of rgb, thermal')),
+        ({'model': {'name': 'toy', 'modalities': ['radar']}}, ("'radar'", 'one of rgb, thermal')),
     ],
 )
 def test_what_a_family_refuses_leaves_no_folder(
