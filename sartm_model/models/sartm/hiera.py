@@ -82,7 +82,7 @@ class HieraRunner:
         def position_embedding() -> Tensor:
             return _by_window(trunk._get_pos_embed((height, width)), order.window).contiguous()
 
-        key = ('position', trunk.pos_embed.device, order)
+        key = ('position', order, trunk.pos_embed.device, trunk.pos_embed.dtype)
         position = self._cache.get(key, position_embedding) if self._fixed else position_embedding()
         # The first summand gives the sum its order in memory.
         x = (position + _by_window(patches, order.window)).reshape(count, height * width, -1)

@@ -122,7 +122,8 @@ class InferenceMaskDecoder(nn.Module):
             position = self.position(grid).flatten(1).T  # [N, C]
             return projection.of_position(position).to(sfm.dtype)
 
-        of_position = self._positions.get((number, *grid), compute)
+        key = (number, *grid, sfm.device, sfm.dtype)
+        of_position = self._positions.get(key, compute)
         return F.linear(image, projection.weight).add_(of_position).chunk(projection.parts, dim=-1)
 
     def _class_weights(self, tokens: Tensor) -> Tensor:

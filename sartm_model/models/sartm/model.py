@@ -114,8 +114,8 @@ class Sartm(SegmentationModel):
 
         if self.runner is None:
             return Pyramid(*(fuse(level) for level in range(3)))
-        # Level 2, of the highest resolution, takes about as long as the two others.
-        (sfm, ifp), ffp = self.runner(lambda: (fuse(0), fuse(1)), lambda: fuse(2))
+        # Level 0, of the most channels, takes about as long as the two others.
+        sfm, (ifp, ffp) = self.runner(lambda: fuse(0), lambda: (fuse(1), fuse(2)))
         return Pyramid(sfm, ifp, ffp)
 
     def semantic_map(self, features: Pyramid) -> Tensor:
