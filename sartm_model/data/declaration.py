@@ -191,13 +191,14 @@ def _parse_splits(values: Any, fault: Callable[[str], None]) -> dict[str, str | 
 
 def _parse_condition(values: Any, fault: Callable[[str], None]) -> ConditionPatterns:
     """Return the conditions, without those that cannot be used."""
+    expected = "expected names with regular expressions, such as {night: 'N$'}"
+    if not isinstance(values, dict):
+        fault(f'has condition: {values!r}; {expected}')
+        return ConditionPatterns({})
     patterns = {}
-    for name, pattern in values.items() if isinstance(values, dict) else [('', values)]:
+    for name, pattern in values.items():
         try:
             patterns[str(name)] = re.compile(pattern)
         except (TypeError, re.error) as error:
-            fault(
-                f'has the condition {name!r}: {pattern!r} ({error}); expected names with regular '
-                'expressions'
-            )
+            fault(f'has the condition {name!r}: {pattern!r} ({error}); {expected}')
     return ConditionPatterns(patterns)

@@ -220,6 +220,7 @@ def test_thermal_of_another_size_is_resized_only_if_declared(root):
         ({'splits': {'train': 'no.txt'}}, r'no\.txt, the split train of .* does not exist'),
         ({'splits': {'train': []}}, 'the split train of .* is empty'),
         ({'condition': {'day': '('}}, 'expected names with regular expressions'),
+        ({'condition': 'night'}, "condition: 'night'; expected names with regular expressions"),
         ({'resize': 'yes'}, 'expected true or false'),
         ({'label_maps': 'ids'}, "the key 'label_maps'; expected label_space, images"),
         ({'splits': {'train': ['aD', 'zD', 'yD']}}, r'rgb/zD\.\* does not exist.*5 more; sartm'),
