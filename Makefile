@@ -47,33 +47,37 @@ demo: setup
 	$(BIN)/python -m sartm_ros.demo.run --out demo_output --loop '$(LOOP)' \
 	  $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
 
-# The shipped checkpoint: a teacher, its labels for frames without labels, a network trained on them,
-# and both once more. What was stopped goes on where it was. MFNet is expected in data/MFNet, and
-# frames without labels as data/unlabelled/data.yaml declares them (`sartm data init` writes it).
+# The shipped checkpoint: a teacher, then three rounds of labelling frames without labels and training
+# on them. What was stopped goes on where it was. MFNet is expected in data/MFNet, and frames without
+# labels as data/unlabelled/data.yaml declares them (`sartm data init` writes it).
 train-demo: setup runs/demo.done
 	$(BIN)/python -m tools.ship_demo runs/demo/last.safetensors --mfnet data/MFNet
 
-runs/demo_teacher.done: | setup
+runs/demo_0.done: | setup
 	$(TRAIN) config/train/demo_teacher.yaml
 	@touch $@
 
-runs/demo_round_1.done: runs/demo_labels_1
-	$(TRAIN) config/train/demo.yaml start_from=runs/demo_teacher/last.safetensors \
-	  data.train.1.root=runs/demo_labels_1/data.yaml steps=260 val_every=260
+runs/demo_1.done: runs/demo_labels_1
+	$(ROUND) start_from=runs/demo_0/last.safetensors steps=260 val_every=260
 	@touch $@
 
-runs/demo.done: runs/demo_labels_2
-	$(TRAIN) config/train/demo.yaml
+runs/demo_2.done: runs/demo_labels_2
+	$(ROUND) start_from=runs/demo_1/last.safetensors steps=420 val_every=420
 	@touch $@
 
-runs/demo_labels_1: runs/demo_teacher.done
-	$(LABEL) --checkpoint runs/demo_teacher/last.safetensors
+runs/demo.done: runs/demo_labels_3
+	$(ROUND) start_from=runs/demo_2/last.safetensors data.train.2.weight=0.33
+	@touch $@
 
-runs/demo_labels_2: runs/demo_round_1.done
-	$(LABEL) --checkpoint runs/demo_round_1/last.safetensors
+runs/demo_labels_1: runs/demo_0.done
+runs/demo_labels_2: runs/demo_1.done
+runs/demo_labels_3: runs/demo_2.done
+runs/demo_labels_%:
+	$(BIN)/sartm pseudo-label --checkpoint $(<:.done=)/last.safetensors --dataset folder \
+	  --root data/unlabelled/data.yaml --split all --out $@
 
 TRAIN = $(BIN)/sartm train --out $(@:.done=) $(if $(wildcard $(@:.done=)/last.ckpt),--resume) --config
-LABEL = $(BIN)/sartm pseudo-label --dataset folder --root data/unlabelled/data.yaml --split all --out $@
+ROUND = $(TRAIN) config/train/demo.yaml data.train.1.root=$</data.yaml
 
 # Two workers, each with one thread of torch and a ROS domain of its own. The tests of a file stay
 # together, because they share its fixtures.
