@@ -12,6 +12,7 @@ import argparse
 import datetime
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sartm_model.data.frame import Frame
@@ -72,7 +73,12 @@ def main(argv: list[str] | None = None) -> int:
 def ship(source: Path, mfnet: Path, out: Path) -> None:
     """Write the checkpoint `source` with a model card to `out`; `mfnet` holds `val.txt`."""
     loaded = checkpoints.load(source)
-    predictor = Predictor(source)
+    space = LABEL_SPACES.get(loaded.label_space.name, loaded.label_space)
+    model = checkpoints.build(loaded, merged=False).half()
+    with TemporaryDirectory() as folder:
+        # What is measured has the rounded weights that are shipped.
+        checkpoints.save(Path(folder) / out.name, model, space, loaded.card)
+        predictor = Predictor(Path(folder) / out.name)
 
     def predict(frame: Frame) -> FramePrediction:
         return FramePrediction(predictor.predict(frame.rgb, frame.thermal).labels)
@@ -93,8 +99,7 @@ def ship(source: Path, mfnet: Path, out: Path) -> None:
         'measured': f'{datetime.date.today()} on {predictor.device} in {predictor.precision}',
         **loaded.card,
     }
-    space = LABEL_SPACES.get(loaded.label_space.name, loaded.label_space)
-    checkpoints.save(out, checkpoints.build(loaded, merged=False).half(), space, card)
+    checkpoints.save(out, model, space, card)
 
 
 def _card_figures(result: dict[str, Any]) -> dict[str, Any]:

@@ -63,4 +63,4 @@ def test_an_override_changes_one_item_of_a_list(tmp_path):
 )
 def test_settings_that_cannot_be_used(tmp_path, override, fault):
     with pytest.raises(SartmError, match=fault):
-        load(tmp_path, override)
+        load(tmp_path, 'data.train=[{dataset: synthetic}]', override)
