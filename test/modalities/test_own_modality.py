@@ -149,7 +149,8 @@ def test_the_network_learns_from_it_and_predicts(root, trained):
 def test_an_image_of_another_modality_is_refused_in_one_line(trained):
     predictor = Predictor(trained, device='cpu')
     rgb = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    with pytest.raises(SartmError, match=r'^thermal image given, but .* takes rgb and range; leave it out$'):
+    refused = r'^thermal image given, but .* takes rgb and range; leave it out$'
+    with pytest.raises(SartmError, match=refused):
         predictor.predict(rgb, rgb[..., 0])
     with pytest.raises(SartmError, match='range image is uint8'):
         predictor.predict({'rgb': rgb, 'range': rgb[..., 0]})
