@@ -8,6 +8,7 @@ entry-point group `sartm.verbs`, whose entries are functions like `add_parser`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -47,6 +48,7 @@ PLUGIN_GROUP = 'sartm.verbs'
 
 USER_ERROR = 2
 INTERRUPTED = 130  # the status that a shell reports of a process ended by Ctrl-C
+BROKEN_PIPE = 141  # the same for one ended by SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,13 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success, 2 on bad input, which one line on stderr describes (`sartm data check` prints
-        a line for each fault), and 130 after Ctrl-C.
+        a line for each fault), 130 after Ctrl-C, and 141 where the reader of stdout has gone.
     """
     args = build_parser().parse_args(argv)
     try:
         status = args.run(args)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough (`sartm info demo | head`). Python would complain at exit that
+        # it cannot write the rest.
+        sys.stdout = open(os.devnull, 'w')  # noqa: SIM115
+        return BROKEN_PIPE
     except SartmError as error:
         message = str(error)
     except MemoryError as error:

@@ -143,3 +143,16 @@ def test_without_plugins_the_other_verbs_work(monkeypatch):
     verbs = build_parser().format_help()
     assert 'predict' in verbs
     assert 'replay' not in verbs
+
+
+def test_a_reader_that_stops_early_causes_no_traceback():
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'sartm_model.cli', 'info', 'demo'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ''
+    process.stderr.close()
+    assert process.wait(timeout=60) == 141
