@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,14 @@ except ImportError:  # Humble, and the first releases of Jazzy
     from rclpy.executors import SingleThreadedExecutor as Executor  # type: ignore[assignment]
 
     SPIN_TIMEOUT_S = None
+
+REPEATS_IGNORED_S = 5.0
+"""How long after the first signal further ones are ignored. Ctrl-C in a terminal sends one to every
+process, and `ros2 launch` then sends another to its children."""
+
+SIGNAL_CHECK_S = 0.2
+"""Longest time until a signal is noticed that the kernel gave to another thread than the main one:
+Python runs its handler when the main thread next runs."""
 
 USAGE = """\
 usage: sartm_node [-h] [--ros-args ...]
@@ -67,11 +76,17 @@ def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | Non
     # spinning saves a quarter of the time, so a value that the user has set is kept.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     stop_requested = threading.Event()
+    first_signal_s = 0.0
 
     def on_signal(number: int, frame: Any) -> None:
-        # A second signal kills a process that hangs while it stops.
-        signal.signal(number, signal.SIG_DFL)
-        stop_requested.set()
+        nonlocal first_signal_s
+        if not stop_requested.is_set():
+            first_signal_s = time.monotonic()
+            stop_requested.set()
+        elif time.monotonic() - first_signal_s > REPEATS_IGNORED_S:
+            # The process hangs while it stops, and is killed.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
@@ -93,6 +108,9 @@ def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | Non
         return 2
     finally:
         rclpy.try_shutdown()
+        # At its end Python would put the default handlers in the place of ours.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _spin(node: SartmNode, stop_requested: threading.Event) -> None:
@@ -113,7 +131,8 @@ def _spin(node: SartmNode, stop_requested: threading.Event) -> None:
 
     thread = threading.Thread(target=run_callbacks, name='executor')
     thread.start()
-    stop_requested.wait()
+    while not stop_requested.wait(SIGNAL_CHECK_S):
+        pass
     executor.create_task(lambda: None)  # `wake` alone does not make spin_once return
     thread.join()
     executor.shutdown()

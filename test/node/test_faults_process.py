@@ -136,6 +136,30 @@ def test_a_signal_ends_the_node_and_leaves_nothing(tmp_path, checkpoint, peer, s
             exchange.labels()
 
 
+def test_repeated_signals_do_not_interrupt_the_end(tmp_path, checkpoint, peer):
+    """`ros2 launch` sends a SIGINT to a node that has got the terminal's already."""
+    with running_node(tmp_path, {'checkpoint': checkpoint}, FAULTY) as node:
+        peer.connect()
+        Exchange(peer).send(code=CODES['hold'])
+        node.wait_for_output('holding')
+        shared = own_segments(node.pid)
+
+        def ended() -> bool:
+            node.send_signal(signal.SIGINT)
+            return not psutil.pid_exists(node.pid)
+
+        wait_until(ended, 'the end of the node')
+        assert node.wait() == 0
+        assert [path for path in shared if path.exists()] == []
+
+
+def test_a_signal_that_another_thread_takes_ends_the_node(tmp_path, checkpoint, peer):
+    with running_node(tmp_path, {'checkpoint': checkpoint}, 'blocked_signals_node.py') as node:
+        node.wait_for_output('active')
+        assert node.stop(signal.SIGINT) == 0
+        assert 'Traceback' not in node.output
+
+
 def test_a_signal_ends_the_pause_of_a_node_without_memory(tmp_path, checkpoint, peer):
     with running_node(tmp_path, {'checkpoint': checkpoint}, FAULTY) as node:
         node.wait_for_output('active')
