@@ -12,6 +12,7 @@ from sartm_model.cli.options import (
     add_json,
     add_modality,
     add_model,
+    add_scales,
     add_verb,
     open_predictor,
 )
@@ -77,14 +78,7 @@ def add_parser(verbs: Verbs) -> None:
     verb.add_argument(
         '--flip', action='store_true', help='average with the prediction of the mirrored images'
     )
-    verb.add_argument(
-        '--scales',
-        metavar='S',
-        type=float,
-        nargs='+',
-        default=[1.0],
-        help='average over the images at these factors of their size (default: 1)',
-    )
+    add_scales(verb)
     verb.add_argument('--report', metavar='DIR', type=Path, help='write report.html to this folder')
     add_json(verb)
     add_model(verb)

@@ -117,6 +117,18 @@ def add_modality(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_scales(verb: argparse.ArgumentParser) -> None:
+    """Add `--scales`, the sizes of the images over which probabilities are averaged."""
+    verb.add_argument(
+        '--scales',
+        metavar='S',
+        type=float,
+        nargs='+',
+        default=[1.0],
+        help='average over the images at these factors of their size (default: 1)',
+    )
+
+
 def add_homography(verb: argparse.ArgumentParser) -> None:
     """Add --homography."""
     verb.add_argument(

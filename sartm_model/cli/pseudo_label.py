@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sartm_model.cli.options import Verbs, add_dataset, add_model, add_verb, open_predictor
+from sartm_model.cli.options import (
+    Verbs,
+    add_dataset,
+    add_model,
+    add_scales,
+    add_verb,
+    open_predictor,
+)
 from sartm_model.errors import SartmError
 
 
@@ -40,14 +47,7 @@ def add_parser(verbs: Verbs) -> None:
         default=0.95,
         help='the same for the background class (default: %(default)s)',
     )
-    verb.add_argument(
-        '--scales',
-        metavar='S',
-        type=float,
-        nargs='+',
-        default=[1.0],
-        help='average over the images at these factors of their size (default: 1)',
-    )
+    add_scales(verb)
     add_model(verb)
 
 

@@ -271,7 +271,7 @@ class SegmentationModel(nn.Module, ABC):
     def _pad(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Pad bottom and right to multiples of `INPUT_STRIDE` by repeating the last row and column.
 
-        An even colour there would be an edge that no camera shows, and objects are seen along it.
+        Along the border of an even colour, which no camera shows, a network sees objects.
         """
         height, width = next(iter(images.values())).shape[-2:]
         padding = (0, -width % self.INPUT_STRIDE, 0, -height % self.INPUT_STRIDE)

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from sartm_model.config import ModelConfig
@@ -31,12 +30,7 @@ def timm_network():
     with torch.random.fork_rng():
         torch.manual_seed(5)
         network = timm.create_model('tf_efficientnet_lite0').eval()
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(std=0.1)
-                module.running_var.uniform_(0.5, 2.0)
-                torch.nn.init.uniform_(module.weight, 0.5, 2.0)
-                torch.nn.init.normal_(module.bias, std=0.2)
+    randomize_norms(network)
     return network
 
 
@@ -59,8 +53,8 @@ def lite(**settings) -> Sartm:
     return model.eval()
 
 
-def randomize_norms(model: Sartm) -> None:
-    """Give every norm statistics and weights of its own, other ones for each modality."""
+def randomize_norms(model: torch.nn.Module) -> None:
+    """Give every norm statistics and weights of its own."""
     with torch.random.fork_rng():
         torch.manual_seed(11)
         for module in model.modules():
@@ -204,6 +198,6 @@ def test_faults_of_the_weights_are_named(timm_network, tmp_path, monkeypatch):
 def test_lite_fits_the_smallest_images():
     model = lite()
     for size in ((1, 1), (33, 32)):
-        images = {'rgb': F.pad(torch.zeros(1, 3, 1, 1), (0, size[1] - 1, 0, size[0] - 1))}
+        images = {'rgb': torch.zeros(1, 3, *size)}
         with torch.no_grad():
             assert model(images).logits['mask'].shape == (1, len(MFNET), *size)

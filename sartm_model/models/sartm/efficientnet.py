@@ -17,7 +17,6 @@ All calls take the name of the modality. `peft.set_adapter` is not used; see `lo
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 
 from sartm_model.config import ModelConfig
 from sartm_model.models.sartm.encoder import Pyramid
-from sartm_model.utils.torchvision_patch import patch_torchvision_ops
+from sartm_model.models.sartm.lora import inject_adapters
 
 NORM_EPS = 1e-3
 """Epsilon of the batch norms of TensorFlow's weights."""
@@ -64,7 +63,7 @@ CHANNELS = 128
 class SharedConv(nn.Module):
     """A convolution shared by the modalities, with an adapter and a batch norm per modality.
 
-    `add_adapters` makes `conv` a layer of `peft`. Arguments as for `ConvPerModality`.
+    `inject_adapters` makes `conv` a layer of `peft`. Arguments as for `ConvPerModality`.
     """
 
     def __init__(self, modalities: Sequence[str], conv: nn.Conv2d, *, relu: bool) -> None:
@@ -90,7 +89,7 @@ class ConvPerModality(nn.Module):
     """A convolution with a weight and a bias for each modality, for the weights of `merge_state`.
 
     Channels are last in memory from the stem on, so that a 1x1 convolution is one matrix product.
-    `pad_kernel` saves the copy that `_conv_same` makes.
+    `pad_kernel` makes the padded copy of `_conv_same` unnecessary.
 
     Args:
         modalities: their names.
@@ -244,10 +243,15 @@ class EfficientNetEncoder(nn.Module):
             for d_in, d_out in zip(widths, outputs, strict=True)
         )
         if not merged:
-            add_adapters(self.trunk, self.modalities, config.lora_rank)
+            inject_adapters(
+                self.trunk,
+                self.modalities,
+                config.lora_rank,
+                layers=r'stages\.\d+\.\d+\.(expand|project)\.conv',
+            )
 
     def optimize_for_inference(self) -> None:
-        """Save copies of padded maps; see `ConvPerModality.pad_kernel`. Call it once, if merged."""
+        """Avoid padded copies of maps, see `ConvPerModality.pad_kernel`. Called once, if merged."""
         for module in self.modules():
             if isinstance(module, ConvPerModality):
                 module.pad_kernel()
@@ -263,25 +267,6 @@ class EfficientNetEncoder(nn.Module):
             for lateral, level in zip(self.laterals, self.trunk(images, modality), strict=True)
         )
         return Pyramid(at_16 + F.interpolate(at_32, scale_factor=2.0, mode='nearest'), at_8, at_4)
-
-
-def add_adapters(trunk: EfficientNetLite, modalities: Sequence[str], rank: int) -> None:
-    """Give every 1x1 convolution a trainable adapter per modality."""
-    patch_torchvision_ops()
-    from peft import LoraConfig, inject_adapter_in_model
-
-    # alpha = r makes peft's factor alpha / r one: the paper does not scale.
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank,
-        lora_dropout=0.0,
-        target_modules=r'stages\.\d+\.\d+\.(expand|project)\.conv',
-    )
-    with warnings.catch_warnings():
-        # peft warns of a second adapter on the same layers, which is intended here.
-        warnings.filterwarnings('ignore', message='Already found a `peft_config` attribute')
-        for name in modalities:
-            inject_adapter_in_model(config, trunk, adapter_name=name)
 
 
 def merge_state(state: Mapping[str, Tensor], modalities: Sequence[str]) -> dict[str, Tensor]:

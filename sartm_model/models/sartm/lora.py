@@ -104,15 +104,25 @@ class MergedQkv(nn.Module):
 
 def add_adapters(trunk: Hiera, modalities: Sequence[str], rank: int) -> None:
     """Replace every `qkv` of `trunk` by a `SplitQkv` with a trainable adapter per modality."""
+    for block in trunk.blocks:
+        block.attn.qkv = SplitQkv(block.attn.qkv)
+    inject_adapters(trunk, modalities, rank, layers=r'blocks\.\d+\.attn\.qkv\.[qv]')
+
+
+def inject_adapters(trunk: nn.Module, modalities: Sequence[str], rank: int, *, layers: str) -> None:
+    """Give layers a trainable adapter of `peft` per modality and freeze the other weights.
+
+    Args:
+        trunk: contains the layers.
+        modalities: names of the adapters.
+        rank: r of eq. 6-7.
+        layers: regular expression for their names in `trunk`.
+    """
     patch_torchvision_ops()
     from peft import LoraConfig, inject_adapter_in_model
 
-    for block in trunk.blocks:
-        block.attn.qkv = SplitQkv(block.attn.qkv)
     # alpha = r makes peft's factor alpha / r one: the paper does not scale.
-    config = LoraConfig(
-        r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=r'blocks\.\d+\.attn\.qkv\.[qv]'
-    )
+    config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=layers)
     with warnings.catch_warnings():
         # peft warns of a second adapter on the same layers, which is intended here.
         warnings.filterwarnings('ignore', message='Already found a `peft_config` attribute')

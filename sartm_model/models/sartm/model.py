@@ -32,7 +32,7 @@ class Sartm(SegmentationModel):
         config: size, modalities, LoRA rank, prediction.
         num_classes: K, the number of classes.
         merged: build the inference form, in which the adapters are part of the encoder's weights;
-            `lora.merge_state` computes them.
+            `inference_form` computes them.
 
     Raises:
         SartmError: the size is none of `SIZES`, or there are not two modalities.
