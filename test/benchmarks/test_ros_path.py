@@ -48,9 +48,9 @@ def test_a_run_gives_every_figure_and_accounts_for_every_pair(tmp_path):
             assert figures['received'] > 0
             assert figures['repeated'] == figures['lost_outbound'] == 0
             assert set(figures['added_ms']) == {'median', 'p99', 'max'}
-            # Labels may reach the listener before the call that publishes them returns.
-            assert figures['end_to_end_ms']['median'] > 0
-            assert figures['added_ms']['median'] > 0
+            # How long they are depends on the load of the machine. Two threads take the times of
+            # one pair, so a reading may even come out below zero.
+            assert set(figures['end_to_end_ms']) == {'median', 'p99', 'max'}
             assert figures['cpu_percent'] >= 0
     assert result['overload']['sartm']['unserved'] > 0
     assert result['overload']['sartm']['not_newest'] == 0
