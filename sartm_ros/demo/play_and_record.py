@@ -36,7 +36,7 @@ def play_and_record(
 
     Args:
         bag: with the node's default topics.
-        out: a new bag with labels, overlay, label_info and diagnostics.
+        out: a new bag with labels, overlay, classes and diagnostics.
         checkpoint: the node's parameter.
         height, width: size of the RGB images, for the node's warm-up.
         log: receives what the node prints.

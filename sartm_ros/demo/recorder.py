@@ -35,7 +35,7 @@ from sartm_ros.messages.images import stamp_ns
 
 LABELS = '/sartm/labels'
 OVERLAY = '/sartm/overlay'
-LABEL_INFO = '/sartm/label_info'
+CLASSES = '/sartm/classes'
 DIAGNOSTICS = '/diagnostics'
 RETRY_S = 1.0  # until a service is called again that has not answered
 
@@ -94,7 +94,7 @@ class Recorder:
         self._outputs = [
             self._subscribe(Image, LABELS, QoSProfile(depth=10)),
             self._subscribe(Image, OVERLAY, QoSProfile(depth=10)),
-            self._subscribe(String, LABEL_INFO, latched),
+            self._subscribe(String, CLASSES, latched),
             self._subscribe(DiagnosticArray, DIAGNOSTICS, QoSProfile(depth=10)),
         ]
 

@@ -34,7 +34,7 @@ DEADLINE_SLACK_NS = 1_000_000
 
 class SartmNode(LifecycleNode):
     """Publishes `~/labels`, `~/overlay` and `~/confidence`, raw and compressed, `~/status`,
-    `~/latency`, `~/label_info` and `/diagnostics`; serves `~/set_enabled`.
+    `~/latency`, `~/classes`, `~/label_info` and `/diagnostics`; serves `~/set_enabled`.
 
     Raises:
         SartmError: a parameter given at the start has the wrong type or is out of range.
@@ -90,7 +90,7 @@ class SartmNode(LifecycleNode):
         self._last_failure = ''
         try:
             assert self._result_publishers is not None
-            self._result_publishers.publish_label_info(self._predictor.label_space)
+            self._result_publishers.publish_classes(self._predictor.label_space)
             self._start_pipeline()
             self._image_subscriptions = Subscriptions(
                 self, self._settings, self._on_image, self._on_unreadable

@@ -82,8 +82,13 @@ class Parameters:
     autostart: bool = _parameter(
         True, 'Configure and activate at the start, without a lifecycle manager.', fixed=True
     )
-    rgb_topic: str = _parameter('/camera/color/image_raw', 'Topic of the RGB images.')
-    thermal_topic: str = _parameter('/thermal/image_raw', 'Topic of the thermal images.')
+    rgb_topic: str = _parameter(
+        'camera/color/image_raw',
+        "Topic of the RGB images; without a leading slash it is in the node's namespace.",
+    )
+    thermal_topic: str = _parameter(
+        'thermal/image_raw', 'Topic of the thermal images; see rgb_topic.'
+    )
     rgb_transport: str = _parameter(
         'auto',
         'Message type of rgb_topic: Image (raw), CompressedImage (compressed), or the type that '

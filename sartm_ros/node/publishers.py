@@ -1,4 +1,4 @@
-"""The node's publishers: images, raw and compressed, label info, status and latency."""
+"""The node's publishers: images, raw and compressed, classes, status and latency."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ ACKNOWLEDGE_TIMEOUT = Duration(seconds=0.5)
 
 
 class Publishers:
-    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, `~/label_info`,
-    `~/status` and `~/latency`.
+    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, `~/classes`,
+    `~/status` and `~/latency`, and `~/label_info` where `vision_msgs` is installed.
 
     Args:
         node: the lifecycle node.
@@ -40,18 +40,19 @@ class Publishers:
     def __init__(self, node: Any) -> None:
         self._node = node
         self._publishers: dict[str, Any] = {}
+        self._label_info: Any = None  # the last message of ~/label_info
         try:
             for name in ENCODINGS:
                 self._create(Image, name)
                 self._create(CompressedImage, _compressed(name))
             self._create(String, 'status')
             self._create(Float32, 'latency')
-            self._create(String, 'label_info', latched=True)
+            self._create(String, 'classes', latched=True)
             try:
                 from vision_msgs.msg import LabelInfo
             except ImportError:
                 return
-            self._create(LabelInfo, 'vision_label_info', latched=True)
+            self._create(LabelInfo, 'label_info', latched=True)
         except Exception:
             self.close()
             raise
@@ -61,7 +62,15 @@ class Publishers:
         return self._is_subscribed(name) or self._is_subscribed(_compressed(name))
 
     def publish(self, name: str, image: np.ndarray, header: Any) -> None:
-        """Publish uint8 `[H, W]` or `[H, W, 3]`."""
+        """Publish uint8 `[H, W]` or `[H, W, 3]`.
+
+        Before labels of another frame than the last ones, `~/label_info` is published with the
+        stamp and the frame of these.
+        """
+        info = self._label_info
+        if name == 'labels' and info is not None and info.header.frame_id != header.frame_id:
+            info.header = header
+            self._publishers['label_info'].publish(info)
         self._publishers[name].publish(write_image(image, ENCODINGS[name], header))
 
     def publish_compressed(self, name: str, image: np.ndarray, header: Any) -> None:
@@ -80,11 +89,14 @@ class Publishers:
         if self._is_subscribed('latency'):
             self._publishers['latency'].publish(Float32(data=latency_s * 1e3))
 
-    def publish_label_info(self, space: LabelSpace) -> None:
-        """Publish the names and colours of the label ids."""
+    def publish_classes(self, space: LabelSpace) -> None:
+        """Publish the names and colours of the label ids as JSON, and the names as LabelInfo.
+
+        LabelInfo has the present time and no frame, because no image has arrived yet.
+        """
         text = json.dumps({**space.to_dict(), 'unknown_id': IGNORE_ID})
-        self._publishers['label_info'].publish(String(data=text))
-        if 'vision_label_info' in self._publishers:
+        self._publishers['classes'].publish(String(data=text))
+        if 'label_info' in self._publishers:
             from vision_msgs.msg import LabelInfo, VisionClass
 
             message = LabelInfo()
@@ -92,7 +104,8 @@ class Publishers:
             message.class_map = [
                 VisionClass(class_id=id_, class_name=name) for id_, name in enumerate(space.classes)
             ]
-            self._publishers['vision_label_info'].publish(message)
+            self._publishers['label_info'].publish(message)
+            self._label_info = message
 
     def qos_mismatches(self) -> list[str]:
         """Describe each topic with an incompatible subscriber: see `qos.output_mismatch`."""

@@ -36,11 +36,6 @@ def parse(values: Mapping[str, Any]) -> Parameters:
                     f'parameter {name} is set; with sync.policy {parameters.sync_policy} expected '
                     'its default, because only nearest supports it'
                 )
-    if parameters.rgb_topic == parameters.thermal_topic:
-        raise SartmError(
-            f'parameter thermal_topic is {parameters.thermal_topic}; '
-            'expected another topic than rgb_topic'
-        )
     homography(parameters)
     return parameters
 

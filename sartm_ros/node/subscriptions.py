@@ -27,7 +27,11 @@ _TYPE_NAMES = {transport: name for name, transport in _TRANSPORTS.items()}
 
 
 def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
-    """Return the full topic names of 'rgb' and 'thermal'; raise SartmError for an invalid name."""
+    """Return the full topic names of 'rgb' and 'thermal'.
+
+    Raises:
+        SartmError: a name is invalid, or both are the same topic.
+    """
     names = dict(zip(CAMERAS, (settings.rgb_topic, settings.thermal_topic), strict=True))
     for camera, name in names.items():
         try:
@@ -36,6 +40,11 @@ def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
             raise SartmError(
                 f'parameter {camera}_topic is {name!r}; expected a topic name'
             ) from error
+    if names['rgb'] == names['thermal']:
+        raise SartmError(
+            f'parameter thermal_topic is {settings.thermal_topic!r}; '
+            f'expected another topic than rgb_topic, which is {names["rgb"]} too'
+        )
     return names
 
 

@@ -115,7 +115,7 @@ def test_the_node_continues_when_the_bag_begins_again(demo):
 
 def test_the_recorded_labels_are_those_of_the_predictor(demo, nano_checkpoint):
     messages = recorded(demo.out / 'recorded')
-    assert {'/sartm/labels', '/sartm/overlay', '/sartm/label_info', '/diagnostics'} == set(messages)
+    assert {'/sartm/labels', '/sartm/overlay', '/sartm/classes', '/diagnostics'} == set(messages)
     predictor = Predictor(nano_checkpoint)
     expected = [predictor.predict(frame.rgb, frame.thermal).labels for frame in demo.frames]
     confusion = np.zeros((9, 9), int)

@@ -80,6 +80,10 @@ def test_lifecycle_over_services(tmp_path, checkpoint, peer):
         ({'checkpoint': '/nowhere/x.safetensors'}, 'no checkpoint /nowhere/x.safetensors'),
         ({'sync.max_wait': '-1.0'}, 'parameter sync.max_wait'),
         ({'rgb_topic': '/a//b'}, "parameter rgb_topic is '/a//b'"),
+        (
+            {'rgb_topic': '/front/image', 'thermal_topic': 'front/image'},
+            "parameter thermal_topic is 'front/image'; expected another topic than rgb_topic",
+        ),
     ],
 )
 def test_a_start_that_cannot_be_ends_with_one_line_and_status_2(tmp_path, parameters, expected):

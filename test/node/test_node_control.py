@@ -40,7 +40,7 @@ def test_another_model_by_way_of_the_lifecycle_and_its_memory_given_back(
     paths = {MFNET.name: checkpoint, PST900.name: other_checkpoint}
     weights_mib = checkpoint.stat().st_size / 2**20
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    legends = peer.listen(String, '/sartm/label_info', latched)
+    legends = peer.listen(String, '/sartm/classes', latched)
 
     def set_checkpoint(path) -> bool:
         ((done, _),) = peer.set_parameters(checkpoint=str(path))

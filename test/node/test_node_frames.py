@@ -124,13 +124,29 @@ def test_overlay_and_confidence_are_made_only_for_those_who_listen(quick_peer):
     wait_until(lambda: first_label(next(indices)) == 100, 'nothing more to be asked for')
 
 
-def test_label_info_reaches_a_late_subscriber(quick_peer):
+def test_the_classes_reach_a_late_subscriber(quick_peer):
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    infos = quick_peer.listen(String, '/sartm/label_info', latched)
+    infos = quick_peer.listen(String, '/sartm/classes', latched)
     wait_until(lambda: infos, 'the legend')
     legend = json.loads(infos[0].data)
     assert legend.pop('unknown_id') == 255
     assert legend == MFNET.to_dict()
+
+
+def test_label_info_has_the_frame_of_the_labels(quick_peer):
+    vision = pytest.importorskip(
+        'vision_msgs.msg', reason='needs ROS 2 (vision_msgs); it is not on PyPI'
+    )
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    infos = quick_peer.listen(vision.LabelInfo, '/sartm/label_info', latched)
+    indices = iter(range(5000, 6000))
+    send_until(
+        lambda: send_pair(quick_peer, next(indices)),
+        lambda: infos and infos[-1].header.frame_id.startswith('camera'),
+        'label info with a frame',
+    )
+    names = {item.class_id: item.class_name for item in infos[-1].class_map}
+    assert names == dict(enumerate(MFNET.classes))
 
 
 def test_parameters_at_run_time(quick_peer):

@@ -26,7 +26,7 @@ YARD = LabelSpace('yard', ('road', 'Zaun', 'person'), ((200, 0, 0), (0, 200, 0),
 def test_every_class_is_shown_and_the_legend_names_it(tmp_path, peer):
     checkpoint = save_untrained(tmp_path / 'yard.safetensors', YARD)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    legends = peer.listen(String, '/sartm/label_info', latched)
+    legends = peer.listen(String, '/sartm/classes', latched)
     overlays = peer.listen(Image, '/sartm/overlay', QoSProfile(depth=10))
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (6, 8, 3), np.uint8).repeat(16, 0).repeat(16, 1)

@@ -131,7 +131,7 @@ def test_from_a_folder_of_photographs_to_labels_on_a_topic(yard, tmp_path, peer,
     assert (exported.predict(rgb, thermal).labels == expected).mean() >= 0.999
 
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    legends = peer.listen(String, '/sartm/label_info', latched)
+    legends = peer.listen(String, '/sartm/classes', latched)
     stamps = itertools.count(SECOND, SECOND)
 
     def send():

@@ -55,7 +55,6 @@ def test_an_integer_serves_as_a_float():
         ('thermal.high', 70000, '0 to 65535'),
         ('thermal.low', 255.0, 'less than thermal.high, 255'),
         ('overlay.opacity', 1.01, '0 to 1'),
-        ('thermal_topic', '/camera/color/image_raw', 'another topic than rgb_topic'),
         ('rgb_transport', 'theora', 'one of auto, raw, compressed'),
         ('thermal.homography', '1 0 0', 'expected a list of numbers'),
         ('thermal.homography', ['1'] * 9, 'expected a list of numbers'),

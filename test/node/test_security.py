@@ -15,7 +15,7 @@ from processes import ROOT
 POLICY = ROOT / 'config' / 'sros2_policy.xml'
 SOMETIMES = {
     '/clock',
-    '/sartm/vision_label_info',
+    '/sartm/label_info',
     '/sartm/get_type_description',
 }
 """Of use_sim_time, of vision_msgs, of Jazzy and later."""

@@ -30,11 +30,11 @@ class CameraPair:
 
     def __init__(self, peer: Peer, name: str) -> None:
         self.name = name
-        self.rgb = peer.publisher(Image, f'/{name}/rgb', qos_profile_sensor_data)
-        self.thermal = peer.publisher(Image, f'/{name}/thermal', qos_profile_sensor_data)
+        self.rgb = peer.publisher(Image, f'/{name}/camera/color/image_raw', qos_profile_sensor_data)
+        self.thermal = peer.publisher(Image, f'/{name}/thermal/image_raw', qos_profile_sensor_data)
         self.labels = peer.listen(Image, f'/{name}/sartm/labels', QoSProfile(depth=100))
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.label_infos = peer.listen(String, f'/{name}/sartm/label_info', latched)
+        self.classes = peer.listen(String, f'/{name}/sartm/classes', latched)
         self.sent = 0
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,10 @@ class CameraPair:
 
 
 def test_two_nodes_do_not_meet(tmp_path, peer):
-    """Each of 30 pairs of either gives labels, by its own images, network and classes."""
+    """Each of 30 pairs of either gives labels, by its own images, network and classes.
+
+    The namespace moves the default topics.
+    """
     folders = {name: tmp_path / name for name in ('front', 'rear')}
     for folder in folders.values():
         folder.mkdir()
@@ -73,8 +76,6 @@ def test_two_nodes_do_not_meet(tmp_path, peer):
         parameters = {
             'checkpoint': weights[name],
             'device': 'cpu',
-            'rgb_topic': 'rgb',
-            'thermal_topic': 'thermal',
             'warm_up.height': SIZE[0],
             'warm_up.width': SIZE[1],
         }
@@ -82,7 +83,9 @@ def test_two_nodes_do_not_meet(tmp_path, peer):
 
     with start('front') as front, start('rear') as rear:
         for node, name in ((front, 'front'), (rear, 'rear')):
-            node.wait_for_output(f'active: /{name}/rgb (raw) + /{name}/thermal (raw)')
+            node.wait_for_output(
+                f'active: /{name}/camera/color/image_raw (raw) + /{name}/thermal/image_raw (raw)'
+            )
         for cameras in camera_pairs:
             send_until(cameras.send, lambda c=cameras: c.labels, f'labels of {cameras.name}')
             wait_until(cameras.answered, 'the last labels')
@@ -97,7 +100,7 @@ def test_two_nodes_do_not_meet(tmp_path, peer):
         for cameras in camera_pairs:
             name = cameras.name
             predictor = Predictor(weights[name], device='cpu')
-            classes = json.loads(cameras.label_infos[0].data)['classes']
+            classes = json.loads(cameras.classes[0].data)['classes']
             assert classes == list(predictor.label_space.classes)
             first = begun[name] + 1
             indices = range(first, first + PAIRS)

@@ -112,4 +112,5 @@ def test_rviz_shows_the_nodes_topics():
     document = yaml.safe_load((ROOT / 'config' / 'sartm.rviz').read_text())
     topics = [item['Topic']['Value'] for item in document['Visualization Manager']['Displays']]
     settings = Parameters()
-    assert topics[:3] == [settings.rgb_topic, settings.thermal_topic, '/sartm/overlay']
+    inputs = [f'/{settings.rgb_topic}', f'/{settings.thermal_topic}']
+    assert topics[:3] == [*inputs, '/sartm/overlay']

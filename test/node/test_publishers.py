@@ -1,0 +1,100 @@
+"""The messages of the node's publishers, with stand-ins for the node and for vision_msgs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+from builtin_interfaces.msg import Time
+from std_msgs.msg import Header
+
+from sartm_model.labels import MFNET
+from sartm_ros.node.publishers import Publishers
+
+
+@dataclass
+class VisionClass:
+    """The fields of vision_msgs/VisionClass."""
+
+    class_id: int = 0
+    class_name: str = ''
+
+
+@dataclass
+class LabelInfo:
+    """The fields of vision_msgs/LabelInfo that are set."""
+
+    header: Header = field(default_factory=Header)
+    class_map: list[VisionClass] = field(default_factory=list)
+
+
+class Node:
+    """Records what its publishers publish, by the name of the topic."""
+
+    def __init__(self) -> None:
+        self.published: dict[str, list[Any]] = {}
+
+    def resolve_topic_name(self, name: str) -> str:
+        return name.replace('~', '/sartm')
+
+    def create_lifecycle_publisher(self, message_type: Any, topic: str, *_: Any, **__: Any) -> Any:
+        messages = self.published.setdefault(topic, [])
+
+        def publish(message: Any) -> None:
+            frame_id = message.header.frame_id if isinstance(message, LabelInfo) else None
+            messages.append((message, frame_id))
+
+        return SimpleNamespace(publish=publish, get_subscription_count=lambda: 1)
+
+    def get_clock(self) -> Any:
+        now = SimpleNamespace(to_msg=lambda: Time(sec=7))
+        return SimpleNamespace(now=lambda: now)
+
+
+@pytest.fixture
+def vision_msgs(monkeypatch):
+    """The package vision_msgs, which PyPI does not have."""
+    package, messages = ModuleType('vision_msgs'), ModuleType('vision_msgs.msg')
+    messages.LabelInfo, messages.VisionClass = LabelInfo, VisionClass
+    monkeypatch.setitem(sys.modules, 'vision_msgs', package)
+    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', messages)
+
+
+def labels_of(frame_id: str) -> tuple[str, np.ndarray, Header]:
+    return 'labels', np.zeros((2, 3), np.uint8), Header(frame_id=frame_id, stamp=Time(sec=9))
+
+
+def test_label_info_has_the_names_and_follows_the_frame_of_the_labels(vision_msgs):
+    node = Node()
+    publishers = Publishers(node)
+    publishers.publish_classes(MFNET)
+    ((info, frame_id),) = node.published['/sartm/label_info']
+    assert {item.class_id: item.class_name for item in info.class_map} == dict(
+        enumerate(MFNET.classes)
+    )
+    assert (info.header.stamp.sec, frame_id) == (7, '')
+    for labels in ('left', 'left', 'right', 'right', 'left'):
+        publishers.publish(*labels_of(labels))
+    infos = node.published['/sartm/label_info']
+    assert [frame for _, frame in infos] == ['', 'left', 'right', 'left']
+    assert infos[-1][0].header.stamp.sec == 9
+    assert len(infos[-1][0].class_map) == len(MFNET.classes)
+
+
+def test_without_vision_msgs_there_are_the_classes_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'vision_msgs', None)  # its import fails
+    node = Node()
+    publishers = Publishers(node)
+    publishers.publish_classes(MFNET)
+    publishers.publish(*labels_of('left'))
+    assert '/sartm/label_info' not in node.published
+    ((classes, _),) = node.published['/sartm/classes']
+    assert json.loads(classes.data) == {**MFNET.to_dict(), 'unknown_id': 255}
