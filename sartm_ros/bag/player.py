@@ -24,8 +24,13 @@ from rosgraph_msgs.msg import Clock
 
 from sartm_model.errors import SartmError
 from sartm_ros.bag.reading import RawMessage, read_raw, topics
+from sartm_ros.node.fastdds import use_image_profile
 
 CLOCK_PERIOD_S = 0.01  # bag seconds between two messages on /clock while no frame is due
+WAIT_S = 5.0
+SETTLE_S = 0.5
+"""How long the first message is held back once every topic has a subscriber: discovery ends on one
+side before it ends on the other."""
 _NS = 1_000_000_000
 
 
@@ -89,6 +94,21 @@ class BagPlayer:
                 on_publish(message, time.monotonic())
             self.publishers[message.topic].publish(message.data)
 
+    def wait_for_subscribers(self, limit_s: float) -> list[str]:
+        """Wait until every topic has a subscriber, and return the topics that have none.
+
+        Args:
+            limit_s: the longest wait, seconds.
+        """
+        end_s = time.monotonic() + limit_s
+        while missing := [t for t, p in self.publishers.items() if not p.get_subscription_count()]:
+            if time.monotonic() >= end_s:
+                break
+            time.sleep(0.02)
+        if len(missing) < len(self.publishers):
+            time.sleep(min(SETTLE_S, limit_s))
+        return missing
+
     def flush(self) -> None:
         """Wait until reliable subscriptions have everything, at most one second a topic."""
         for publisher in self.publishers.values():
@@ -126,19 +146,32 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('bag', type=Path, help='rosbag2 folder, or one .mcap or .db3 file')
     parser.add_argument('--rate', type=float, default=1.0, help='speed (default: %(default)s)')
     parser.add_argument('--loop', action='store_true', help='start again at the end, until Ctrl-C')
+    parser.add_argument(
+        '--wait',
+        metavar='S',
+        type=float,
+        default=WAIT_S,
+        help='wait at most S seconds until every topic has a subscriber (default: %(default)s)',
+    )
     args = parser.parse_args(argv)
     if not args.rate > 0:
         parser.error(f'--rate is {args.rate}; expected more than 0')
+    if not args.wait >= 0:
+        parser.error(f'--wait is {args.wait}; expected 0 or more')
     try:
         types, left_out = playable_types(args.bag)
         if left_out:
             print(f'not played, type not installed: {", ".join(left_out)}', file=sys.stderr)
         if not types:
             raise SartmError(f'{args.bag} has no topic that can be played')
+        use_image_profile()
         rclpy.init(
             signal_handler_options=SignalHandlerOptions.NO
         )  # Ctrl-C raises KeyboardInterrupt
         player = BagPlayer(rclpy.create_node('bag_player'), types)
+        print(f'waiting for subscribers, at most {args.wait:g} s', file=sys.stderr)
+        if missing := player.wait_for_subscribers(args.wait):
+            print(f'playing without a subscriber of {", ".join(missing)}', file=sys.stderr)
         while True:
             player.play(read_raw(args.bag, list(types)), rate=args.rate)
             if not args.loop:

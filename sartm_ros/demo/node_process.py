@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sartm_model.errors import SartmError
+from sartm_ros.node.fastdds import use_image_profile, workspaces
 
 _domain_locks: list[IO[str]] = []
 """Open files whose locks mark the domains that this process has claimed."""
@@ -26,24 +27,11 @@ def find_node() -> Path:
     """
     beside = Path(sys.executable).parent / 'sartm_node'
     candidates = [beside, Path(shutil.which('sartm_node') or beside)]
-    candidates += [prefix / 'lib' / 'sartm_ros' / 'sartm_node' for prefix in _workspaces()]
+    candidates += [prefix / 'lib' / 'sartm_ros' / 'sartm_node' for prefix in workspaces()]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     raise SartmError('sartm_node is not installed; run make setup, or source the workspace')
-
-
-def find_config(name: str) -> Path:
-    """Return a file of `config/`, in the checkout or where the package is installed.
-
-    Raises SartmError if there is none.
-    """
-    folders = [Path(__file__).resolve().parents[2], Path(sys.prefix) / 'share' / 'sartm_ros']
-    folders += [prefix / 'share' / 'sartm_ros' for prefix in _workspaces()]
-    for folder in folders:
-        if (folder / 'config' / name).is_file():
-            return folder / 'config' / name
-    raise SartmError(f'config/{name} is not installed; run make setup, or source the workspace')
 
 
 def claim_domain() -> int:
@@ -78,7 +66,7 @@ def use_own_domain() -> None:
     """
     os.environ['ROS_DOMAIN_ID'] = str(claim_domain())
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(find_config('fastdds_images.xml'))
+    use_image_profile()
 
 
 @contextmanager
@@ -128,8 +116,3 @@ def tail(log: Path, lines: int = 3) -> str:
     """Return the last lines of a log, joined into one line."""
     text = log.read_text(errors='replace').strip().splitlines()
     return f'{" / ".join(text[-lines:]) or "it printed nothing"} (see {log})'
-
-
-def _workspaces() -> list[Path]:
-    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-    return [Path(prefix) for prefix in prefixes if prefix]

@@ -20,6 +20,7 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from sartm_model.errors import SartmError
+from sartm_ros.node.fastdds import use_image_profile
 from sartm_ros.node.lifecycle_node import SartmNode
 
 SPIN_TIMEOUT_S: float | None = 1.0
@@ -55,7 +56,8 @@ examples:
 config/sartm.yaml lists every parameter at its default. A running node describes them:
   ros2 param describe /sartm NAME
 
-OMP_WAIT_POLICY is set to PASSIVE unless it is set already.
+OMP_WAIT_POLICY is set to PASSIVE unless it is set already, and FASTRTPS_DEFAULT_PROFILES_FILE to
+config/fastdds_images.xml, which gives images enough shared memory. Set it too for the cameras.
 """
 
 
@@ -75,6 +77,7 @@ def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | Non
     # one busy process on two cores a frame then takes ten times as long. On an idle machine
     # spinning saves a quarter of the time, so a value that the user has set is kept.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    use_image_profile()
     stop_requested = threading.Event()
     first_signal_s = 0.0
 

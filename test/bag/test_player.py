@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from itertools import pairwise
 
 import pytest
-from processes import Process, wait_until
+from processes import Process, segments_of, wait_until
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
@@ -17,11 +18,14 @@ from sensor_msgs.msg import Image
 
 from sartm_model.data.synthetic import render_sequence
 from sartm_ros.bag import player
-from sartm_ros.bag.reading import RGB_TOPIC
+from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC
 from sartm_ros.bag.writing import START_NS, write_bag
+from sartm_ros.node.fastdds import PROFILE_VARIABLE
 
 FRAMES = 8
 PERIOD_NS = 50_000_000
+SEGMENT = re.compile(r'fastrtps_[0-9a-f]{16}$')
+"""The shared memory from which a participant sends."""
 
 
 def test_every_message_and_the_clock_are_published(tmp_path):
@@ -31,8 +35,8 @@ def test_every_message_and_the_clock_are_published(tmp_path):
     try:
         images = peer.listen(Image, RGB_TOPIC, QoSProfile(depth=200))
         clock = peer.listen(Clock, '/clock', QoSProfile(depth=200))
-        command = [sys.executable, '-m', 'sartm_ros.bag.player', str(tmp_path / 'bag'), '--loop']
-        process = Process(command, tmp_path / 'player.log')
+        command = [sys.executable, '-m', 'sartm_ros.bag.player', str(tmp_path / 'bag')]
+        process = Process([*command, '--loop', '--wait', '0'], tmp_path / 'player.log')
         try:
             # Discovery may miss the first messages; of a later round all are received.
             wait_until(lambda: len(images) >= 3 * FRAMES, 'three rounds of images')
@@ -53,9 +57,44 @@ def test_every_message_and_the_clock_are_published(tmp_path):
     assert max(times_ns) <= START_NS + (FRAMES - 1) * PERIOD_NS
 
 
+def test_the_first_message_waits_for_a_subscriber(tmp_path, monkeypatch):
+    """The bag lasts a third of a second; who subscribes later than that still receives images."""
+    monkeypatch.delenv(PROFILE_VARIABLE)  # the player sets it itself
+    write_bag(render_sequence(2, FRAMES, 48, 64), tmp_path / 'bag', rate_hz=1e9 / PERIOD_NS)
+    command = [sys.executable, '-m', 'sartm_ros.bag.player', str(tmp_path / 'bag')]
+    process = Process([*command, '--wait', '60'], tmp_path / 'player.log')
+    peer = Peer()
+    try:
+        process.wait_for_output('waiting for subscribers, at most 60 s')
+        sizes = [p.stat().st_size for p in segments_of(process.pid) if SEGMENT.match(p.name)]
+        assert max(sizes) > 16 * 2**20  # as in the profile; by default half a MiB
+        for topic in (THERMAL_TOPIC, '/ground_truth/labels'):
+            peer.listen(Image, topic, QoSProfile(depth=200))
+        images = peer.listen(Image, RGB_TOPIC, QoSProfile(depth=200))
+        assert process.wait() == 0
+        wait_until(lambda: images, 'images')
+        assert 'without a subscriber' not in process.output
+    finally:
+        process.end()
+        peer.close()
+
+
+def test_topics_without_a_subscriber_are_named_and_played(tmp_path, capsys):
+    write_bag(render_sequence(2, 2, 48, 64), tmp_path / 'bag', rate_hz=100)
+    assert player.main([str(tmp_path / 'bag'), '--wait', '0']) == 0
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == (
+        f'playing without a subscriber of {RGB_TOPIC}, /ground_truth/labels, {THERMAL_TOPIC}'
+    )
+
+
 @pytest.mark.parametrize(
     ('arguments', 'expected'),
-    [(['missing'], 'missing'), (['bag', '--rate', '0'], '--rate')],
+    [
+        (['missing'], 'missing'),
+        (['bag', '--rate', '0'], '--rate'),
+        (['b', '--wait', '-1'], '--wait'),
+    ],
 )
 def test_bad_input_is_named(capsys, arguments, expected):
     try:

@@ -9,7 +9,9 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from processes import child_environment
+from processes import ROOT, child_environment
+
+from sartm_ros.node.fastdds import PROFILE_VARIABLE
 
 STOP_AT_THE_NODE = """
 import os, sys
@@ -45,6 +47,33 @@ def test_threads_of_torch_wait_passively_unless_the_user_says_otherwise(given, e
     done = run_python('-c', STOP_AT_THE_NODE, **environment)
     assert done.returncode == 2
     assert done.stderr == f'sartm_node: OMP_WAIT_POLICY is {expected}\n'
+
+
+TELL_THE_PROFILE = """
+import os, sys
+from sartm_model.errors import SartmError
+from sartm_ros.node.main import main
+
+def make_node():
+    raise SartmError(f"profile {os.environ.get('FASTRTPS_DEFAULT_PROFILES_FILE')}")
+
+sys.exit(main([], make_node))
+"""
+
+
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ({}, str(ROOT / 'config' / 'fastdds_images.xml')),
+        ({PROFILE_VARIABLE: '/own.xml'}, '/own.xml'),
+        ({PROFILE_VARIABLE: ''}, ''),
+        ({'FASTDDS_BUILTIN_TRANSPORTS': 'UDPv4'}, 'None'),
+    ],
+)
+def test_the_image_profile_is_used_unless_the_user_has_chosen(monkeypatch, given, expected):
+    monkeypatch.delenv(PROFILE_VARIABLE, raising=False)
+    done = run_python('-c', TELL_THE_PROFILE, **given)
+    assert done.stderr.splitlines()[-1] == f'sartm_node: profile {expected}'
 
 
 def test_importing_the_package_sets_nothing_in_the_environment():
