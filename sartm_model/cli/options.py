@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Verbs = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 
+Options = argparse._ActionsContainer  # a verb, or a group of its options
+
 # `sartm_model.data.registry.NAMES`, which is not imported because it needs NumPy.
 DATASETS = ('mfnet', 'pst900', 'fmb', 'folder', 'synthetic')
 
@@ -82,7 +84,7 @@ def open_predictor(args: argparse.Namespace) -> Predictor | OnnxPredictor:
     return predictor
 
 
-def add_dataset(verb: argparse.ArgumentParser, required: bool = True) -> None:
+def add_dataset(verb: Options, required: bool = True) -> None:
     """Add --dataset and --root."""
     verb.add_argument('--dataset', choices=DATASETS, required=required)
     verb.add_argument(
@@ -117,7 +119,7 @@ def add_modality(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def add_scales(verb: argparse.ArgumentParser) -> None:
+def add_scales(verb: Options) -> None:
     """Add `--scales`, the sizes of the images over which probabilities are averaged."""
     verb.add_argument(
         '--scales',

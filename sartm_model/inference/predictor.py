@@ -77,7 +77,7 @@ class Predictor:
         homography: np.ndarray | None = None,
         engine: str = 'auto',
     ) -> None:
-        self.device = _choose_device(device)
+        self.device = choose_device(device)
         self.precision = _choose_precision(precision, self.device)
         self.engine = _choose_engine(engine, self.device)
         self.thermal_range = thermal_range or ThermalRange()
@@ -234,7 +234,7 @@ class Predictor:
         return packed_params, OutputRequest(fixed_range=fixed_range, warp=matrix is not None)
 
 
-def _choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     if not re.fullmatch(r'cpu|cuda(:\d+)?', name):

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from sartm_model.errors import SartmError
+from sartm_model.evaluation.contact_sheet import Row
 from sartm_model.evaluation.evaluate import MetricAccumulator
 from sartm_model.labels import LabelSpace
-from sartm_ros.bag.contact_sheet import Row
 from sartm_ros.bag.frame_record import FrameRecord, measure, summarize
 from sartm_ros.bag.ground_truth import (
     STAMPS_FILE,

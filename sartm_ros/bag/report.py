@@ -10,11 +10,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from sartm_model.evaluation.contact_sheet import Row, contact_sheet, png_bytes
 from sartm_model.evaluation.report.rendering import data_uri, format_percent, render
 from sartm_model.evaluation.report.report import metrics_context
 from sartm_model.labels import LabelSpace
 from sartm_model.utils.files import write_file
-from sartm_ros.bag.contact_sheet import Row, contact_sheet, png_bytes
 from sartm_ros.bag.frame_record import FrameRecord
 from sartm_ros.bag.timeline import timeline_svg
 from sartm_ros.node.stall_detection import DESCRIPTIONS

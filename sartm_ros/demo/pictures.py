@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from sartm_model.evaluation.contact_sheet import Row, contact_sheet, png_bytes, webp_bytes
 from sartm_model.labels import LabelSpace
 from sartm_model.utils.files import write_file
-from sartm_ros.bag.contact_sheet import Row, contact_sheet, png_bytes, webp_bytes
 from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC, BagPair
 from sartm_ros.demo.recorder import Recording
 from sartm_ros.demo.results import results

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
-from sartm_ros.bag.contact_sheet import Row
+from sartm_model.evaluation.contact_sheet import Row
 from sartm_ros.bag.reading import LABELS_TOPIC, BagPair, read_images, read_pairs, topics
 from sartm_ros.demo.recorder import LABELS, OVERLAY
 from sartm_ros.messages.images import stamp_ns, to_rgb, to_thermal

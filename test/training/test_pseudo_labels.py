@@ -15,7 +15,7 @@ from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
-from sartm_model.training.pseudo_labels import (
+from sartm_model.pseudo_labels.from_network import (
     class_thresholds,
     confident_labels,
     image_patterns,

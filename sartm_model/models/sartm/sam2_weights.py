@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sartm_model.config import SAM2_SIZES
 from sartm_model.errors import SartmError
@@ -77,6 +77,35 @@ def sam2_state(size: str, version: str = 'sam2.1') -> dict[str, Tensor]:
     from hydra.utils import instantiate
 
     return instantiate(sam2_config(size, version).model).state_dict()
+
+
+def build_sam2(path: Path) -> nn.Module:
+    """Build the `sam2` package's own model, in the size and version of a file, with its weights.
+
+    Raises:
+        SartmError: the file cannot be read, or its weights are those of no size of SAM2.
+    """
+    from hydra.utils import instantiate
+
+    weights = _read(path)
+    errors = []
+    for version in ('sam2.1', 'sam2'):
+        for size in SAM2_SIZES:
+            expected = _expected_weights(size, version)
+            try:
+                check_keys(expected, weights, f'{path} as {version} {size}')
+            except SartmError as error:
+                different = _named_shapes(expected) ^ _named_shapes(weights)
+                errors.append((len(different), str(error)))
+                continue
+            model = instantiate(sam2_config(size, version).model)
+            model.load_state_dict(weights)
+            return model.eval().requires_grad_(False)
+    raise SartmError(min(errors)[1])
+
+
+def _named_shapes(weights: Mapping[str, Tensor]) -> set[tuple[str, torch.Size]]:
+    return {(name, value.shape) for name, value in weights.items()}
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -13,21 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 from tqdm import tqdm
 
-from sartm_model.data.declaration_draft import FILE
 from sartm_model.data.folder import PairedFiles
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.multi_scale_flip import check_scales, probabilities
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import IGNORE_ID, LabelSpace
+from sartm_model.pseudo_labels.declare import FILE, LIST, declaration
 from sartm_model.utils.files import new_folder, write_file
 from sartm_model.utils.visualization import encode
-
-SPLIT = 'train'
-LIST = f'{SPLIT}.txt'
 
 
 def confident_labels(found: Tensor, thresholds: Tensor) -> Tensor:
@@ -105,25 +101,7 @@ def write_pseudo_labels(
                 'the thresholds, or train the network longer'
             )
         write_file(folder / LIST, ''.join(f'{name}\n' for name in names))
-        space = predictor.label_space.to_dict()
-        classes = zip(space['classes'], space['colors'], strict=True)
-        declaration = {
-            'label_space': {
-                'name': space['name'],
-                'background_id': space['background_id'],
-                'names': [{'name': name, 'color': color} for name, color in classes],
-            },
-            'images': images,
-            'labels': 'labels/{stem}.png',
-            'splits': {SPLIT: LIST},
-            'resize': dataset.resize,
-        }
-        write_file(
-            folder / FILE,
-            yaml.safe_dump(
-                declaration, sort_keys=False, allow_unicode=True, default_flow_style=None
-            ),
-        )
+        write_file(folder / FILE, declaration(predictor.label_space, images, resize=dataset.resize))
     return counts
 
 

@@ -7,9 +7,9 @@ import io
 import numpy as np
 from PIL import Image, ImageSequence
 
+from sartm_model.evaluation.contact_sheet import Row, contact_sheet, png_bytes, webp_bytes
 from sartm_model.labels import FMB, MFNET
 from sartm_model.modalities import MODALITIES
-from sartm_ros.bag.contact_sheet import Row, contact_sheet, png_bytes, webp_bytes
 
 CELL = 64
 

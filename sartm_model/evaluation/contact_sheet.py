@@ -17,6 +17,7 @@ GAP = 6  # pixels between pictures
 TITLE, TEXT, SMALL = 22, 15, 13  # font sizes in pixels
 PAPER, INK, FAINT = (250, 250, 248), (28, 28, 30), (105, 105, 110)
 EMPTY = (225, 225, 222)
+COLUMNS = ('RGB', 'thermal', 'labels', 'overlay')
 LINE = 22  # pixels a line of the legend and of a caption
 
 
@@ -49,6 +50,7 @@ def contact_sheet(
     *,
     cell_width: int = 320,
     with_ground_truth: bool | None = None,
+    columns: Sequence[str] = COLUMNS,
 ) -> Image.Image:
     """Draw rows of RGB, thermal, labels, overlay and, if known, ground truth.
 
@@ -60,10 +62,11 @@ def contact_sheet(
         cell_width: the width of one picture in pixels.
         with_ground_truth: whether there is a column of true labels; if None, there is one if a
             row has them.
+        columns: which of `COLUMNS` there are.
     """
     if with_ground_truth is None:
         with_ground_truth = any(row.ground_truth is not None for row in rows)
-    headings = ['RGB', 'thermal', 'labels', 'overlay'] + ['ground truth'] * with_ground_truth
+    headings = [*columns, *['ground truth'] * with_ground_truth]
     cell = (cell_width, _cell_height(rows, cell_width))
     width = 2 * MARGIN + len(headings) * (cell_width + GAP) - GAP
     legend = _legend_lines(label_space, width - 2 * MARGIN)
@@ -85,17 +88,16 @@ def contact_sheet(
     for row in rows:
         draw.text((MARGIN, y + 3), row.caption, FAINT, _font(SMALL))
         y += LINE
-        pictures = [
-            _scaled(row.rgb, cell),
-            _scaled(None if row.thermal is None else MODALITIES['thermal'].show(row.thermal), cell),
-            _scaled(None if row.labels is None else palette[row.labels], cell, exact=True),
-            _scaled(row.overlay, cell),
-            _scaled(
-                None if row.ground_truth is None else palette[row.ground_truth], cell, exact=True
-            ),
-        ]
-        for left, picture in zip(lefts, pictures, strict=False):
-            sheet.paste(picture, (left, y))
+        shown = {
+            'RGB': row.rgb,
+            'thermal': None if row.thermal is None else MODALITIES['thermal'].show(row.thermal),
+            'labels': None if row.labels is None else palette[row.labels],
+            'overlay': row.overlay,
+            'ground truth': None if row.ground_truth is None else palette[row.ground_truth],
+        }
+        for left, heading in zip(lefts, headings, strict=True):
+            of_ids = heading in ('labels', 'ground truth')
+            sheet.paste(_scaled(shown[heading], cell, exact=of_ids), (left, y))
         y += cell[1] + GAP
 
     y += MARGIN // 2

@@ -1,0 +1,194 @@
+"""`sartm pseudo-label` by segments: what it writes, and that it can be interrupted and shared."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from command_line import expect_error, read, run
+
+from sartm_model.data.registry import open_dataset
+
+NAMES = ('1', 'night__2', 'night__3', 'night__4')
+SHAPE = (60, 80)
+CORNERS = ((5, 10), (8, 45), (32, 6), (35, 50))  # of the warm rectangles, 16x20
+
+
+@pytest.fixture
+def drive(tmp_path):
+    """Images of 8 and of 16 bits, each with warm rectangles, in a folder and in a folder in it."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / 'drive'
+    (root / 'night').mkdir(parents=True)
+    for name in NAMES:
+        image = rng.normal(60, 1, SHAPE)
+        for top, left in CORNERS:
+            image[top : top + 16, left : left + 20] += rng.integers(60, 150)
+        is_16_bit = name == 'night__2'
+        pixels = (image * (100 if is_16_bit else 1)).clip(0, 65535 if is_16_bit else 255)
+        path = root / f'{name.replace("__", "/")}.png'
+        assert cv2.imwrite(str(path), pixels.astype(np.uint16 if is_16_bit else np.uint8))
+    return root
+
+
+def label(images, out, *options) -> int:
+    return run('pseudo-label', '--images', images, '--out', out, '--source', *options)
+
+
+def content(folder) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
+
+
+def test_the_result_is_a_data_set_of_the_images(tmp_path, drive, capsys):
+    out = tmp_path / 'labels'
+    assert label(drive, out, 'graph', '--scale', '30', '--min-size', '150', '--count', '8') == 0
+    assert '4 images labelled, 0 were already, 0 left out' in capsys.readouterr().out
+    dataset = open_dataset('folder', out / 'data.yaml', 'train')
+    assert [frame.name for frame in dataset] == list(NAMES)
+    assert dataset.label_space.classes == ('background', *(f'segment_{i}' for i in range(1, 9)))
+    pixels = np.zeros(256, int)
+    for frame in dataset:
+        original = cv2.imread(
+            str(drive / f'{frame.name.replace("__", "/")}.png'), cv2.IMREAD_UNCHANGED
+        )
+        np.testing.assert_array_equal(frame.images['thermal'], original)
+        # The smoothing blurs the edges of the rectangles; within them each is one segment.
+        within = [frame.labels[y + 3 : y + 13, x + 3 : x + 17] for y, x in CORNERS]
+        assert all((labels == labels[0, 0]).all() for labels in within)
+        assert len({labels[0, 0] for labels in within} - {0}) == 4
+        assert frame.labels.max() <= 8
+        pixels += np.bincount(frame.labels.ravel(), minlength=256)
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert manifest['images'] == manifest['labelled'] == 4
+    assert list(manifest['pixels'].values()) == [*pixels[:9], pixels[255]]
+    assert manifest['settings']['ranking'] == 'contrast'
+    assert cv2.imread(str(out / 'sheet.png')) is not None
+    assert run('data', 'check', '--dataset', 'folder', '--root', out / 'data.yaml') == 0
+
+
+def test_a_run_goes_on_where_it_was_and_refuses_other_settings(tmp_path, drive, capsys):
+    out = tmp_path / 'labels'
+    label(drive, out, 'graph')
+    whole = content(out)
+    (out / 'labels' / 'night__3.png').unlink()
+    (out / 'train.txt').unlink()
+    capsys.readouterr()
+    assert label(drive, out, 'graph') == 0
+    shown = capsys.readouterr()
+    assert '1 images labelled, 3 were already' in shown.out
+    assert content(out) == whole
+    assert label(drive, out, 'graph', '--scale', '100') == 2
+    assert 'of other settings (scale was 300.0 and is now 100.0)' in capsys.readouterr().err
+    assert label(drive, drive, 'graph') == 2
+    assert 'has other files in it' in capsys.readouterr().err
+    assert content(out) == whole
+
+
+def test_shards_make_what_one_run_makes(tmp_path, drive):
+    label(drive, tmp_path / 'one', 'graph')
+    for shard in ('2/3', '1/3', '3/3'):
+        assert label(drive, tmp_path / 'three', 'graph', '--shard', shard) == 0
+    assert content(tmp_path / 'three') == content(tmp_path / 'one')
+
+
+def test_an_image_that_cannot_be_read_is_left_out(tmp_path, drive, capsys):
+    (drive / 'night' / '0.png').write_bytes(b'no image')
+    out = tmp_path / 'labels'
+    assert label(drive, out, 'graph') == 1
+    shown = capsys.readouterr()
+    assert '1 left out' in shown.out
+    assert 'night__0 is left out' in shown.err
+    assert 'cannot be read as an image' in shown.err
+    assert (out / 'train.txt').read_text().split() == list(NAMES)
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert (manifest['images'], manifest['labelled']) == (5, 4)
+
+
+def test_a_bag_gives_what_its_images_give(tmp_path, drive):
+    thermal = tmp_path / 'thermal'
+    thermal.mkdir()
+    for path in drive.rglob('*.png'):
+        shutil.copy(path, thermal / path.name)
+    rgb = tmp_path / 'rgb'
+    rgb.mkdir()
+    for path in thermal.iterdir():
+        cv2.imwrite(str(rgb / path.name), np.zeros((*SHAPE, 3), np.uint8))
+    bag = tmp_path / 'bag'
+    assert run('make-bag', '--rgb', rgb, '--thermal', thermal, '--out', bag) == 0
+    assert label(thermal, tmp_path / 'by_files', 'graph') == 0
+    for shard in ('1/2', '2/2'):
+        assert label(bag, tmp_path / 'by_bag', 'graph', '--shard', shard) == 0
+    frames = [
+        list(open_dataset('folder', tmp_path / name / 'data.yaml', 'train'))
+        for name in ('by_files', 'by_bag')
+    ]
+    assert [frame.name for frame in frames[1]] == [f'bag_00000{i}' for i in range(4)]
+    for of_file, of_bag in zip(*frames, strict=True):
+        np.testing.assert_array_equal(of_file.images['thermal'], of_bag.images['thermal'])
+        np.testing.assert_array_equal(of_file.labels, of_bag.labels)
+
+
+@pytest.mark.parametrize('has_table', [True, False])
+def test_masks_as_sam_s_script_writes_them(tmp_path, drive, has_table):
+    rng = np.random.default_rng(1)
+    scores = rng.permutation(12) / 12
+    masks = {name: rng.random((12, *SHAPE)) < 0.05 for name in NAMES}
+    for name, of_image in masks.items():
+        folder = tmp_path / 'sam' / name
+        folder.mkdir(parents=True)
+        for number, mask in enumerate(of_image):
+            assert cv2.imwrite(str(folder / f'{number}.png'), mask.astype(np.uint8) * 255)
+        if has_table:
+            with (folder / 'metadata.csv').open('w', newline='') as file:
+                table = csv.writer(file)
+                table.writerow(['id', 'area', 'predicted_iou', 'stability_score'])
+                table.writerows([i, 0, score, 0.9] for i, score in enumerate(scores))
+    out = tmp_path / 'labels'
+    assert label(drive, out, 'masks', '--masks', tmp_path / 'sam', '--preset', 'paper') == 0
+    order = np.argsort(-scores) if has_table else np.arange(12)
+    for name, of_image in masks.items():
+        expected = np.zeros(SHAPE, np.uint8)
+        for number, index in enumerate(order[:9], start=1):
+            expected[of_image[index]] = number
+        np.testing.assert_array_equal(read(out / 'labels' / f'{name}.png'), expected)
+
+
+@pytest.mark.parametrize(
+    ('options', 'match'),
+    [
+        ('--source graph', 'needs --images'),
+        ('--source network', 'needs --dataset and --split'),
+        ('--source network --images DRIVE', 'has no --images'),
+        ('--source graph --images DRIVE --masks x --split all', 'has no --split, --masks'),
+        (
+            '--source graph --images DRIVE --preset paper',
+            'no predicted_iou; rank them by area or',
+        ),
+        ('--source graph --images DRIVE --preset paper --count 3', 'preset paper decides --count'),
+        ('--source graph --images DRIVE --shard 4/3', 'expected a number from 1 to 3'),
+        ('--source graph --images DRIVE --shard all', 'expected a number of all of them'),
+        ('--source graph --images DRIVE --topic /t', '--topic needs a bag'),
+        ('--source graph --images DRIVE/nowhere', 'is no folder'),
+        ('--source graph --images DRIVE --scale 0', 'scale is 0.0; expected more than 0'),
+        ('--source masks --images DRIVE', 'needs --masks'),
+        ('--source sam2 --images DRIVE', 'needs --checkpoint'),
+        ('--source sam2 --images DRIVE --checkpoint DRIVE/none.pt', 'no SAM2 checkpoint'),
+    ],
+)
+def test_bad_options(tmp_path, drive, capsys, options, match):
+    words = options.replace('DRIVE', str(drive)).split()
+    out = tmp_path / 'labels'
+    assert match in expect_error(capsys, out, 'pseudo-label', *words, '--out', out)
+
+
+def test_masks_of_none_of_the_images(tmp_path, drive, capsys):
+    assert label(drive, tmp_path / 'labels', 'masks', '--masks', drive) == 2
+    assert 'none of 4 images could be labelled' in capsys.readouterr().err
