@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 
 ENCODINGS = (
-    *('rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', 'mono8', '8UC1', 'mono16', '16UC1'),
+    *('rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', '8UC4', 'rgb16', 'bgr16', 'rgba16', 'bgra16'),
+    *('mono8', '8UC1', 'mono16', '16UC1', '16SC1', '32FC1'),
     *('bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8'),
-    *('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv'),
-    *('', 'rgb7', 'jpeg2000', '32FC1', 'mono8 ', 'RGB8', '\u00fc\u4e2d', 'x' * 300),
+    *('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv', 'nv12', 'nv21'),
+    *('', 'rgb7', 'jpeg2000', '64FC1', 'mono8 ', 'RGB8', '\u00fc\u4e2d', 'x' * 300),
+)
+VALID = (
+    *(('rgb8', 3), ('mono8', 1), ('mono16', 2), ('rgb16', 6), ('yuyv', 2), ('nv12', 1)),
+    *(('16SC1', 2), ('32FC1', 4)),  # of these a random image holds every kind of float
 )
 SIZES = (0, 1, 2, 3, 47, 48, 49, 64, 192, 65_535, 2**16, 2**31 - 1, 2**31, 2**32 - 1)
 
@@ -31,9 +36,12 @@ class Fields:
 def valid_image(rng: np.random.Generator) -> Fields:
     """Return a colour or monochrome image of a few pixels, as a camera sends it."""
     height, width = (int(n) for n in rng.integers(1, 60, 2))
-    encoding, pixel = (('rgb8', 3), ('mono8', 1), ('mono16', 2))[rng.integers(3)]
-    step = width * pixel + int(rng.integers(2)) * 2
-    return Fields(encoding, height, width, step, 0, rng.bytes(step * height))
+    encoding, pixel = VALID[rng.integers(len(VALID))]
+    if encoding in ('yuyv', 'nv12'):
+        height, width = 2 * height, 2 * width
+    step = width * pixel + int(rng.integers(2)) * 4
+    rows = height * 3 // 2 if encoding == 'nv12' else height
+    return Fields(encoding, height, width, step, 0, rng.bytes(step * rows))
 
 
 def corrupt(fields: Fields, rng: np.random.Generator) -> Fields:

@@ -53,7 +53,8 @@ MATCHER_DROPS = (
 COUNTS = (
     *('rgb_received', 'thermal_received', 'pairs_in', 'pairs_out'),
     *('served_both', 'served_rgb', 'served_thermal'),
-    *('thermal_frozen', 'thermal_flat', 'thermal_gap', 'rgb_gap', 'nan_outputs'),
+    *('thermal_frozen', 'thermal_flat', 'thermal_gap', 'thermal_unreadable', 'rgb_gap'),
+    'nan_outputs',
     *(f'dropped.{reason}' for reason in (*DROPS, *MATCHER_DROPS)),
 )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import io
+import re
 import sys
 from typing import Any, NamedTuple
 
@@ -25,11 +26,15 @@ MAX_PIXELS = 2**26
 _JPEG, _JPEG_SCAN, _JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
 _PNG, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND'
 
+_MORE_THAN_8_BITS = re.compile(r'(mono|rgba?|bgra?)16$|(16|32|64)[USF]C')
+
 _ENCODINGS = {
     (np.uint8, 1): 'mono8',
     (np.uint8, 3): 'bgr8',
     (np.uint8, 4): 'bgra8',
     (np.uint16, 1): 'mono16',
+    (np.uint16, 3): 'bgr16',
+    (np.uint16, 4): 'bgra16',
 }
 
 
@@ -48,8 +53,8 @@ class Decompressed(NamedTuple):
 def decompress(msg: Any) -> Decompressed:
     """Decode a `CompressedImage`; a 16-bit PNG keeps its 16 bits.
 
-    As in image_transport the encoding is bgr8, or rgb8 if the format says that the encoder was not
-    given BGR. A Bayer pattern remains one.
+    As in image_transport the encoding of colours is bgr8 or bgr16, or rgb8 or rgb16 if the format
+    says that the encoder was not given BGR. A Bayer pattern remains one.
 
     Raises:
         SartmError: it is neither JPEG nor PNG, is truncated or damaged, claims more than
@@ -70,17 +75,33 @@ def decompress(msg: Any) -> Decompressed:
     if encoding is None:
         raise SartmError(
             f'a compressed image ({msg.format!r}) has {channels} channels of {pixels.dtype}; '
-            'expected 8-bit grey or colour, or 16-bit grey'
+            'expected grey or colour of 8 or 16 bits'
         )
     raw, _, packed = msg.format.partition(';')
-    if encoding == 'bgr8' and packed and 'compressed bgr' not in packed:
-        encoding = 'rgb8'
+    if encoding.startswith('bgr') and channels == 3 and packed and 'compressed bgr' not in packed:
+        encoding = encoding.replace('bgr', 'rgb')
     if encoding == 'mono8' and raw.startswith('bayer_'):
         encoding = raw.strip()
     height, width = pixels.shape[:2]
     bytes_ = pixels.reshape(-1).view(np.uint8)
     step = pixels.strides[0]
     return Decompressed(msg.header, height, width, encoding, sys.byteorder == 'big', step, bytes_)
+
+
+def check_keeps_counts(format_: str, image: Decompressed) -> None:
+    """Raise SartmError if thermal counts of 16 or 32 bits were cut to 8 bits, as by JPEG.
+
+    Args:
+        format_: of the `CompressedImage`, which begins with the encoding before compression.
+        image: what it was decoded to.
+    """
+    before = format_.partition(';')[0].strip()
+    if _MORE_THAN_8_BITS.match(before) and image.encoding.endswith('8'):
+        raise SartmError(
+            f'a compressed image has format {format_!r}: counts of {before} were cut to 8 bits, as '
+            'JPEG does; expected png, which keeps them (a parameter of the publisher that ends in '
+            'compressed.format), or the topic without /compressed'
+        )
 
 
 def compress(image: np.ndarray, kind: str, header: Any) -> Any:

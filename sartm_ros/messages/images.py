@@ -7,63 +7,15 @@ the messages of the rosbags library.
 
 from __future__ import annotations
 
-import importlib
-import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sartm_model.errors import SartmError
-from sartm_ros.messages.compressed import decompress
-
-
-class _Layout(NamedTuple):
-    dtype: str
-    channels: int
-
-
-_LAYOUTS = {
-    'rgb8': _Layout('u1', 3),
-    'bgr8': _Layout('u1', 3),
-    '8UC3': _Layout('u1', 3),
-    'rgba8': _Layout('u1', 4),
-    'bgra8': _Layout('u1', 4),
-    'mono8': _Layout('u1', 1),
-    '8UC1': _Layout('u1', 1),
-    'mono16': _Layout('u2', 1),
-    '16UC1': _Layout('u2', 1),
-    'bayer_rggb8': _Layout('u1', 1),
-    'bayer_bggr8': _Layout('u1', 1),
-    'bayer_gbrg8': _Layout('u1', 1),
-    'bayer_grbg8': _Layout('u1', 1),
-    'yuv422': _Layout('u1', 2),
-    'uyvy': _Layout('u1', 2),
-    'yuv422_yuy2': _Layout('u1', 2),
-    'yuyv': _Layout('u1', 2),
-}
-
-# The red, green and blue channels in the last axis. 8UC3 is BGR, as in OpenCV.
-_RGB_ORDER = {
-    'rgb8': slice(0, 3),
-    'bgr8': slice(None, None, -1),
-    '8UC3': slice(None, None, -1),
-    'rgba8': slice(0, 3),
-    'bgra8': slice(2, None, -1),
-}
-
-# OpenCV names a Bayer pattern by its second row.
-_TO_RGB_CODES = {
-    'bayer_rggb8': 'COLOR_BayerBG2RGB',
-    'bayer_bggr8': 'COLOR_BayerRG2RGB',
-    'bayer_gbrg8': 'COLOR_BayerGR2RGB',
-    'bayer_grbg8': 'COLOR_BayerGB2RGB',
-    'yuv422': 'COLOR_YUV2RGB_UYVY',
-    'uyvy': 'COLOR_YUV2RGB_UYVY',
-    'yuv422_yuy2': 'COLOR_YUV2RGB_YUYV',
-    'yuyv': 'COLOR_YUV2RGB_YUYV',
-}
-
-_LUMA_CHANNEL = {'yuv422': 1, 'uyvy': 1, 'yuv422_yuy2': 0, 'yuyv': 0}
+from sartm_model.utils.counts import from_signed, from_temperatures
+from sartm_ros.messages import cv_bridge_probe, encodings
+from sartm_ros.messages.compressed import check_keeps_counts, decompress
+from sartm_ros.messages.encodings import LAYOUTS
 
 
 def stamp_ns(header: Any) -> int:
@@ -78,49 +30,67 @@ def to_rgb(msg: Any) -> np.ndarray:
     """Return the image as RGB uint8 `[H, W, 3]`.
 
     Packed colour and monochrome images are views of the message, possibly with negative or zero
-    strides; Bayer and YUV images are converted.
+    strides; of 16 bits the upper 8 are taken. Bayer and YUV images are converted, YUV as BT.601 in
+    studio range.
 
     Raises:
-        SartmError: the encoding is unknown or has more than 8 bits, the sizes are inconsistent, or
-            a compressed image is damaged.
+        SartmError: the encoding is not one of `encodings.RGB`, the sizes are inconsistent, or a
+            compressed image is damaged.
     """
     msg = _raw(msg)
-    if msg.encoding not in _LAYOUTS:
-        return _convert_with_cv_bridge(msg, 'rgb8')
-    view = _view(msg)
-    if msg.encoding in _RGB_ORDER:
-        return view[:, :, _RGB_ORDER[msg.encoding]]
-    if msg.encoding in _TO_RGB_CODES:
-        return _convert(view, _TO_RGB_CODES[msg.encoding], msg)
-    if view.dtype != np.uint8:
+    layout = LAYOUTS.get(msg.encoding)
+    if layout is None:
+        return _convert_with_cv_bridge(msg, 'rgb8', encodings.RGB)
+    if msg.encoding not in encodings.RGB:
         raise SartmError(
-            f'the RGB image has encoding {msg.encoding!r}; expected an 8-bit one. '
-            'Are the two topics exchanged?'
+            f'the RGB image has encoding {msg.encoding!r}, of a thermal or depth image; expected '
+            f'one of {", ".join(encodings.RGB)}. Are the two topics exchanged?'
         )
-    return np.broadcast_to(view, (*view.shape[:2], 3))
+    pixels = encodings.pixels(msg, layout)
+    if layout.colors is not None:
+        values = encodings.upper_bytes(pixels) if layout.dtype == 'u2' else pixels
+        return values[:, :, layout.colors]
+    if layout.to_rgb:
+        return _convert(pixels, layout.to_rgb, msg)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
-def to_thermal(msg: Any) -> np.ndarray:
-    """Return the image as uint8 or uint16 `[H, W]` in native byte order; of colours the luma.
+def to_thermal(msg: Any, shift: int = 0) -> np.ndarray:
+    """Return the image as counts, uint8 or uint16 `[H, W]` in native byte order.
 
-    Monochrome images and the luma of YUV are views of the message.
+    Monochrome images and the luma of YUV are views of the message. Of colours the luma is taken, of
+    32FC1 the temperatures in 0.01 K, and 16SC1 is offset by 32768: see `sartm_model.utils.counts`.
+
+    Args:
+        msg: an `Image` or a `CompressedImage`.
+        shift: how many bits unsigned counts of 16 bits are shifted down, for cameras whose data
+            fill the upper bits.
 
     Raises:
         SartmError: the encoding is unknown, the sizes are inconsistent, or a compressed image is
-            damaged.
+            damaged or has lost the lower bits of its counts.
     """
-    msg = _raw(msg)
-    if msg.encoding not in _LAYOUTS:
-        image = _convert_with_cv_bridge(msg, 'passthrough')
-        if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
-            raise _unknown_encoding(msg)
-        return image
-    view = _view(msg)
-    if msg.encoding in _RGB_ORDER:
-        return _convert(view[:, :, _RGB_ORDER[msg.encoding]], 'COLOR_RGB2GRAY', msg)
-    if msg.encoding.startswith('bayer'):
-        return _convert(view, _TO_RGB_CODES[msg.encoding].replace('RGB', 'GRAY'), msg)
-    return view[:, :, _LUMA_CHANNEL.get(msg.encoding, 0)]
+    raw = _raw(msg)
+    if raw is not msg:
+        check_keeps_counts(msg.format, raw)
+    layout = LAYOUTS.get(raw.encoding)
+    if layout is None:
+        image = _convert_with_cv_bridge(raw, 'passthrough', encodings.THERMAL)
+        if image.ndim != 2:
+            raise _unknown_encoding(
+                raw, encodings.THERMAL, f'cv_bridge gives an image of {image.shape}'
+            )
+        return _counts(image, shift, raw)
+    pixels = encodings.pixels(raw, layout)
+    if layout.colors is not None:
+        grey = _convert(pixels[:, :, layout.colors], 'COLOR_RGB2GRAY', raw)
+    elif layout.luma is not None:
+        grey = pixels[: raw.height, :, layout.luma]
+    elif layout.to_rgb:
+        grey = _convert(pixels, layout.to_rgb.replace('RGB', 'GRAY'), raw)
+    else:
+        grey = pixels[:, :, 0]
+    return _counts(grey, shift, raw)
 
 
 def from_numpy(image: np.ndarray, encoding: str, header: Any) -> Any:
@@ -139,34 +109,17 @@ def _raw(msg: Any) -> Any:
     return decompress(msg) if hasattr(msg, 'format') else msg
 
 
-def _view(msg: Any) -> np.ndarray:
-    """Return the pixels as `[H, W, C]`, a view of the message unless its byte order is foreign."""
-    layout = _LAYOUTS[msg.encoding]
-    dtype = np.dtype(layout.dtype)
-    pixel = layout.channels * dtype.itemsize
-    if msg.height < 1 or msg.width < 1:
-        raise SartmError(
-            f'the image is {msg.width}x{msg.height} pixels; expected at least one pixel'
-        )
-    if msg.step < msg.width * pixel or msg.step % dtype.itemsize:
-        raise SartmError(
-            f'the image has a step of {msg.step} bytes; expected at least {msg.width * pixel} '
-            f'for {msg.width} pixels of {msg.encoding}'
-        )
-    if len(msg.data) != msg.step * msg.height:
-        raise SartmError(
-            f'the image holds {len(msg.data)} bytes; expected {msg.step * msg.height} '
-            f'(step {msg.step} x height {msg.height})'
-        )
-    view: np.ndarray = np.ndarray(
-        (msg.height, msg.width, layout.channels),
-        dtype,
-        buffer=np.frombuffer(msg.data, dtype=np.uint8),
-        strides=(msg.step, pixel, dtype.itemsize),
-    )
-    if dtype.itemsize > 1 and bool(msg.is_bigendian) != (sys.byteorder == 'big'):
-        view = view.byteswap()
-    return view
+def _counts(image: np.ndarray, shift: int, msg: Any) -> np.ndarray:
+    """Return one-channel pixels of any type that a thermal image may have as counts."""
+    if image.dtype == np.uint16:
+        return image >> np.uint16(shift) if shift else image
+    if image.dtype == np.int16:
+        return from_signed(image)
+    if image.dtype.kind == 'f':
+        return from_temperatures(image)
+    if image.dtype != np.uint8:
+        raise _unknown_encoding(msg, encodings.THERMAL, f'cv_bridge gives {image.dtype}')
+    return image
 
 
 def _convert(view: np.ndarray, code: str, msg: Any) -> np.ndarray:
@@ -181,19 +134,16 @@ def _convert(view: np.ndarray, code: str, msg: Any) -> np.ndarray:
         ) from error
 
 
-def _convert_with_cv_bridge(msg: Any, desired: str) -> np.ndarray:
-    """Convert an encoding that this module does not know with `cv_bridge`, if installed."""
+def _convert_with_cv_bridge(msg: Any, desired: str, read: tuple[str, ...]) -> np.ndarray:
+    """Convert an encoding that is not in `LAYOUTS`; `read` are those that need no `cv_bridge`."""
     try:
-        bridge = importlib.import_module('cv_bridge').CvBridge()
-    except ImportError:
-        raise _unknown_encoding(msg) from None
-    try:
-        return bridge.imgmsg_to_cv2(msg, desired_encoding=desired)
-    except Exception as error:
-        raise _unknown_encoding(msg) from error
+        return cv_bridge_probe.convert(msg, desired)
+    except SartmError as error:
+        raise _unknown_encoding(msg, read, str(error)) from error
 
 
-def _unknown_encoding(msg: Any) -> SartmError:
+def _unknown_encoding(msg: Any, read: tuple[str, ...], reason: str) -> SartmError:
     return SartmError(
-        f'image encoding {msg.encoding!r} is not supported; expected one of {", ".join(_LAYOUTS)}'
+        f'image encoding {msg.encoding!r} is not supported; expected one of {", ".join(read)}; '
+        f'{reason}'
     )

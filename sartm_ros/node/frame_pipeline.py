@@ -113,6 +113,9 @@ class FramePipeline:
         self._configure_predictor(settings)
         images = self._stall_policy.usable_images(pair, settings)
         self._report_stalls(images.states)
+        if images.error is not None:
+            self._health.record_error(str(images.error))
+            self._warn('bad_frame', f'thermal is not used: {images.error}')
         if images.modality is None:
             self._health.dropped(f'stall_{images.states["thermal"]}')
             return

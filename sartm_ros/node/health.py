@@ -33,6 +33,7 @@ STALLS = {
     'thermal_frozen': 'the image does not change: a closed shutter, or a driver that hangs?',
     'thermal_flat': 'the image has no contrast: a closed shutter, or a lens cap?',
     'thermal_gap': 'no images arrive: a closed shutter, or a loose cable?',
+    'thermal_unreadable': 'the messages cannot be read; the last error follows.',
     'rgb_gap': 'no images arrive: a loose cable?',
 }
 """Each kind of stall, and what may have caused it."""
@@ -132,8 +133,13 @@ class Health:
         with self._lock:
             if count:
                 self._dropped[reason] += count
-            if error:
-                self._last_error, self._last_error_s = error, time.monotonic()
+        if error:
+            self.record_error(error)
+
+    def record_error(self, error: str) -> None:
+        """Set the text of the last error, of a message without which a result was made."""
+        with self._lock:
+            self._last_error, self._last_error_s = error, time.monotonic()
 
     def silence_s(self, camera: str) -> float:
         """Return the seconds since the last message of a camera, or since the subscription."""
@@ -174,6 +180,8 @@ class Health:
         if stalls:
             served = _describe_served(stalls, new)
             hints = [f'{topics[name.partition("_")[0]]}: {STALLS[name]}' for name in stalls]
+            if new['thermal_unreadable']:
+                hints.append(values['last_error'])
             return Report(WARN, '; '.join([served, silence or ' '.join(hints)]), values)
         if any(new.get(f'dropped.{reason}') for reason in FAILURES):
             text = f'frames that could not be used: {values["last_error"]}'

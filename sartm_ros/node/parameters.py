@@ -166,6 +166,14 @@ class Parameters:
         between=(0.0, 60.0),
         run_time=True,
     )
+    thermal_shift: int = _parameter(
+        0,
+        'Bits by which thermal counts of 16 bits (16UC1, mono16) are shifted down, for cameras '
+        'whose data fill the upper bits.',
+        name='thermal.shift',
+        between=(0, 15),
+        run_time=True,
+    )
     thermal_range: str = _parameter(
         'percentile',
         "How thermal is scaled: by each image's 1st and 99th percentile, or by fixed counts.",

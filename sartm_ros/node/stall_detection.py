@@ -1,4 +1,4 @@
-"""Detects when thermal images no longer show the scene. No ROS import.
+"""Detects when thermal images no longer show the scene, or cannot be read. No ROS import.
 
 An uncooled thermal camera closes its shutter every few minutes. Its driver then repeats the last
 image with new stamps ('frozen'), sends images of the shutter ('flat'), or sends nothing ('gap').
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ SELECTIONS = ('both', 'rgb', 'thermal')
 DESCRIPTIONS = {name: describe(name, ('rgb', 'thermal')) for name in SELECTIONS}
 """Text for each selection, for messages and reports."""
 
-STATES = ('ok', 'frozen', 'flat', 'gap')
+STATES = ('ok', 'frozen', 'flat', 'gap', 'unreadable')
 
 _SUBSET = (slice(None, None, 16), slice(None, None, 16))
 """The pixels that are compared first, because two different images nearly always differ there."""
@@ -68,9 +69,9 @@ class StallDetector:
             self._last_good = image, self._unchanged_since_ns
         return self.state
 
-    def mark_missing(self) -> str:
-        """Return the state 'gap' after a pair without a thermal image."""
-        self.state = 'gap'
+    def mark_missing(self, state: str = 'gap') -> str:
+        """Return the state after a pair without a thermal image: 'gap' or 'unreadable'."""
+        self.state = state
         return self.state
 
     def last_good(self, stamp_ns: int, max_age_ns: int) -> tuple[np.ndarray, int] | None:
@@ -90,6 +91,7 @@ class UsableImages:
         skew_ns: stamp of `thermal` minus that of the pair; 0 if one image is missing.
         states: one of `STATES` for each of 'rgb' and 'thermal'.
         modality: one of `SELECTIONS`, or None if the pair is to be dropped.
+        error: why the thermal message cannot be read; None if it could.
     """
 
     rgb: np.ndarray | None
@@ -97,6 +99,7 @@ class UsableImages:
     skew_ns: int
     states: Mapping[str, str]
     modality: str | None
+    error: SartmError | None = None
 
 
 class StallPolicy:
@@ -111,23 +114,38 @@ class StallPolicy:
     def usable_images(self, pair: Pair, settings: Parameters) -> UsableImages:
         """Return what the network is given of a pair; to be called once for each pair, in order.
 
+        Labels come from RGB alone, or not at all, while thermal messages cannot be read, as
+        `thermal.on_stall` says.
+
         Raises:
-            SartmError: an image cannot be read.
+            SartmError: the RGB message cannot be read, or the thermal one where the pair is dropped
+                without it.
         """
         rgb = None if pair.rgb is None else _read('RGB', to_rgb, pair.rgb)
-        thermal, skew_ns = self._thermal(pair, settings)
+        image, error = None, None
+        if pair.thermal is not None:
+            try:
+                convert = partial(to_thermal, shift=settings.thermal_shift)
+                image = _read('thermal', convert, pair.thermal)
+            except SartmError as failure:
+                error = failure
+        thermal, skew_ns = self._thermal(pair, image, settings)
         states = {'rgb': 'gap' if rgb is None else 'ok', 'thermal': self._detector.state}
         modality: str | None = 'thermal' if rgb is None else 'rgb' if thermal is None else 'both'
         if thermal is None and (rgb is None or settings.thermal_on_stall == 'drop'):
+            if error is not None:
+                raise error
             modality = None
-        return UsableImages(rgb, thermal, skew_ns if modality == 'both' else 0, states, modality)
+        skew_ns = skew_ns if modality == 'both' else 0
+        return UsableImages(rgb, thermal, skew_ns, states, modality, error)
 
-    def _thermal(self, pair: Pair, settings: Parameters) -> tuple[np.ndarray | None, int]:
+    def _thermal(
+        self, pair: Pair, image: np.ndarray | None, settings: Parameters
+    ) -> tuple[np.ndarray | None, int]:
         """Return the thermal image, or None while it stalls, and its stamp minus the pair's."""
-        if pair.thermal is None:
-            self._detector.mark_missing()
+        if image is None:
+            self._detector.mark_missing('gap' if pair.thermal is None else 'unreadable')
         else:
-            image = _read('thermal', to_thermal, pair.thermal)
             stamp = pair.stamp_ns + pair.skew_ns
             if self._detector.update(image, stamp, seconds_to_ns(settings.stall_after_s)) == 'ok':
                 return image, pair.skew_ns

@@ -138,13 +138,37 @@ def test_a_damaged_png_is_refused(color):
         to_rgb(message(bytes(whole), 'png'))
 
 
-def test_sixteen_bit_colour_is_refused(color):
-    deep = cv2.imencode('.png', color.astype(np.uint16) * 257)[1].tobytes()
-    with pytest.raises(SartmError, match='3 channels of uint16; expected'):
-        to_rgb(message(deep, 'rgb16; png compressed bgr16'))
+@pytest.mark.parametrize('packed', ['bgr16', 'rgb16'])
+def test_sixteen_bit_colour_keeps_its_upper_eight_bits(color, packed):
+    deep = color.astype(np.uint16) * 256 + 77
+    # OpenCV takes what it is given for BGR.
+    data = cv2.imencode('.png', deep[..., ::-1] if packed == 'bgr16' else deep)[1].tobytes()
+    msg = message(data, f'rgb16; png compressed {packed}')
+    np.testing.assert_array_equal(to_rgb(msg), color)
+
+
+def test_thermal_counts_are_not_an_rgb_image(color):
     grey = cv2.imencode('.png', color[..., 0].astype(np.uint16))[1].tobytes()
     with pytest.raises(SartmError, match='topics exchanged'):
         to_rgb(message(grey, 'mono16; png compressed '))
+
+
+@pytest.mark.parametrize(
+    'format_',
+    [
+        '16UC1; jpeg compressed ',
+        '16UC1; jpeg compressed mono8',
+        'mono16; jpeg compressed',
+        '16SC1; jpeg compressed ',
+        '32FC1; jpeg compressed',
+    ],
+)
+def test_counts_that_a_jpeg_has_cut_to_eight_bits_are_refused(color, format_):
+    msg = message(encoded(color[..., 0], 'jpeg'), format_)
+    with pytest.raises(SartmError, match='were cut to 8 bits, as JPEG does; expected png') as error:
+        to_thermal(msg)
+    assert format_ in str(error.value)
+    assert to_thermal(message(msg.data, 'mono8; jpeg compressed mono8')).shape == (48, 64)
 
 
 def test_images_come_back_as_they_went(color):

@@ -90,7 +90,7 @@ def test_the_last_error_stays_with_its_age(quick_peer):
     bad = image(thermal, 'mono8', SECOND)
     bad.encoding = 'jpeg2000'
     quick_peer.send(image(rgb, 'rgb8', SECOND), bad)
-    quick_peer.wait_for_counts(dropped__bad_frame=1)
+    quick_peer.wait_for_counts(thermal_unreadable=1)
     first = quick_peer.status()
     assert "thermal: image encoding 'jpeg2000'" in first['last_error']
     indices = itertools.count(60)

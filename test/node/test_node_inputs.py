@@ -93,6 +93,21 @@ def test_compressed_in_and_out(peer, tmp_path, checkpoint):
         sent = 2000
         peer.labels.clear()
         send_until(send, lambda: peer.labels, 'labels after that')
+
+        # Thermal counts as JPEG have lost their lower bits: labels come from RGB alone.
+        def send_cut() -> None:
+            nonlocal sent
+            sent += 1
+            good, cut = compressed_pair(sent)
+            cut.format, cut.data = '16UC1; jpeg compressed ', good.data
+            rgb.publish(good)
+            thermal.publish(cut)
+
+        send_until(
+            send_cut, lambda: peer.newest.get('thermal') == 'unreadable', 'labels of RGB alone'
+        )
+        assert peer.newest['modality'] == 'rgb'
+        assert "format '16UC1; jpeg compressed ': counts of 16UC1 were cut to 8" in node.output
         assert node.stop(signal.SIGINT) == 0
 
 

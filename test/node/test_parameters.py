@@ -119,6 +119,7 @@ def test_run_time_changes():
 
 RUN_TIME = {
     'sync.max_skew',
+    'thermal.shift',
     'thermal.range',
     'thermal.low',
     'thermal.high',

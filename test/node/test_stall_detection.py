@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
-from sartm_ros.node.stall_detection import StallDetector, is_flat
+from sartm_ros.node.parameters import Parameters
+from sartm_ros.node.stall_detection import StallDetector, StallPolicy, is_flat
+from sartm_ros.sync.pair_matcher import Pair
 
 MS = 1_000_000
 AFTER = 300 * MS
@@ -111,3 +116,42 @@ def test_a_frozen_image_is_as_old_as_its_first_copy():
     assert watch.state == 'frozen'
     assert watch.last_good(950 * MS, 950 * MS)[1] == 0
     assert watch.last_good(950 * MS, 900 * MS) is None
+
+
+class TestUnreadableThermal:
+    """Of pairs whose thermal message has an encoding that nobody reads."""
+
+    @staticmethod
+    def pair(encoding: str, stamp_ns: int, rgb: str = 'rgb8', with_rgb: bool = True) -> Pair:
+        def message(encoding: str, value: int) -> SimpleNamespace:
+            size = {'rgb8': 3}.get(encoding, 1)
+            data = bytes([value] * 24 * size + [99] * 24 * size)
+            fields = {'height': 8, 'width': 6, 'step': 6 * size, 'is_bigendian': 0, 'data': data}
+            return SimpleNamespace(header=None, encoding=encoding, **fields)
+
+        msg = message(rgb, 3) if with_rgb else None
+        return Pair(msg, message(encoding, 5), stamp_ns, skew_ns=0, arrival_ns=0)
+
+    def test_labels_come_from_rgb_alone_or_with_the_image_held(self):
+        policy, hold = StallPolicy(), Parameters(thermal_on_stall='hold')
+        assert policy.usable_images(self.pair('mono8', 0), Parameters()).modality == 'both'
+        for settings, modality in ((Parameters(), 'rgb'), (hold, 'both')):
+            images = policy.usable_images(self.pair('h264', 100 * MS), settings)
+            assert (images.modality, images.states['thermal']) == (modality, 'unreadable')
+            assert "thermal: image encoding 'h264'" in str(images.error)
+        assert images.skew_ns == -100 * MS
+        images = policy.usable_images(self.pair('mono8', 200 * MS), Parameters())
+        assert (images.states['thermal'], images.error) == ('ok', None)
+
+    @pytest.mark.parametrize(
+        ('options', 'on_stall', 'text'),
+        [
+            ({}, 'drop', 'thermal: image encoding'),
+            ({'with_rgb': False}, 'rgb_only', 'thermal: image encoding'),
+            ({'rgb': 'h264'}, 'rgb_only', 'RGB: image encoding'),
+        ],
+    )
+    def test_a_pair_of_which_nothing_is_left_is_an_error(self, options, on_stall, text):
+        settings = Parameters(thermal_on_stall=on_stall)
+        with pytest.raises(SartmError, match=text):
+            StallPolicy().usable_images(self.pair('h264', 0, **options), settings)
