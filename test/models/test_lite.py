@@ -177,7 +177,7 @@ def test_faults_of_the_weights_are_named(timm_network, tmp_path, monkeypatch):
     )
     with pytest.raises(SartmError, match='size nano has no ImageNet weights'):
         load_imagenet(Sartm(ModelConfig(), len(MFNET)), 'package')
-    with pytest.raises(SartmError, match='no ImageNet weights'):
+    with pytest.raises(SartmError, match='does not exist; expected a file with ImageNet weights'):
         load_imagenet(model, str(tmp_path / 'nothing.pth'))
     (tmp_path / 'text.pth').write_text('no weights')
     with pytest.raises(SartmError, match='cannot be read'):

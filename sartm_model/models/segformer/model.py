@@ -1,0 +1,108 @@
+"""SegFormer: a Mix Transformer encoder and an all-MLP head, for the images of one modality.
+
+E. Xie et al., 'SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers',
+NeurIPS 2021. The encoder is that of the package `transformers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from sartm_model.config import ModelConfig
+from sartm_model.errors import SartmError
+from sartm_model.models.base import SegmentationModel
+from sartm_model.models.segformer.head import InferenceHead, MlpHead
+from sartm_model.models.segformer.imagenet_weights import load_imagenet
+from sartm_model.utils.torchvision_patch import patch_torchvision_ops
+
+
+class Variant(NamedTuple):
+    """What differs between the sizes, table 6 of the paper.
+
+    Attributes:
+        widths: channels of the four stages, of strides 4, 8, 16 and 32.
+        depths: number of blocks of each stage.
+        head_width: channels of the head.
+    """
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    head_width: int
+
+
+_NARROW, _WIDE = (32, 64, 160, 256), (64, 128, 320, 512)
+VARIANTS = {
+    'b0': Variant(_NARROW, (2, 2, 2, 2), 256),
+    'b1': Variant(_WIDE, (2, 2, 2, 2), 256),
+    'b2': Variant(_WIDE, (3, 4, 6, 3), 768),
+    'b3': Variant(_WIDE, (3, 4, 18, 3), 768),
+    'b4': Variant(_WIDE, (3, 8, 27, 3), 768),
+    'b5': Variant(_WIDE, (3, 6, 40, 3), 768),
+}
+
+
+class Segformer(SegmentationModel):
+    """SegFormer for one modality; an image of one channel is repeated three times.
+
+    Args:
+        config: size and modality.
+        num_classes: K, the number of classes.
+
+    Raises:
+        SartmError: the size is none of `VARIANTS`, there is not one modality, or the package
+            `transformers` is not installed.
+    """
+
+    SIZES = tuple(VARIANTS)
+    HEADS: ClassVar = {'mlp': 'decode_head'}
+    INPUT_STRIDE = 32
+    STAGES: ClassVar = {'encoder': 'encoder.stages.3'}
+    ROW_PER_CLASS = ('decode_head.classifier.weight', 'decode_head.classifier.bias')
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        if len(config.modalities) != 1:
+            raise SartmError(
+                f'model.modalities is {list(config.modalities)}; segformer takes one, such as '
+                '[thermal]'
+            )
+        variant = VARIANTS[config.size]
+        self.encoder = _build_encoder(variant)
+        self.decode_head: nn.Module = MlpHead(variant.widths, variant.head_width, num_classes)
+
+    def encode(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> list[Tensor]:
+        """Return the maps of the four stages; the one modality is never missing."""
+        [x] = images.values()
+        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
+        maps = []
+        for stage in self.encoder.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def load_pretrained(self, setting: str, source: str) -> None:
+        """Start the encoder from ImageNet's weights."""
+        if setting != 'imagenet_weights':
+            super().load_pretrained(setting, source)
+        load_imagenet(self.encoder, self.config.size, source)
+
+    def optimize_for_inference(self) -> None:
+        """Multiply the layers of the head, see `InferenceHead`."""
+        assert isinstance(self.decode_head, MlpHead)
+        self.decode_head = InferenceHead(self.decode_head)
+
+
+def _build_encoder(variant: Variant) -> Any:
+    """Return the encoder of a size, with random weights."""
+    patch_torchvision_ops()
+    try:
+        from transformers.models.segformer.configuration_segformer import SegformerConfig
+        from transformers.models.segformer.modeling_segformer import SegformerModel
+    except ImportError as error:
+        raise SartmError(
+            f'segformer needs the package transformers ({error}); pip install sartm_ros[segformer]'
+        ) from error
+    return SegformerModel(SegformerConfig(hidden_sizes=variant.widths, depths=variant.depths))
