@@ -44,6 +44,7 @@ setup(
     ],
     extras_require={
         'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
+        'flir': ['flyr>=5'],
         'report': ['matplotlib>=3.8'],
         'segments': ['scikit-image>=0.22'],
         'segformer': ['transformers>=5.0'],

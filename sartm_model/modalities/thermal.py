@@ -37,7 +37,7 @@ class Thermal(Modality):
     corruptions = CORRUPTIONS
 
     def read(self, path: Path) -> np.ndarray:
-        """Read an image of 8 or 16 bits; an 8-bit colour image becomes its luma."""
+        """Read an image of 8 or 16 bits, or of temperatures; 8-bit colour becomes its luma."""
         return read_counts(path, self.title)
 
     def ends(self, image: Any) -> Any:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
+from sartm_model.utils.counts import from_signed, from_temperatures
+from sartm_model.utils.flir import is_radiometric, read_kelvin
 
 GREY_16 = ('I;16', 'I;16L', 'I;16B', 'I;16N', 'I')
 """Pillow's modes of one channel with more than 8 bits."""
@@ -37,20 +39,24 @@ def read_counts(path: Path, title: str) -> np.ndarray:
     """Read a one-channel image of a sensor as uint8 or uint16 `[H, W]`.
 
     An 8-bit colour image becomes its luma (ITU-R BT.601). A 16-bit colour image is read where its
-    channels are equal, as some cameras store grey, and refused otherwise.
+    channels are equal, as some cameras store grey, and refused otherwise. A floating-point image
+    and a radiometric JPEG of FLIR hold temperatures, which become hundredths of a kelvin, and a
+    TIFF of signed 16 bits is offset: see `sartm_model.utils.counts`.
 
     Args:
         path: the file.
         title: the kind of image, for messages.
     """
-    image = _open(path, grey_16_in_colour=True)
+    image = _open(path, as_counts=True)
+    if image.mode == 'F':
+        return from_temperatures(np.array(image))
     if image.mode in GREY_16:
         counts = np.array(image)
+        if _is_signed_16(image):
+            return from_signed(counts.astype(np.int16))
         if counts.min() < 0 or counts.max() > np.iinfo(np.uint16).max:
             raise SartmError(f'{path} has values beyond 16 bits; {title} must be 8- or 16-bit')
         return counts.astype(np.uint16)
-    if image.mode == 'F':
-        raise SartmError(f'{path} is a floating-point image; {title} must be 8- or 16-bit')
     return np.array(image.convert('L'))
 
 
@@ -115,8 +121,12 @@ def exif_orientation(path: Path) -> int:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
-def _open(path: Path, *, grey_16_in_colour: bool = False) -> Image.Image:
-    """Decode an image in full, so that a truncated file is found here, and turn it upright."""
+def _open(path: Path, *, as_counts: bool = False) -> Image.Image:
+    """Decode an image in full, so that a truncated file is found here, and turn it upright.
+
+    With `as_counts` 16-bit colour whose channels are equal becomes one channel, and a radiometric
+    JPEG the temperatures in it.
+    """
     try:
         with Image.open(path) as image:
             # Pillow has no mode for colour of 16 bits per channel and drops the lower 8 of them.
@@ -129,10 +139,15 @@ def _open(path: Path, *, grey_16_in_colour: bool = False) -> Image.Image:
         raise SartmError(f'{path} does not exist; expected an image') from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = ' '.join(str(error).split())
+        if isinstance(error, UnidentifiedImageError) and path.suffix.lower() in ('.tif', '.tiff'):
+            reason += '; is it a TIFF of 16- or 64-bit floating point? Of those 32 bits are read'
         raise SartmError(f'{path} cannot be read as an image: {reason}') from error
     upright: Image.Image = image
-    if has_16_bit_colour:
-        if not grey_16_in_colour:
+    if as_counts and is_radiometric(image):
+        upright = Image.fromarray(read_kelvin(path))
+        upright.getexif()[ExifTags.Base.Orientation] = orientation
+    elif has_16_bit_colour:
+        if not as_counts:
             raise SartmError(
                 f'{path} is a 16-bit colour image; expected 8 bits per channel. Convert it, with '
                 'the scaling that suits its camera'
@@ -141,6 +156,13 @@ def _open(path: Path, *, grey_16_in_colour: bool = False) -> Image.Image:
         upright.getexif()[ExifTags.Base.Orientation] = orientation
     ImageOps.exif_transpose(upright, in_place=True)
     return upright
+
+
+def _is_signed_16(image: Image.Image) -> bool:
+    """Return whether an image is a TIFF of signed integers of 16 bits."""
+    tags = getattr(image, 'tag_v2', {})
+    kind = tags.get(TiffImagePlugin.SAMPLEFORMAT), tags.get(TiffImagePlugin.BITSPERSAMPLE)
+    return kind == ((2,), (16,))
 
 
 def _common_channel(path: Path) -> np.ndarray:

@@ -307,7 +307,7 @@ def test_pixels_of_every_kind_of_file(tmp_path):
     assert read_thermal(full).tolist() == [[0, 65535]]
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / 'float.tiff')
     with pytest.raises(SartmError, match='floating-point'):
-        read_thermal(tmp_path / 'float.tiff')
+        read_rgb(tmp_path / 'float.tiff')
     Image.fromarray(np.full((2, 2), 70000, np.int32)).save(tmp_path / 'wide.tiff')
     with pytest.raises(SartmError, match='beyond 16 bits'):
         read_thermal(tmp_path / 'wide.tiff')
