@@ -17,12 +17,11 @@ endif
 
 ifeq ($(SOURCED_ROS),yes)
 VENV_FLAGS := --system-site-packages
-# The cv_bridge of Humble and of Jazzy is compiled against NumPy 1 and crashes beside NumPy 2.
-NUMPY := 'numpy<2'
+CONSTRAINTS := -c requirements/ros_workspace.txt
 ROS_WHEELS :=
 else
 VENV_FLAGS :=
-NUMPY := numpy
+CONSTRAINTS :=
 ROS_WHEELS := -r requirements/ros.txt
 endif
 
@@ -35,8 +34,8 @@ $(READY): setup.py $(wildcard requirements/*.txt)
 	  else f"Python {v[0]}.{v[1]} found; 3.10 to 3.12 is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
 	$(PIP) install --upgrade pip 'setuptools>=61,<80' wheel
-	$(PIP) install torch==2.13.0 $(NUMPY)
-	$(PIP) install $(NUMPY) -r requirements/model.txt $(ROS_WHEELS) -r requirements/export.txt \
+	$(PIP) install $(CONSTRAINTS) torch==2.13.0
+	$(PIP) install $(CONSTRAINTS) -r requirements/model.txt $(ROS_WHEELS) -r requirements/export.txt \
 	  -r requirements/test.txt
 	$(PIP) install --no-deps -r requirements/training.txt
 	$(PIP) install --no-build-isolation --no-deps sam2==1.1.0

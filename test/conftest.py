@@ -62,13 +62,13 @@ def nano_checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def demo_onnx(tmp_path_factory, worker_id) -> Path:
+def demo_onnx(tmp_path_factory) -> Path:
     """The shipped checkpoint as `sartm export` writes it, once for all processes of the tests."""
     pytest.importorskip('onnxscript', reason='needs onnxscript')
     from sartm_model.cli.main import main
 
     folder = tmp_path_factory.getbasetemp()
-    if worker_id != 'master':  # a process of pytest-xdist has a folder inside the common one
+    if 'PYTEST_XDIST_WORKER' in os.environ:  # this process has a folder inside the common one
         folder = folder.parent
     path = folder / 'demo.onnx'
     with (folder / 'demo.onnx.lock').open('w') as lock:

@@ -6,6 +6,9 @@ import importlib.util
 from itertools import combinations
 
 import pytest
+
+pytest.importorskip('hypothesis', reason='needs hypothesis')
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+pytest.importorskip('hypothesis', reason='needs hypothesis')
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

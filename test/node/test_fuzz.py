@@ -9,6 +9,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+
+pytest.importorskip('hypothesis', reason='needs hypothesis')
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import ENCODINGS, SIZES, Fields, corrupt, corrupt_file, valid_image

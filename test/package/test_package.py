@@ -38,7 +38,10 @@ def test_manifest_is_a_valid_ament_python_package():
     assert package.get_build_type() == 'ament_python'
     assert package.licenses == ['Apache-2.0']
     depends = {dependency.name for dependency in package.exec_depends}
-    assert {'rclpy', 'message_filters', 'cv_bridge', 'sensor_msgs', 'launch_ros'} <= depends
+    optional = {'message_filters', 'cv_bridge', 'vision_msgs', 'rviz2'}
+    assert {'rclpy', 'sensor_msgs', 'launch_ros'} | optional <= depends
+    tests = {dependency.name for dependency in package.test_depends}
+    assert {'python3-pytest', 'python3-hypothesis'} <= tests
     arguments = setup_arguments()
     assert ast.literal_eval(arguments['version']) == package.version
 
@@ -61,6 +64,24 @@ def test_every_ros_import_is_declared():
     }
     assert ros
     assert ros <= declared
+
+
+def test_the_pytest_plugins_of_ros_are_not_loaded(tmp_path):
+    """In a sourced ROS 2 they would be: pytest 9 does not start with launch_testing's."""
+    for name in ('launch_testing', 'launch_ros', 'launch_pytest'):
+        (tmp_path / f'{name}_plugin.py').write_text('raise RuntimeError("this plugin is loaded")')
+        info = tmp_path / f'{name}_stand_in-1.0.dist-info'
+        info.mkdir()
+        (info / 'METADATA').write_text(
+            f'Metadata-Version: 2.1\nName: {name}-stand-in\nVersion: 1.0\n'
+        )
+        (info / 'entry_points.txt').write_text(f'[pytest11]\n{name} = {name}_plugin\n')
+    environment = child_environment() | {'PYTHONPATH': str(tmp_path)}
+    command = [sys.executable, '-m', 'pytest', '--collect-only', Path(__file__).name]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope='module')

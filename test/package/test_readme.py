@@ -44,7 +44,9 @@ def test_every_document_and_the_parameters_are_linked():
 
 @pytest.mark.parametrize('file', DOCUMENTS, ids=lambda file: file.name)
 def test_the_files_named_in_backticks_exist(file):
-    folders = 'sartm_model|sartm_ros|benchmarks|tools|test|config|launch|docs|requirements'
+    folders = (
+        'sartm_model|sartm_ros|benchmarks|tools|test|config|launch|docs|requirements|examples'
+    )
     named = re.findall(rf'`((?:{folders})/[\w./-]*)`', file.read_text())
     assert [name for name in named if not (ROOT / name).exists()] == []
 
@@ -76,6 +78,6 @@ def test_the_make_targets_and_python_modules_exist(file):
 
 def test_the_python_in_the_readme_is_python():
     blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-    assert len(blocks) >= 2
+    assert blocks
     for block in blocks:
         ast.parse(block)

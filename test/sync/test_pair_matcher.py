@@ -5,6 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+
+pytest.importorskip('hypothesis', reason='needs hypothesis')
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,6 +7,9 @@ from typing import NamedTuple
 from weakref import WeakSet
 
 import pytest
+
+pytest.importorskip('hypothesis', reason='needs hypothesis')
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
