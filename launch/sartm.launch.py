@@ -1,28 +1,36 @@
 """Starts the node `sartm`, and RViz on request.
 
-An empty argument keeps the value of the parameter file.
+An empty argument keeps the value of the parameter file. A switch is written true, True or 1.
 """
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
+from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
+import yaml
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import IfCondition
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-SHARE = get_package_share_directory('sartm_ros')
-PROFILE_VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+from sartm_ros.node.fastdds import image_profile
+
+CONFIG = Path(get_package_share_directory('sartm_ros')) / 'config'
 TEXTS = ('checkpoint', 'device', 'precision', 'rgb_topic', 'thermal_topic')
 SWITCHES = ('autostart', 'use_sim_time')
+SWITCH_VALUES = {'': None, 'true': True, '1': True, 'false': False, '0': False}
+RESPAWN_DELAY_S = 2.0
 
 ARGUMENTS = [
     DeclareLaunchArgument(
         'params_file',
-        default_value=os.path.join(SHARE, 'config', 'sartm.yaml'),
+        default_value=str(CONFIG / 'sartm.yaml'),
         description='YAML file with the parameters.',
     ),
     DeclareLaunchArgument(
@@ -41,19 +49,24 @@ ARGUMENTS = [
         'thermal_topic', default_value='', description='Topic of the thermal images.'
     ),
     DeclareLaunchArgument(
-        'namespace', default_value='', description='Namespace of the node and its outputs.'
+        'namespace',
+        default_value='',
+        description='Namespace of the node, its outputs, and topics without a leading slash.',
     ),
     DeclareLaunchArgument(
         'use_sim_time',
         default_value='',
-        choices=['', 'true', 'false'],
-        description='Use the time of /clock, for a bag or a simulation.',
+        description='Use the time of /clock, for a bag or a simulation: true or false.',
     ),
     DeclareLaunchArgument(
         'autostart',
         default_value='',
-        choices=['', 'true', 'false'],
-        description='Configure and activate the node at the start.',
+        description='Configure and activate the node at the start: true or false.',
+    ),
+    DeclareLaunchArgument(
+        'respawn',
+        default_value='false',
+        description=f'Start the node again {RESPAWN_DELAY_S:g} s after it has ended.',
     ),
     DeclareLaunchArgument(
         'log_level',
@@ -62,56 +75,101 @@ ARGUMENTS = [
         description='Lowest level that the node logs.',
     ),
     DeclareLaunchArgument(
-        'rviz',
-        default_value='false',
-        choices=['true', 'false'],
-        description='Show images and overlay in RViz.',
+        'rviz', default_value='false', description='Show images and overlay in RViz.'
+    ),
+    DeclareLaunchArgument(
+        'fixed_frame',
+        default_value='camera_color_optical_frame',
+        description="RViz's fixed frame: the frame_id of the RGB images, or one known to tf.",
     ),
     DeclareLaunchArgument(
         'fastdds_profile',
         default_value='true',
-        choices=['true', 'false'],
-        description='Give Fast DDS enough shared memory for images, in the processes started here; '
-        f'a {PROFILE_VARIABLE} that is already set is kept. The camera drivers need the same '
-        'setting.',
+        description='Give Fast DDS enough shared memory for images in the processes started here; '
+        'a profile or transports that the environment chooses are kept. The camera drivers need '
+        'the same profile.',
     ),
 ]
 
 
-def node_of(context: LaunchContext) -> list[LifecycleNode]:
-    """Return the node with the parameters that were given."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in TEXTS + SWITCHES}
-    overrides = {
-        name: value == 'true' if name in SWITCHES else value
-        for name, value in given.items()
-        if value
-    }
+def launch_nodes(context: LaunchContext) -> list[Any]:
+    """Return the node with the parameters that were given, and RViz if it is wanted.
+
+    Raises:
+        RuntimeError: the parameter file does not exist, or a switch is neither true nor false.
+    """
+    params_file = Path(_text(context, 'params_file')).expanduser()
+    if not params_file.is_file():
+        raise RuntimeError(f'params_file is {params_file}; expected an existing file')
+    overrides: dict[str, Any] = {name: _text(context, name) for name in TEXTS}
+    overrides |= {name: _switch(context, name) for name in SWITCHES}
+    overrides = {name: value for name, value in overrides.items() if value not in ('', None)}
+    environment = image_profile(_switch(context, 'fastdds_profile') is not False)
     node = LifecycleNode(
         package='sartm_ros',
         executable='sartm_node',
         name='sartm',
-        namespace=LaunchConfiguration('namespace'),
-        parameters=[LaunchConfiguration('params_file'), overrides],
-        ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+        namespace=_text(context, 'namespace'),
+        parameters=[str(params_file), overrides],
+        ros_arguments=['--log-level', _text(context, 'log_level')],
+        additional_env=environment,
+        respawn=bool(_switch(context, 'respawn')),
+        respawn_delay=RESPAWN_DELAY_S,
         output='screen',
     )
-    return [node]
+    if not _switch(context, 'rviz'):
+        return [node]
+    try:
+        get_package_prefix('rviz2')
+    except PackageNotFoundError:
+        message = 'rviz:=true has no effect: rviz2 is not installed (apt: ros-$ROS_DISTRO-rviz2)'
+        return [node, LogInfo(msg=message)]
+    return [node, _rviz(context, _topics(params_file) | overrides, environment)]
 
 
 def generate_launch_description() -> LaunchDescription:
     """Return the description that `ros2 launch` runs."""
-    profile = SetEnvironmentVariable(
-        PROFILE_VARIABLE,
-        EnvironmentVariable(
-            PROFILE_VARIABLE,
-            default_value=os.path.join(SHARE, 'config', 'fastdds_images.xml'),
-        ),
-        condition=IfCondition(LaunchConfiguration('fastdds_profile')),
-    )
-    rviz = Node(
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=launch_nodes)])
+
+
+def _rviz(context: LaunchContext, values: dict[str, Any], environment: dict[str, str]) -> Node:
+    """Return RViz in the node's namespace; remappings lead its topics to those of the node."""
+    topics = {
+        'camera/color/image_raw': values.get('rgb_topic'),
+        'thermal/image_raw': values.get('thermal_topic'),
+        'sartm/overlay': None,
+        'sartm/confidence': None,
+    }
+    return Node(
         package='rviz2',
         executable='rviz2',
-        arguments=['-d', os.path.join(SHARE, 'config', 'sartm.rviz')],
-        condition=IfCondition(LaunchConfiguration('rviz')),
+        namespace=_text(context, 'namespace'),
+        arguments=['-d', str(CONFIG / 'sartm.rviz'), '-f', _text(context, 'fixed_frame')],
+        parameters=[{'use_sim_time': values.get('use_sim_time', False)}],
+        # RViz adds the transport's name to the topic itself.
+        remappings=[
+            (f'/{t}', (name or t).removesuffix('/compressed')) for t, name in topics.items()
+        ],
+        additional_env=environment,
     )
-    return LaunchDescription([*ARGUMENTS, profile, OpaqueFunction(function=node_of), rviz])
+
+
+def _topics(params_file: Path) -> dict[str, str]:
+    """Return the topics that a parameter file sets, for any node and in no nested namespace."""
+    found: dict[str, str] = {}
+    for section in (yaml.safe_load(params_file.read_text()) or {}).values():
+        values = section.get('ros__parameters', {}) if isinstance(section, dict) else {}
+        found |= {n: values[n] for n in ('rgb_topic', 'thermal_topic') if n in values}
+    return found
+
+
+def _text(context: LaunchContext, name: str) -> str:
+    return LaunchConfiguration(name).perform(context)
+
+
+def _switch(context: LaunchContext, name: str) -> bool | None:
+    """Return the value of a switch, or None if it is empty."""
+    text = _text(context, name)
+    if text.strip().lower() not in SWITCH_VALUES:
+        raise RuntimeError(f'argument {name} is {text!r}; expected true or false')
+    return SWITCH_VALUES[text.strip().lower()]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
+import runpy
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -25,7 +30,9 @@ ARGUMENTS = {
     'use_sim_time',
     'log_level',
     'autostart',
+    'respawn',
     'rviz',
+    'fixed_frame',
     'fastdds_profile',
 }
 
@@ -90,6 +97,171 @@ def test_the_launch_description():
     functions = [e for e in description.entities if isinstance(e, launch.actions.OpaqueFunction)]
     (node,) = functions[0].execute(context)
     assert node.node_executable == 'sartm_node'
+
+
+class Recorded:
+    """Stands for an action of `launch` or `launch_ros`: it has the arguments of its call."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.args, self.options = args, options
+
+
+class LaunchConfiguration:
+    """Stands for the substitution: `perform` looks an argument up in the context, a dict here."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def perform(self, context: dict[str, str]) -> str:
+        return context[self.name]
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path):
+    """Return a function that returns what the launch file starts, given arguments.
+
+    `launch` and `launch_ros` are stand-ins, and the package is installed in a ROS workspace without
+    rviz2, where the function `install_rviz` of the fixture installs it.
+    """
+    pytest.importorskip('ament_index_python', reason='needs ROS 2 (ament_index_python)')
+    index = tmp_path / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    index.mkdir(parents=True)
+    (index / 'sartm_ros').touch()
+    (tmp_path / 'share' / 'sartm_ros').mkdir()
+    (tmp_path / 'share' / 'sartm_ros' / 'config').symlink_to(ROOT / 'config')
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
+    for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_BUILTIN_TRANSPORTS'):
+        monkeypatch.delenv(name, raising=False)
+    names = {
+        'launch': ('LaunchContext', 'LaunchDescription'),
+        'launch.actions': ('DeclareLaunchArgument', 'LogInfo', 'OpaqueFunction'),
+        'launch.substitutions': (),
+        'launch_ros': (),
+        'launch_ros.actions': ('LifecycleNode', 'Node'),
+    }
+    kinds = {}
+    for module_name, classes in names.items():
+        module = ModuleType(module_name)
+        for name in classes:
+            kinds[name] = type(name, (Recorded,), {})
+            setattr(module, name, kinds[name])
+        monkeypatch.setitem(sys.modules, module_name, module)
+    sys.modules['launch.substitutions'].LaunchConfiguration = LaunchConfiguration
+
+    def launch(**arguments: str) -> list[Recorded]:
+        (entities,) = runpy.run_path(str(LAUNCH_FILE))['generate_launch_description']().args
+        declared = [e for e in entities if isinstance(e, kinds['DeclareLaunchArgument'])]
+        context = {e.args[0]: e.options['default_value'] for e in declared}
+        assert set(arguments) <= set(context)
+        (function,) = (e for e in entities if isinstance(e, kinds['OpaqueFunction']))
+        return function.options['function'](context | arguments)
+
+    launch.install_rviz = lambda: (index / 'rviz2').touch()
+    return launch
+
+
+def test_by_default_the_parameter_file_decides(launched):
+    (node,) = launched()
+    assert type(node).__name__ == 'LifecycleNode'
+    assert node.options['executable'] == 'sartm_node'
+    file, overrides = node.options['parameters']
+    assert Path(file).samefile(ROOT / 'config' / 'sartm.yaml')
+    assert overrides == {}
+    assert node.options['respawn'] is False
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'), [('true', True), ('True', True), ('1', True), ('False', False)]
+)
+def test_a_switch_may_be_spelled_as_in_nav2(launched, text, expected):
+    (node,) = launched(use_sim_time=text, autostart=text, respawn=text, checkpoint='a.safetensors')
+    assert node.options['parameters'][1] == {
+        'use_sim_time': expected,
+        'autostart': expected,
+        'checkpoint': 'a.safetensors',
+    }
+    assert node.options['respawn'] is expected
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        ({'use_sim_time': 'on'}, "argument use_sim_time is 'on'; expected true or false"),
+        ({'params_file': '/nowhere/sartm.yaml'}, 'params_file is /nowhere/sartm.yaml; expected'),
+    ],
+)
+def test_a_wrong_argument_is_an_error(launched, arguments, expected):
+    with pytest.raises(RuntimeError, match=expected):
+        launched(**arguments)
+
+
+def test_a_parameter_file_may_lie_in_the_home_folder(launched, monkeypatch, tmp_path):
+    """A shell does not expand the tilde in params_file:=~/mine.yaml."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'mine.yaml').write_text('{}')
+    (node,) = launched(params_file='~/mine.yaml')
+    assert node.options['parameters'][0] == str(tmp_path / 'mine.yaml')
+
+
+@pytest.mark.parametrize(
+    ('environment', 'argument', 'expected'),
+    [
+        ({}, 'true', {'FASTRTPS_DEFAULT_PROFILES_FILE': ROOT / 'config' / 'fastdds_images.xml'}),
+        ({}, 'false', {'FASTDDS_BUILTIN_TRANSPORTS': 'DEFAULT'}),
+        ({'FASTRTPS_DEFAULT_PROFILES_FILE': '/own.xml'}, 'true', {}),
+        ({'FASTRTPS_DEFAULT_PROFILES_FILE': '/own.xml'}, 'false', {}),
+    ],
+)
+def test_the_fast_dds_profile_is_given_to_the_processes_alone(
+    launched, monkeypatch, environment, argument, expected
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    (node,) = launched(fastdds_profile=argument)
+    assert node.options['additional_env'] == {name: str(v) for name, v in expected.items()}
+    assert os.environ == before
+
+
+def test_without_rviz_a_line_says_so_and_the_node_starts(launched):
+    node, line = launched(rviz='true')
+    assert node.options['executable'] == 'sartm_node'
+    assert type(line).__name__ == 'LogInfo'
+    assert 'rviz2 is not installed' in line.options['msg']
+
+
+def test_rviz_shows_the_topics_of_the_node(launched, tmp_path):
+    """A topic comes from the argument, else from the parameter file, else it is the default."""
+    launched.install_rviz()
+    parameters = {
+        'rgb_topic': '/left/image',
+        'thermal_topic': 'boson/compressed',
+        'use_sim_time': False,
+    }
+    file = tmp_path / 'mine.yaml'
+    file.write_text(yaml.safe_dump({'/**': {'ros__parameters': parameters}}))
+    _, rviz = launched(
+        rviz='True',
+        params_file=str(file),
+        rgb_topic='/right/image',
+        namespace='front',
+        fixed_frame='camera_front',
+        use_sim_time='true',
+    )
+    assert rviz.options['executable'] == 'rviz2'
+    assert rviz.options['namespace'] == 'front'
+    assert rviz.options['arguments'][2:] == ['-f', 'camera_front']
+    assert rviz.options['parameters'] == [{'use_sim_time': True}]
+    remappings = dict(rviz.options['remappings'])
+    document = yaml.safe_load(Path(rviz.options['arguments'][1]).read_text())
+    displays = document['Visualization Manager']['Displays']
+    shown = {item['Name']: remappings[item['Topic']['Value']] for item in displays}
+    assert shown == {
+        'RGB': '/right/image',
+        'Thermal': 'boson',
+        'Overlay': 'sartm/overlay',
+        'Confidence': 'sartm/confidence',
+    }
 
 
 def test_the_fast_dds_profile_holds_images():

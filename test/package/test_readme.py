@@ -44,9 +44,7 @@ def test_every_document_and_the_parameters_are_linked():
 
 @pytest.mark.parametrize('file', DOCUMENTS, ids=lambda file: file.name)
 def test_the_files_named_in_backticks_exist(file):
-    folders = (
-        'sartm_model|sartm_ros|benchmarks|tools|test|config|launch|docs|requirements|examples'
-    )
+    folders = 'sartm_model|sartm_ros|benchmarks|tools|test|config|launch|docs|requirements|examples'
     named = re.findall(rf'`((?:{folders})/[\w./-]*)`', file.read_text())
     assert [name for name in named if not (ROOT / name).exists()] == []
 
