@@ -35,7 +35,12 @@ def add_parser(verbs: Verbs) -> None:
         nargs=2,
         help='of thermal beside RGB (default: that of RGB)',
     )
-    verb.add_argument('--thermal-type', choices=('uint8', 'uint16'), default='uint8')
+    verb.add_argument(
+        '--thermal-type',
+        choices=('uint8', 'uint16', 'float32'),
+        default='uint8',
+        help='of the pixels of thermal; float32 for 16-bit counts in TensorRT (default: uint8)',
+    )
     verb.add_argument(
         '--thermal-range',
         metavar=('LOW', 'HIGH'),

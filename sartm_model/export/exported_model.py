@@ -9,12 +9,16 @@ from sartm_model.data.transforms import to_input
 from sartm_model.inference.export_config import ExportConfig
 from sartm_model.inference.predictor import PRECISIONS
 from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.base import to_counts
 from sartm_model.models.base import SegmentationModel
 from sartm_model.models.logits import class_probabilities, labels_and_confidence, upsample_logits
 
 
 class ExportedModel(nn.Module):
-    """All that `Predictor.predict` computes, in operations that ONNX has.
+    """All that `Predictor.predict` computes, in operations that ONNX and TensorRT have.
+
+    TensorRT has bytes as inputs and outputs alone. So these are converted at once, and the results
+    at last.
 
     Args:
         model: merged, in float32, in evaluation mode; it is converted to the configured precision.
@@ -44,10 +48,10 @@ class ExportedModel(nn.Module):
         input_size = self.model.scaled_size(size)
         images = {}
         for name, raw in counts.items():
-            scaled = MODALITIES[name].scale(raw, self.config.range.ends)[None]
+            scaled = to_counts(MODALITIES[name].scale(raw, self.config.range.ends))[None]
             images[name] = to_input(name, scaled, size, size=input_size).to(self.dtype)
-        drop_mask = None if given is None else given[None] == 0
+        drop_mask = None if given is None else given.int()[None] == 0
         heads, extent = self.model.forward_logits(images, drop_mask)
         logits = upsample_logits(torch.stack(heads).float(), extent, size)
-        labels, confidence = labels_and_confidence(class_probabilities(logits))
-        return labels, (confidence * 255).round().to(torch.uint8)
+        labels, confidence = labels_and_confidence(class_probabilities(logits), torch.int32)
+        return labels.to(torch.uint8), (confidence * 255).round().to(torch.uint8)

@@ -17,7 +17,7 @@ OUTPUTS = ('labels', 'confidence')
 PRESENT = 'present'
 """The input of a file for both images that says which of them are given; it may be left out."""
 
-THERMAL_TYPES = ('uint8', 'uint16')
+THERMAL_TYPES = ('uint8', 'uint16', 'float32')
 PRECISIONS = ('fp32', 'fp16')
 
 
@@ -29,7 +29,8 @@ class ExportConfig:
         height, width: of the first image, pixels: RGB, or thermal where it is alone.
         modality: 'both', or one of `modalities` alone.
         thermal_height, thermal_width: of the second image; 0 for those of the first.
-        thermal_type: of the pixels of thermal, 'uint8' or 'uint16'.
+        thermal_type: of the pixels of thermal, 'uint8' or 'uint16'; 'float32' for counts of 16 bits
+            in a runtime without that type, such as TensorRT.
         thermal_range: mode, low and high of `ThermalRange`.
         precision: of the network, 'fp32' or 'fp16'; images and labels stay uint8.
         modalities: of the network, in its order.
@@ -83,4 +84,6 @@ class ExportConfig:
     def dtype(self, name: str) -> str:
         """Return the type of an input's pixels."""
         dtypes = MODALITIES[name].dtypes
+        if self.thermal_type == 'float32' and 'uint16' in dtypes:
+            return 'float32'
         return self.thermal_type if self.thermal_type in dtypes else dtypes[0]

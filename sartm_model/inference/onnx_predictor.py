@@ -182,7 +182,7 @@ class OnnxPredictor:
         for name in sizes:
             if name in images:
                 self._check_image(name, images[name])
-                feeds[name] = np.ascontiguousarray(images[name])
+                feeds[name] = np.ascontiguousarray(images[name], self.config.dtype(name))
         missing = [name for name in sizes if name not in feeds]
         if not missing:
             return feeds
@@ -204,9 +204,10 @@ class OnnxPredictor:
 
     def _check_image(self, name: str, image: np.ndarray) -> None:
         """Raise SartmError unless the file takes the image."""
-        if image.dtype != self.config.dtype(name):
+        wanted = self.config.dtype(name)
+        if image.dtype != ('uint16' if wanted == 'float32' else wanted):
             raise SartmError(
-                f'checkpoint {self.path} takes {name} of {self.config.dtype(name)}, got '
+                f'checkpoint {self.path} takes {name} of {wanted}, got '
                 f'{image.dtype}; export with --thermal-type {image.dtype}'
             )
         height, width = image.shape[:2]

@@ -50,22 +50,27 @@ def class_probabilities(logits: Tensor) -> Tensor:
     return (powers / (powers.sum(dim=-3, keepdim=True) * len(logits))).sum(dim=0)
 
 
-def labels_and_confidence(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+def labels_and_confidence(
+    probabilities: Tensor, dtype: torch.dtype = torch.uint8
+) -> tuple[Tensor, Tensor]:
     """Return the most probable class of each pixel and its probability.
 
     Args:
         probabilities: `[..., K, H, W]`.
+        dtype: of the labels.
 
     Returns:
-        Labels, uint8 `[..., H, W]`, 255 where the probabilities are not numbers. Confidence,
+        Labels, `[..., H, W]`, 255 where the probabilities are not numbers. Confidence,
         `[..., H, W]`, 0 there.
     """
-    labels, confidence = first_maximum(probabilities, dim=-3)
+    labels, confidence = first_maximum(probabilities, dim=-3, dtype=dtype)
     return labels, torch.where(labels != IGNORE_ID, confidence, 0.0)
 
 
-def first_maximum(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Return the index of the largest value along a dimension, as uint8, and the value.
+def first_maximum(
+    values: Tensor, dim: int, dtype: torch.dtype = torch.uint8
+) -> tuple[Tensor, Tensor]:
+    """Return the index of the largest value along a dimension, and the value.
 
     Of equal values the first is taken. The index is 255 where the values are not numbers.
 
@@ -75,8 +80,9 @@ def first_maximum(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     Args:
         values: of at most 255 along `dim`.
         dim: negative, counted from the last.
+        dtype: of the index.
     """
-    indices = torch.arange(values.shape[dim], dtype=torch.uint8, device=values.device)
+    indices = torch.arange(values.shape[dim], dtype=dtype, device=values.device)
     indices = indices.view(-1, *[1] * (-dim - 1))
     largest = values.amax(dim=dim, keepdim=True)
     index = torch.where(values == largest, indices, IGNORE_ID).amin(dim=dim)  # NaN equals nothing

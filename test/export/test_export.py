@@ -99,12 +99,13 @@ def test_either_image_may_be_missing(demo_onnx):
         {'modality': 'rgb'},
         {'modality': 'thermal', 'thermal_range': ('fixed', 20.0, 200.0)},
         {'thermal_height': 40, 'thermal_width': 60, 'thermal_type': 'uint16'},
+        {'thermal_type': 'float32'},
     ],
-    ids=['rgb', 'thermal, fixed range', 'thermal of another size and type'],
+    ids=['rgb', 'thermal, fixed range', 'thermal of another size and type', 'counts as floats'],
 )
 def test_what_is_exported_takes_other_inputs(nano_checkpoint, settings):
     config = ExportConfig(height=70, width=100, **settings)
-    bits = 16 if config.thermal_type == 'uint16' else 8
+    bits = 8 if config.thermal_type == 'uint8' else 16
     images = dict(
         zip(
             ('rgb', 'thermal'),
@@ -113,7 +114,8 @@ def test_what_is_exported_takes_other_inputs(nano_checkpoint, settings):
         )
     )
     given = {name: images[name] for name in config.sizes}
-    found = run_module(nano_checkpoint, config, *given.values())
+    inputs = [image.astype(config.dtype(name)) for name, image in given.items()]
+    found = run_module(nano_checkpoint, config, *inputs)
     predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=config.range)
     expected = predictor.predict(given.get('rgb'), given.get('thermal'), confidence=True)
     check_agreement(found, expected)
@@ -123,7 +125,7 @@ def test_what_is_exported_takes_other_inputs(nano_checkpoint, settings):
 def test_half_precision_and_16_bits(nano_checkpoint, tmp_path):
     """Random weights leave classes close to each other, and halves have eleven bits."""
     config = ExportConfig(
-        *(70, 100), thermal_height=40, thermal_width=60, thermal_type='uint16', precision='fp16'
+        *(70, 100), thermal_height=40, thermal_width=60, thermal_type='float32', precision='fp16'
     )
     export_onnx(nano_checkpoint, tmp_path / 'x.onnx', config)
     exported = OnnxPredictor(tmp_path / 'x.onnx', device='cpu', threads=1)
