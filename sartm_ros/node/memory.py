@@ -47,20 +47,29 @@ def freeze_gc() -> None:
 
 
 def release_memory() -> None:
-    """Return unused memory to the system and to the GPU.
+    """Return the memory of a network that is not used any more: see `trim_memory`."""
+    gc.unfreeze()
+    trim_memory()
+    if 'torch' in sys.modules:
+        import torch
+
+        if torch.cuda.is_initialized():
+            for index in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(index)
+
+
+def trim_memory() -> None:
+    """Return unused memory to the system and to the GPU; what `freeze_gc` excluded stays so.
 
     Without this torch keeps its GPU memory, and glibc keeps the memory of freed tensors below
     32 MiB, which are nearly all.
     """
-    gc.unfreeze()
     gc.collect()
     if 'torch' in sys.modules:
         import torch
 
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-            for index in range(torch.cuda.device_count()):
-                torch.cuda.reset_peak_memory_stats(index)
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # only glibc has it
     if trim is not None:
         trim(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-from sartm_ros.node.memory import release_memory
+from sartm_ros.node.memory import trim_memory
 
 FIRST_PAUSE_S = 0.25
 
@@ -39,4 +39,4 @@ def free_memory(error: BaseException) -> None:
         # The frames of a traceback refer to every tensor that was alive when it was raised.
         traceback.clear_frames(chain.__traceback__)
         chain = chain.__cause__ or chain.__context__
-    release_memory()
+    trim_memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from sartm_ros.node import memory
 from sartm_ros.node.out_of_memory import free_memory, is_out_of_memory, next_pause_s
 
 ENORMOUS = 2**60
@@ -79,3 +81,13 @@ def test_what_a_failed_run_held_is_let_go():
         assert all(reference() is not None for reference in held)
         free_memory(error)
         assert [reference() for reference in held] == [None, None]
+
+
+def test_the_network_stays_excluded_from_garbage_collection():
+    memory.freeze_gc()
+    try:
+        frozen = gc.get_freeze_count()
+        free_memory(MemoryError())
+        assert gc.get_freeze_count() == frozen > 0
+    finally:
+        memory.release_memory()
