@@ -8,6 +8,9 @@ from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
 
+JOIN_CHECK_S = 0.2
+"""How often a thread that waits for the end of the worker's runs signal handlers of Python."""
+
 
 class LatestWorker(Generic[Item]):
     """Processes items in a thread of its own and skips those that it has no time for.
@@ -19,6 +22,10 @@ class LatestWorker(Generic[Item]):
         on_error: called in that thread with an exception of `process`. It returns the seconds to
             pause before the next item, or None. `stop` does not wait for the end of a pause.
         name: of the thread.
+
+    Attributes:
+        failure: what ended the thread, an exception of `on_error` or one that is not an
+            `Exception`; None while it runs and after `stop`.
     """
 
     def __init__(
@@ -33,6 +40,7 @@ class LatestWorker(Generic[Item]):
         self._in_work: list[Item] = []  # none or one
         self._waiting: list[Item] = []  # none or one
         self._stopping = False
+        self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -54,19 +62,32 @@ class LatestWorker(Generic[Item]):
             self._waiting[:] = [item]
             return replaced
 
+    def clear(self) -> int:
+        """Discard the item that waits; return how many there were, none or one."""
+        with self._condition:
+            count = len(self._waiting)
+            self._waiting.clear()
+            return count
+
     def stop(self) -> int:
         """Finish the item in work and end the thread; return how many items were not processed."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(JOIN_CHECK_S)
         left = len(self._in_work) + len(self._waiting)
         self._in_work.clear()
         self._waiting.clear()
         return left
 
     def _run(self) -> None:
+        try:
+            self._process_items()
+        except BaseException as error:
+            self.failure = error
+
+    def _process_items(self) -> None:
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._in_work or self._stopping)

@@ -184,3 +184,33 @@ def test_an_item_is_not_kept_after_its_work(gate):
     worker.stop()
     gc.collect()
     assert reference() is None
+
+
+@pytest.mark.parametrize('death', [RuntimeError('in on_error'), SystemExit('in the work')])
+def test_what_ends_the_thread_is_kept(death):
+    def work(item):
+        raise death if isinstance(death, SystemExit) else ValueError(item)
+
+    def on_error(error):
+        raise death
+
+    worker = LatestWorker(work, on_error)
+    worker.start()
+    assert worker.failure is None
+    worker.put('bad')
+    worker._thread.join(TIMEOUT_S)
+    assert worker.failure is death
+    worker.put('waits')
+    assert worker.stop() == 2
+
+
+def test_the_item_that_waits_can_be_discarded(worker, gate):
+    worker.put(1)
+    gate.wait_begun()
+    assert worker.clear() == 0
+    worker.put(2)
+    assert worker.clear() == 1
+    worker.put(3)
+    gate.release.release(2)
+    gate.wait_begun()
+    assert gate.items == [1, 3]
