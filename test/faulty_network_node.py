@@ -5,6 +5,7 @@ thermal count, modulo the number of classes; RGB alone gives class 1. A thermal 
 row begins with `MAGIC` and a code requests one of the `FAULTS`.
 
 A warm-up at the height `HOLD_HEIGHT` lasts until a signal arrives, as does the fault 'hold'.
+SIGUSR1 has no other effect.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sartm_ros.node import diagnostics, lifecycle_node
 from sartm_ros.node.main import main
 
 MAGIC = (201, 17, 202)
-FAULTS = ('none', 'exception', 'nan', 'all_nan', 'cuda_memory', 'cpu_memory', 'hold')
+FAULTS = ('none', 'exception', 'exit', 'nan', 'all_nan', 'cuda_memory', 'cpu_memory', 'hold')
 NAN_ROWS = 10
 """Rows of the labels that are affected by NaN in the first two rows of logits at stride 4."""
 
@@ -59,6 +60,8 @@ def forward_logits(
     logits[self.class_id] = 100
     if self.fault == 'exception':
         raise RuntimeError('no such kernel')
+    if self.fault == 'exit':
+        sys.exit('the thread')
     if self.fault == 'cuda_memory':
         raise torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')
     if self.fault == 'cpu_memory':
@@ -89,6 +92,7 @@ if __name__ == '__main__':  # the tests import the names above without these rep
     # The tests wait for reports, and expect every warning in the log.
     lifecycle_node.REPORT_PERIOD_S = 0.2
     diagnostics.LOG_PERIOD_S = 0.0
+    signal.signal(signal.SIGUSR1, lambda *_: None)
     os.set_blocking(_SIGNALS[1], False)
     signal.set_wakeup_fd(_SIGNALS[1])
     sys.exit(main())

@@ -49,6 +49,7 @@ predictor.Predictor.warm_up = lambda *_: None  # type: ignore[method-assign]
 # The tests wait for reports, and expect every warning in the log.
 lifecycle_node.REPORT_PERIOD_S = 0.2
 diagnostics.LOG_PERIOD_S = 0.0
+diagnostics.LASTS_S = 0.5
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Publishes `/diagnostics` once a second, and logs repeated warnings at a limited rate."""
+"""Publishes `/diagnostics` once a second, and logs repeated problems ever more rarely."""
 
 from __future__ import annotations
 
@@ -9,55 +9,89 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from sartm_ros.node import memory
-from sartm_ros.node.health import WARN, Report
-from sartm_ros.node.subscriptions import Subscriptions
+from sartm_ros.node.health import ERROR, WARN, Report
 
 LOG_PERIOD_S = 5.0
-"""A repeated warning is logged at most once in this time; the counters count every occurrence."""
+"""Least time between two log lines on the same problem. It doubles with each line; the counters
+count every occurrence."""
+
+LONGEST_LOG_PERIOD_S = 320.0
+
+FORGET_S = 30.0
+"""A problem that has not occurred for this long is logged as a new one."""
+
+LASTS_S = 3.0
+"""A problem of the reports is logged when it has lasted this long."""
+
+
+class _Repeats:
+    """When a repeated problem was logged and occurred last, in monotonic seconds."""
+
+    def __init__(self, now_s: float) -> None:
+        self.logged_s = self.occurred_s = now_s
+        self.period_s = LOG_PERIOD_S
 
 
 class Diagnostics:
-    """Publishes `/diagnostics` and logs warnings for a node."""
+    """Publishes `/diagnostics` and logs problems for a node."""
 
     def __init__(self, node: Any) -> None:
         self._node = node
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self._logged_s: dict[str, float] = {}
+        self._repeats: dict[str, _Repeats] = {}
+        self._problem, self._problem_since_s = '', 0.0
 
     def publish(self, report: Report, mismatches: list[str], device: Any) -> None:
-        """Publish a report.
+        """Publish a report, and log its problem if that lasts.
 
         Args:
             report: of `health.Health`.
             mismatches: QoS mismatches found by `qos`; each is logged and raises the level to WARN.
             device: the network's torch.device, or None.
         """
+        self._log_lasting(report)
         for text in mismatches:
             self.warn(text, text)
         if mismatches:
             level = max(report.level, WARN)
             report = replace(report, level=level, message='; '.join([*mismatches, report.message]))
         values = report.values | {'device': str(device or 'none')} | memory.figures(device)
-        name = f'{self._node.get_fully_qualified_name()}: inference'
+        # Aggregators match names by their beginning and expect no slash there.
+        name = f'{self._node.get_fully_qualified_name().lstrip("/")}: inference'
         stamp = self._node.get_clock().now().to_msg()
         report = replace(report, values=values)
         self._publisher.publish(to_message(report, name, values['device'], stamp))
 
     def warn(self, key: str, text: str) -> None:
-        """Log a warning, unless one with the same key was logged within `LOG_PERIOD_S`."""
-        now_s = time.monotonic()
-        if now_s - self._logged_s.get(key, -LOG_PERIOD_S) >= LOG_PERIOD_S:
-            self._logged_s[key] = now_s
+        """Log a warning; repeated ones with the same key ever more rarely."""
+        if self._is_due(key):
             self._node.get_logger().warning(text)
 
-    def warn_if_silent(self, camera: str, silence_s: float, subscriptions: Subscriptions) -> None:
-        """Log that 'rgb' or 'thermal' has been silent for more than `LOG_PERIOD_S`."""
-        if silence_s > LOG_PERIOD_S:
-            self.warn(
-                f'silent {camera}',
-                f'no {camera} images on {subscriptions.topics[camera]} for {silence_s:.0f} s, '
-                f'{subscriptions.explain_silence(camera)}',
-            )
+    def error(self, key: str, text: str) -> None:
+        """Log an error; repeated ones with the same key ever more rarely."""
+        if self._is_due(key):
+            self._node.get_logger().error(text)
+
+    def _log_lasting(self, report: Report) -> None:
+        now_s = time.monotonic()
+        if report.problem != self._problem:
+            self._problem, self._problem_since_s = report.problem, now_s
+        if report.problem and now_s - self._problem_since_s >= LASTS_S:
+            log = self.error if report.level == ERROR else self.warn
+            log(report.problem, report.message)
+
+    def _is_due(self, key: str) -> bool:
+        now_s = time.monotonic()
+        known = self._repeats.get(key)
+        if known is None or now_s - known.occurred_s > FORGET_S:
+            self._repeats[key] = _Repeats(now_s)
+            return True
+        known.occurred_s = now_s
+        if now_s - known.logged_s < known.period_s:
+            return False
+        known.logged_s = now_s
+        known.period_s = min(2 * known.period_s, LONGEST_LOG_PERIOD_S)
+        return True
 
 
 def to_message(report: Report, name: str, hardware_id: str, stamp: Any) -> DiagnosticArray:

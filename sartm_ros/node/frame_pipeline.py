@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import copy
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
 from sartm_ros.messages.images import stamp_ns
-from sartm_ros.node.health import CAMERAS, Health
+from sartm_ros.node.failures import Failures
+from sartm_ros.node.health import Health
 from sartm_ros.node.inference_worker import LatestWorker
+from sartm_ros.node.input_timing import CAMERAS, InputTiming
 from sartm_ros.node.matching import make_matcher, update_matcher
-from sartm_ros.node.out_of_memory import free_memory, is_out_of_memory, next_pause_s
 from sartm_ros.node.parameters import Parameters, homography, thermal_range
 from sartm_ros.node.stall_detection import StallPolicy
 from sartm_ros.sync.pair_matcher import Pair
@@ -31,7 +30,7 @@ from sartm_ros.sync.pair_matcher import Pair
 class FramePipeline:
     """Pairs messages, and runs the network and publishes its results in a thread of its own.
 
-    One thread calls `add` and `poll`, which never wait for the network.
+    One thread calls the methods, of which only `stop` waits for the network.
 
     Args:
         predictor: a `sartm_model.inference.predictor.Predictor`.
@@ -39,6 +38,9 @@ class FramePipeline:
         health: counts and measures.
         publishers: a `sartm_ros.node.publishers.Publishers`, used by the inference thread.
         warn: called with a key and a text; logs the text, at most once in a while for each key.
+
+    Attributes:
+        timing: what the stamps of both topics tell.
 
     Raises:
         SartmError: the matching policy is not installed.
@@ -57,14 +59,12 @@ class FramePipeline:
         self._health = health
         self._publishers = publishers
         self._warn = warn
-        self._matcher = make_matcher(settings)
-        self.apply(settings)
-        self._stall_policy = StallPolicy()
+        self._start_matching(settings)
         self._logged_states = dict.fromkeys(CAMERAS, 'ok')
-        self._pause_s = 0.0  # the last pause after running out of memory; 0 after a success
+        self._failures = Failures(health, warn)
         self._predictor_settings: Parameters | None = None  # what the predictor was last given
         self._worker: LatestWorker[tuple[Pair, int]] = LatestWorker(
-            self._process, self._on_error, 'inference'
+            self._process, self._failures.handle, 'inference'
         )
         self._worker.start()
 
@@ -78,30 +78,61 @@ class FramePipeline:
         """The monotonic time at which `poll` is due; None while no message waits."""
         return self._matcher.deadline_ns
 
+    @property
+    def fatal_error(self) -> str:
+        """Why no result is to be expected from this process any more, or ''."""
+        failure = self._worker.failure
+        if failure is not None:
+            return f'the inference thread has ended: {type(failure).__name__}: {failure}'
+        return self._failures.fatal_error
+
     def apply(self, settings: Parameters) -> None:
         """Apply the settings that may change at run time."""
-        self._settings = settings
+        self._settings = self.timing.settings = settings
         update_matcher(self._matcher, settings)
 
     def add(self, camera: str, msg: Any) -> None:
         """Take a message of the camera 'rgb' or 'thermal'."""
         self._health.received(camera)
+        now_ns = time.monotonic_ns()
+        header_ns = stamp_ns(msg.header)
+        self.timing.add(camera, header_ns, now_ns)
         add = self._matcher.add_rgb if camera == 'rgb' else self._matcher.add_thermal
-        self._queue(add(stamp_ns(msg.header), msg, time.monotonic_ns()))
+        by_arrival = self._settings.sync_stamp == 'arrival'
+        self._queue(add(now_ns if by_arrival else header_ns, msg, now_ns))
 
     def poll(self) -> None:
         """Process or drop the messages that have waited long enough."""
         self._queue(self._matcher.poll(time.monotonic_ns()))
 
+    def restart(self) -> None:
+        """Discard the images that wait and forget the rates and stalls of the cameras.
+
+        The pair that the network is working on is still published.
+        """
+        self._health.dropped('stopped', self._worker.clear())
+        self._count_matcher_drops()
+        self._start_matching(self._settings)
+
     def stop(self) -> None:
         """Let the pair that the network is working on be published, and end the thread."""
         self._health.dropped('stopped', self._worker.stop())
+        self._count_matcher_drops()
+
+    def _start_matching(self, settings: Parameters) -> None:
+        self._matcher = make_matcher(settings)
+        self._stall_policy = StallPolicy()  # the inference thread takes it anew for each pair
+        self.timing = InputTiming(settings)
+        self.apply(settings)
+
+    def _count_matcher_drops(self) -> None:
         for reason, count in self._matcher.drops.items():
             self._health.dropped(reason, count)
 
     def _queue(self, pairs: list[Pair]) -> None:
         for pair in pairs:
-            self._health.record_pair(pair.skew_ns)
+            alone = pair.rgb is None or pair.thermal is None
+            self._health.record_pair(None if alone else pair.skew_ns)
             if self._worker.put((pair, time.monotonic_ns())):
                 self._health.dropped('replaced')
 
@@ -109,7 +140,8 @@ class FramePipeline:
         """Predict and publish one pair; runs in the inference thread."""
         start_ns = time.monotonic_ns()
         pair, matched_ns = item
-        publishers, header, settings = self._publishers, _header(pair), self._settings
+        publishers, settings = self._publishers, self._settings
+        header = _header(pair, settings)
         self._configure_predictor(settings)
         images = self._stall_policy.usable_images(pair, settings)
         self._report_stalls(images.states)
@@ -129,7 +161,7 @@ class FramePipeline:
             time_s=pair.stamp_ns * 1e-9,
         )
         predicted_ns = time.monotonic_ns()
-        self._pause_s = 0.0
+        self._failures.reset()
         self._report_nan(prediction.labels)
         publishers.publish('labels', prediction.labels, header)
         published_ns = time.monotonic_ns()
@@ -147,7 +179,7 @@ class FramePipeline:
         skew_ms = round(images.skew_ns * 1e-6, 3)
         publishers.publish_status(
             {
-                'stamp_ns': pair.stamp_ns,
+                'stamp_ns': stamp_ns(header),
                 'modality': images.modality,
                 **images.states,
                 'latency_ms': round(latency_s * 1e3, 3),
@@ -199,33 +231,15 @@ class FramePipeline:
                 f'{IGNORE_ID}: is the checkpoint intact? In fp16 try precision bf16 or fp32',
             )
 
-    def _on_error(self, error: Exception) -> float:
-        """Count a pair that failed; return the seconds to wait before the next one."""
-        if isinstance(error, SartmError):
-            self._health.dropped('bad_frame', error=str(error))
-            self._warn('bad_frame', f'frame dropped: {error}')
-            return 0.0
-        if is_out_of_memory(error):
-            self._pause_s = next_pause_s(self._pause_s)
-            self._health.dropped('out_of_memory', error=f'{type(error).__name__}: {error}')
-            self._warn(
-                'out_of_memory',
-                f'frame dropped, out of memory: {error}. The next is tried in {self._pause_s:g} s; '
-                'what else uses the device? Smaller images, precision fp16 or a smaller network '
-                'need less',
-            )
-            free_memory(error)
-            return self._pause_s
-        text = ''.join(traceback.format_exception(error))
-        self._health.dropped('failed', error=f'{type(error).__name__}: {error}')
-        self._warn('failed', f'frame dropped, inference failed:\n{text}')
-        return 0.0
 
+def _header(pair: Pair, settings: Parameters) -> Any:
+    """Return the RGB message's header; without RGB the thermal one's.
 
-def _header(pair: Pair) -> Any:
-    """Return the RGB message's header; without RGB the thermal one's, with the pair's stamp."""
+    If images are paired by the stamps of headers, `sync.thermal_offset` is added to that.
+    """
     if pair.rgb is not None:
         return pair.rgb.header
     header = copy.deepcopy(pair.thermal.header)
-    header.stamp.sec, header.stamp.nanosec = divmod(pair.stamp_ns, 1_000_000_000)
+    if settings.sync_stamp == 'header':
+        header.stamp.sec, header.stamp.nanosec = divmod(pair.stamp_ns, 1_000_000_000)
     return header

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sartm_ros.node.input_timing import CAMERAS, InputTiming
 from sartm_ros.node.stall_detection import DESCRIPTIONS, SELECTIONS
 
 OK, WARN, ERROR = range(3)  # the levels of diagnostic_msgs/DiagnosticStatus
@@ -20,7 +21,8 @@ SAMPLES = 1000
 SILENT_S = 2.0
 """A topic without a message for this long is reported."""
 
-CAMERAS = ('rgb', 'thermal')
+FAILURES_FOR_ERROR = 3
+"""Number of failures in a row, without a result in between, from which on the level is ERROR."""
 
 STAGES = ('match', 'wait', 'read', 'upload', 'network', 'download', 'publish', 'extras')
 """The stages of a result, in order. `match`: the RGB image waits for its partner; `wait`: the pair
@@ -44,25 +46,30 @@ UNREADABLE = {camera: f'{camera}_unreadable' for camera in CAMERAS}
 FAILURES = ('bad_frame', 'failed', 'out_of_memory', *UNREADABLE.values())
 """Drop reasons that come with an error text."""
 
-HINTS = {
-    'rgb_no_stamp': 'the RGB driver leaves header.stamp empty',
-    'thermal_no_stamp': 'the thermal driver leaves header.stamp empty',
-    'rgb_no_partner': 'the clocks differ: see sync.thermal_offset and sync.max_skew',
-    'rgb_timeout': 'thermal comes too late or its clock differs: see sync.max_wait',
-    'rgb_partner_taken': 'thermal is slower than RGB: see sync.reuse_thermal',
+NO_STAMPS = {
+    f'{camera}_no_stamp': f'the {name} driver leaves header.stamp empty: set sync.stamp to arrival'
+    for camera, name in zip(CAMERAS, ('RGB', 'thermal'), strict=True)
 }
-"""Drop reasons for which no pairs come out, and their cause."""
+"""The drop reasons of messages without a stamp, and what to do."""
 
 _SAMPLED = ('latency', 'skew', *STAGES)
 
 
 @dataclass(frozen=True)
 class Report:
-    """A level, one line that explains it, and the values by name."""
+    """The judgement of a node.
+
+    Attributes:
+        level: OK, WARN or ERROR.
+        message: one line that explains it.
+        values: the counters and figures by name.
+        problem: the name of a problem that is to be logged if it lasts, or ''.
+    """
 
     level: int
     message: str
     values: dict[str, str] = field(default_factory=dict)
+    problem: str = ''
 
 
 class Health:
@@ -73,10 +80,12 @@ class Health:
         self._received: Counter[str] = Counter()
         self._last_s = dict.fromkeys(CAMERAS, time.monotonic())
         self._pairs_in = 0
+        self._pairs_matched = 0
         self._pairs_out = 0
         self._served: Counter[str] = Counter()
         self._stalled: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
+        self._failures_in_row = 0
         self._nan_outputs = 0
         self._samples_s = {name: deque[float](maxlen=SAMPLES) for name in _SAMPLED}
         self._last_error, self._last_error_s = '', 0.0
@@ -94,11 +103,13 @@ class Health:
             self._received[camera] += 1
             self._last_s[camera] = time.monotonic()
 
-    def record_pair(self, skew_ns: int) -> None:
-        """Count a pair of the matcher."""
+    def record_pair(self, skew_ns: int | None) -> None:
+        """Count a pair of the matcher, or with None an image that is output alone in a gap."""
         with self._lock:
             self._pairs_in += 1
-            self._samples_s['skew'].append(abs(skew_ns) * 1e-9)
+            if skew_ns is not None:
+                self._pairs_matched += 1
+                self._samples_s['skew'].append(abs(skew_ns) * 1e-9)
 
     def stalled(self, kind: str) -> None:
         """Count a pair during one of the `STALLS`."""
@@ -114,6 +125,7 @@ class Health:
         """
         with self._lock:
             self._pairs_out += 1
+            self._failures_in_row = 0
             self._served[modality] += 1
             self._samples_s['latency'].append(latency_s)
 
@@ -133,6 +145,8 @@ class Health:
         with self._lock:
             if count:
                 self._dropped[reason] += count
+            if reason in FAILURES:
+                self._failures_in_row += count
         if error:
             self.record_error(error)
 
@@ -151,7 +165,11 @@ class Health:
         with self._lock:
             dropped = self._dropped + Counter(matcher_drops)
             result = {f'{camera}_received': self._received[camera] for camera in CAMERAS}
-            result |= {'pairs_in': self._pairs_in, 'pairs_out': self._pairs_out}
+            result |= {
+                'pairs_in': self._pairs_in,
+                'pairs_matched': self._pairs_matched,
+                'pairs_out': self._pairs_out,
+            }
             result |= {f'served_{name}': self._served[name] for name in SELECTIONS}
             result |= {name: self._stalled[name] for name in STALLS if self._stalled[name]}
             if self._nan_outputs:
@@ -163,6 +181,7 @@ class Health:
         topics: Mapping[str, str],
         matcher_drops: Mapping[str, int],
         explain_silence: Callable[[str], str],
+        timing: InputTiming,
     ) -> Report:
         """Judge an active node by what has happened since the last report.
 
@@ -170,28 +189,46 @@ class Health:
             topics: the topic names of 'rgb' and 'thermal', for the text.
             matcher_drops: the matcher's own counts, by reason.
             explain_silence: returns why 'rgb' or 'thermal' may be silent, and what to do.
+            timing: of the messages of both topics.
         """
         new, values = self._since_last(matcher_drops)
+        values |= timing.values()
+
+        def report(level: int, message: str, problem: str = '') -> Report:
+            return Report(level, message, values, problem)
+
         silent = [camera for camera in CAMERAS if self.silence_s(camera) > SILENT_S]
         silence = '; '.join(f'no messages on {topics[c]}, {explain_silence(c)}' for c in silent)
         stalls = [name for name in STALLS if new.get(name)]
+        failed = any(new.get(f'dropped.{reason}') for reason in FAILURES)
+        served = _describe_served(stalls, new)
         if silent and not (stalls and new['pairs_out']):
-            return Report(ERROR, silence, values)
+            return report(ERROR, silence, f'silent {" ".join(silent)}')
+        if failed and self._failures_in_row >= FAILURES_FOR_ERROR:
+            text = f'no results, the last {self._failures_in_row} attempts failed'
+            return report(ERROR, f'{text}: {values["last_error"]}', 'failing')
+        both_arrive = new['rgb_received'] and new['thermal_received']
+        unpaired = new['rgb_received'] and not stalls
+        if not (new['pairs_matched'] or failed) and (both_arrive or unpaired):
+            text = _explain_no_pairs(new, timing) if both_arrive else ''
+            text = f'no pairs: {text or "the images wait for their partners"}'
+            return report(WARN, f'{text}; {served}' if stalls else text, 'no pairs')
         if stalls:
-            served = _describe_served(stalls, new)
             hints = [f'{topics[name.partition("_")[0]]}: {STALLS[name]}' for name in stalls]
             if new['thermal_unreadable']:
                 hints.append(values['last_error'])
-            return Report(WARN, '; '.join([served, silence or ' '.join(hints)]), values)
-        if any(new.get(f'dropped.{reason}') for reason in FAILURES):
-            text = f'frames that could not be used: {values["last_error"]}'
-            return Report(WARN, text, values)
+            text = '; '.join([served, silence or ' '.join(hints)])
+            return report(WARN, text, f'silent {" ".join(silent)}' if silent else '')
+        if failed:
+            return report(WARN, f'frames that could not be used: {values["last_error"]}')
         if new.get('nan_outputs'):
             text = f'NaN from the network in {new["nan_outputs"]} results: unknown (255) there'
-            return Report(WARN, text, values)
-        if not new['pairs_in'] and new['rgb_received']:
-            return Report(WARN, _explain_no_pairs(new), values)
-        return Report(OK, f'{values["rate_hz"]} pairs a second', values)
+            return report(WARN, text)
+        losses = timing.describe_losses(topics)
+        if losses:
+            return report(WARN, losses, 'losses')
+        rates = f'RGB {values["rgb_hz"]} Hz, thermal {values["thermal_hz"]} Hz'
+        return report(OK, f'{values["rate_hz"]} pairs a second ({rates})')
 
     def idle(self, message: str, level: int = OK) -> Report:
         """Return the report of a node that is not subscribed; `message` says why."""
@@ -213,6 +250,7 @@ class Health:
         values |= {
             f'{camera}_hz': f'{new[f"{camera}_received"] / span_s:.1f}' for camera in CAMERAS
         }
+        values['pairs_hz'] = f'{new["pairs_matched"] / span_s:.1f}'
         values['rate_hz'] = f'{new["pairs_out"] / span_s:.1f}'
         in_use = [name for name in SELECTIONS if new[f'served_{name}']]
         values['modality'] = ', '.join(in_use) or 'none'
@@ -229,12 +267,11 @@ def _describe_served(stalls: list[str], new: Mapping[str, int]) -> str:
     return f'{", ".join(stalls)}: {", ".join(parts)}'
 
 
-def _explain_no_pairs(new: Mapping[str, int]) -> str:
-    counts = {name: new.get(f'dropped.{name}', 0) for name in HINTS}
-    reason = max(counts, key=lambda name: counts[name])
-    if not counts[reason]:
-        return 'no pairs: the images wait for their partners'
-    return f'no pairs: {HINTS[reason]} ({reason})'
+def _explain_no_pairs(new: Mapping[str, int], timing: InputTiming) -> str:
+    for reason, text in NO_STAMPS.items():
+        if new.get(f'dropped.{reason}'):
+            return f'{text} ({reason})'
+    return timing.explain_no_pairs()
 
 
 def _statistics(name: str, samples_s: np.ndarray) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 The process ends with status 0 after SIGINT or SIGTERM. It ends with 2, after one line that says
 why, if the node is to start by itself (`autostart`) and a parameter or the checkpoint cannot be
-used, and with 1 after any other failed start.
+used, and with 1 after any other failed start. It ends with 1, too, when inference fails again and
+again or its thread ends, so that a launch file with `respawn` starts a new process.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import rclpy
@@ -43,7 +45,7 @@ SIGNAL_CHECK_S = 0.2
 Python runs its handler when the main thread next runs."""
 
 USAGE = """\
-usage: sartm_node [-h] [--ros-args ...]
+usage: sartm_node [-h] [--version] [--ros-args ...]
 
 Starts the lifecycle node 'sartm', which segments pairs of RGB and thermal images.
 
@@ -71,6 +73,9 @@ def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | Non
     words = sys.argv[1:] if args is None else args
     if not {'-h', '--help'}.isdisjoint(words):
         print(USAGE, end='')
+        return 0
+    if '--version' in words:
+        print(f'sartm_node {metadata.version("sartm_ros")}')
         return 0
     # torch reads this when it is imported, which the node does when it is configured. By default
     # its threads spin while one of them waits for a processor that another process uses: beside
@@ -103,6 +108,7 @@ def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | Non
         status = node.autostart()
         if status == 0:
             _spin(node, stop_requested)
+            status = 1 if node.fatal_error else 0
         node.close()
         node.destroy_node()
         return status
@@ -117,7 +123,7 @@ def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | Non
 
 
 def _spin(node: SartmNode, stop_requested: threading.Event) -> None:
-    """Run the node's callbacks in a second thread until `stop_requested` is set.
+    """Run the node's callbacks in a second thread until `stop_requested` or a fatal error is set.
 
     The main thread only waits, because Python runs signal handlers there and a wait in the executor
     would delay them.
@@ -134,10 +140,12 @@ def _spin(node: SartmNode, stop_requested: threading.Event) -> None:
 
     thread = threading.Thread(target=run_callbacks, name='executor')
     thread.start()
-    while not stop_requested.wait(SIGNAL_CHECK_S):
+    while not (stop_requested.wait(SIGNAL_CHECK_S) or node.fatal_error):
         pass
+    stop_requested.set()
     executor.create_task(lambda: None)  # `wake` alone does not make spin_once return
-    thread.join()
+    while thread.is_alive():
+        thread.join(SIGNAL_CHECK_S)
     executor.shutdown()
 
 

@@ -104,6 +104,13 @@ class Parameters:
         name='sync.policy',
         choices=('nearest', 'approximate', 'exact'),
     )
+    sync_stamp: str = _parameter(
+        'header',
+        'The times by which images are paired: the stamps in their headers, or their arrival at '
+        'the node, for cameras with clocks that differ. Outputs have the stamps of the headers.',
+        name='sync.stamp',
+        choices=('header', 'arrival'),
+    )
     sync_max_skew_s: float = _parameter(
         0.05,
         'Greatest difference between the stamps of a pair, seconds.',

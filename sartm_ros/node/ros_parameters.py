@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from array import array
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from sartm_ros.node.parameters import FIELDS, NAMES, Parameters, homography, to_
 READ_ONLY = 'Read-only while the node is configured.'
 RUN_TIME = 'May be changed at run time.'
 
-NEAREST_ONLY = ('sync.thermal_offset', 'sync.reuse_thermal', 'rgb.on_stall')
+NEAREST_ONLY = ('sync.stamp', 'sync.thermal_offset', 'sync.reuse_thermal', 'rgb.on_stall')
 """Parameters that have no effect with a policy of message_filters."""
 
 
@@ -83,6 +84,31 @@ def declare(node: Any) -> None:
 def read(node: Any) -> Parameters:
     """Return the node's parameters, checked. Raises SartmError as `parse` does."""
     return parse({name: node.get_parameter(name).value for name in NAMES})
+
+
+def warn_of_unknown(node: Any, *, of_topics: bool = False) -> None:
+    """Log which parameters given at the start the node does not have, with the nearest names.
+
+    Args:
+        node: an `rclpy` node.
+        of_topics: examine the parameters `qos_overrides.*`, which are declared when the node
+            subscribes and publishes, instead of the others.
+    """
+    given = getattr(node, '_parameter_overrides', {})  # rclpy has no other access to them
+    unknown = [
+        name
+        for name in given
+        if name.startswith('qos_overrides.') == of_topics and not node.has_parameter(name)
+    ]
+    known = list(node.get_parameters_by_prefix(''))
+    texts = []
+    for name in unknown:
+        nearest = difflib.get_close_matches(name, known, 1)
+        texts.append(f'{name} (is {nearest[0]} meant?)' if nearest else name)
+    if texts:
+        node.get_logger().warning(
+            f'parameters that this node does not have are ignored: {", ".join(texts)}'
+        )
 
 
 def descriptor(name: str) -> Any:

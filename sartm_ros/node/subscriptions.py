@@ -14,7 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from sartm_model.errors import SartmError
 from sartm_ros.messages import cdr
 from sartm_ros.node import qos
-from sartm_ros.node.health import CAMERAS
+from sartm_ros.node.input_timing import CAMERAS
 from sartm_ros.node.parameters import Parameters
 
 _TYPES = {'raw': Image, 'compressed': CompressedImage}

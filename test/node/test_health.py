@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from sartm_ros.node import health as health_module
-from sartm_ros.node.health import ERROR, OK, SAMPLES, STAGES, WARN, Health
+from sartm_ros.node.health import ERROR, OK, SAMPLES, STAGES, WARN, Health, Report
+from sartm_ros.node.input_timing import InputTiming
+from sartm_ros.node.parameters import Parameters
 
 TOPICS = {'rgb': '/color', 'thermal': '/thermal'}
 
@@ -33,9 +35,10 @@ def health(clock):
     return Health()
 
 
-def report_of(health, drops=()):
+def report_of(health, drops=(), timing=None):
     """The report, with 'why WHICH' as the text on a silent topic."""
-    return health.report(TOPICS, dict(drops), 'why {}'.format)
+    timing = timing or InputTiming(Parameters())
+    return health.report(TOPICS, dict(drops), 'why {}'.format, timing)
 
 
 def frame(health, skew_ns=0, latency_s=0.01):
@@ -55,6 +58,7 @@ def test_counts_add_up_with_the_matchers(health):
         'rgb_received': 1,
         'thermal_received': 1,
         'pairs_in': 2,
+        'pairs_matched': 2,
         'pairs_out': 1,
         'served_both': 1,
         'served_rgb': 0,
@@ -104,24 +108,44 @@ def test_a_silent_topic_is_named(health, clock):
     assert report_of(health).level == OK
 
 
-@pytest.mark.parametrize(
-    ('reason', 'expected'),
-    [
-        ('rgb_no_partner', 'sync.thermal_offset'),
-        ('rgb_timeout', 'sync.max_wait'),
-        ('thermal_no_stamp', 'the thermal driver leaves header.stamp empty'),
-    ],
-)
-def test_no_pairs_although_both_speak_says_why(health, reason, expected):
+def test_no_pairs_although_both_speak_says_why(health):
+    timing = InputTiming(Parameters())
     health.received('rgb')
-    health.received('thermal')
-    report = report_of(health, {reason: 7})
-    assert report.level == WARN
-    assert expected in report.message
-    assert reason in report.message
+    assert report_of(health).message == 'no pairs: the images wait for their partners'
+    for reason, offset_s, expected in [
+        ('rgb_no_stamp', None, 'the RGB driver leaves header.stamp empty'),
+        ('thermal_no_stamp', None, 'the thermal driver leaves header.stamp empty'),
+        ('rgb_no_partner', 7.0, '7.000 s ahead of those of RGB: set sync.thermal_offset to -7.000'),
+    ]:
+        health.received('rgb')
+        health.received('thermal')
+        if offset_s is not None:
+            timing.add('rgb', 10**9, 0)
+            timing.add('thermal', 10**9 + int(offset_s * 1e9), 0)
+        health.dropped(reason)
+        report = report_of(health, timing=timing)
+        assert (report.level, report.problem) == (WARN, 'no pairs')
+        assert expected in report.message
     # What was reported is over unless it goes on.
     frame(health)
-    assert report_of(health, {reason: 7}).level == OK
+    assert report_of(health, timing=timing).level == OK
+
+
+def test_images_alone_are_no_pairs_where_both_topics_speak(health):
+    """A slow thermal camera with another clock looks like one that is always in a gap."""
+    timing = InputTiming(Parameters())
+    timing.add('rgb', 10**9, 0)
+    timing.add('thermal', 10**18, 0)
+    for camera in ('rgb', 'thermal'):
+        health.received(camera)
+    health.record_pair(None)
+    health.stalled('thermal_gap')
+    health.published(0.01, 'rgb')
+    report = report_of(health, timing=timing)
+    assert report.problem == 'no pairs'
+    assert 'set sync.stamp to arrival' in report.message
+    assert '1 results from RGB alone' in report.message
+    assert 'skew_max_ms' not in report.values
 
 
 def test_bad_frames_turn_it_to_a_warning_with_the_last_error(health):
@@ -130,6 +154,20 @@ def test_bad_frames_turn_it_to_a_warning_with_the_last_error(health):
     report = report_of(health)
     assert report.level == WARN
     assert 'thermal: the image is 0x0 pixels' in report.message
+
+
+def test_failures_without_a_result_in_between_are_an_error(health):
+    for number in range(1, 6):
+        health.received('rgb')
+        health.dropped('rgb_unreadable', error='rgb: too short')
+        report = report_of(health)
+        assert report.level == (WARN if number < 3 else ERROR)
+        assert 'rgb: too short' in report.message
+    assert report.problem == 'failing'
+    assert report.message.startswith('no results, the last 5 attempts failed')
+    frame(health)
+    health.dropped('failed', error='no such kernel')
+    assert report_of(health).level == WARN
 
 
 def test_the_last_error_has_an_age_and_the_modality_is_the_last_seconds(health, clock):
@@ -203,24 +241,63 @@ def test_the_message(health):
     from sartm_ros.node.diagnostics import to_message
 
     frame(health)
-    message = to_message(report_of(health), '/sartm: inference', 'cpu', Time(sec=5))
+    message = to_message(report_of(health), 'sartm: inference', 'cpu', Time(sec=5))
     (status,) = message.status
     assert message.header.stamp.sec == 5
-    assert (status.level, status.name, status.hardware_id) == (b'\x00', '/sartm: inference', 'cpu')
+    assert (status.level, status.name, status.hardware_id) == (b'\x00', 'sartm: inference', 'cpu')
     assert {item.key: item.value for item in status.values}['pairs_out'] == '1'
 
 
-def test_a_repeated_warning_is_logged_at_most_once_in_a_period(monkeypatch):
+@pytest.fixture
+def logs(monkeypatch):
+    """A `Diagnostics`, a function that sets its time, and the texts that it has logged."""
     pytest.importorskip('diagnostic_msgs', reason='needs ROS 2 (diagnostic_msgs)')
+    from builtin_interfaces.msg import Time
+
     from sartm_ros.node import diagnostics
 
-    now_s, logged = 100.0, []
-    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: now_s)
-    logger = SimpleNamespace(warning=logged.append)
-    reporter = diagnostics.Diagnostics(
-        SimpleNamespace(create_publisher=lambda *_: None, get_logger=lambda: logger)
+    now_s, logged = [0.0], []
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: now_s[0])
+    logger = SimpleNamespace(
+        warning=lambda text: logged.append(f'WARN {text}'),
+        error=lambda text: logged.append(f'ERROR {text}'),
     )
-    for now_s in (100.0, 104.9, 105.0, 109.9):
-        reporter.warn('bad_frame', f'at {now_s}')
-        reporter.warn('nan', f'NaN at {now_s}')
-    assert logged == ['at 100.0', 'NaN at 100.0', 'at 105.0', 'NaN at 105.0']
+    clock = SimpleNamespace(now=lambda: SimpleNamespace(to_msg=Time))
+    node = SimpleNamespace(
+        create_publisher=lambda *_: SimpleNamespace(publish=lambda message: None),
+        get_logger=lambda: logger,
+        get_clock=lambda: clock,
+        get_fully_qualified_name=lambda: '/sartm',
+    )
+
+    def set_time(value_s):
+        now_s[0] = value_s
+
+    return diagnostics.Diagnostics(node), set_time, logged
+
+
+def test_a_repeated_warning_is_logged_ever_more_rarely(logs):
+    reporter, set_time, logged = logs
+    for second in range(300):
+        set_time(second)
+        reporter.warn('bad_frame', f'at {second}')
+    assert logged == [f'WARN at {second}' for second in (0, 5, 15, 35, 75, 155)]
+    logged.clear()
+    reporter.warn('nan', 'another')
+    set_time(299 + 31)
+    reporter.warn('bad_frame', 'anew')
+    assert logged == ['WARN another', 'WARN anew']
+
+
+def test_a_problem_of_the_reports_is_logged_once_it_lasts(logs):
+    reporter, set_time, logged = logs
+    good = Report(OK, 'well')
+    bad = Report(WARN, 'no pairs: why', problem='no pairs')
+    worse = Report(ERROR, 'no messages', problem='silent rgb')
+    for second, report in enumerate([bad, bad, good, bad, bad, bad, bad, worse, worse, worse]):
+        set_time(second)
+        reporter.publish(report, [], None)
+    assert logged == ['WARN no pairs: why']
+    set_time(10)
+    reporter.publish(worse, [], None)
+    assert logged == ['WARN no pairs: why', 'ERROR no messages']

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -38,6 +39,21 @@ def test_help_explains_the_command_and_starts_no_node(words):
     assert done.stdout.startswith('usage: sartm_node')
     assert '--ros-args --params-file sartm.yaml' in done.stdout
     assert 'config/sartm.yaml lists every parameter' in done.stdout
+
+
+def test_the_version_is_that_of_the_package():
+    done = run_python('-m', 'sartm_ros.node.main', '--version')
+    assert (done.returncode, done.stderr) == (0, '')
+    root = ElementTree.parse(ROOT / 'package.xml').getroot()
+    assert done.stdout == f'sartm_node {root.findtext("version")}\n'
+
+
+@pytest.mark.parametrize('words', [['--params-file', '/nowhere.yaml'], ['-p', 'device']])
+def test_ros_arguments_that_cannot_be_used_end_the_command(words):
+    done = run_python('-m', 'sartm_ros.node.main', '--ros-args', *words)
+    assert done.returncode == 2
+    assert 'sartm_node: ROS does not start: RCLError' in done.stderr
+    assert ' '.join(words) in done.stderr
 
 
 @pytest.mark.parametrize(('given', 'expected'), [(None, 'PASSIVE'), ('ACTIVE', 'ACTIVE')])

@@ -71,6 +71,8 @@ def test_lifecycle_over_services(tmp_path, checkpoint, peer):
         assert change('activate')
         assert change('shutdown')
         assert state() == 'finalized'
+        for line in ('active: ', 'deactivated', 'cleaned up', 'shut down'):
+            assert f'[sartm]: {line}' in node.output
         assert node.stop(signal.SIGTERM) == 0
 
 
@@ -137,7 +139,7 @@ def test_mismatched_qos_and_silence_are_warned_of_and_time_is_the_walls(tmp_path
         send_until(send_early_thermal, lambda: peer.labels, 'labels')
         last = send_early_thermal()
         wait_until(lambda: stamp_of(peer.labels[-1]) == last, 'a pair to be let go at max_wait')
-        node.wait_for_output('no thermal images on /strict/thermal')
+        node.wait_for_output('no messages on /strict/thermal')
         assert 'which has 2 publishers' in node.output
         wait_until(lambda: peer.status()['level'] == 2, 'the diagnostics to turn to error')
         message = peer.status()['message']
@@ -150,5 +152,5 @@ def test_mismatched_qos_and_silence_are_warned_of_and_time_is_the_walls(tmp_path
         )
         assert 'no messages on /strict/thermal, which has 1 publishers' in peer.status()['message']
         assert node.stop(signal.SIGINT) == 0
-        assert re.search(r'done: .* pairs_in \d+, pairs_out \d+', node.output)
+        assert re.search(r'done: .* pairs_in \d+, pairs_matched \d+, pairs_out \d+', node.output)
         assert 'Traceback' not in node.output

@@ -41,7 +41,7 @@ def check_labels(peer, stamps):
         np.testing.assert_array_equal(labels[1:], index % 97)
     count = len(stamps)
     status = peer.wait_for_counts(pairs_out=count)
-    assert status['name'] == '/sartm: inference'
+    assert status['name'] == 'sartm: inference'
     assert (status['rgb_received'], status['thermal_received']) == (count, count)
     assert status['pairs_in'] == count
     assert not [name for name, lost in status.items() if name.startswith('dropped') and lost]

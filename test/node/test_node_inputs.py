@@ -119,6 +119,8 @@ def test_a_transport_that_is_not_there_is_explained(peer, tmp_path, checkpoint):
             'which carries sensor_msgs/msg/Image, but this node subscribes to compressed images: '
             'is rgb_topic right, is rgb_transport?'
         )
+        assert node.stop(signal.SIGINT) == 0
+        assert 'done: rgb_received 0, thermal_received 0, pairs_in 0' in node.output
 
 
 def test_labels_follow_the_homography_that_is_set(peer, tmp_path, checkpoint):

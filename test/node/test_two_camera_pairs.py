@@ -113,7 +113,7 @@ def test_two_nodes_do_not_meet(tmp_path, peer):
         def reporting():
             return {msg.status[0].name for msg in list(peer.diagnostics)}
 
-        names = {'/front/sartm: inference', '/rear/sartm: inference'}
+        names = {'front/sartm: inference', 'rear/sartm: inference'}
         wait_until(lambda: names <= reporting(), 'both diagnostics')
         assert front.stop(signal.SIGINT) == 0  # and the other one goes on
         rear_cameras = camera_pairs[1]

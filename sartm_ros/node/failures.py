@@ -1,0 +1,66 @@
+"""What becomes of pairs that fail in the inference thread. No ROS import."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+from sartm_model.errors import SartmError
+from sartm_ros.node.health import Health
+from sartm_ros.node.out_of_memory import free_memory, is_out_of_memory, next_pause_s
+
+FATAL_FAILURES = 10
+"""Number of inferences that fail in a row, for another reason than memory, after which the process
+is to end. An error of the GPU stays until then: after it every call of CUDA fails."""
+
+
+class Failures:
+    """Counts and logs the exceptions of the inference thread, which alone calls the methods.
+
+    Args:
+        health: counts and keeps the last error.
+        warn: called with a key and a text; logs the text, at most once in a while for each key.
+    """
+
+    def __init__(self, health: Health, warn: Callable[[str, str], None]) -> None:
+        self._health = health
+        self._warn = warn
+        self._pause_s = 0.0  # the last pause after running out of memory; 0 after a success
+        self._in_row = 0
+        self._last = ''
+
+    @property
+    def fatal_error(self) -> str:
+        """Why no result is to be expected from this process any more, or ''; for any thread."""
+        if self._in_row < FATAL_FAILURES:
+            return ''
+        return f'{self._in_row} inferences in a row failed, the last with {self._last}'
+
+    def reset(self) -> None:
+        """Begin to count anew, after a success."""
+        self._pause_s, self._in_row = 0.0, 0
+
+    def handle(self, error: Exception) -> float:
+        """Count a pair that failed; return the seconds to wait before the next one."""
+        if isinstance(error, SartmError):
+            self._health.dropped('bad_frame', error=str(error))
+            self._warn('bad_frame', f'frame dropped: {error}')
+            return 0.0
+        name = f'{type(error).__name__}: {error}'
+        if is_out_of_memory(error):
+            self._pause_s = next_pause_s(self._pause_s)
+            self._health.dropped('out_of_memory', error=name)
+            self._warn(
+                'out_of_memory',
+                f'frame dropped, out of memory: {error}. The next is tried in {self._pause_s:g} s; '
+                'what else uses the device? Smaller images, precision fp16 or a smaller network '
+                'need less',
+            )
+            free_memory(error)
+            return self._pause_s
+        text = ''.join(traceback.format_exception(error))
+        self._last = name
+        self._in_row += 1
+        self._health.dropped('failed', error=name)
+        self._warn('failed', f'frame dropped, inference failed:\n{text}')
+        return 0.0

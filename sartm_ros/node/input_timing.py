@@ -1,0 +1,229 @@
+"""What the stamps of both topics tell: the cameras' rates, lost images, and how the clocks differ.
+
+No ROS import. A camera stamps its images at even intervals. Where images are lost between the
+camera and the node, the stamps of those that arrive have gaps of whole intervals.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+
+from sartm_ros.node.fastdds import PROFILE_VARIABLE
+from sartm_ros.node.parameters import FIELDS, Parameters, seconds_to_ns
+from sartm_ros.sync.pair_matcher import REORDER_NS
+
+CAMERAS = ('rgb', 'thermal')
+
+WINDOW = 33
+"""Number of newest images of each topic that the figures are computed from."""
+
+MIN_INTERVALS = 16
+"""Number of intervals from which on a rate is known."""
+
+SMALL_QUANTILE = 0.05
+"""The quantile of the intervals that is taken for a single interval of the camera: the second
+smallest of 32. With four fifths of the images lost at random, two of 32 are single with a
+probability of 99 %."""
+
+LIMITS = (1.5, 2.5, 4.5, 20.0)
+"""The gaps, in intervals, below which they are used to compute the interval, in turn: a longer one
+is counted correctly only when the interval is known better. A gap beyond the last is a pause."""
+
+MAX_DEVIATION = 0.25
+"""Greatest distance of a gap from a whole number of intervals, as a fraction of one interval."""
+
+MIN_REGULAR = 0.85
+"""Least share of the gaps that must be whole numbers of intervals, or the rate is unknown."""
+
+LOST_SHARE = 1 / 3
+"""The share of lost images from which on there is a warning. Stamps with jitter and single images
+lost by a busy machine stay below it."""
+
+
+GREATEST_OFFSET_S = FIELDS['sync.thermal_offset'].metadata['between'][1]
+GREATEST_WAIT_S = FIELDS['sync.max_wait'].metadata['between'][1]
+
+
+class StreamTiming:
+    """The stamps and arrivals of the newest images of one topic. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._stamps_ns: deque[int] = deque(maxlen=WINDOW)
+        self._arrivals_ns: deque[int] = deque(maxlen=WINDOW)
+
+    def __len__(self) -> int:
+        return len(self._stamps_ns)
+
+    def add(self, stamp_ns: int, arrival_ns: int) -> None:
+        """Take the stamp and the arrival of an image; what has no stamp or is late is ignored."""
+        if stamp_ns <= 0:
+            return
+        if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:
+            if self._stamps_ns[-1] - stamp_ns <= REORDER_NS:
+                return
+            self._stamps_ns.clear()
+            self._arrivals_ns.clear()
+        self._stamps_ns.append(stamp_ns)
+        self._arrivals_ns.append(arrival_ns)
+
+    @property
+    def stamps_ns(self) -> np.ndarray:
+        """The stamps, int64 `[n]`, increasing."""
+        return np.array(self._stamps_ns, np.int64)
+
+    @property
+    def arrivals_ns(self) -> np.ndarray:
+        """The monotonic times of the arrivals, int64 `[n]`."""
+        return np.array(self._arrivals_ns, np.int64)
+
+    def rate(self) -> tuple[float, float] | None:
+        """Return the camera's rate in Hz and the share of its images that were lost.
+
+        The result is None while the rate is unknown, because there are too few images or because
+        their stamps have no even interval.
+        """
+        intervals_ns = np.diff(self.stamps_ns)
+        if len(intervals_ns) < MIN_INTERVALS:
+            return None
+        interval_ns = np.quantile(intervals_ns, SMALL_QUANTILE, method='lower')
+        for limit in LIMITS:
+            used_ns = intervals_ns[intervals_ns < limit * interval_ns]
+            counts = np.maximum((used_ns / interval_ns).round(), 1)
+            interval_ns = used_ns.sum() / counts.sum()
+        gaps = used_ns / interval_ns
+        regular = np.count_nonzero(np.abs(gaps - counts) <= MAX_DEVIATION)
+        if regular < MIN_REGULAR * len(intervals_ns):
+            return None
+        return float(1e9 / interval_ns), float(1 - len(gaps) / counts.sum())
+
+
+class InputTiming:
+    """The timing of both topics. Not thread-safe.
+
+    Args:
+        settings: the node's parameters.
+
+    Attributes:
+        settings: may be replaced at any time.
+        streams: a `StreamTiming` for each of 'rgb' and 'thermal'.
+    """
+
+    def __init__(self, settings: Parameters) -> None:
+        self.settings = settings
+        self.streams = {camera: StreamTiming() for camera in CAMERAS}
+
+    def add(self, camera: str, stamp_ns: int, arrival_ns: int) -> None:
+        """Take the stamp of an image's header and the monotonic time of its arrival."""
+        self.streams[camera].add(stamp_ns, arrival_ns)
+
+    def offset_s(self) -> float | None:
+        """Return by how much thermal's stamps are ahead of RGB's for images that arrive together.
+
+        `sync.thermal_offset` is not included. The result is None while a topic has no stamps.
+        """
+        if not all(map(len, self.streams.values())):
+            return None
+        ahead_ns = [
+            int(np.median(self.streams[camera].stamps_ns - self.streams[camera].arrivals_ns))
+            for camera in CAMERAS
+        ]
+        return (ahead_ns[1] - ahead_ns[0]) * 1e-9
+
+    def values(self) -> dict[str, str]:
+        """Return the figures of the diagnostics by name."""
+        values = {}
+        rates_hz = []
+        for camera, stream in self.streams.items():
+            rate = stream.rate()
+            if rate is not None:
+                rates_hz.append(rate[0])
+            values[f'{camera}_expected_hz'] = 'unknown' if rate is None else f'{rate[0]:.1f}'
+            values[f'{camera}_lost'] = 'unknown' if rate is None else f'{rate[1]:.0%}'
+        pairs_hz = 'unknown'
+        if len(rates_hz) == len(CAMERAS):
+            pairs_hz = f'{rates_hz[0] if self.settings.sync_reuse_thermal else min(rates_hz):.1f}'
+        offset_s = self.offset_s()
+        offset = 'unknown' if offset_s is None else f'{offset_s:.3f}'
+        return values | {'pairs_expected_hz': pairs_hz, 'thermal_stamps_ahead_s': offset}
+
+    def describe_losses(self, topics: Mapping[str, str]) -> str:
+        """Return which topics lose many images and what to do, or ''.
+
+        Args:
+            topics: the topic names of 'rgb' and 'thermal'.
+        """
+        losses = []
+        for camera, stream in self.streams.items():
+            rate = stream.rate()
+            if rate is not None and rate[1] >= LOST_SHARE:
+                losses.append(
+                    f'{rate[1]:.0%} of the images on {topics[camera]} are lost: gaps in the stamps '
+                    f'of a camera of {rate[0]:.1f} Hz'
+                )
+        if not losses:
+            return ''
+        profile = os.environ.get(PROFILE_VARIABLE, 'config/fastdds_images.xml of this package')
+        return (
+            f'{"; ".join(losses)}. Start the camera drivers, too, with {PROFILE_VARIABLE} set to '
+            f'{profile}: the shared memory that Fast DDS has by default is too small for images'
+        )
+
+    def explain_no_pairs(self) -> str:
+        """Return why images that arrive on both topics find no partners, and what to do.
+
+        The text is empty while that is unknown.
+        """
+        settings = self.settings
+        offset_s = self.offset_s()
+        if offset_s is None:
+            return ''
+        measured = f'the stamps of thermal are {_ahead(offset_s)} those of RGB'
+        if settings.sync_policy == 'exact':
+            return f'{measured}, and sync.policy exact pairs equal stamps only: set it to nearest'
+        by_arrival = settings.sync_stamp == 'arrival'
+        remaining_s = 0.0 if by_arrival else offset_s + settings.sync_thermal_offset_s
+        nearest_s = self._nearest_s()
+        tolerated_s = max(settings.sync_max_skew_s, settings.sync_max_wait_s)
+        if abs(remaining_s) <= tolerated_s and nearest_s > settings.sync_max_skew_s:
+            times = 'images arrive' if by_arrival else 'stamps are'
+            return (
+                f'the nearest {times} {nearest_s:.3f} s apart, and sync.max_skew is '
+                f'{settings.sync_max_skew_s:g} s: raise sync.max_skew'
+            )
+        policy = '' if settings.sync_policy == 'nearest' else 'sync.policy to nearest and '
+        if abs(offset_s) > GREATEST_OFFSET_S:
+            return (
+                f'{measured}, so they come from different clocks: set {policy}sync.stamp to '
+                'arrival, or let both drivers stamp with the time of the computer'
+            )
+        late = ''
+        if -GREATEST_WAIT_S < remaining_s < 0:
+            late = f', if thermal only arrives late sync.max_wait to {_round_up(-remaining_s)}'
+        return (
+            f'{measured}: set {policy}sync.thermal_offset to {-offset_s:.3f} if that is '
+            f'constant{late}, and otherwise sync.stamp to arrival'
+        )
+
+    def _nearest_s(self) -> float:
+        """Return the median distance of RGB's images from the nearest thermal one, as matched."""
+        rgb, thermal = (self.streams[camera] for camera in CAMERAS)
+        offset_ns = seconds_to_ns(self.settings.sync_thermal_offset_s)
+        if self.settings.sync_stamp == 'arrival':
+            rgb_ns, thermal_ns = rgb.arrivals_ns, thermal.arrivals_ns
+        else:
+            rgb_ns, thermal_ns = rgb.stamps_ns, thermal.stamps_ns
+        distances_ns = np.abs(thermal_ns[None] + offset_ns - rgb_ns[:, None]).min(axis=1)
+        return float(np.median(distances_ns)) * 1e-9
+
+
+def _ahead(offset_s: float) -> str:
+    return f'{abs(offset_s):.3f} s {"behind" if offset_s < 0 else "ahead of"}'
+
+
+def _round_up(seconds: float) -> str:
+    """Return seconds with one digit after the point, greater than the given ones."""
+    return f'{np.floor(seconds * 10 + 1) / 10:.1f}'

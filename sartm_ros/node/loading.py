@@ -1,0 +1,33 @@
+"""Loads the network as the parameters ask for."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sartm_ros.node.parameters import Parameters, homography, thermal_range
+
+
+def load_predictor(settings: Parameters, logger: Any) -> Any:
+    """Return the warmed-up predictor of `checkpoint` and log what it is; imports torch.
+
+    Raises:
+        SartmError: the checkpoint or the device cannot be used.
+    """
+    from sartm_model.inference.onnx_predictor import open_predictor
+
+    begun_s = time.monotonic()
+    predictor = open_predictor(
+        settings.checkpoint,
+        device=settings.device,
+        precision=settings.precision,
+        thermal_range=thermal_range(settings),
+        homography=homography(settings),
+    )
+    if settings.warm_up_height and settings.warm_up_width:
+        predictor.warm_up(settings.warm_up_height, settings.warm_up_width)
+    logger.info(
+        f'configured in {time.monotonic() - begun_s:.1f} s: checkpoint {settings.checkpoint}, '
+        f'{len(predictor.label_space)} classes, {predictor.device} in {predictor.precision}'
+    )
+    return predictor

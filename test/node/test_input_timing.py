@@ -1,0 +1,153 @@
+"""The rates, losses and clock differences that the stamps of two topics show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sartm_ros.node.input_timing import InputTiming, StreamTiming
+from sartm_ros.node.ros_parameters import parse
+
+MS = 1_000_000
+SECOND = 1000 * MS
+TOPICS = {'rgb': '/color', 'thermal': '/thermal'}
+
+
+def rate_of(stamps_ns):
+    stream = StreamTiming()
+    for stamp_ns in stamps_ns:
+        stream.add(int(stamp_ns), 0)
+    return stream.rate()
+
+
+@pytest.mark.parametrize('rate_hz', [4.0, 8.7, 30.0, 60.0])
+@pytest.mark.parametrize('kept', [1.0, 0.5, 0.2])
+@pytest.mark.parametrize('seed', range(5))
+def test_the_rate_of_a_camera_whose_images_are_lost_at_random(rate_hz, kept, seed):
+    rng = np.random.default_rng(seed)
+    stamps_ns = 10 * SECOND + np.arange(1000) * SECOND / rate_hz + rng.normal(0, 1 * MS, 1000)
+    arrive = rng.random(1000) < kept
+    found_hz, lost = rate_of(stamps_ns[arrive])
+    newest = np.flatnonzero(arrive)[-33:]
+    assert found_hz == pytest.approx(rate_hz, rel=0.05)
+    assert lost == pytest.approx(1 - 32 / (newest[-1] - newest[0]), abs=0.02)
+
+
+def test_what_is_no_loss():
+    even_ns = SECOND + np.arange(100) * 33 * MS
+    jitter_ns = np.random.default_rng(0).uniform(-5 * MS, 5 * MS, 100)
+    assert rate_of(even_ns + jitter_ns)[1] == 0
+    # Every image twice, a pause of a minute, and a clock that is set back.
+    for stamps_ns in (
+        np.repeat(even_ns, 2),
+        np.r_[even_ns[:80], even_ns[80:] + 60 * SECOND],
+        np.r_[even_ns + 3600 * SECOND, even_ns],
+    ):
+        found_hz, lost = rate_of(stamps_ns)
+        assert (found_hz, lost) == (pytest.approx(1000 / 33), 0)
+
+
+def test_a_rate_that_is_unknown():
+    assert rate_of(np.arange(1, 17) * 33 * MS) is None  # 15 intervals
+    assert rate_of(np.zeros(100)) is None  # no stamps
+    rng = np.random.default_rng(0)
+    assert rate_of(np.cumsum(rng.exponential(100 * MS, 100)) + SECOND) is None
+    in_twos = np.arange(100) // 2 * 100 * MS + np.arange(100) % 2 * MS + SECOND
+    assert rate_of(in_twos) is None
+
+
+def timing_of(thermal_ahead_ns=0, phase_ns=0, interval_ns=33 * MS, jitter_ns=0, **settings):
+    """The timing of two cameras of one rate, for settings where `__` stands for a dot."""
+    values = {name.replace('__', '.'): value for name, value in settings.items()}
+    timing = InputTiming(parse(values))
+    rng = np.random.default_rng(0)
+    for index in range(60):
+        taken_ns = 1000 * SECOND + index * interval_ns
+        for camera, delay_ns, ahead_ns in (
+            ('rgb', 0, 0),
+            ('thermal', phase_ns, thermal_ahead_ns),
+        ):
+            late_ns = int(rng.uniform(0, jitter_ns)) if jitter_ns else 0
+            timing.add(camera, taken_ns + delay_ns + ahead_ns, taken_ns + delay_ns + late_ns)
+    return timing
+
+
+def test_the_offset_is_measured_by_arrival_and_not_by_phase():
+    timing = timing_of(-2500 * MS, phase_ns=15 * MS, jitter_ns=20 * MS)
+    assert timing.offset_s() == pytest.approx(-2.5, abs=0.01)
+    assert timing.values()['thermal_stamps_ahead_s'] == f'{timing.offset_s():.3f}'
+    assert InputTiming(parse({})).offset_s() is None
+
+
+@pytest.mark.parametrize(
+    ('case', 'expected'),
+    [
+        (
+            {'thermal_ahead_ns': -2500 * MS},
+            'the stamps of thermal are 2.500 s behind those of RGB: set sync.thermal_offset to '
+            '2.500 if that is constant, if thermal only arrives late sync.max_wait to 2.6, and '
+            'otherwise sync.stamp to arrival',
+        ),
+        (
+            {'thermal_ahead_ns': 30 * SECOND, 'sync__thermal_offset': 5.0},
+            'the stamps of thermal are 30.000 s ahead of those of RGB: set sync.thermal_offset to '
+            '-30.000 if that is constant, and otherwise sync.stamp to arrival',
+        ),
+        (
+            {'thermal_ahead_ns': 16 * 10**8 * SECOND},
+            'the stamps of thermal are 1600000000.000 s ahead of those of RGB, so they come from '
+            'different clocks: set sync.stamp to arrival, or let both drivers stamp with the time '
+            'of the computer',
+        ),
+        (
+            {'thermal_ahead_ns': 2 * SECOND, 'sync__policy': 'approximate'},
+            'set sync.policy to nearest and sync.thermal_offset to -2.000',
+        ),
+        (
+            {'thermal_ahead_ns': 4 * MS, 'sync__policy': 'exact'},
+            'the stamps of thermal are 0.004 s ahead of those of RGB, and sync.policy exact pairs '
+            'equal stamps only: set it to nearest',
+        ),
+        (
+            {'phase_ns': 200 * MS, 'interval_ns': 500 * MS},
+            'the nearest stamps are 0.200 s apart, and sync.max_skew is 0.05 s: raise '
+            'sync.max_skew',
+        ),
+        (
+            {
+                'phase_ns': 200 * MS,
+                'interval_ns': 500 * MS,
+                'thermal_ahead_ns': 10**9 * SECOND,
+                'sync__stamp': 'arrival',
+            },
+            'the nearest images arrive 0.200 s apart',
+        ),
+    ],
+)
+def test_the_advice(case, expected):
+    assert expected in timing_of(**case).explain_no_pairs()
+
+
+def test_losses_name_the_topic_and_the_profile():
+    timing = InputTiming(parse({}))
+    kept = np.random.default_rng(1).random(300) < 0.2
+    for index in range(300):
+        timing.add('thermal', SECOND + index * 33 * MS, 0)
+        if kept[index]:
+            timing.add('rgb', SECOND + index * 33 * MS, 0)
+    text = timing.describe_losses(TOPICS)
+    assert 'of the images on /color are lost' in text
+    assert 'a camera of 30.3 Hz' in text
+    assert '/thermal' not in text
+    assert 'FASTRTPS_DEFAULT_PROFILES_FILE set to ' in text
+    assert timing.values()['rgb_expected_hz'] == timing.values()['pairs_expected_hz'] == '30.3'
+    assert timing.values()['thermal_lost'] == '0%'
+
+
+def test_the_expected_rate_of_pairs_is_that_of_the_slower_camera_unless_thermal_is_reused():
+    for reuse, expected in ((False, '10.0'), (True, '20.0')):
+        timing = InputTiming(parse({'sync.reuse_thermal': reuse}))
+        for index in range(40):
+            timing.add('rgb', SECOND + index * 50 * MS, 0)
+            timing.add('thermal', SECOND + index * 100 * MS, 0)
+        assert timing.values()['pairs_expected_hz'] == expected
