@@ -147,7 +147,8 @@ class InputTiming:
         if len(rates_hz) == len(CAMERAS):
             pairs_hz = f'{rates_hz[0] if self.settings.sync_reuse_thermal else min(rates_hz):.1f}'
         offset_s = self.offset_s()
-        offset = 'unknown' if offset_s is None else f'{offset_s:.3f}'
+        # Adding zero turns -0.0 into 0.0.
+        offset = 'unknown' if offset_s is None else f'{round(offset_s, 3) + 0.0:.3f}'
         return values | {'pairs_expected_hz': pairs_hz, 'thermal_stamps_ahead_s': offset}
 
     def describe_losses(self, topics: Mapping[str, str]) -> str:
