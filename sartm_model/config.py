@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +94,8 @@ class DataConfig:
         workers: number of processes that read and augment.
         cache: whether all frames are read or rendered once, before the training, and kept in
             memory: 1.5 MB for a frame of 480x640 with 8 bits. The samples are the same.
-        modality: both, or the name of one of the model's modalities to train on it alone.
+        modality: both, or the name of one of the model's modalities to train on it alone; the
+            frames then need no other images.
         drop_modality: probability that one modality of a frame, each with equal chance, is replaced
             by the learned embedding of a missing modality. Or the probability of each by its name,
             such as {rgb: 0.15, thermal: 0.05}; 0 for those left out, and never two at once.
@@ -316,7 +317,9 @@ class TrainConfig:
         start_from: a checkpoint to start from instead; empty for none. The settings of `model` that
             are left out are its own, and only `prediction` and `input_scale` may differ from it. If
             its classes are others, those of the same name keep their weights and the rest start
-            anew.
+            anew. If it was written by a run of stage `pretrain`, its heads start anew.
+        stage: train, or pretrain for a run on pseudo-labels (see docs/satir.md), whose classes mean
+            nothing: there is no language term, and a later run keeps none of the heads' weights.
         label_space: mfnet, pst900, fmb or a YAML file of classes; empty for those of the first
             source of `data.train`. Every source must have these classes.
         steps: number of optimiser steps.
@@ -340,6 +343,7 @@ class TrainConfig:
     sam2_weights: str = ''
     imagenet_weights: str = ''
     start_from: str = ''
+    stage: str = 'train'
     label_space: str = ''
     steps: int = 10000
     val_every: int = 500
@@ -356,6 +360,14 @@ class TrainConfig:
         _positive('steps', self.steps)
         for key in ('val_every', 'keep_best', 'devices', 'nodes'):
             _positive(key, getattr(self, key))
+        check_choice('stage', self.stage, STAGES)
+        if self.stage == 'pretrain':
+            if self.loss.language:
+                raise SartmError(
+                    f'loss.language is {self.loss.language} with stage pretrain, but the classes '
+                    'of pseudo-labels have no names; leave it out'
+                )
+            object.__setattr__(self, 'loss', replace(self.loss, language=0.0))
         check_choice('data.modality', self.data.modality, ('both', *self.model.modalities))
         if isinstance(self.data.drop_modality, Mapping):
             for name in self.data.drop_modality:
@@ -364,6 +376,8 @@ class TrainConfig:
         if len(starts) > 1:
             raise SartmError(f'{" and ".join(starts)} are set; a run starts from one of them')
 
+
+STAGES = ('train', 'pretrain')
 
 PRETRAINED = ('sam2_weights', 'imagenet_weights')
 """The settings that name published weights; a family of networks starts from some of them."""

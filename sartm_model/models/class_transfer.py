@@ -1,4 +1,8 @@
-"""Continues from a network with other classes: all weights but those of new classes are kept."""
+"""Continues from a network with other classes: what depends on the classes starts anew.
+
+If some classes have the same names, their weights are kept (`transfer_classes`). After pretraining
+on pseudo-labels, whose classes mean nothing, the heads start anew (`replace_heads`).
+"""
 
 from __future__ import annotations
 
@@ -70,3 +74,38 @@ def transfer_classes(
         new=[name for name in classes if name not in earlier_classes],
         dropped=[name for name in earlier_classes if name not in classes],
     )
+
+
+@torch.no_grad()
+def replace_heads(model: SegmentationModel, earlier: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Load the weights of a network with other classes, but for those of its heads.
+
+    Frozen layers of the heads, which published weights have brought, are kept.
+
+    Args:
+        model: receives the weights; its heads keep their own.
+        earlier: the state dict of the earlier network, in the form that is trained.
+
+    Returns:
+        Name of each head -> the names of its weights that start anew.
+
+    Raises:
+        SartmError: the networks differ in more than their classes.
+    """
+    own = model.state_dict()
+    anew: dict[str, list[str]] = {}
+    for head, prefix in model.HEADS.items():
+        names = []
+        for name, layer in model.head(head).named_modules(prefix=prefix):
+            weights = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
+            is_trained = any(weight.requires_grad for _, weight in weights)
+            full_names = [f'{name}.{weight}' for weight, _ in weights]
+            starts_anew = own.keys() if is_trained else model.ROW_PER_CLASS
+            names += [key for key in full_names if key in starts_anew]
+        anew[head] = names
+    kept = {key: own[key] for names in anew.values() for key in names}
+    # Earlier classes that the model lacks have weights under names of their own.
+    per_class = tuple(f'{name}.' for name in model.MODULE_PER_CLASS)
+    common = {k: v for k, v in earlier.items() if k in own or not k.startswith(per_class)}
+    load_strictly(model, {**common, **kept}, 'the pretrained network')
+    return anew

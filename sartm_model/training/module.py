@@ -63,7 +63,7 @@ class SegmentationTraining(pl.LightningModule):
         # Not part of the saved state: the run's folder has them in a file of their own.
         self.register_buffer('text_embeddings', embeddings, persistent=False)
         self.register_buffer('has_embedding', has_embedding, persistent=False)
-        modalities = model.config.modalities
+        modalities = select(config.data.modality, model.config.modalities)
         self.train_samples = TrainingSamples(config.data, label_space, modalities, config.seed)
         self.val_frames = EvalDataset(
             open_frames(config.data.val, config.data, label_space, modalities), modalities
@@ -104,11 +104,8 @@ class SegmentationTraining(pl.LightningModule):
 
         Raises SartmError naming the frames if the loss is not finite.
         """
-        drop_mask = batch.drop_mask
-        if self.config.data.modality != 'both':
-            names = self.model.config.modalities
-            hidden = [name != self.config.data.modality for name in names]
-            drop_mask = torch.tensor(hidden, device=drop_mask.device).expand_as(drop_mask)
+        # A modality that is trained alone is never dropped, and the others are not there.
+        drop_mask = batch.drop_mask if self.config.data.modality == 'both' else None
         images = {
             name: image.contiguous(memory_format=torch.channels_last)
             for name, image in batch.inputs().items()
@@ -148,9 +145,7 @@ class SegmentationTraining(pl.LightningModule):
 
         The weights are the averaged ones: see `callbacks.AveragedWeights`.
         """
-        selected = select(self.config.data.modality, tuple(frame.images))
-        images = network_inputs({name: frame.images[name] for name in selected})
-        labels, _ = labels_and_confidence(self.model.segment(images)[0])
+        labels, _ = labels_and_confidence(self.model.segment(network_inputs(frame.images))[0])
         self.confusion.update(labels.cpu().numpy(), frame.labels.cpu().numpy())
         return labels
 

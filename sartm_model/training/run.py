@@ -25,7 +25,7 @@ from sartm_model.labels import LabelSpace
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models import registry
 from sartm_model.models.base import SegmentationModel
-from sartm_model.models.class_transfer import transfer_classes
+from sartm_model.models.class_transfer import replace_heads, transfer_classes
 from sartm_model.training.callbacks import (
     LAST_MODEL,
     STATE_FILE,
@@ -40,6 +40,7 @@ from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.text_teacher import text_embeddings
 from sartm_model.utils.files import write_file
 from sartm_model.utils.overrides import differences
+from sartm_model.utils.text import format_names
 
 CONFIG_FILE = 'config.yaml'
 METRICS_FILE = 'metrics.csv'
@@ -166,6 +167,8 @@ def _initial_model(config: TrainConfig, label_space: LabelSpace) -> Segmentation
                 f'{config.model}; leave model out to take it from the checkpoint'
             )
         model = checkpoints.build(earlier, merged=False).train()
+        if _stage(earlier) == 'pretrain' and config.stage != 'pretrain':
+            return _with_new_heads(model, earlier, label_space)
         if earlier.label_space.classes == label_space.classes:
             return model
         return _with_classes(model, earlier, label_space)
@@ -174,6 +177,27 @@ def _initial_model(config: TrainConfig, label_space: LabelSpace) -> Segmentation
         if source := getattr(config, setting):
             model.load_pretrained(setting, source)
     return model
+
+
+def _stage(checkpoint: checkpoints.Checkpoint) -> str:
+    """Return the stage of the run that wrote a checkpoint; runs before there were stages train."""
+    return checkpoint.card.get('config', {}).get('stage', 'train')
+
+
+def _with_new_heads(
+    model: SegmentationModel, checkpoint: checkpoints.Checkpoint, label_space: LabelSpace
+) -> SegmentationModel:
+    """Return a model with the classes of a run, new heads, and all else of a pretrained model."""
+    changed = registry.build(model.config, len(label_space))
+    anew = replace_heads(changed, model.state_dict())
+    if _is_first_process():
+        print(
+            f'{checkpoint.path} is pretrained on {checkpoint.label_space.name}; these weights '
+            'start anew, and all others are kept:'
+        )
+        for head, names in anew.items():
+            print(f'  {len(names)} of {head}: {format_names(names)}')
+    return changed
 
 
 def _with_classes(
@@ -206,12 +230,14 @@ def _trainer(config: TrainConfig, out: Path, callbacks: list[Callback]) -> pl.Tr
     warnings.filterwarnings('ignore', message='.*isinstance.treespec, LeafSpec.*')
     warnings.filterwarnings('ignore', message='.*exists and is not empty.*')
     distributed = config.devices * config.nodes > 1
+    # What belongs to the other modalities has no gradient where one is trained alone.
+    strategy = 'ddp' if config.data.modality == 'both' else 'ddp_find_unused_parameters_true'
     on_gpu = config.device != 'cpu' and torch.cuda.is_available()
     return pl.Trainer(
         accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[config.device],
         devices=config.devices,
         num_nodes=config.nodes,
-        strategy='ddp' if distributed else 'auto',
+        strategy=strategy if distributed else 'auto',
         sync_batchnorm=distributed and on_gpu,
         use_distributed_sampler=False,
         precision=cast(Any, config.precision),
