@@ -44,7 +44,8 @@ def _add_check(actions: Verbs) -> None:
     verb.add_argument(
         '--split',
         metavar='NAME',
-        help='train, val or test (mfnet: NAME.txt; folder: a split of its file); default: all',
+        help='train, val or test, as far as the data set has them (mfnet: NAME.txt; folder: '
+        'a split of its file); default: all',
     )
     verb.add_argument(
         '--json', metavar='FILE', type=Path, help='also write everything found to this file'

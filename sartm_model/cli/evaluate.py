@@ -60,7 +60,8 @@ def add_parser(verbs: Verbs) -> None:
         '--split',
         metavar='NAME',
         required=True,
-        help='train, val or test (mfnet: NAME.txt; folder: a split of its file)',
+        help='train, val or test, as far as the data set has them (mfnet: NAME.txt; folder: '
+        'a split of its file)',
     )
     add_modality(verb)
     verb.add_argument(

@@ -16,7 +16,16 @@ Verbs = argparse._SubParsersAction  # argparse has no public name for what add_s
 Options = argparse._ActionsContainer  # a verb, or a group of its options
 
 # `sartm_model.data.registry.NAMES`, which is not imported because it needs NumPy.
-DATASETS = ('mfnet', 'pst900', 'fmb', 'folder', 'synthetic')
+DATASETS = (
+    'mfnet',
+    'pst900',
+    'fmb',
+    'soda',
+    'soda_synthetic',
+    'scut_seg',
+    'folder',
+    'synthetic',
+)
 
 
 def add_verb(

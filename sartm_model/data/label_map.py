@@ -32,11 +32,16 @@ class LabelMap:
             65536 red + 256 green + blue.
         of_colors: whether the values are colours.
         others: the id of every other value; None if another value is a fault.
+        advice: what to do where a value is a fault.
     """
 
     ids: dict[int, int]
     of_colors: bool = False
     others: int | None = None
+    advice: str = (
+        f'which the label_map lacks; add it with its class or with "{IGNORE}", or add '
+        f'"{OTHERS}: {IGNORE}"'
+    )
 
     def read(self, path: Path) -> np.ndarray:
         """Read a label image as uint8 `[H, W]` of class ids.
@@ -54,9 +59,7 @@ class LabelMap:
                 for value, count in zip(wrong.tolist(), counts.tolist(), strict=True)
             )
             raise SartmError(
-                f'{path} has the {"colour" if self.of_colors else "raw id"} {found}, which the '
-                f'label_map lacks; add it with its class or with "{IGNORE}", or add '
-                f'"{OTHERS}: {IGNORE}"'
+                f'{path} has the {"colour" if self.of_colors else "raw id"} {found}, {self.advice}'
             )
         return ids.astype(np.uint8)
 

@@ -31,7 +31,7 @@ def open_label_space(name: str, folder: Path | None = None) -> LabelSpace:
     """Return a built-in label space, or read one from a YAML file.
 
     Args:
-        name: mfnet, pst900, fmb, or the path of a file that ends in .yaml or .yml.
+        name: one of `LABEL_SPACES`, or the path of a file that ends in .yaml or .yml.
         folder: what a relative path starts from; the working directory if omitted.
 
     Raises:

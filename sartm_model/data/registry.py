@@ -8,14 +8,20 @@ from sartm_model.data.base import PairDataset
 from sartm_model.data.declared import open_declared
 from sartm_model.data.fmb import Fmb
 from sartm_model.data.folder import SplitFolders
+from sartm_model.data.listed import ListedFrames
 from sartm_model.data.mfnet import MFNet
 from sartm_model.data.pst900 import Pst900
+from sartm_model.data.scut_seg import ScutSeg
+from sartm_model.data.soda import Soda, SodaSynthetic
 from sartm_model.errors import SartmError
 
-ON_DISK: dict[str, type[MFNet] | type[SplitFolders]] = {
+ON_DISK: dict[str, type[MFNet] | type[SplitFolders] | type[ListedFrames]] = {
     'mfnet': MFNet,
     'pst900': Pst900,
     'fmb': Fmb,
+    'soda': Soda,
+    'soda_synthetic': SodaSynthetic,
+    'scut_seg': ScutSeg,
 }
 NAMES = (*ON_DISK, 'folder', 'synthetic')
 
@@ -28,8 +34,8 @@ def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
         root: the data set's folder; for 'folder' the YAML file that declares it (see `declared`);
             None for 'synthetic', which needs none.
         split: for 'mfnet' the name of a `<split>.txt` under the root; for 'pst900' and 'fmb'
-            'train' or 'test'; for 'folder' a split of the file; for 'synthetic' 'train', 'val' or
-            'test'.
+            'train' or 'test'; for 'soda', 'soda_synthetic' and 'scut_seg' one of their `SPLITS`;
+            for 'folder' a split of the file; for 'synthetic' 'train', 'val' or 'test'.
 
     Raises:
         SartmError: unknown name or split, or the folder is not such a data set.

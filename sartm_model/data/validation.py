@@ -18,6 +18,7 @@ from sartm_model.data.declaration import UNKNOWN_CLASSES, Declaration, read_decl
 from sartm_model.data.declared import find_files, open_files, split_files
 from sartm_model.data.folder import FrameFiles, PairedFiles, SplitFolders, condition_of, images_in
 from sartm_model.data.frame_check import FrameComparison, check_frames
+from sartm_model.data.listed import ListedFrames
 from sartm_model.data.mfnet import frame_files, image_folders, read_split
 from sartm_model.data.registry import ON_DISK, declaration_path, open_dataset, open_root
 from sartm_model.data.validation_report import Report, SplitSummary
@@ -32,7 +33,7 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
     """Read every frame of one split, or of all splits, and report all that is wrong.
 
     Args:
-        dataset: mfnet, pst900, fmb, folder or synthetic.
+        dataset: one of `registry.NAMES`.
         root: its folder; for folder the YAML file that declares it; None for synthetic.
         split: one split; None for all. All of mfnet's lists are those that start with train, val
             or test.
@@ -46,6 +47,8 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
         report = Report(dataset, kind.classes)
         if issubclass(kind, SplitFolders):
             splits = _split_folders(kind, open_root(dataset, root), split, report)
+        elif issubclass(kind, ListedFrames):
+            splits = _listed_splits(kind, open_root(dataset, root), split, report)
         else:
             splits = _mfnet_lists(open_root(dataset, root), split, report)
     elif dataset == 'folder':
@@ -138,6 +141,19 @@ def _split_folders(
             for stem in stems
         }
         yield name, PairedFiles(files, report.label_space, aligned=True)
+
+
+def _listed_splits(
+    kind: type[ListedFrames], root: Path, split: str | None, report: Report
+) -> Iterator[tuple[str, PairDataset]]:
+    """Yield the frames of each split, whether their files exist or not."""
+    listed: set[Path] = set()
+    for name in [split] if split else kind.SPLITS[: kind.NUM_DISJOINT]:
+        files = kind.find(root, name)
+        listed.update(path for of_frame in files.values() for path in of_frame.paths())
+        yield name, kind.unchecked(files)
+    if split is None:
+        report.unlisted += [str(path) for path in kind.images(root) if path not in listed]
 
 
 def _declared_splits(

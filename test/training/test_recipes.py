@@ -44,3 +44,21 @@ def test_recipes_of_the_paper(name):
     weights = f'sam2_weights=weights/{SAM2_FILES["sam2.1", "large"].name}'
     other = load_train_config(FOLDER / f'{name}.yaml', ['model.size=large', weights])
     assert other.model.size == 'large'
+
+
+def test_the_recipes_of_satir_are_two_stages_of_one_network():
+    pretrain = load_train_config(FOLDER / 'satir_pretrain.yaml')
+    tuned_on_soda = FOLDER / 'satir_soda.yaml'
+    assert pretrain.stage == 'pretrain'
+    assert pretrain.model.modalities == ('thermal',)
+    assert not any(source.dataset == 'soda' for source in pretrain.data.train)
+    tuned = load_train_config(tuned_on_soda, model_of=lambda checkpoint: pretrain.model)
+    assert tuned.start_from == 'runs/satir_pretrain/last.safetensors'
+    assert tuned.model == pretrain.model
+    assert {tuned.data.train[0].split, tuned.data.val.split} == {'train', 'val'}
+    # The two other rows of the paper's table, as the comment says.
+    size = ['model.name=segformer', 'model.size=b2', 'model.modalities=[thermal]']
+    for weights in ([], ['imagenet_weights=hub']):
+        other = load_train_config(tuned_on_soda, ["start_from=''", *weights, *size])
+        assert (other.model, other.start_from) == (pretrain.model, '')
+        assert other.data == tuned.data
