@@ -31,7 +31,7 @@ class CameraPair:
     def __init__(self, peer: Peer, name: str) -> None:
         self.name = name
         self.rgb = peer.publisher(Image, f'/{name}/camera/color/image_raw', qos_profile_sensor_data)
-        self.thermal = peer.publisher(Image, f'/{name}/thermal/image_raw', qos_profile_sensor_data)
+        self.thermal = peer.publisher(Image, f'/{name}/thermal/image_raw', QoSProfile(depth=5))
         self.labels = peer.listen(Image, f'/{name}/sartm/labels', QoSProfile(depth=100))
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.classes = peer.listen(String, f'/{name}/sartm/classes', latched)
@@ -78,6 +78,8 @@ def test_two_nodes_do_not_meet(tmp_path, peer):
             'device': 'cpu',
             'warm_up.height': SIZE[0],
             'warm_up.width': SIZE[1],
+            # Under the full name, which the namespace is a part of.
+            f'qos_overrides./{name}/thermal/image_raw.subscription.reliability': 'reliable',
         }
         return running_node(folders[name], parameters, namespace=f'/{name}')
 
@@ -86,6 +88,13 @@ def test_two_nodes_do_not_meet(tmp_path, peer):
             node.wait_for_output(
                 f'active: /{name}/camera/color/image_raw (raw) + /{name}/thermal/image_raw (raw)'
             )
+            for camera, expected in (('camera/color', 'BEST_EFFORT'), ('thermal', 'RELIABLE')):
+                topic = f'/{name}/{camera}/image_raw'
+                (info,) = wait_until(
+                    lambda t=topic: peer.node.get_subscriptions_info_by_topic(t),
+                    f'the subscription to {topic}',
+                )
+                assert info.qos_profile.reliability.name == expected
         for cameras in camera_pairs:
             send_until(cameras.send, lambda c=cameras: c.labels, f'labels of {cameras.name}')
             wait_until(cameras.answered, 'the last labels')

@@ -49,6 +49,12 @@ def test_the_files_named_in_backticks_exist(file):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_the_workspace_recipe_names_files_that_exist():
+    named = re.findall(r'src/sartm_ros/(\S+)', README)
+    assert len(named) >= 2
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
 @pytest.mark.usefixtures('bag_verbs')
 @pytest.mark.parametrize('file', DOCUMENTS, ids=lambda file: file.name)
 def test_the_sartm_commands_are_valid(file):
