@@ -36,7 +36,7 @@ setup(
         'pillow>=10.1',
         'psutil>=5.9',
         'pyyaml',
-        'rosbags>=0.10',
+        'rosbags>=0.11.9',
         'safetensors>=0.4',
         'sam2>=1.0',
         'torch>=2.3',

@@ -7,6 +7,7 @@ deserialised, on the topics they were recorded from.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -31,14 +32,16 @@ WAIT_S = 5.0
 SETTLE_S = 0.5
 """How long the first message is held back once every topic has a subscriber: discovery ends on one
 side before it ends on the other."""
+MIN_ROUND_S = 0.1
+"""The shortest time that a round of a looped bag takes, which may have one message alone."""
 _NS = 1_000_000_000
 
 
 def message_class(type_name: str) -> Any:
     """Return the class of e.g. 'sensor_msgs/msg/Image'. Raises SartmError if not installed."""
-    package, *_, name = type_name.split('/')
+    package, _, name = type_name.partition('/')
     try:
-        return getattr(import_module(f'{package}.msg'), name)
+        return getattr(import_module(f'{package}.msg'), name.removeprefix('msg/'))
     except (ImportError, AttributeError) as error:
         raise SartmError(f'message type {type_name} is not installed') from error
 
@@ -126,9 +129,14 @@ class BagPlayer:
 
 
 def playable_types(bag: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the topics with their types, and those whose type is not installed, for a message."""
+    """Return the topics with their types, and those whose type is not installed, for a message.
+
+    Topics without messages are left out.
+    """
     playable, left_out = {}, []
-    for topic, (name, _) in topics(bag).items():
+    for topic, (name, count) in topics(bag).items():
+        if not count:
+            continue
         try:
             message_class(name)
             playable[topic] = name
@@ -154,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
         help='wait at most S seconds until every topic has a subscriber (default: %(default)s)',
     )
     args = parser.parse_args(argv)
-    if not args.rate > 0:
+    if not 0 < args.rate < math.inf:
         parser.error(f'--rate is {args.rate}; expected more than 0')
     if not args.wait >= 0:
         parser.error(f'--wait is {args.wait}; expected 0 or more')
@@ -163,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
         if left_out:
             print(f'not played, type not installed: {", ".join(left_out)}', file=sys.stderr)
         if not types:
-            raise SartmError(f'{args.bag} has no topic that can be played')
+            raise SartmError(f'{args.bag} has no messages that can be played')
         use_image_profile()
         rclpy.init(
             signal_handler_options=SignalHandlerOptions.NO
@@ -173,10 +181,12 @@ def main(argv: list[str] | None = None) -> int:
         if missing := player.wait_for_subscribers(args.wait):
             print(f'playing without a subscriber of {", ".join(missing)}', file=sys.stderr)
         while True:
+            begun_s = time.monotonic()
             player.play(read_raw(args.bag, list(types)), rate=args.rate)
             if not args.loop:
                 player.flush()
                 return 0
+            time.sleep(max(begun_s + MIN_ROUND_S - time.monotonic(), 0.0))
     except SartmError as error:
         print(f'{parser.prog}: error: {error}', file=sys.stderr)
         return 2

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from sartm_model.errors import SartmError
 from sartm_model.utils.files import new_folder
+from sartm_ros.bag.storage import RawMessage, Topic, open_bag
 from sartm_ros.messages.images import stamp_ns
 from sartm_ros.sync.pair_matcher import Pair, PairMatcher
 
@@ -34,30 +35,6 @@ TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
 @dataclass(frozen=True)
-class RawMessage:
-    """A message as the bag stores it.
-
-    Attributes:
-        topic: the topic's name.
-        type: e.g. 'sensor_msgs/msg/Image'.
-        time_ns: time at which it was received, in nanoseconds.
-        data: the message serialised as CDR, as DDS transports it.
-    """
-
-    topic: str
-    type: str
-    time_ns: int
-    data: bytes
-
-
-class Topic(NamedTuple):
-    """The message type of a topic and the number of its messages in a bag."""
-
-    type: str
-    messages: int
-
-
-@dataclass(frozen=True)
 class BagPair(Pair):
     """Two messages of a bag that belong together, or one alone in a gap of the other stream.
 
@@ -74,8 +51,8 @@ class BagPair(Pair):
 
 def topics(bag: Path) -> dict[str, Topic]:
     """Return the topics of a bag by name. Raises SartmError if it is not a bag."""
-    with _reader(bag) as reader:
-        return {c.topic: Topic(c.msgtype, c.msgcount) for c in reader.connections}
+    with open_bag(bag) as reader:
+        return reader.topics
 
 
 def read_raw(bag: Path, only: Sequence[str] | None = None) -> Iterator[RawMessage]:
@@ -83,21 +60,19 @@ def read_raw(bag: Path, only: Sequence[str] | None = None) -> Iterator[RawMessag
 
     Args:
         bag: a rosbag2 folder, or one `.mcap` or `.db3` file.
-        only: the topics to read; all if None.
+        only: the topics to read; all if None. Messages that are not in CDR, such as JSON of another
+            program, are left out.
 
     Raises SartmError if the bag cannot be read or lacks one of these topics.
     """
-    with _reader(bag) as reader:
-        present = {connection.topic: connection.msgtype for connection in reader.connections}
+    with open_bag(bag) as reader:
         for topic in only or ():
-            if topic not in present:
-                listed = ', '.join(sorted(present)) or 'none at all'
-                raise SartmError(f'{bag} has no topic {topic}; its topics are: {listed}')
-        wanted = [c for c in reader.connections if only is None or c.topic in only]
-        if not wanted:
-            return
-        for connection, time_ns, data in reader.messages(wanted):
-            yield RawMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
+            if topic not in reader.topics:
+                listed = ', '.join(sorted(reader.topics)) or 'none at all'
+                foreign = ', '.join(reader.foreign)
+                not_ros = f"; not in ROS 2's format CDR: {foreign}" if foreign else ''
+                raise SartmError(f'{bag} has no topic {topic}; its topics are: {listed}{not_ros}')
+        yield from reader.messages(reader.topics if only is None else only)
 
 
 def read_images(bag: Path, only: Sequence[str]) -> Iterator[tuple[RawMessage, Any]]:
@@ -212,18 +187,3 @@ def open_writer(out: Path, storage: Storage = 'mcap') -> Iterator[BagWriter]:
         Writer(aside, version=BAG_VERSION, storage_plugin=plugin) as writer,
     ):
         yield BagWriter(writer)
-
-
-@contextmanager
-def _reader(bag: Path) -> Iterator[Reader]:
-    if not bag.exists():
-        raise SartmError(f'there is no bag {bag}')
-    if bag.is_dir() and not (bag / 'metadata.yaml').exists():
-        raise SartmError(f'{bag} is not a rosbag2 folder: it has no metadata.yaml')
-    try:
-        with Reader(bag) as reader:
-            yield reader
-    except (SartmError, GeneratorExit):
-        raise
-    except Exception as error:  # a file of another kind makes the reader raise any exception
-        raise SartmError(f'{bag} cannot be read as a rosbag2 bag: {error}') from error

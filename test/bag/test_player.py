@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from itertools import pairwise
 
 import pytest
@@ -13,12 +14,13 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from rclpy.qos import QoSProfile
 from ros_helpers import Peer
+from rosbags.rosbag2 import Writer
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from sartm_model.data.synthetic import render_sequence
 from sartm_ros.bag import player
-from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC
+from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC, TYPES, open_writer, read_raw
 from sartm_ros.bag.writing import START_NS, write_bag
 from sartm_ros.node.fastdds import PROFILE_VARIABLE
 
@@ -88,11 +90,38 @@ def test_topics_without_a_subscriber_are_named_and_played(tmp_path, capsys):
     )
 
 
+def test_a_loop_over_one_message_does_not_run_at_full_speed(tmp_path):
+    write_bag(render_sequence(2, 1, 48, 64), tmp_path / 'one')
+    (message,) = read_raw(tmp_path / 'one', [RGB_TOPIC])
+    with open_writer(tmp_path / 'bag') as writer:
+        writer.write(message)
+    peer = Peer()
+    begun_s = time.monotonic()
+    command = [sys.executable, '-m', 'sartm_ros.bag.player', str(tmp_path / 'bag'), '--loop']
+    process = Process(command, tmp_path / 'player.log')
+    try:
+        images = peer.listen(Image, RGB_TOPIC, QoSProfile(depth=200))
+        wait_until(lambda: len(images) >= 5, 'five rounds')
+        most = (time.monotonic() - begun_s) / player.MIN_ROUND_S + 1
+        assert len(images) <= most
+    finally:
+        process.end()
+        peer.close()
+
+
+def test_a_bag_without_messages_is_an_error_in_a_loop_too(tmp_path, capsys):
+    with Writer(tmp_path / 'bag', version=8) as writer:
+        writer.add_connection(RGB_TOPIC, 'sensor_msgs/msg/Image', typestore=TYPES)
+    assert player.main([str(tmp_path / 'bag'), '--loop']) == 2
+    assert 'has no messages that can be played' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('arguments', 'expected'),
     [
         (['missing'], 'missing'),
         (['bag', '--rate', '0'], '--rate'),
+        (['bag', '--rate', 'inf'], '--rate'),
         (['b', '--wait', '-1'], '--wait'),
     ],
 )
