@@ -45,7 +45,7 @@ setup(
     extras_require={
         'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'flir': ['flyr>=5'],
-        'report': ['matplotlib>=3.8'],
+        'report': ['matplotlib>=3.8', 'scipy>=1.10'],
         'segments': ['scikit-image>=0.22'],
         'segformer': ['transformers>=5.0'],
         'train': [
@@ -60,6 +60,7 @@ setup(
             'hypothesis',
             'import-linter',
             'mypy',
+            'pysodmetrics',
             'pytest',
             'pytest-xdist',
             'ruff',

@@ -52,6 +52,8 @@ def add_parser(verbs: Verbs) -> None:
         '               --modality thermal --json val.json\n'
         'sartm evaluate --checkpoint my.safetensors --dataset folder --root my_frames/data.yaml\n'
         '               --split val\n'
+        'sartm evaluate --checkpoint satir.safetensors --dataset soda --root SODA --split test\n'
+        '               --f-measure --report report\n'
         'sartm evaluate --dataset synthetic --split val --corruption thermal_shift --severity 3\n'
         'sartm evaluate --dataset synthetic --split val --flip --scales 0.75 1 1.25 --head mask',
     )
@@ -80,6 +82,11 @@ def add_parser(verbs: Verbs) -> None:
         '--flip', action='store_true', help='average with the prediction of the mirrored images'
     )
     add_scales(verb)
+    verb.add_argument(
+        '--f-measure',
+        action='store_true',
+        help='also the weighted F-measure of Margolin et al., which takes longer than all the rest',
+    )
     verb.add_argument('--report', metavar='DIR', type=Path, help='write report.html to this folder')
     add_json(verb)
     add_model(verb)
@@ -121,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
         'device': str(predictor.device),
         'precision': predictor.precision,
     }
-    result = {**evaluate(predict, dataset), 'settings': settings}
+    result = {**evaluate(predict, dataset, f_measure=args.f_measure), 'settings': settings}
     emit_json(result, args.json)
     if args.report is not None:
         from sartm_model.evaluation.report.report import write_report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.boundary import BoundaryCounts
 from sartm_model.evaluation.calibration import Calibration
+from sartm_model.evaluation.f_measure import FMeasure
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
 
@@ -33,15 +35,20 @@ class FramePrediction(NamedTuple):
 class MetricAccumulator:
     """Accumulates everything that the metrics of a group of frames are computed from.
 
+    Args:
+        label_space: the classes.
+        f_measure: whether the weighted F-measure is computed, which takes longer than all else.
+
     Attributes:
         frame_miou: `miou_present` of each frame by its name.
     """
 
-    def __init__(self, label_space: LabelSpace) -> None:
+    def __init__(self, label_space: LabelSpace, *, f_measure: bool = False) -> None:
         self.label_space = label_space
         self.confusion = ConfusionMatrix(len(label_space))
         self.boundary = BoundaryCounts(len(label_space))
         self.calibration = Calibration()
+        self.f_measure = FMeasure(len(label_space)) if f_measure else None
         self.frame_miou: dict[str, float | None] = {}
 
     def update(self, name: str, prediction: FramePrediction, truth: np.ndarray) -> None:
@@ -57,12 +64,16 @@ class MetricAccumulator:
         self.boundary.update(labels, truth)
         if confidence is not None:
             self.calibration.update(labels, confidence, truth)
+        if self.f_measure is not None:
+            self.f_measure.update(labels, truth)
 
     def merge(self, other: MetricAccumulator) -> None:
-        """Add all frames of `other`."""
+        """Add all frames of `other`, which computes the same metrics."""
         self.confusion.merge(other.confusion)
         self.boundary.merge(other.boundary)
         self.calibration.merge(other.calibration)
+        if self.f_measure is not None and other.f_measure is not None:
+            self.f_measure.merge(other.f_measure)
         self.frame_miou |= other.frame_miou
 
     def compute(self) -> dict[str, Any]:
@@ -71,11 +82,14 @@ class MetricAccumulator:
             **metrics(self.confusion, self.label_space),
             **self.boundary.compute(self.label_space),
             **self.calibration.compute(),
+            **({} if self.f_measure is None else self.f_measure.compute(self.label_space)),
             'frame_miou': self.frame_miou,
         }
 
 
-def evaluate(predict: Callable[[Frame], FramePrediction], dataset: PairDataset) -> dict[str, Any]:
+def evaluate(
+    predict: Callable[[Frame], FramePrediction], dataset: PairDataset, *, f_measure: bool = False
+) -> dict[str, Any]:
     """Compute the metrics of a data set over all its frames, and over those of each condition.
 
     The pixels of all frames of a group are counted together. Labels are compared at their own
@@ -84,9 +98,11 @@ def evaluate(predict: Callable[[Frame], FramePrediction], dataset: PairDataset) 
     Args:
         predict: makes the prediction for a frame.
         dataset: frames with labels.
+        f_measure: also compute the weighted F-measure.
 
     Returns:
-        the metrics of `metrics`, `BoundaryCounts.compute` and `Calibration.compute`; frame_miou:
+        the metrics of `metrics`, `BoundaryCounts.compute`, `Calibration.compute` and, if it is
+        requested, `FMeasure.compute`; frame_miou:
         `miou_present` of each frame by its name (null: nothing in it is labelled); and by the name
         of each condition that frames have, such as day and night, the same metrics of these frames.
 
@@ -96,7 +112,8 @@ def evaluate(predict: Callable[[Frame], FramePrediction], dataset: PairDataset) 
     """
     from tqdm import tqdm
 
-    overall = MetricAccumulator(dataset.label_space)
+    new_group = partial(MetricAccumulator, dataset.label_space, f_measure=f_measure)
+    overall = new_group()
     metric_names = overall.compute().keys()
     groups: dict[str | None, MetricAccumulator] = {}
     names = []  # in the order of the data set
@@ -112,7 +129,7 @@ def evaluate(predict: Callable[[Frame], FramePrediction], dataset: PairDataset) 
         names.append(frame.name)
         prediction = predict(frame)
         try:
-            group = groups.setdefault(frame.condition, MetricAccumulator(dataset.label_space))
+            group = groups.setdefault(frame.condition, new_group())
             group.update(frame.name, prediction, frame.labels)
         except SartmError as error:
             raise SartmError(f'frame {frame.name}: {error}') from error

@@ -75,12 +75,26 @@ def metrics_context(groups: Mapping[str, Mapping[str, Any]], space: LabelSpace) 
         'boundary_f1': 'boundary F1, classes present, without background',
         'ece': 'expected calibration error',
     }
+    if 'f_measure' in overall:
+        means['f_measure'] = 'weighted F-measure'
+        means['f_measure_foreground'] = 'weighted F-measure without background'
     if space.background_id is None:
-        del means['miou_foreground']
+        for name in ('miou_foreground', 'f_measure_foreground'):
+            means.pop(name, None)
         means['boundary_f1'] = 'boundary F1, classes present'
+    # Papers differ in whether the background is one of the classes that they count.
+    for name in ('miou', 'miou_foreground', 'f_measure', 'f_measure_foreground'):
+        if name in means:
+            num_classes = len(space) - name.endswith('_foreground')
+            means[name] += f' ({num_classes} classes)'
     return {
         'groups': groups,
         'means': means,
+        'class_measures': {
+            'per_class_iou': 'IoU',
+            'per_class_boundary_f1': 'boundary F1',
+            **({'per_class_f_measure': 'weighted F-measure'} if 'f_measure' in overall else {}),
+        },
         'classes': [
             {
                 'name': name,
