@@ -92,6 +92,7 @@ if __name__ == '__main__':  # the tests import the names above without these rep
     # The tests wait for reports, and expect every warning in the log.
     lifecycle_node.REPORT_PERIOD_S = 0.2
     diagnostics.LOG_PERIOD_S = 0.0
+    diagnostics.LASTS_S = 0.5
     signal.signal(signal.SIGUSR1, lambda *_: None)
     os.set_blocking(_SIGNALS[1], False)
     signal.set_wakeup_fd(_SIGNALS[1])

@@ -81,6 +81,11 @@ class Process:
         """The process id."""
         return self._child.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._child.poll() is not None
+
     def forget_output(self) -> None:
         """Let `output` begin here."""
         self._output_start = self._log.stat().st_size

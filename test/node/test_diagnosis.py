@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from processes import running_node, wait_until
-from ros_helpers import QUICK, SECOND, Peer, image, scene, stamp_of
+from ros_helpers import QUICK, SECOND, Peer, image, scene, send_until, stamp_of
 from sensor_msgs.msg import Image
 
 RATE_HZ = 30
@@ -148,3 +148,19 @@ def test_images_are_paired_by_arrival_where_the_clocks_cannot_be_mended(tmp_path
             assert stamp_of(msg) == BOOT_NS + index * SECOND // RATE_HZ
         assert node.stop(signal.SIGINT) == 0
         assert 'Traceback' not in node.output
+
+
+def test_images_that_are_all_bad_are_an_error(faulty_node, exchange):
+    def send() -> None:
+        rgb, thermal = exchange.pair()
+        rgb.encoding = 'jpeg2000'
+        exchange.peer.send(rgb, thermal)
+
+    line = r"\[ERROR\].* no results, the last \d+ attempts failed: RGB: image encoding 'jpeg2000'"
+    send_until(send, lambda: re.search(line, faulty_node.output), 'an error in the log')
+    send_until(send, lambda: exchange.peer.status()['level'] == 2, 'an error in the diagnostics')
+    assert 'attempts failed' in exchange.peer.status()['message']
+    wait_until(
+        lambda: exchange.good() and exchange.peer.status()['level'] == 0,
+        'the diagnostics to be well again',
+    )

@@ -171,6 +171,36 @@ def test_a_signal_ends_the_pause_of_a_node_without_memory(tmp_path, checkpoint, 
         assert 'Traceback' not in node.output
 
 
+@pytest.mark.parametrize(
+    ('fault', 'expected'),
+    [
+        ('exception', '10 inferences in a row failed, the last with RuntimeError: no such kernel'),
+        ('exit', 'the inference thread has ended: SystemExit: the thread'),
+    ],
+)
+def test_a_node_that_can_give_no_result_any_more_ends(tmp_path, checkpoint, peer, fault, expected):
+    """With a status that makes `respawn` of a launch file start a new process."""
+    with running_node(tmp_path, {'checkpoint': checkpoint}, FAULTY) as node:
+        node.wait_for_output('active')
+        peer.connect()
+        exchange = Exchange(peer)
+        exchange.good()
+
+        def ended() -> bool:
+            if not node.ended:
+                exchange.stream(1, code=CODES[fault])
+            return node.ended
+
+        wait_until(ended, 'the end of the node')
+        assert node.wait() == 1
+        lines = node.output.splitlines()
+        (fatal,) = [line for line in lines if '[FATAL]' in line]
+        assert f'this process ends: {expected}' in fatal
+        assert 'done: rgb_received ' in lines[-1]
+        wait_until(lambda: expected in peer.status()['message'], 'the last diagnostics')
+        assert peer.status()['level'] == 2
+
+
 def own_segments(pid: int) -> list[Path]:
     """Return the segments of shared memory that only this process uses, ports excluded.
 

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
+from faulty_network_node import FAULTS
 from processes import running_node, wait_until
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -31,6 +32,8 @@ from std_srvs.srv import SetBool
 from untrained_checkpoint import save_untrained
 
 from sartm_model.labels import MFNET, PST900
+
+CODES = {name: code for code, name in enumerate(FAULTS)}
 
 
 def test_another_model_by_way_of_the_lifecycle_and_its_memory_given_back(
@@ -141,6 +144,52 @@ def test_a_disabled_node_ignores_images_and_starts_afresh(tmp_path, checkpoint, 
         status = peer.wait_for_counts(pairs_out=1)
         assert [stamp_of(msg) for msg in peer.labels] == [stamp]
         assert (status['rgb_received'], status['thermal_received']) == (2, 2)
+        assert node.stop(signal.SIGINT) == 0
+        assert 'Traceback' not in node.output
+
+
+def test_disabling_does_not_wait_for_the_network(faulty_node, exchange):
+    """The pair in work is finished; the one that waits for the network is dropped."""
+    peer = exchange.peer
+    exchange.send(code=CODES['hold'])
+    held = exchange.stamp, f'camera_{exchange.index}'
+    faulty_node.wait_for_output('holding')
+    exchange.send()
+    peer.wait_for_counts(pairs_in=2)
+    assert set_enabled(peer, False) == (True, 'disabled')
+    wait_until(lambda: peer.status()['message'] == 'disabled', 'diagnostics that say so')
+    assert peer.status()['dropped.stopped'] == 1
+    assert peer.labels == []
+    assert set_enabled(peer, True) == (True, 'enabled')
+    faulty_node.send_signal(signal.SIGUSR1)  # lets the network go on
+    wait_until(lambda: peer.labels, 'the labels of the pair in work')
+    assert (stamp_of(peer.labels[0]), peer.labels[0].header.frame_id) == held
+    exchange.good()
+    peer.wait_for_counts(pairs_in=3, pairs_out=2)
+
+
+def test_what_another_callback_refuses_has_no_effect(tmp_path, checkpoint, peer):
+    """The confidence of the instant network is the value of `thermal.low` in use."""
+    with running_node(tmp_path, {'checkpoint': checkpoint}, 'second_opinion_node.py') as node:
+        node.wait_for_output('active')
+        peer.connect()
+        confidences = peer.listen(Image, '/sartm/confidence', QoSProfile(depth=10))
+        indices = itertools.count()
+
+        def confidence() -> int:
+            confidences.clear()
+            send_until(
+                lambda: send_pair(peer, next(indices), height=32, width=32),
+                lambda: confidences,
+                'a confidence',
+            )
+            return confidences[-1].data[1]
+
+        assert set_together(peer, thermal__low=7.0, thermal__high=900.0) == (True, '')
+        assert confidence() == 7
+        refused = set_together(peer, thermal__low=9.0, thermal__high=1001.0)
+        assert refused == (False, 'refused here')
+        assert confidence() == 7
         assert node.stop(signal.SIGINT) == 0
         assert 'Traceback' not in node.output
 
