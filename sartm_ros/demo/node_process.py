@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,10 @@ from typing import IO, Any
 
 from sartm_model.errors import SartmError
 from sartm_ros.node.fastdds import use_image_profile, workspaces
+
+STOP_S = 30.0
+"""How long a process may take to end. A node first publishes the pair in work and then releases the
+network."""
 
 _domain_locks: list[IO[str]] = []
 """Open files whose locks mark the domains that this process has claimed."""
@@ -71,7 +76,7 @@ def use_own_domain() -> None:
 
 @contextmanager
 def node_process(parameters: Mapping[str, Any], log: Path) -> Iterator[subprocess.Popen]:
-    """Run the node until the block ends, where it is killed if it still runs.
+    """Run the node until the block ends, where it is stopped if it still runs.
 
     Args:
         parameters: ROS parameters by name.
@@ -86,7 +91,7 @@ def node_process(parameters: Mapping[str, Any], log: Path) -> Iterator[subproces
 
 @contextmanager
 def child_process(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """Run a process until the block ends, where it is killed if it still runs.
+    """Run a process until the block ends, where it is stopped if it still runs.
 
     Its output goes to `log`. Its `stdin` accepts text and is flushed after each line.
     """
@@ -105,11 +110,32 @@ def child_process(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        stop_process(process)
         assert process.stdin is not None
         process.stdin.close()
+
+
+def stop_process(process: subprocess.Popen, patience_s: float = STOP_S) -> str:
+    """End a process by SIGINT, by SIGTERM if it still runs then, and at last by SIGKILL.
+
+    Args:
+        process: the process.
+        patience_s: how long it may take to end after each of the first two signals.
+
+    Returns:
+        The name of the last signal that was sent, or '' if the process had ended before.
+    """
+    sent = ''
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            break
+        process.send_signal(number)
+        sent = number.name
+        try:
+            process.wait(None if number == signal.SIGKILL else patience_s)
+        except subprocess.TimeoutExpired:
+            continue
+    return sent
 
 
 def tail(log: Path, lines: int = 3) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +10,10 @@ from rclpy.context import Context
 
 from sartm_model.errors import SartmError
 from sartm_ros.bag.reading import open_writer
-from sartm_ros.demo.node_process import node_process, tail, use_own_domain
+from sartm_ros.demo.node_process import node_process, stop_process, tail, use_own_domain
 from sartm_ros.demo.recorder import Recording, open_recorder
 
 PATIENCE_S = 120.0  # loading torch and predicting the last frames may take long on a slow machine
-STOP_S = 30.0
 POLL_S = 0.02
 
 
@@ -72,10 +69,8 @@ def play_and_record(
                     time.sleep(POLL_S)
 
             recorder.play(bag, passes, wait_for)
-            process.send_signal(signal.SIGINT)
-            recorder.recording.exit_status = process.wait(STOP_S)
+            recorder.recording.ended_by = stop_process(process)
+            recorder.recording.exit_status = process.returncode
         return recorder.recording
-    except subprocess.TimeoutExpired:
-        raise SartmError(f'the node still runs {STOP_S:g} s after SIGINT; see {log}') from None
     finally:
         context.try_shutdown()

@@ -54,7 +54,8 @@ class Recording:
             arrived.
         overlays: number of overlays that arrived.
         counters: the node's counters, from its last diagnostics.
-        exit_status: of the node, after SIGINT.
+        exit_status: of the node.
+        ended_by: the signal that ended the node; another than SIGINT if it did not end by that.
     """
 
     published_s: list[dict[tuple[str, int], float]] = field(default_factory=list)
@@ -62,6 +63,7 @@ class Recording:
     overlays: int = 0
     counters: dict[str, int] = field(default_factory=dict)
     exit_status: int | None = None
+    ended_by: str = ''
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print(format_summary(summary))
     print(f'\nLook at {args.out / "sheet.png"} and {args.out / "animation.webp"}.')
-    return 0
+    return 0 if _ended_well(summary) else 1
 
 
 def run_demo(out: Path, sequence: Path | None, checkpoint: str, passes: int = 1) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def run_demo(out: Path, sequence: Path | None, checkpoint: str, passes: int = 1)
         checkpoint: a file, or 'demo'.
         passes: how often the bag is played.
 
-    Raises SartmError if the sequence or the checkpoint cannot be used, or the node fails.
+    Raises SartmError if the sequence or the checkpoint cannot be used, or the node gives no labels.
     """
     label_space = load(checkpoint).label_space
     bag, recorded = out / 'bag', out / 'recorded'
@@ -100,10 +100,6 @@ def run_demo(out: Path, sequence: Path | None, checkpoint: str, passes: int = 1)
         log=out / 'node.log',
         passes=passes,
     )
-    if recording.exit_status != 0:
-        raise SartmError(
-            f'the node ended with status {recording.exit_status} on SIGINT; see {out / "node.log"}'
-        )
     if not any(recording.received_s):
         raise SartmError(
             f'the node published no labels; dropped: {drops(recording.counters)}, '
@@ -143,7 +139,16 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines.append(('mIoU', f'{miou} of the classes present ({frames} frames with truth)'))
     if summary['dropped'].get('replaced'):
         lines.append(('note', 'this machine is slower than the recorded rate: pairs were replaced'))
+    if not _ended_well(summary):
+        cause, status = summary['node_ended_by'] or 'itself', summary['node_exit_status']
+        lines.append(
+            ('note', f'the node ended by {cause} with status {status}, not by SIGINT: see node.log')
+        )
     return '\n'.join(f'{name:>10}  {text}' for name, text in lines)
+
+
+def _ended_well(summary: dict[str, Any]) -> bool:
+    return summary['node_ended_by'] == 'SIGINT' and summary['node_exit_status'] == 0
 
 
 def _frames(sequence: Path | None, label_space: LabelSpace) -> Iterator[Frame]:
@@ -190,6 +195,7 @@ def _measure(
         'frames_with_truth': confusion.frames,
         'metrics': metrics(confusion, label_space) if confusion.frames else None,
         'node_exit_status': recording.exit_status,
+        'node_ended_by': recording.ended_by,
     }
 
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from processes import child_environment
+from processes import child_environment, wait_until
 from rosbags.highlevel import AnyReader
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
@@ -27,6 +27,7 @@ from sartm_model.data.synthetic import render_sequence
 from sartm_model.inference.predictor import Predictor
 from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC
 from sartm_ros.bag.writing import START_NS
+from sartm_ros.demo.node_process import child_process, stop_process
 from sartm_ros.demo.run import RATE_HZ, format_summary, main
 
 FRAMES, HEIGHT, WIDTH = 10, 96, 128
@@ -45,25 +46,37 @@ class Demo:
 
 
 @pytest.fixture(scope='module')
-def demo(tmp_path_factory, nano_checkpoint) -> Demo:
-    folder = tmp_path_factory.mktemp('demo')
+def drive(tmp_path_factory) -> tuple[Path, list[Frame]]:
+    """A folder with a sequence, and its frames."""
+    folder = tmp_path_factory.mktemp('drive')
     frames = list(render_sequence(1, FRAMES, HEIGHT, WIDTH, condition='night'))
     for part in ('rgb', 'thermal', 'labels'):
-        (folder / 'drive' / part).mkdir(parents=True)
+        (folder / part).mkdir()
         for number, frame in enumerate(frames):
             image = getattr(frame, part)
             image = image[..., ::-1] if part == 'rgb' else image
-            assert cv2.imwrite(str(folder / 'drive' / part / f'{number:02d}.png'), image)
-    out = folder / 'out'
-    arguments = ['--out', out, '--sequence', folder / 'drive', '--checkpoint', nano_checkpoint]
-    result = subprocess.run(
-        [sys.executable, '-m', 'sartm_ros.demo.run', *map(str, arguments), '--loop', str(PASSES)],
+            assert cv2.imwrite(str(folder / part / f'{number:02d}.png'), image)
+    return folder, frames
+
+
+def run_demo(program: list[str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the demo in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *program, *map(str, arguments)],
         capture_output=True,
         text=True,
         env=child_environment(),
         timeout=TIMEOUT_S,
         check=False,
     )
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory, drive, nano_checkpoint) -> Demo:
+    folder, frames = drive
+    out = tmp_path_factory.mktemp('demo') / 'out'
+    arguments = ['--out', out, '--sequence', folder, '--checkpoint', nano_checkpoint]
+    result = run_demo(['-m', 'sartm_ros.demo.run'], *arguments, '--loop', PASSES)
     assert result.returncode == 0, result.stderr
     summary = json.loads((out / 'summary.json').read_text())
     return Demo(frames, out, summary, result.stdout)
@@ -98,7 +111,7 @@ def test_every_pair_is_accounted_for(demo):
     assert summary['frames_with_truth'] == summary['pairs_out']
     assert summary['skew_ms'] == {'median': 7.0, 'max': 7.0}
     assert 0 < summary['latency_ms']['median'] <= summary['latency_ms']['p99']
-    assert summary['node_exit_status'] == 0
+    assert (summary['node_ended_by'], summary['node_exit_status']) == ('SIGINT', 0)
     for word in ('pairs in', 'pairs out', 'dropped', 'latency', 'p99', 'skew', 'mIoU'):
         assert word in demo.printed
 
@@ -155,6 +168,54 @@ def test_the_text_of_one_pass_does_not_list_passes(demo):
     replaced = format_summary(summary | {'dropped': {'replaced': 3}})
     assert '3 replaced' in replaced
     assert 'slower than the recorded rate' in replaced
+
+
+STUBBORN = """\
+#!{python}
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGINT}})  # for every thread
+from sartm_ros.node.main import main
+sys.exit(main())
+"""
+
+WITH_A_STUBBORN_NODE = """
+import functools, pathlib, sys
+from sartm_ros.demo import node_process, play_and_record, run
+node = pathlib.Path(sys.argv.pop(1))
+node_process.find_node = lambda: node
+play_and_record.stop_process = functools.partial(node_process.stop_process, patience_s=12)
+sys.exit(run.main())
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_does_not_end_by_sigint_costs_no_result(tmp_path, drive, nano_checkpoint):
+    node, out = tmp_path / 'stubborn_node', tmp_path / 'out'
+    node.write_text(STUBBORN.format(python=sys.executable))
+    node.chmod(0o755)
+    arguments = ['--out', out, '--sequence', drive[0], '--checkpoint', nano_checkpoint]
+    result = run_demo(['-c', WITH_A_STUBBORN_NODE], node, *arguments)
+    assert result.returncode == 1, result.stderr
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['node_ended_by'] == 'SIGTERM'
+    assert summary['pairs_out'] > 0
+    assert 'the node ended by SIGTERM with status 0, not by SIGINT' in result.stdout
+    assert (out / 'sheet.png').is_file()
+    assert (out / 'animation.webp').is_file()
+
+
+@pytest.mark.parametrize('ignored', [[], ['SIGINT'], ['SIGINT', 'SIGTERM']])
+def test_a_process_is_stopped_by_the_mildest_signal_that_works(tmp_path, ignored):
+    log = tmp_path / 'log'
+    code = 'import signal, time\n'
+    code += ''.join(f'signal.signal(signal.{name}, signal.SIG_IGN)\n' for name in ignored)
+    code += 'print("ready", flush=True)\ntime.sleep(1000)'
+    with child_process([sys.executable, '-c', code], log) as process:
+        wait_until(lambda: 'ready' in log.read_text(), 'the process')
+        expected = ('SIGINT', 'SIGTERM', 'SIGKILL')[len(ignored)]
+        # A process that heeds a signal is given the time to do so on a busy machine.
+        assert stop_process(process, 1.0 if len(ignored) == 2 else 3.0) == expected
+        assert stop_process(process) == ''
 
 
 @pytest.mark.parametrize(
