@@ -175,7 +175,11 @@ def test_a_signal_ends_the_pause_of_a_node_without_memory(tmp_path, checkpoint, 
     ('fault', 'expected'),
     [
         ('exception', '10 inferences in a row failed, the last with RuntimeError: no such kernel'),
-        ('exit', 'the inference thread has ended: SystemExit: the thread'),
+        pytest.param(
+            'exit',
+            'the inference thread has ended: SystemExit: the thread',
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_node_that_can_give_no_result_any_more_ends(tmp_path, checkpoint, peer, fault, expected):
