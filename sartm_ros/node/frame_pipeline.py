@@ -207,6 +207,8 @@ class FramePipeline:
     def _report_stalls(self, states: Mapping[str, str]) -> None:
         """Count the stalls of a pair, and log where a stall begins or ends."""
         for camera, state in states.items():
+            if state == 'off':
+                continue
             if state != 'ok':
                 self._health.stalled(f'{camera}_{state}')
             if state == self._logged_states[camera]:

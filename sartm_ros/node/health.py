@@ -186,7 +186,7 @@ class Health:
         """Judge an active node by what has happened since the last report.
 
         Args:
-            topics: the topic names of 'rgb' and 'thermal', for the text.
+            topics: the topic names of 'rgb' and 'thermal', or of the only camera.
             matcher_drops: the matcher's own counts, by reason.
             explain_silence: returns why 'rgb' or 'thermal' may be silent, and what to do.
             timing: of the messages of both topics.
@@ -197,7 +197,7 @@ class Health:
         def report(level: int, message: str, problem: str = '') -> Report:
             return Report(level, message, values, problem)
 
-        silent = [camera for camera in CAMERAS if self.silence_s(camera) > SILENT_S]
+        silent = [camera for camera in topics if self.silence_s(camera) > SILENT_S]
         silence = '; '.join(f'no messages on {topics[c]}, {explain_silence(c)}' for c in silent)
         stalls = [name for name in STALLS if new.get(name)]
         failed = any(new.get(f'dropped.{reason}') for reason in FAILURES)
@@ -209,7 +209,8 @@ class Health:
             return report(ERROR, f'{text}: {values["last_error"]}', 'failing')
         both_arrive = new['rgb_received'] and new['thermal_received']
         unpaired = new['rgb_received'] and not stalls
-        if not (new['pairs_matched'] or failed) and (both_arrive or unpaired):
+        is_pair = len(topics) > 1
+        if is_pair and not (new['pairs_matched'] or failed) and (both_arrive or unpaired):
             text = _explain_no_pairs(new, timing) if both_arrive else ''
             text = f'no pairs: {text or "the images wait for their partners"}'
             return report(WARN, f'{text}; {served}' if stalls else text, 'no pairs')
@@ -227,8 +228,10 @@ class Health:
         losses = timing.describe_losses(topics)
         if losses:
             return report(WARN, losses, 'losses')
-        rates = f'RGB {values["rgb_hz"]} Hz, thermal {values["thermal_hz"]} Hz'
-        return report(OK, f'{values["rate_hz"]} pairs a second ({rates})')
+        names = {'rgb': 'RGB', 'thermal': 'thermal'}
+        rates = ', '.join(f'{names[camera]} {values[f"{camera}_hz"]} Hz' for camera in topics)
+        unit = 'pairs' if is_pair else 'images'
+        return report(OK, f'{values["rate_hz"]} {unit} a second ({rates})')
 
     def idle(self, message: str, level: int = OK) -> Report:
         """Return the report of a node that is not subscribed; `message` says why."""

@@ -23,7 +23,12 @@ from sartm_ros.node.frame_pipeline import FramePipeline
 from sartm_ros.node.health import ERROR, UNREADABLE, Health
 from sartm_ros.node.loading import load_predictor
 from sartm_ros.node.matching import make_matcher
-from sartm_ros.node.parameters import Parameters, homography, thermal_range
+from sartm_ros.node.parameters import (
+    Parameters,
+    homography,
+    thermal_range,
+    without_unused_topics,
+)
 from sartm_ros.node.publishers import Publishers
 from sartm_ros.node.subscriptions import Subscriptions, topic_names
 from sartm_ros.node.transitions import logged
@@ -82,6 +87,7 @@ class SartmNode(LifecycleNode):
             make_matcher(self._settings)
             self._health = Health()
             self._predictor = load_predictor(self._settings, self.get_logger())
+            self._log_unused_topics()
             self._result_publishers = Publishers(self)
             memory.freeze_gc()
         except Exception as error:
@@ -99,9 +105,10 @@ class SartmNode(LifecycleNode):
         try:
             assert self._result_publishers is not None
             self._result_publishers.publish_classes(self._predictor.label_space)
+            used_settings = self._used_settings()
             self._pipeline = FramePipeline(
                 self._predictor,
-                self._settings,
+                used_settings,
                 self._health,
                 self._result_publishers,
                 warn=self._diagnostics.warn,
@@ -110,7 +117,7 @@ class SartmNode(LifecycleNode):
             self._enabled = True
             self._health.restart_clocks()
             self._image_subscriptions = Subscriptions(
-                self, self._settings, self._on_image, self._on_unreadable
+                self, used_settings, self._on_image, self._on_unreadable
             )
         except Exception as error:
             self._unsubscribe()
@@ -177,6 +184,17 @@ class SartmNode(LifecycleNode):
         text = ''.join(traceback.format_exception(error))
         self.get_logger().error(f'cannot be {what}:\n{text}')
         return TransitionCallbackReturn.ERROR
+
+    def _used_settings(self) -> Parameters:
+        """Return the settings without the topics of images that the network does not take."""
+        return without_unused_topics(self._settings, self._predictor.modalities)
+
+    def _log_unused_topics(self) -> None:
+        used = self._used_settings()
+        for key in ('rgb_topic', 'thermal_topic'):
+            if getattr(used, key) != getattr(self._settings, key):
+                takes = ' and '.join(self._predictor.modalities)
+                self.get_logger().info(f'{key} is not used: the network takes {takes} alone')
 
     def _unsubscribe(self) -> None:
         if self._image_subscriptions is not None:
@@ -281,7 +299,7 @@ class SartmNode(LifecycleNode):
             return
         self._settings = self._updated(changes)
         if self._pipeline is not None:
-            self._pipeline.apply(self._settings)
+            self._pipeline.apply(self._used_settings())
 
     def _updated(self, changes: list[Any]) -> Parameters:
         pairs = [(change.name, change.value) for change in changes]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from sartm_ros.node.parameters import Parameters, seconds_to_ns
+from sartm_ros.node.parameters import Parameters, one_camera, seconds_to_ns
 from sartm_ros.sync.message_filters_matcher import MessageFilterMatcher
 from sartm_ros.sync.pair_matcher import PairMatcher
 
 
 def make_matcher(settings: Parameters) -> PairMatcher | MessageFilterMatcher:
-    """Return the matcher of `sync.policy`. Raises SartmError if it is not installed."""
-    if settings.sync_policy == 'nearest':
+    """Return the matcher of `sync.policy`, or of nearest for one camera, which has nothing to pair.
+
+    Raises SartmError if the policy is not installed.
+    """
+    if settings.sync_policy == 'nearest' or one_camera(settings):
         return make_pair_matcher(settings)
     return MessageFilterMatcher(
         settings.sync_policy, settings.sync_max_skew_s, settings.sync_queue_size
@@ -32,6 +35,9 @@ def make_pair_matcher(settings: Parameters) -> PairMatcher:
 def update_matcher(matcher: PairMatcher | MessageFilterMatcher, settings: Parameters) -> None:
     """Apply the settings that may change at run time."""
     matcher.max_skew_ns = seconds_to_ns(settings.sync_max_skew_s)
+    if one_camera(settings):
+        matcher.rgb_alone_after_ns = matcher.thermal_alone_after_ns = 0
+        return
     stall_after_ns = seconds_to_ns(settings.stall_after_s)
     # Also with `thermal.on_stall` drop: the frame is dropped later, where the stall is counted.
     matcher.rgb_alone_after_ns = stall_after_ns

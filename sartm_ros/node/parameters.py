@@ -7,7 +7,8 @@ of an rclpy node.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -84,10 +85,11 @@ class Parameters:
     )
     rgb_topic: str = _parameter(
         'camera/color/image_raw',
-        "Topic of the RGB images; without a leading slash it is in the node's namespace.",
+        "Topic of the RGB images; without a leading slash it is in the node's namespace. Empty: "
+        'there is no such camera, and labels come from thermal alone.',
     )
     thermal_topic: str = _parameter(
-        'thermal/image_raw', 'Topic of the thermal images; see rgb_topic.'
+        'thermal/image_raw', 'Topic of the thermal images; see rgb_topic. Not both may be empty.'
     )
     rgb_transport: str = _parameter(
         'auto',
@@ -252,6 +254,32 @@ def homography(parameters: Parameters) -> np.ndarray | None:
         return check_homography(parameters.thermal_homography, size if all(size) else None)
     except SartmError as error:
         raise SartmError(f'parameter thermal.homography is not usable: {error}') from error
+
+
+def one_camera(parameters: Parameters) -> bool:
+    """Return whether one of the topics is empty, so that each image is segmented alone."""
+    return not (parameters.rgb_topic and parameters.thermal_topic)
+
+
+def without_unused_topics(parameters: Parameters, modalities: Sequence[str]) -> Parameters:
+    """Return the parameters in which the topics of images that a network does not take are empty.
+
+    Args:
+        parameters: of the node.
+        modalities: of the network.
+
+    Raises:
+        SartmError: no topic is left.
+    """
+    unused = {f'{camera}_topic': '' for camera in ('rgb', 'thermal') if camera not in modalities}
+    used = replace(parameters, **unused)  # type: ignore[arg-type]
+    if not (used.rgb_topic or used.thermal_topic):
+        needed = ' or '.join(f'{name}_topic' for name in modalities)
+        raise SartmError(
+            f'checkpoint {parameters.checkpoint} takes {" and ".join(modalities)} images, but '
+            f'{needed} is empty; name a topic'
+        )
+    return used
 
 
 def thermal_range(parameters: Parameters) -> ThermalRange:

@@ -16,6 +16,9 @@ RUN_TIME = 'May be changed at run time.'
 NEAREST_ONLY = ('sync.stamp', 'sync.thermal_offset', 'sync.reuse_thermal', 'rgb.on_stall')
 """Parameters that have no effect with a policy of message_filters."""
 
+MAY_BE_EMPTY = ('rgb_topic', 'thermal_topic')
+"""Texts that may be empty: there is no such camera."""
+
 
 def parse(values: Mapping[str, Any]) -> Parameters:
     """Check values by ROS name and return them; a parameter that is missing gets its default.
@@ -30,6 +33,8 @@ def parse(values: Mapping[str, Any]) -> Parameters:
             f'parameter thermal.low is {parameters.thermal_low:g}; expected less than '
             f'thermal.high, {parameters.thermal_high:g}'
         )
+    if not (parameters.rgb_topic or parameters.thermal_topic):
+        raise SartmError('parameters rgb_topic and thermal_topic are empty; name at least one')
     if parameters.sync_policy != 'nearest':
         for name in NEAREST_ONLY:
             if getattr(parameters, FIELDS[name].name) != FIELDS[name].default:
@@ -154,7 +159,7 @@ def _check(name: str, value: Any) -> Any:
         raise SartmError(f'parameter {name} is {value}; expected {between[0]:g} to {between[1]:g}')
     if choices and value not in choices:
         raise SartmError(f'parameter {name} is {value!r}; expected one of {", ".join(choices)}')
-    if kind is str and not value:
+    if kind is str and not value and name not in MAY_BE_EMPTY:
         raise SartmError(f'parameter {name} is empty; expected a value like {spec.default!r}')
     if name == 'device' and not _is_device(value):
         raise SartmError(f'parameter device is {value!r}; expected auto, cpu, cuda or cuda:N')

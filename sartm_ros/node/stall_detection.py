@@ -27,7 +27,8 @@ SELECTIONS = ('both', 'rgb', 'thermal')
 DESCRIPTIONS = {name: describe(name, ('rgb', 'thermal')) for name in SELECTIONS}
 """Text for each selection, for messages and reports."""
 
-STATES = ('ok', 'frozen', 'flat', 'gap', 'unreadable')
+STATES = ('ok', 'frozen', 'flat', 'gap', 'unreadable', 'off')
+"""States of a camera; it is off if its topic is empty."""
 
 _SUBSET = (slice(None, None, 16), slice(None, None, 16))
 """The pixels that are compared first, because two different images nearly always differ there."""
@@ -131,8 +132,13 @@ class StallPolicy:
                 error = failure
         thermal, skew_ns = self._thermal(pair, image, settings)
         states = {'rgb': 'gap' if rgb is None else 'ok', 'thermal': self._detector.state}
+        if not settings.rgb_topic:
+            states['rgb'] = 'off'
+        if not settings.thermal_topic:
+            states['thermal'] = 'off'
         modality: str | None = 'thermal' if rgb is None else 'rgb' if thermal is None else 'both'
-        if thermal is None and (rgb is None or settings.thermal_on_stall == 'drop'):
+        drops = settings.thermal_on_stall == 'drop' and states['thermal'] != 'off'
+        if thermal is None and (rgb is None or drops):
             if error is not None:
                 raise error
             modality = None

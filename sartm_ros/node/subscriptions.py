@@ -27,12 +27,13 @@ _TYPE_NAMES = {transport: name for name, transport in _TRANSPORTS.items()}
 
 
 def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
-    """Return the full topic names of 'rgb' and 'thermal'.
+    """Return the full topic names of 'rgb' and 'thermal', as far as they are not empty.
 
     Raises:
         SartmError: a name is invalid, or both are the same topic.
     """
-    names = dict(zip(CAMERAS, (settings.rgb_topic, settings.thermal_topic), strict=True))
+    given = dict(zip(CAMERAS, (settings.rgb_topic, settings.thermal_topic), strict=True))
+    names = {camera: name for camera, name in given.items() if name}
     for camera, name in names.items():
         try:
             names[camera] = node.resolve_topic_name(name)
@@ -40,7 +41,7 @@ def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
             raise SartmError(
                 f'parameter {camera}_topic is {name!r}; expected a topic name'
             ) from error
-    if names['rgb'] == names['thermal']:
+    if len(set(names.values())) < len(names):
         raise SartmError(
             f'parameter thermal_topic is {settings.thermal_topic!r}; '
             f'expected another topic than rgb_topic, which is {names["rgb"]} too'
@@ -49,7 +50,7 @@ def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
 
 
 class Subscriptions:
-    """Subscribes to the topics of both cameras.
+    """Subscribes to the topics of both cameras, or of one if the other's topic is empty.
 
     Args:
         node: the node.
@@ -58,7 +59,7 @@ class Subscriptions:
         on_unreadable: called with 'rgb' or 'thermal' and the reason why a message cannot be read.
 
     Attributes:
-        topics: the full topic names of 'rgb' and 'thermal'.
+        topics: the full topic names of 'rgb' and 'thermal', as far as they are not empty.
 
     Raises:
         SartmError: a subscription cannot be created.

@@ -102,8 +102,10 @@ class FrameStream:
     def in_gap(self, after_ns: int | None) -> bool:
         """Return whether the other stream has gone on for `after_ns` without this one.
 
-        With None there is never a gap.
+        With None there is never a gap, and with 0 always: the other stream is the only one.
         """
+        if after_ns == 0:
+            return True
         if after_ns is None or self._missed < MIN_MISSED:
             return False
         return self._missed_for_ns >= after_ns

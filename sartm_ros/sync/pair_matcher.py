@@ -66,7 +66,8 @@ class PairMatcher:
     Attributes:
         max_skew_ns: may be changed at any time.
         rgb_alone_after_ns: RGB frames are output alone when RGB has gone on for this long, by its
-            stamps, without a thermal frame; None, the default: never. May be changed at any time.
+            stamps, without a thermal frame; None, the default: never; 0: always and at once, for a
+            single camera. May be changed at any time.
         thermal_alone_after_ns: the same for thermal frames without RGB.
         drops: the number of dropped frames, by reason. `rgb_` and `thermal_` are followed by
             `no_stamp` (zero, negative or malformed), `duplicate`, `out_of_order`, `overflow`,

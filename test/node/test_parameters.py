@@ -10,7 +10,14 @@ import pytest
 
 from sartm_model.errors import SartmError
 from sartm_ros.node import ros_parameters
-from sartm_ros.node.parameters import NAMES, Parameters, homography, seconds_to_ns, to_dict
+from sartm_ros.node.parameters import (
+    NAMES,
+    Parameters,
+    homography,
+    seconds_to_ns,
+    to_dict,
+    without_unused_topics,
+)
 from sartm_ros.node.ros_parameters import parse, update
 
 
@@ -24,6 +31,22 @@ def test_values_arrive_under_their_names():
     result = parse(values)
     assert (result.sync_max_skew_s, result.sync_reuse_thermal) == (0.01, True)
     assert result.device == 'cuda:1'
+
+
+def test_one_topic_may_be_empty():
+    assert parse({'rgb_topic': ''}).rgb_topic == ''
+    assert parse({'thermal_topic': ''}).thermal_topic == ''
+    with pytest.raises(SartmError, match='rgb_topic and thermal_topic are empty'):
+        parse({'rgb_topic': '', 'thermal_topic': ''})
+
+
+def test_the_topics_that_a_network_does_not_take_are_unused():
+    given = Parameters()
+    assert without_unused_topics(given, ('rgb', 'thermal')) == given
+    assert without_unused_topics(given, ('thermal',)).rgb_topic == ''
+    assert without_unused_topics(given, ('rgb',)).thermal_topic == ''
+    with pytest.raises(SartmError, match='takes rgb images, but rgb_topic is empty'):
+        without_unused_topics(Parameters(rgb_topic=''), ('rgb',))
 
 
 def test_an_integer_serves_as_a_float():

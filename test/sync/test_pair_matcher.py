@@ -453,6 +453,33 @@ def slow_thermal(draw):
     return rgb, jittered(draw, thermal_ms, 16, draw(st.integers(0, 100)))
 
 
+@pytest.mark.parametrize('camera', ['rgb', 'thermal'])
+def test_the_images_of_a_single_camera_are_output_at_once(camera):
+    matcher = PairMatcher(50 * MS, 100 * MS)
+    matcher.rgb_alone_after_ns = matcher.thermal_alone_after_ns = 0
+    add = matcher.add_rgb if camera == 'rgb' else matcher.add_thermal
+    given_stamps = [
+        SECOND,
+        SECOND + 33 * MS,
+        SECOND + 33 * MS,
+        SECOND + 20 * MS,
+        SECOND + 66 * MS,
+        0,
+    ]
+    found = [add(stamp, stamp, now) for now, stamp in enumerate(given_stamps)]
+    assert [[pair.stamp_ns for pair in pairs] for pairs in found] == [
+        [SECOND], [SECOND + 33 * MS], [], [], [SECOND + 66 * MS], []
+    ]  # fmt: skip
+    counted = {f'{camera}_{reason}': 1 for reason in ('duplicate', 'out_of_order', 'no_stamp')}
+    assert matcher.drops == counted
+    assert matcher.deadline_ns is None
+    # A bag that begins again.
+    [[pair], [other]] = add(SECOND // 2, 0, 9), add(SECOND // 2 + MS, 0, 10)
+    assert (pair.stamp_ns, other.stamp_ns) == (SECOND // 2, SECOND // 2 + MS)
+    assert matcher.resets == 1
+    assert matcher.num_buffered == 0
+
+
 @settings(max_examples=60)
 @given(slow_thermal(), st.integers(1, 30))
 def test_a_slower_thermal_stream_meets_its_nearest_rgb_frames(streams, skew):
