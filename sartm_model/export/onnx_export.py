@@ -22,6 +22,9 @@ from sartm_model.models import checkpoint as checkpoints
 from sartm_model.utils.files import write_file
 
 OPSET = 18
+IR_VERSION = 8
+"""The oldest that has the opset: ONNX 1.13, which ONNX Runtime implements from 1.14 on. A runtime
+refuses a file of a newer version than it knows, whatever is in it."""
 
 
 def export_onnx(checkpoint: str | Path, path: Path, config: ExportConfig) -> None:
@@ -65,6 +68,8 @@ def export_onnx(checkpoint: str | Path, path: Path, config: ExportConfig) -> Non
         )
     assert program is not None
     model = program.model_proto
+    model.ir_version = IR_VERSION
+    _remove_notes(model.graph)
     if PRESENT in inputs:
         _default_to_ones(model.graph, PRESENT, len(config.sizes))
     values = {
@@ -88,6 +93,12 @@ def _example_inputs(config: ExportConfig) -> dict[str, Tensor]:
     if len(inputs) > 1:
         inputs[PRESENT] = torch.ones(len(inputs), dtype=torch.uint8)
     return inputs
+
+
+def _remove_notes(graph: Any) -> None:
+    """Remove the exporter's notes on where each part comes from, a field newer than the version."""
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        part.ClearField('metadata_props')
 
 
 def _default_to_ones(graph: Any, name: str, count: int) -> None:

@@ -65,6 +65,22 @@ def run_module(checkpoint, config, *images):
         return Prediction(*(output.numpy() for output in module(*map(torch.from_numpy, images))))
 
 
+def check_versions(path):
+    """The file has the oldest IR version that its opset allows, and nothing that came later.
+
+    ONNX Runtime 1.14 is the first with opset 18, and reads versions up to 8. Notes on the parts of
+    a graph (metadata_props) came with version 10.
+    """
+    model = onnx.load(path, load_external_data=False)
+    assert [(item.domain, item.version) for item in model.opset_import] == [('', 18)]
+    assert model.ir_version == onnx.helper.find_min_ir_version_for(model.opset_import) == 8
+    graph = model.graph
+    for parts in (graph.node, graph.initializer, graph.value_info, graph.input, graph.output):
+        assert not any(part.metadata_props for part in parts)
+    assert not graph.metadata_props
+    assert not model.functions
+
+
 def test_it_gives_what_the_predictor_gives_on_scenes(demo_onnx):
     exported, predictor = open_predictor(demo_onnx, device='cpu'), Predictor('demo', device='cpu')
     scenes = open_dataset('synthetic', None, 'test')
@@ -128,6 +144,7 @@ def test_half_precision_and_16_bits(nano_checkpoint, tmp_path):
         *(70, 100), thermal_height=40, thermal_width=60, thermal_type='float32', precision='fp16'
     )
     export_onnx(nano_checkpoint, tmp_path / 'x.onnx', config)
+    check_versions(tmp_path / 'x.onnx')
     exported = OnnxPredictor(tmp_path / 'x.onnx', device='cpu', threads=1)
     assert exported.precision == 'fp16'
     assert (tmp_path / 'x.onnx').stat().st_size < 0.85 * nano_checkpoint.stat().st_size
@@ -201,6 +218,7 @@ def test_the_overlay_leaves_the_background_of_the_label_space_transparent(demo_o
 def test_the_file_says_what_it_is(demo_onnx):
     model = onnx.load(demo_onnx)
     onnx.checker.check_model(model)
+    check_versions(demo_onnx)
     texts = {item.key: item.value for item in model.metadata_props}
     assert json.loads(texts['labels']) == MFNET.to_dict()
     assert json.loads(texts['export'])['modality'] == 'both'
