@@ -99,11 +99,11 @@ class NoNetwork:
 
         from sartm_model.inference.prediction import Prediction
         from sartm_model.labels import MFNET
-        from sartm_model.modalities.thermal_range import ThermalRange
+        from sartm_model.modalities.thermal_settings import ThermalSettings
 
         self.label_space = MFNET
         self.device, self.precision = torch.device('cpu'), 'fp32'
-        self.thermal_range, self.homography = ThermalRange(), None
+        self.thermal_settings, self.homography = ThermalSettings(), None
         self._network_s = settings.network_s
         self._prediction = Prediction(random_labels(settings))
 

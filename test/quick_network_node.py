@@ -39,7 +39,7 @@ def predict(
         labels = (thermal % 100).astype(np.uint8)
     labels[0, 0] = 100 + confidence + 2 * overlay
     colours = np.full((*labels.shape, 3), round(overlay_opacity * 255), np.uint8)
-    lows = np.full_like(labels, round(self.thermal_range.low))
+    lows = np.full_like(labels, round(self.thermal_settings.low))
     return Prediction(labels, lows if confidence else None, colours if overlay else None)
 
 

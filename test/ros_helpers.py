@@ -270,6 +270,13 @@ def scene(index: int, height: int = 480, width: int = 640) -> tuple[np.ndarray, 
     return rgb, thermal
 
 
+def view(index: int, height: int, width: int) -> np.ndarray:
+    """Return an RGB image of squares, which are others at every index: the view moves."""
+    rows, columns = -(-height // 4), -(-width // 4)
+    squares = np.random.default_rng(index).integers(0, 256, (rows, columns, 3), np.uint8)
+    return squares.repeat(4, axis=0).repeat(4, axis=1)[:height, :width]
+
+
 def send_pair(
     peer: Peer,
     index: int,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from sartm_model.cli.options import Verbs, add_modality, add_size, add_verb
 
+POLARITIES = ('white_hot', 'black_hot')  # of `ThermalSettings`, which needs NumPy
+
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
@@ -49,6 +51,28 @@ def add_parser(verbs: Verbs) -> None:
         help="counts shown as 0 and as 1 (default: each image's percentiles)",
     )
     verb.add_argument(
+        '--thermal-crop',
+        metavar=('TOP', 'RIGHT', 'BOTTOM', 'LEFT'),
+        type=int,
+        nargs=4,
+        default=(0, 0, 0, 0),
+        help='rows and columns to cut off, such as telemetry (default: none)',
+    )
+    verb.add_argument(
+        '--thermal-invalid',
+        metavar='COUNT',
+        type=int,
+        nargs='+',
+        default=(),
+        help="counts that mean 'no measurement' (default: none but fill that is recognised)",
+    )
+    verb.add_argument(
+        '--thermal-polarity',
+        choices=POLARITIES,
+        default=POLARITIES[0],
+        help='black_hot if hot things have low counts (default: %(default)s)',
+    )
+    verb.add_argument(
         '--precision', choices=('fp32', 'fp16'), default='fp32', help='of the network'
     )
 
@@ -71,6 +95,9 @@ def run(args: argparse.Namespace) -> None:
         if args.thermal_range
         else ExportConfig.thermal_range,
         precision=args.precision,
+        thermal_crop=tuple(args.thermal_crop),
+        thermal_invalid=tuple(args.thermal_invalid),
+        thermal_polarity=args.thermal_polarity,
     )
     export_onnx(args.checkpoint, args.out, config)
     print(f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB')

@@ -111,10 +111,9 @@ def random_resized_crop(
     images = {}
     for name, image in frame.images.items():
         modality = MODALITIES[name]
-        # Colours stay bytes; counts of a range would lose precision as bytes.
-        counts = image if image.dtype == np.uint8 and not modality.has_range else image.astype('f4')
+        counts, ends = modality.fill_invalid(image)
         warped = cv2.warpAffine(counts, inverse, size, flags=linear, borderMode=mirror)
-        images[name] = modality.scale(warped, modality.ends(image))
+        images[name] = modality.scale(warped, ends)
     return Crop(images, labels)
 
 

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from sartm_model.data.transforms import to_input
 from sartm_model.inference.export_config import ExportConfig
 from sartm_model.inference.predictor import PRECISIONS
-from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.base import to_counts
 from sartm_model.models.base import SegmentationModel
 from sartm_model.models.logits import class_probabilities, labels_and_confidence, upsample_logits
@@ -44,11 +43,11 @@ class ExportedModel(nn.Module):
         sizes = self.config.sizes
         counts = dict(zip(sizes, inputs, strict=False))
         given = inputs[len(sizes)] if len(inputs) > len(sizes) else None
-        size = next(iter(sizes.values()))
+        size = next(iter(self.config.sizes_after_crop.values()))
         input_size = self.model.scaled_size(size)
         images = {}
         for name, raw in counts.items():
-            scaled = to_counts(MODALITIES[name].scale(raw, self.config.range.ends))[None]
+            scaled = to_counts(self.config.scale(name, raw))[None]
             images[name] = to_input(name, scaled, size, size=input_size).to(self.dtype)
         drop_mask = None if given is None else given.int()[None] == 0
         heads, extent = self.model.forward_logits(images, drop_mask)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sartm_model.errors import SartmError
+from sartm_model.inference.prediction import check_orientation
 from sartm_model.modalities import MODALITIES, select
-from sartm_model.modalities.thermal_range import ThermalRange
+from sartm_model.modalities.base import to_counts
+from sartm_model.modalities.thermal_range import scale_thermal
+from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image, cropped_size
 
 FORMAT = 'sartm-export-1'
 """Value of `format` in the file's metadata; the other entries are `model`, `labels`, `card` and
@@ -31,12 +35,15 @@ class ExportConfig:
         thermal_height, thermal_width: of the second image; 0 for those of the first.
         thermal_type: of the pixels of thermal, 'uint8' or 'uint16'; 'float32' for counts of 16 bits
             in a runtime without that type, such as TensorRT.
-        thermal_range: mode, low and high of `ThermalRange`.
+        thermal_range: mode, low and high of `ThermalSettings`.
+        thermal_crop, thermal_invalid, thermal_polarity: those of `ThermalSettings`; the file takes
+            images as the camera gives them, and crops them itself.
         precision: of the network, 'fp32' or 'fp16'; images and labels stay uint8.
         modalities: of the network, in its order.
 
     Raises:
-        SartmError: a value is not one of these, a size is below 1 or the range is empty.
+        SartmError: a value is not one of these, a size is below 1, the range is empty, nothing is
+            left of thermal after the crop, or one image is upright and the other is not.
     """
 
     height: int = 480
@@ -48,10 +55,14 @@ class ExportConfig:
     thermal_range: tuple[str, float, float] = ('percentile', 0.0, 255.0)
     precision: str = 'fp32'
     modalities: tuple[str, ...] = ('rgb', 'thermal')  # of files written before there were others
+    thermal_crop: tuple[int, ...] = (0, 0, 0, 0)
+    thermal_invalid: tuple[int, ...] = ()
+    thermal_polarity: str = 'white_hot'
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'modalities', tuple(self.modalities))
-        object.__setattr__(self, 'thermal_range', tuple(self.thermal_range))  # JSON has lists
+        for name in ('thermal_range', 'thermal_crop', 'thermal_invalid'):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         choices = {
             'modality': ('both', *self.modalities),
             'thermal_type': THERMAL_TYPES,
@@ -67,12 +78,17 @@ class ExportConfig:
                 raise SartmError(
                     f'export: the {name} image is {width}x{height}; expected 1 or more'
                 )
-        ThermalRange(*self.thermal_range)  # raises where it is empty
+        check_orientation(self.sizes_after_crop)
 
     @property
-    def range(self) -> ThermalRange:
-        """How thermal counts are scaled."""
-        return ThermalRange(*self.thermal_range)
+    def thermal_settings(self) -> ThermalSettings:
+        """How thermal images are read and scaled."""
+        return ThermalSettings(
+            *self.thermal_range,
+            crop=self.thermal_crop,
+            invalid=self.thermal_invalid,
+            polarity=self.thermal_polarity,
+        )
 
     @property
     def sizes(self) -> dict[str, tuple[int, int]]:
@@ -80,6 +96,28 @@ class ExportConfig:
         first, *others = select(self.modality, self.modalities)
         other_size = self.thermal_height or self.height, self.thermal_width or self.width
         return {first: (self.height, self.width), **dict.fromkeys(others, other_size)}
+
+    @property
+    def sizes_after_crop(self) -> dict[str, tuple[int, int]]:
+        """Height and width of each image as it is resized. Raises SartmError if one is empty."""
+        crop = self.thermal_settings.crop
+        return {
+            name: cropped_size(size, crop) if MODALITIES[name].has_range else size
+            for name, size in self.sizes.items()
+        }
+
+    def scale(self, name: str, image: Any) -> Any:
+        """Scale a raw image, array or tensor, as the file does."""
+        modality, settings = MODALITIES[name], self.thermal_settings
+        if not modality.has_range:
+            return modality.scale(image)
+        return scale_thermal(
+            crop_image(to_counts(image), settings.crop),
+            settings.ends,
+            invalid_values=settings.invalid,
+            black_hot=settings.black_hot,
+            eight_bits=self.dtype(name) == 'uint8',
+        )
 
     def dtype(self, name: str) -> str:
         """Return the type of an input's pixels."""

@@ -6,6 +6,7 @@ Imports neither torch nor SAM2.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from sartm_model.inference.prediction import Images, Prediction, check_images
 from sartm_model.inference.stage_clock import StageClock
 from sartm_model.labels import LabelSpace
 from sartm_model.modalities import MODALITIES
-from sartm_model.modalities.thermal_range import ThermalRange
+from sartm_model.modalities.thermal_settings import ThermalSettings
 
 if TYPE_CHECKING:
     from sartm_model.inference.predictor import Predictor
@@ -49,7 +50,7 @@ class OnnxPredictor:
         checkpoint: an `.onnx` file written by `sartm export`.
         device: 'auto' (CUDA where ONNX Runtime has it), 'cpu', 'cuda' or 'cuda:1'.
         precision: 'auto', or that of the file.
-        thermal_range: None, or that of the file.
+        thermal_settings: None, or those of the file.
         head: None, or that of the file.
         homography: None; an exported file only resizes thermal.
         threads: of the CPU; 0 for one a core.
@@ -62,7 +63,8 @@ class OnnxPredictor:
 
     Raises:
         SartmError: ONNX Runtime is missing, the file was not written by `sartm export`, the device
-            is not there, or the file was exported with another precision, range or head.
+            is not there, or the file was exported with another precision, head or other thermal
+            settings.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class OnnxPredictor:
         *,
         device: str = 'auto',
         precision: str = 'auto',
-        thermal_range: ThermalRange | None = None,
+        thermal_settings: ThermalSettings | None = None,
         head: str | None = None,
         homography: np.ndarray | None = None,
         threads: int = 0,
@@ -91,8 +93,8 @@ class OnnxPredictor:
         self.precision = self.config.precision
         self._require('precision', precision, ('auto', self.precision))
         self._require('head', head, (None, self.head))
-        if thermal_range is not None:
-            self.thermal_range = thermal_range
+        if thermal_settings is not None:
+            self.thermal_settings = thermal_settings
         self.homography = homography
 
     @property
@@ -101,13 +103,13 @@ class OnnxPredictor:
         return self.config.modalities
 
     @property
-    def thermal_range(self) -> ThermalRange:
-        """How the file scales thermal counts; only an equal one can be set."""
-        return self.config.range
+    def thermal_settings(self) -> ThermalSettings:
+        """How the file reads and scales thermal images; only equal settings can be set."""
+        return self.config.thermal_settings
 
-    @thermal_range.setter
-    def thermal_range(self, range_: ThermalRange) -> None:
-        self.check(range_, None)
+    @thermal_settings.setter
+    def thermal_settings(self, settings: ThermalSettings) -> None:
+        self.check(settings, None)
 
     @property
     def homography(self) -> np.ndarray | None:
@@ -116,17 +118,18 @@ class OnnxPredictor:
 
     @homography.setter
     def homography(self, matrix: np.ndarray | None) -> None:
-        self.check(self.config.range, matrix)
+        self.check(self.config.thermal_settings, matrix)
 
-    def check(self, thermal_range: ThermalRange, homography: np.ndarray | None) -> None:
+    def check(self, thermal_settings: ThermalSettings, homography: np.ndarray | None) -> None:
         """Raise SartmError unless these are what the file does by itself."""
-        own = self.config.range
-        same = thermal_range == own if own.mode == 'fixed' else thermal_range.mode == 'percentile'
-        if self.config.modality != 'rgb' and (not same or thermal_range.smoothing_s):
+        own, wanted = self.config.thermal_settings, thermal_settings
+        if wanted.mode == own.mode == 'percentile':  # low and high have no effect
+            wanted = replace(wanted, low=own.low, high=own.high)
+        if self.config.modality != 'rgb' and wanted != own:
             raise SartmError(
-                f'checkpoint {self.path} scales thermal by itself: {own.describe()}; the range '
-                f'set is {thermal_range.describe()}; set that of the file, or export one with '
-                f'--thermal-range'
+                f'checkpoint {self.path} scales thermal by itself: {own.describe()}; set is '
+                f'{wanted.describe()}; set what the file does, or export one with --thermal-range, '
+                f'--thermal-crop, --thermal-invalid and --thermal-polarity'
             )
         if homography is not None:
             raise SartmError(
@@ -235,7 +238,7 @@ class OnnxPredictor:
     def _background(self, images: dict[str, np.ndarray]) -> np.ndarray:
         """Return what an overlay is blended over, float32 `[H, W, 3]` or `[H, W, 1]`."""
         first = next(name for name in self.config.sizes if name in images)
-        scaled = MODALITIES[first].scale(images[first], self.config.range.ends)
+        scaled = self.config.scale(first, images[first])
         return MODALITIES[first].backdrop(scaled).astype(np.float32)
 
     def _require(self, what: str, wanted: str | None, allowed: tuple[str | None, ...]) -> None:

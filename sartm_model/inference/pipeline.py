@@ -22,7 +22,7 @@ from sartm_model.inference.postprocessing import labels_from_logits
 from sartm_model.inference.stage_clock import StageCallback
 from sartm_model.labels import LabelSpace
 from sartm_model.modalities import MODALITIES
-from sartm_model.modalities.thermal_range import running_ends
+from sartm_model.modalities.thermal_range import scale_thermal
 from sartm_model.models.base import SegmentationModel
 
 
@@ -35,12 +35,15 @@ class OutputRequest(NamedTuple):
         fixed_range: scale the modalities that have a range by the fixed one of the frame parameters
             instead of their percentiles.
         warp: warp the second image by the matrix of the frame parameters instead of resizing it.
+        invalid_values, black_hot: as in `ThermalSettings`, of the modalities that have a range.
     """
 
     confidence: bool = False
     overlay: bool = False
     fixed_range: bool = False
     warp: bool = False
+    invalid_values: tuple[int, ...] = ()
+    black_hot: bool = False
 
 
 class NetworkInputs(NamedTuple):
@@ -185,7 +188,7 @@ class InferencePipeline:
         size = image_size if full_size else self.model.scaled_size(image_size)
 
         def prepare(name: str) -> tuple[Tensor, Tensor]:
-            scaled = self._scale(name, images[name], params, request.fixed_range)
+            scaled = self._scale(name, images[name], params, request)
             matrix = params.warp_matrix if request.warp and name != first else None
             return scaled, to_input(name, scaled[None], image_size, matrix, size).to(self.dtype)
 
@@ -198,12 +201,18 @@ class InferencePipeline:
         inputs = {name: tensor for name, (_, tensor) in zip(images, prepared, strict=True)}
         return NetworkInputs(inputs, MODALITIES[first].backdrop(prepared[0][0]))
 
-    def _scale(self, name: str, image: Tensor, params: FrameParams, fixed: bool) -> Tensor:
+    def _scale(
+        self, name: str, image: Tensor, params: FrameParams, request: OutputRequest
+    ) -> Tensor:
         """Scale a raw image, by a range if its modality has one."""
         modality = MODALITIES[name]
         if not modality.has_range:
             return modality.scale(image)
-        if fixed:
-            return modality.scale(image, params.fixed_range)
-        running = self.running_ranges[name]
-        return modality.scale(image, running_ends(running, image, params.range_weight))
+        scaled: Tensor = scale_thermal(
+            image,
+            params.fixed_range if request.fixed_range else None,
+            running=(self.running_ranges[name], params.range_weight),
+            invalid_values=request.invalid_values,
+            black_hot=request.black_hot,
+        )
+        return scaled

@@ -10,6 +10,9 @@ import numpy as np
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
 
+SQUARE = 1.1
+"""Ratio of the sides up to which an image counts as neither upright nor lying on its side."""
+
 Images = Mapping[str, np.ndarray | None] | np.ndarray | None
 """The images of a frame by modality; or its RGB image alone, or None."""
 
@@ -33,6 +36,25 @@ class Prediction:
     confidence: np.ndarray | None = None
     overlay: np.ndarray | None = None
     stages_s: Mapping[str, float] = field(default_factory=dict)
+
+
+def check_orientation(sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raise SartmError if one image is upright and another lies on its side.
+
+    One is resized to the other's size, which would stretch it beyond recognition.
+
+    Args:
+        sizes: height and width by modality.
+    """
+    upright = [name for name, (height, width) in sizes.items() if height > SQUARE * width]
+    lying = [name for name, (height, width) in sizes.items() if width > SQUARE * height]
+    if upright and lying:
+        texts = [f'{name} is {sizes[name][1]}x{sizes[name][0]}' for name in (*upright, *lying)]
+        raise SartmError(
+            f'{" and ".join(texts)}: one is upright and the other is not; expected images of the '
+            'same field of view. Rotate one in its driver, or set a homography that turns it '
+            '(sartm align)'
+        )
 
 
 def check_images(

@@ -22,11 +22,21 @@ from sartm_model.inference.pipeline import (
     pack_frame_params,
     unpack_frame_params,
 )
-from sartm_model.inference.prediction import Images, Prediction, check_images
+from sartm_model.inference.prediction import (
+    Images,
+    Prediction,
+    check_images,
+    check_orientation,
+)
 from sartm_model.inference.stage_clock import StageClock
 from sartm_model.inference.transfer import frame_to_device, to_host
 from sartm_model.modalities import MODALITIES, check_registered
-from sartm_model.modalities.thermal_range import ThermalRange, ema_weight
+from sartm_model.modalities.thermal_range import ema_weight
+from sartm_model.modalities.thermal_settings import (
+    ThermalSettings,
+    crop_image,
+    homography_after_crop,
+)
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.registration.homography import check_homography
 from sartm_model.utils.parallel import ParallelRunner
@@ -45,7 +55,7 @@ class Predictor:
         checkpoint: a SARTM `.safetensors` file, or 'demo' for the one that comes with the package.
         device: 'auto' (CUDA where there is a GPU), 'cpu', 'cuda' or 'cuda:1'.
         precision: 'auto' (fp16 on CUDA, fp32 on the CPU), 'fp16', 'bf16' or 'fp32'.
-        thermal_range: how thermal counts are scaled; may be set between two calls.
+        thermal_settings: how thermal images are read and scaled; may be set between two calls.
         head: 'mean' of the heads' probabilities, or the name of one head, 'mask' or 'auxiliary'
             in sartm; the checkpoint's own setting where left out.
         homography: `[3, 3]`, thermal pixel -> RGB pixel, as in `registration.homography`. Without
@@ -72,7 +82,7 @@ class Predictor:
         *,
         device: str = 'auto',
         precision: str = 'auto',
-        thermal_range: ThermalRange | None = None,
+        thermal_settings: ThermalSettings | None = None,
         head: str | None = None,
         homography: np.ndarray | None = None,
         engine: str = 'auto',
@@ -80,7 +90,7 @@ class Predictor:
         self.device = choose_device(device)
         self.precision = _choose_precision(precision, self.device)
         self.engine = _choose_engine(engine, self.device)
-        self.thermal_range = thermal_range or ThermalRange()
+        self.thermal_settings = thermal_settings or ThermalSettings()
         self.homography = homography
         self._previous_s: float | None = None  # time of the previous pair, if it had one
         loaded = checkpoints.load(checkpoint)
@@ -112,7 +122,7 @@ class Predictor:
     def homography(self, matrix: np.ndarray | None) -> None:
         self._homography = None if matrix is None else check_homography(matrix)
 
-    def check(self, thermal_range: ThermalRange, homography: np.ndarray | None) -> None:
+    def check(self, thermal_settings: ThermalSettings, homography: np.ndarray | None) -> None:
         """Raise SartmError unless both could be set; `OnnxPredictor` can take fewer."""
         if homography is not None:
             check_homography(homography)
@@ -141,7 +151,7 @@ class Predictor:
             confidence: also return the confidence.
             overlay: also return the overlay, over the first image.
             overlay_opacity: 0 (image only) to 1 (colours only).
-            time_s: time of the images in a video, in seconds, if `thermal_range` has a
+            time_s: time of the images in a video, in seconds, if `thermal_settings` has a
                 `smoothing_s`. Without it the result depends on this frame alone.
 
         Raises:
@@ -149,7 +159,7 @@ class Predictor:
                 modality, or the homography does not go with the size of the first image.
         """
         given = check_images(images, thermal, self.modalities)
-        packed_params, request = self._frame_request(given, time_s, overlay_opacity)
+        given, packed_params, request = self._frame_request(given, time_s, overlay_opacity)
         request = request._replace(confidence=confidence, overlay=overlay)
         if self._graphs is not None:
             clock = StageClock()  # the stages within a graph cannot be told apart
@@ -172,7 +182,7 @@ class Predictor:
         Arguments and errors are those of `predict`.
         """
         given = check_images(images, thermal, self.modalities)
-        packed_params, request = self._frame_request(given, time_s)
+        given, packed_params, request = self._frame_request(given, time_s)
         tensors, params = frame_to_device(given, packed_params, self.device)
         return self.pipeline.preprocess(
             tensors, unpack_frame_params(params), request, full_size=True
@@ -210,28 +220,40 @@ class Predictor:
 
     def _frame_request(
         self, images: Mapping[str, np.ndarray], time_s: float | None, overlay_opacity: float = 0.0
-    ) -> tuple[np.ndarray, OutputRequest]:
-        """Return the packed frame parameters of a frame and the request for its labels."""
-        range_, homography = self.thermal_range, self._homography  # once: a thread may set them
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, OutputRequest]:
+        """Return the images after the crop, the packed frame parameters and the request."""
+        settings, homography = self.thermal_settings, self._homography  # a thread may set them
+        with_range = [name for name in images if MODALITIES[name].has_range]
+        cropped = {name: crop_image(images[name], settings.crop) for name in with_range}
+        images = {**images, **cropped}
         first, *others = images.values()
         matrix = None
         if homography is not None and others:
             checked = check_homography(homography, (first.shape[0], first.shape[1]))
+            if list(images)[1] in cropped:
+                checked = homography_after_crop(checked, settings.crop)
             matrix = warp_matrix(checked, others[0].shape[0], others[0].shape[1])
-        has_range = any(MODALITIES[name].has_range for name in images)
+        else:
+            check_orientation({name: (i.shape[0], i.shape[1]) for name, i in images.items()})
         weight = 1.0
         if time_s is not None:
-            weight = ema_weight(self._previous_s, time_s, range_.smoothing_s)
-        if has_range:
+            weight = ema_weight(self._previous_s, time_s, settings.smoothing_s)
+        if with_range:
             self._previous_s = time_s
         packed_params = pack_frame_params(
-            fixed_range=(range_.low, range_.high),
+            fixed_range=(settings.low, settings.high),
             range_weight=weight,
             overlay_opacity=overlay_opacity,
             warp_matrix=matrix,
         )
-        fixed_range = range_.mode == 'fixed' and has_range
-        return packed_params, OutputRequest(fixed_range=fixed_range, warp=matrix is not None)
+        request = OutputRequest(warp=matrix is not None)
+        if with_range:
+            request = request._replace(
+                fixed_range=settings.mode == 'fixed',
+                invalid_values=settings.invalid,
+                black_hot=settings.black_hot,
+            )
+        return images, packed_params, request
 
 
 def choose_device(name: str) -> torch.device:

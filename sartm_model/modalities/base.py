@@ -77,15 +77,14 @@ class Modality(ABC):
         shape = (height, width) if self.channels == 1 else (height, width, self.channels)
         return np.zeros(shape, dtype or self.dtypes[0])
 
-    def ends(self, image: Any) -> Any:
-        """Return the counts of a raw image that its own range scales to 0 and to 1.
+    def fill_invalid(self, image: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return the counts of a raw image that may be resampled, and the ends for `scale`.
 
-        None for a modality without a range.
-
-        Args:
-            image: array or tensor.
+        Where a sensor has pixels that measure nothing, they are filled. Bytes stay bytes, other
+        counts become float32. The ends are those of the image's own range, or None for a modality
+        without one.
         """
-        return None
+        return image if image.dtype == np.uint8 else image.astype(np.float32), None
 
     def scale(self, image: Any, ends: Any = None) -> Any:
         """Return the scaled image, an array or a tensor as the raw image is; the counts by default.

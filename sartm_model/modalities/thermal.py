@@ -12,11 +12,15 @@ from sartm_model.config import DataConfig
 from sartm_model.modalities.base import Modality, to_counts
 from sartm_model.modalities.thermal_faults import CORRUPTIONS, corrupt_thermal
 from sartm_model.modalities.thermal_range import (
+    MEAN,
     enforce_min_span,
     has_8_bits,
     own_range,
+    replace_invalid,
     scale_counts,
+    scale_thermal,
 )
+from sartm_model.modalities.thermal_valid import invalid_pixels
 from sartm_model.utils.image_io import read_counts
 from sartm_model.utils.visualization import to_grey
 
@@ -30,7 +34,7 @@ class Thermal(Modality):
     name = 'thermal'
     title = 'thermal'
     dtypes = ('uint8', 'uint16')
-    mean = (0.449,)
+    mean = (MEAN,)
     std = (0.226,)
     has_range = True
     folder_names = r'therm|infra|lwir|flir|ir(?![a-z])'
@@ -40,13 +44,23 @@ class Thermal(Modality):
         """Read an image of 8 or 16 bits, or of temperatures; 8-bit colour becomes its luma."""
         return read_counts(path, self.title)
 
-    def ends(self, image: Any) -> Any:
-        """Return the percentiles of the image, apart enough that a flat image is not stretched."""
-        return enforce_min_span(own_range(image), has_8_bits(image))
+    def fill_invalid(self, image: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return the counts with those that scale to the mean where the image sees nothing.
+
+        The range is that of the valid pixels, apart enough that a flat image is not stretched.
+        """
+        counts = to_counts(image)
+        invalid = invalid_pixels(counts, has_8_bits(image))
+        low, high = np.nan_to_num(enforce_min_span(own_range(image, invalid), has_8_bits(image)))
+        return replace_invalid(counts, invalid, low + MEAN * (high - low)), (low, high)
 
     def scale(self, image: Any, ends: Any = None) -> Any:
-        """Map counts to float32 in [-1, 2], with the ends of the range at 0 and 1."""
-        return scale_counts(to_counts(image), self.ends(image) if ends is None else ends)
+        """Map counts to float32 in [-1, 2], with the ends of the range at 0 and 1.
+
+        The pixels of a raw image that see nothing become the mean; see `thermal_valid`.
+        """
+        is_raw = str(image.dtype).removeprefix('torch.') in self.dtypes
+        return scale_thermal(image, ends) if is_raw else scale_counts(image, ends)
 
     def photometric(
         self, image: np.ndarray, config: DataConfig, rng: np.random.Generator

@@ -1,4 +1,4 @@
-"""Which thermal counts the network sees as 0 and as 1.
+"""Which thermal counts the network sees as 0 and as 1, and the scaling between them.
 
 The functions that compute with images take numpy arrays and torch tensors, so that both backends
 scale thermal images by the same code. torch is imported where it is needed alone: an exported
@@ -8,13 +8,12 @@ network runs without it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sartm_model.errors import SartmError
 from sartm_model.modalities.base import to_counts
+from sartm_model.modalities.thermal_valid import invalid_pixels, min_span
 from sartm_model.utils.percentiles import percentiles
 
 if TYPE_CHECKING:
@@ -29,58 +28,8 @@ GRID_STEP = 4
 OVERSHOOT = 1.0
 """Counts outside the range keep their contrast up to this many times the range on either side."""
 
-MIN_SPAN_8BIT = 8.0
-MIN_SPAN_16BIT = 64.0
-"""Counts between the percentiles below which an image is flat: stretching it would show noise."""
-
-
-@dataclass(frozen=True)
-class ThermalRange:
-    """How thermal counts are scaled for the network.
-
-    Attributes:
-        mode: 'percentile' takes the 1st and the 99th percentile of each image; 'fixed' takes
-            `low` and `high`.
-        low: counts that become 0 (mode 'fixed').
-        high: counts that become 1 (mode 'fixed').
-        smoothing_s: time constant, in seconds, of an exponential moving average of the percentiles
-            over the images of a video. 0 gives each image its own percentiles. Only `Predictor`
-            uses it, because it needs the images in order.
-
-    Raises:
-        SartmError: the mode is unknown, the range is empty or the time constant is negative.
-    """
-
-    mode: str = 'percentile'
-    low: float = 0.0
-    high: float = 255.0
-    smoothing_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.mode not in ('percentile', 'fixed'):
-            raise SartmError(f'thermal range mode {self.mode!r}; expected percentile or fixed')
-        if self.mode == 'fixed' and not self.low < self.high:
-            raise SartmError(
-                f'thermal range [{self.low}, {self.high}] is empty; expected low < high, in counts'
-            )
-        if not self.smoothing_s >= 0:
-            raise SartmError(f'thermal smoothing is {self.smoothing_s} s; expected 0 or more')
-
-    @property
-    def ends(self) -> tuple[float, float] | None:
-        """The counts that become 0 and 1; None if each image has its own."""
-        return (self.low, self.high) if self.mode == 'fixed' else None
-
-    def describe(self) -> str:
-        """Return the range as an error message names it."""
-        smoothing = f', smoothed over {self.smoothing_s:g} s' if self.smoothing_s else ''
-        ends = f' {self.low:g} to {self.high:g}' if self.mode == 'fixed' else ''
-        return self.mode + ends + smoothing
-
-
-def min_span(eight_bits: bool) -> float:
-    """Return the counts between an image's percentiles below which it counts as flat."""
-    return MIN_SPAN_8BIT if eight_bits else MIN_SPAN_16BIT
+MEAN = 0.449
+"""Mean of scaled thermal images. Pixels that see nothing have it: the network sees 0 there."""
 
 
 def enforce_min_span(ends: Any, eight_bits: bool) -> tuple[Any, Any]:
@@ -96,6 +45,53 @@ def enforce_min_span(ends: Any, eight_bits: bool) -> tuple[Any, Any]:
     low, high = ends
     widen = (min_span(eight_bits) - (high - low)).clip(0) / 2
     return low - widen, high + widen
+
+
+def scale_thermal(
+    thermal: Any,
+    ends: Any = None,
+    *,
+    running: tuple[Tensor, Tensor] | None = None,
+    invalid_values: tuple[int, ...] = (),
+    black_hot: bool = False,
+    eight_bits: bool | None = None,
+) -> Any:
+    """Scale a thermal image for the network.
+
+    Args:
+        thermal: uint8 or uint16 `[h, w]`, array or tensor, after the crop; or float32 of the same
+            counts, with `eight_bits`.
+        ends: the counts that become 0 and 1; the percentiles of the valid pixels if left out.
+        running: the running range that the percentiles update and the weight of this image, see
+            `running_ends`; the image has its own range if left out.
+        invalid_values: `ThermalSettings.invalid`.
+        black_hot: whether hot things have low counts; the ends are then exchanged.
+        eight_bits: whether the camera gives uint8 rather than uint16; by the image if left out.
+
+    Returns:
+        float32 `[h, w]` in [-1, 2], and `MEAN` where the image sees nothing.
+    """
+    counts = to_counts(thermal)
+    eight_bits = has_8_bits(thermal) if eight_bits is None else eight_bits
+    invalid = invalid_pixels(counts, eight_bits, invalid_values)
+    if ends is None:
+        # NumPy sorts whole numbers faster. TensorRT takes no parts of an image of bytes.
+        source: Any = thermal if isinstance(thermal, np.ndarray) else counts
+        if running is None:
+            own = own_range(source, invalid)
+        else:
+            own = running_ends(running[0], source, invalid, running[1])
+        ends = enforce_min_span(own, eight_bits)
+    low, high = ends
+    scaled = scale_counts(counts, (high, low) if black_hot else (low, high))
+    return replace_invalid(scaled, invalid, MEAN)
+
+
+def replace_invalid(image: Any, invalid: Any, value: Any) -> Any:
+    """Return a float32 image, array or tensor, with `value` in the invalid pixels."""
+    if isinstance(image, np.ndarray):
+        return np.where(invalid, np.float32(value), image)
+    return image.masked_fill(invalid, value)
 
 
 def scale_counts(counts: Any, ends: Any) -> Any:
@@ -114,44 +110,63 @@ def has_8_bits(thermal: Any) -> bool:
     return thermal.itemsize == 1
 
 
-def own_range(thermal: Any) -> Any:
-    """Return the two `PERCENTILES` of an image `[h, w]` in counts, float32 `[2]`."""
-    if isinstance(thermal, np.ndarray):
-        return np.array(percentiles(thermal[::GRID_STEP, ::GRID_STEP], PERCENTILES), np.float32)
-    return percentile_range(to_counts(thermal))
+def own_range(counts: Any, invalid: Any) -> Any:
+    """Return the two `PERCENTILES` of the valid pixels of an image, float32 `[2]`, in counts.
 
-
-def percentile_range(counts: Tensor) -> Tensor:
-    """Return the two `PERCENTILES` of an image, float32 `[2]`, linear between two counts.
-
-    Equals `torch.quantile` over every fourth row and column. Only the pixels outside the range are
-    sorted, which is faster than sorting all, and is recorded by a CUDA graph and exported to ONNX.
+    Linear between two counts, over every fourth row and column. NaN where no pixel is valid.
 
     Args:
-        counts: float32 `[h, w]`, as `to_counts` returns it.
+        counts: `[h, w]`, as an array of any type, or a float32 tensor.
+        invalid: bool `[h, w]`, of the pixels to leave out.
+    """
+    sample, left_out = (image[::GRID_STEP, ::GRID_STEP] for image in (counts, invalid))
+    if not isinstance(counts, np.ndarray):
+        return percentile_range(sample.flatten(), left_out.flatten())
+    valid = sample[~left_out]
+    return np.array(percentiles(valid, PERCENTILES) if valid.size else (np.nan,) * 2, np.float32)
+
+
+def percentile_range(counts: Tensor, invalid: Tensor) -> Tensor:
+    """Return the two `PERCENTILES` of the valid counts, float32 `[2]`, linear between two counts.
+
+    Equals `torch.quantile` over the valid ones. Only the counts outside the range are sorted, which
+    is faster than sorting all. Their number is that of an image in which all are valid, so that the
+    shapes do not depend on the image: a CUDA graph records it, and ONNX expresses it.
+
+    Args:
+        counts: float32 `[n]`.
+        invalid: bool `[n]`.
     """
     import torch
 
-    sample = counts[::GRID_STEP, ::GRID_STEP].flatten()
-    outside = PERCENTILES[0]  # the same share lies above the other percentile
-    rank = outside * (len(sample) - 1)
-    below = int(rank)
-    above = min(below + 1, len(sample) - 1)
-    ends = [sample.topk(above + 1, largest=largest).values for largest in (False, True)]
-    return torch.stack([torch.lerp(end[below], end[above], rank - below) for end in ends])
+    hundredths = round(100 * PERCENTILES[0])  # the same share lies above the other percentile
+    last = (~invalid).sum() - 1
+    position = last * hundredths
+    zero = torch.zeros_like(last)  # TensorRT clips floats alone
+    below = torch.maximum(position // 100, zero)
+    ranks = torch.stack([below, torch.minimum(below + 1, torch.maximum(last, zero))])
+    weight = (position % 100) / 100
+    sorted_outside = min((len(counts) - 1) * hundredths // 100 + 2, len(counts))
+    ends = []
+    for largest, filler in ((False, math.inf), (True, -math.inf)):
+        filled = torch.where(invalid, filler, counts)
+        lower, upper = filled.topk(sorted_outside, largest=largest).values[ranks]
+        ends.append(torch.lerp(lower, upper, weight))
+    return torch.where(last < 0, math.nan, torch.stack(ends))
 
 
-def running_ends(running_range: Tensor, thermal: Tensor, weight: Tensor) -> tuple[Any, Any]:
-    """Update the running range with the next image of a video and return its ends, in counts.
+def running_ends(running_range: Tensor, counts: Tensor, invalid: Tensor, weight: Tensor) -> Tensor:
+    """Update the running range with the next image of a video and return it, in counts.
 
     Args:
         running_range: float32 `[2]`, the average up to the previous image, which is overwritten: a
             CUDA graph reads it there the next time.
-        thermal: uint8 or uint16 `[h, w]`.
+        counts: float32 `[h, w]`.
+        invalid: bool `[h, w]`, of the pixels to leave out.
         weight: of this image's range, as `ema_weight` returns it, a tensor on the device.
     """
-    running_range.copy_(ema_update(running_range, own_range(thermal), weight))
-    return enforce_min_span(running_range, has_8_bits(thermal))
+    running_range.copy_(ema_update(running_range, own_range(counts, invalid), weight))
+    return running_range
 
 
 def ema_update(running_range: Tensor, new_range: Tensor, weight: Tensor) -> Tensor:
@@ -160,7 +175,7 @@ def ema_update(running_range: Tensor, new_range: Tensor, weight: Tensor) -> Tens
     A hot object that enters the image then does not darken everything else from one image to the
     next. The average restarts at the new range where the two do not overlap, which is another scene
     or a camera that has recalibrated itself. The choice is made on the device, so that the host
-    does not wait for it.
+    does not wait for it. An image without a valid pixel, whose range is NaN, changes nothing.
 
     Args:
         running_range: float32 `[2]`, the average up to the previous image.
@@ -170,7 +185,8 @@ def ema_update(running_range: Tensor, new_range: Tensor, weight: Tensor) -> Tens
     import torch
 
     disjoint = (new_range[0] > running_range[1]) | (new_range[1] < running_range[0])
-    return torch.where(disjoint, new_range, torch.lerp(running_range, new_range, weight))
+    updated = torch.where(disjoint, new_range, torch.lerp(running_range, new_range, weight))
+    return torch.where(new_range.isnan(), running_range, updated)
 
 
 def ema_weight(previous_s: float | None, time_s: float, smoothing_s: float) -> float:

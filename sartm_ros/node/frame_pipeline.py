@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from sartm_model.labels import IGNORE_ID
+from sartm_model.modalities.thermal_settings import telemetry_rows
 from sartm_ros.messages.images import stamp_ns
 from sartm_ros.node.failures import Failures
-from sartm_ros.node.health import Health
+from sartm_ros.node.health import MOSTLY_INVALID, Health, describe_invalid
 from sartm_ros.node.inference_worker import LatestWorker
 from sartm_ros.node.input_timing import CAMERAS, InputTiming
 from sartm_ros.node.matching import make_matcher, update_matcher
-from sartm_ros.node.parameters import Parameters, homography, thermal_range
-from sartm_ros.node.stall_detection import StallPolicy
+from sartm_ros.node.parameters import Parameters, homography, thermal_settings
+from sartm_ros.node.stall_detection import StallPolicy, UsableImages
 from sartm_ros.sync.pair_matcher import Pair
 
 
@@ -148,6 +149,7 @@ class FramePipeline:
         if images.error is not None:
             self._health.record_error(str(images.error))
             self._warn('bad_frame', f'thermal is not used: {images.error}')
+        self._report_thermal(images, settings)
         if images.modality is None:
             self._health.dropped(f'stall_{images.states["thermal"]}')
             return
@@ -200,7 +202,7 @@ class FramePipeline:
         """Pass changed settings to the predictor between two frames, all of them together."""
         if settings is self._predictor_settings:
             return
-        self._predictor.thermal_range = thermal_range(settings)
+        self._predictor.thermal_settings = thermal_settings(settings)
         self._predictor.homography = homography(settings)
         self._predictor_settings = settings
 
@@ -221,6 +223,23 @@ class FramePipeline:
                 self._warn(
                     f'{camera} {state}', f'{camera} stalls: {state} ({camera}.on_stall: {policy})'
                 )
+
+    def _report_thermal(self, images: UsableImages, settings: Parameters) -> None:
+        """Record how much of a thermal image sees nothing, and hint at rows of telemetry."""
+        if images.thermal is None:
+            return
+        self._health.record_invalid(images.invalid_share)
+        if images.invalid_share >= MOSTLY_INVALID:
+            self._warn('invalid', describe_invalid(images.invalid_share))
+        rows = telemetry_rows(images.thermal)
+        if rows and not any(settings.thermal_crop):
+            height, width = images.thermal.shape
+            self._warn(
+                'telemetry',
+                f'thermal images are {width}x{height}, as of a camera that adds {rows} rows of '
+                f'telemetry; set thermal.crop to [0, 0, {rows}, 0], or to [{rows}, 0, 0, 0] if '
+                'they are at the top',
+            )
 
     def _report_nan(self, labels: np.ndarray) -> None:
         """Count a result in which the network gave NaN for some pixels."""

@@ -43,6 +43,9 @@ STALLS = {
 UNREADABLE = {camera: f'{camera}_unreadable' for camera in CAMERAS}
 """The drop reason of messages that are truncated or not images."""
 
+MOSTLY_INVALID = 0.25
+"""Share of the pixels of thermal images that see nothing from which the diagnostics warn."""
+
 FAILURES = ('bad_frame', 'failed', 'out_of_memory', *UNREADABLE.values())
 """Drop reasons that come with an error text."""
 
@@ -87,6 +90,7 @@ class Health:
         self._dropped: Counter[str] = Counter()
         self._failures_in_row = 0
         self._nan_outputs = 0
+        self._invalid_share = 0.0
         self._samples_s = {name: deque[float](maxlen=SAMPLES) for name in _SAMPLED}
         self._last_error, self._last_error_s = '', 0.0
         self._reported: Mapping[str, int] = Counter()
@@ -134,6 +138,11 @@ class Health:
         with self._lock:
             for stage, seconds in stages_s.items():
                 self._samples_s[stage].append(seconds)
+
+    def record_invalid(self, share: float) -> None:
+        """Record the share of the pixels of a thermal image that see nothing."""
+        with self._lock:
+            self._invalid_share = share
 
     def record_nan(self) -> None:
         """Count a result in which the network gave NaN for some pixels."""
@@ -225,6 +234,8 @@ class Health:
         if new.get('nan_outputs'):
             text = f'NaN from the network in {new["nan_outputs"]} results: unknown (255) there'
             return report(WARN, text)
+        if self._invalid_share >= MOSTLY_INVALID:
+            return report(WARN, describe_invalid(self._invalid_share))
         losses = timing.describe_losses(topics)
         if losses:
             return report(WARN, losses, 'losses')
@@ -249,6 +260,7 @@ class Health:
             self._reported, self._reported_s = counts, now_s
             samples_s = {name: np.array(s) for name, s in self._samples_s.items() if s}
             error, error_age_s = self._last_error, now_s - self._last_error_s
+            invalid_percent = 100 * self._invalid_share
         values = {name: str(count) for name, count in counts.items()}
         values |= {
             f'{camera}_hz': f'{new[f"{camera}_received"] / span_s:.1f}' for camera in CAMERAS
@@ -259,10 +271,19 @@ class Health:
         values['modality'] = ', '.join(in_use) or 'none'
         for name, sampled_s in samples_s.items():
             values |= _statistics(name, sampled_s)
+        values['thermal_invalid_percent'] = f'{invalid_percent:.1f}'
         values['last_error'] = error or 'none'
         if error:
             values['last_error_age_s'] = f'{error_age_s:.1f}'
         return new, values
+
+
+def describe_invalid(share: float) -> str:
+    """Return the text of a warning that much of the thermal image sees nothing."""
+    return (
+        f'{share:.0%} of the thermal image see nothing: an even border, fill, or counts in '
+        'thermal.invalid; the network is given the mean there'
+    )
 
 
 def _describe_served(stalls: list[str], new: Mapping[str, int]) -> str:

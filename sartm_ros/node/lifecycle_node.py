@@ -26,7 +26,7 @@ from sartm_ros.node.matching import make_matcher
 from sartm_ros.node.parameters import (
     Parameters,
     homography,
-    thermal_range,
+    thermal_settings,
     without_unused_topics,
 )
 from sartm_ros.node.publishers import Publishers
@@ -286,7 +286,7 @@ class SartmNode(LifecycleNode):
             return SetParametersResult(successful=True)
         try:
             settings = self._updated(changes)
-            self._predictor.check(thermal_range(settings), homography(settings))
+            self._predictor.check(thermal_settings(settings), homography(settings))
         except SartmError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if not self._applies_after:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sartm_ros.node.parameters import Parameters, homography, thermal_range
+from sartm_ros.node.parameters import Parameters, homography, thermal_settings
 
 
 def load_predictor(settings: Parameters, logger: Any) -> Any:
@@ -21,7 +21,7 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
         settings.checkpoint,
         device=settings.device,
         precision=settings.precision,
-        thermal_range=thermal_range(settings),
+        thermal_settings=thermal_settings(settings),
         homography=homography(settings),
     )
     if settings.warm_up_height and settings.warm_up_width:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sartm_model.errors import SartmError
-from sartm_model.modalities.thermal_range import ThermalRange
+from sartm_model.modalities.thermal_settings import POLARITIES, ThermalSettings
 from sartm_model.registration.homography import check_homography
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -146,7 +146,7 @@ class Parameters:
     stall_after_s: float = _parameter(
         0.3,
         'A camera is in a gap when the other one has sent images for this long without it; thermal '
-        'is frozen when its image has not changed for this long. Seconds of the stamps.',
+        'is frozen when it has repeated an old image for this long. Seconds of the stamps.',
         name='stall_after',
         between=(0.05, 60.0),
         run_time=True,
@@ -183,6 +183,12 @@ class Parameters:
         between=(0, 15),
         run_time=True,
     )
+    thermal_detect_frozen: bool = _parameter(
+        True,
+        'Whether a thermal camera that repeats an old image counts as stalled.',
+        name='thermal.detect_frozen',
+        run_time=True,
+    )
     thermal_range: str = _parameter(
         'percentile',
         "How thermal is scaled: by each image's 1st and 99th percentile, or by fixed counts.",
@@ -210,6 +216,27 @@ class Parameters:
         'With thermal.range fixed, the count that becomes white.',
         name='thermal.high',
         between=(0.0, 65535.0),
+        run_time=True,
+    )
+    thermal_crop: tuple[float, ...] = _parameter(
+        (0.0, 0.0, 0.0, 0.0),
+        'Rows and columns to cut off thermal images before anything else, such as rows of '
+        'telemetry: top, right, bottom, left. What is left covers the field of view of RGB.',
+        name='thermal.crop',
+        run_time=True,
+    )
+    thermal_invalid: tuple[float, ...] = _parameter(
+        (),
+        "Counts that mean 'no measurement'. Even borders and the zeros of 16-bit images that are "
+        'fill are recognised without.',
+        name='thermal.invalid',
+        run_time=True,
+    )
+    thermal_polarity: str = _parameter(
+        'white_hot',
+        'Whether hot things have high counts (white_hot) or low ones (black_hot).',
+        name='thermal.polarity',
+        choices=POLARITIES,
         run_time=True,
     )
     thermal_homography: tuple[float, ...] = _parameter(
@@ -282,13 +309,20 @@ def without_unused_topics(parameters: Parameters, modalities: Sequence[str]) -> 
     return used
 
 
-def thermal_range(parameters: Parameters) -> ThermalRange:
-    """Return how the parameters `thermal.*` scale thermal counts."""
-    return ThermalRange(
+def thermal_settings(parameters: Parameters) -> ThermalSettings:
+    """Return what the parameters `thermal.*` say about reading and scaling thermal images.
+
+    Raises:
+        SartmError: a value is not one that can be.
+    """
+    return ThermalSettings(
         parameters.thermal_range,
         parameters.thermal_low,
         parameters.thermal_high,
         parameters.thermal_smoothing_s,
+        parameters.thermal_crop,  # type: ignore[arg-type]  # whole numbers, as it checks
+        parameters.thermal_invalid,  # type: ignore[arg-type]
+        parameters.thermal_polarity,
     )
 
 

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sartm_model.errors import SartmError
-from sartm_ros.node.parameters import FIELDS, NAMES, Parameters, homography, to_dict
+from sartm_ros.node.parameters import (
+    FIELDS,
+    NAMES,
+    Parameters,
+    homography,
+    thermal_settings,
+    to_dict,
+)
 
 READ_ONLY = 'Read-only while the node is configured.'
 RUN_TIME = 'May be changed at run time.'
@@ -43,6 +50,10 @@ def parse(values: Mapping[str, Any]) -> Parameters:
                     'its default, because only nearest supports it'
                 )
     homography(parameters)
+    try:
+        thermal_settings(parameters)
+    except SartmError as error:
+        raise SartmError(f'parameters thermal.*: {error}') from error
     return parameters
 
 

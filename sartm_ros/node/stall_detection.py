@@ -1,7 +1,8 @@
 """Detects when thermal images no longer show the scene, or cannot be read. No ROS import.
 
 An uncooled thermal camera closes its shutter every few minutes. Its driver then repeats the last
-image with new stamps ('frozen'), sends images of the shutter ('flat'), or sends nothing ('gap').
+image with new stamps ('frozen', see `frozen_detection`), sends images of the shutter ('flat'), or
+sends nothing ('gap').
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ import numpy as np
 
 from sartm_model.errors import SartmError
 from sartm_model.modalities import describe
-from sartm_model.modalities.thermal_range import PERCENTILES, min_span
+from sartm_model.modalities.base import to_counts
+from sartm_model.modalities.thermal_range import PERCENTILES
+from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image
+from sartm_model.modalities.thermal_valid import invalid_pixels, min_span
 from sartm_model.utils.percentiles import percentiles
 from sartm_ros.messages.images import to_rgb, to_thermal
-from sartm_ros.node.parameters import Parameters, seconds_to_ns
+from sartm_ros.node.frozen_detection import FrozenDetector
+from sartm_ros.node.parameters import Parameters, seconds_to_ns, thermal_settings
 from sartm_ros.sync.pair_matcher import Pair
 
 SELECTIONS = ('both', 'rgb', 'thermal')
@@ -30,8 +35,7 @@ DESCRIPTIONS = {name: describe(name, ('rgb', 'thermal')) for name in SELECTIONS}
 STATES = ('ok', 'frozen', 'flat', 'gap', 'unreadable', 'off')
 """States of a camera; it is off if its topic is empty."""
 
-_SUBSET = (slice(None, None, 16), slice(None, None, 16))
-"""The pixels that are compared first, because two different images nearly always differ there."""
+DEFAULTS = ThermalSettings()
 
 
 class StallDetector:
@@ -39,35 +43,50 @@ class StallDetector:
 
     Attributes:
         state: one of `STATES`, after the last call of `update` or `mark_missing`.
+        invalid_share: share of the pixels of the last image, after the crop, that see nothing.
     """
 
     def __init__(self) -> None:
         self.state = 'ok'
-        self._last: tuple[np.ndarray, int] | None = None
-        self._unchanged_since_ns = 0  # stamp of the first image equal to the last one
+        self.invalid_share = 0.0
+        self._frozen = FrozenDetector()
         self._last_good: tuple[np.ndarray, int] | None = None
 
-    def update(self, image: np.ndarray, stamp_ns: int, stall_after_ns: int) -> str:
+    def update(
+        self,
+        image: np.ndarray,
+        stamp_ns: int,
+        stall_after_ns: int,
+        *,
+        rgb: np.ndarray | None = None,
+        settings: ThermalSettings = DEFAULTS,
+        detect_frozen: bool = True,
+    ) -> str:
         """Return the state after a new image.
 
         Args:
             image: counts uint8 or uint16 `[h, w]`, not copied. To be called once for each image.
             stamp_ns: its stamp in nanoseconds.
-            stall_after_ns: the state becomes 'frozen' when the image has not changed for this long,
-                by the stamps, because some cameras send each image two or three times. It becomes
-                'flat' at once.
+            stall_after_ns: how long the image has to stay until the state is 'frozen', by the
+                stamps; see `frozen_detection`. It becomes 'flat' at once.
+            rgb: the RGB image of the pair, uint8 `[H, W, 3]`, or None.
+            settings: the crop and the counts that mean 'no measurement'.
+            detect_frozen: whether 'frozen' is looked for.
+
+        Raises:
+            SartmError: the crop leaves nothing.
         """
-        last = self._last
-        if last is None or stamp_ns < last[1] or not _equal(image, last[0]):
-            self._unchanged_since_ns = stamp_ns
-        self._last = image, stamp_ns
-        if is_flat(image):
+        seen = crop_image(image, settings.crop)
+        invalid = invalid_pixels(to_counts(seen), seen.dtype == np.uint8, settings.invalid)
+        self.invalid_share = float(invalid.mean())
+        frozen = self._frozen.update(seen, rgb, stamp_ns, stall_after_ns)
+        if is_flat(seen, invalid):
             self.state = 'flat'
-        elif stamp_ns - self._unchanged_since_ns >= max(stall_after_ns, 1):
+        elif frozen and detect_frozen:
             self.state = 'frozen'
         else:
             self.state = 'ok'
-            self._last_good = image, self._unchanged_since_ns
+            self._last_good = image, self._frozen.unchanged_since_ns
         return self.state
 
     def mark_missing(self, state: str = 'gap') -> str:
@@ -93,6 +112,7 @@ class UsableImages:
         states: one of `STATES` for each of 'rgb' and 'thermal'.
         modality: one of `SELECTIONS`, or None if the pair is to be dropped.
         error: why the thermal message cannot be read; None if it could.
+        invalid_share: share of the pixels of the pair's thermal image that see nothing.
     """
 
     rgb: np.ndarray | None
@@ -101,6 +121,7 @@ class UsableImages:
     states: Mapping[str, str]
     modality: str | None
     error: SartmError | None = None
+    invalid_share: float = 0.0
 
 
 class StallPolicy:
@@ -128,9 +149,10 @@ class StallPolicy:
             try:
                 convert = partial(to_thermal, shift=settings.thermal_shift)
                 image = _read('thermal', convert, pair.thermal)
+                crop_image(image, thermal_settings(settings).crop)
             except SartmError as failure:
-                error = failure
-        thermal, skew_ns = self._thermal(pair, image, settings)
+                image, error = None, failure
+        thermal, skew_ns = self._thermal(pair, image, rgb, settings)
         states = {'rgb': 'gap' if rgb is None else 'ok', 'thermal': self._detector.state}
         if not settings.rgb_topic:
             states['rgb'] = 'off'
@@ -143,17 +165,25 @@ class StallPolicy:
                 raise error
             modality = None
         skew_ns = skew_ns if modality == 'both' else 0
-        return UsableImages(rgb, thermal, skew_ns, states, modality, error)
+        share = 0.0 if image is None else self._detector.invalid_share
+        return UsableImages(rgb, thermal, skew_ns, states, modality, error, share)
 
     def _thermal(
-        self, pair: Pair, image: np.ndarray | None, settings: Parameters
+        self, pair: Pair, image: np.ndarray | None, rgb: np.ndarray | None, settings: Parameters
     ) -> tuple[np.ndarray | None, int]:
         """Return the thermal image, or None while it stalls, and its stamp minus the pair's."""
         if image is None:
             self._detector.mark_missing('gap' if pair.thermal is None else 'unreadable')
         else:
-            stamp = pair.stamp_ns + pair.skew_ns
-            if self._detector.update(image, stamp, seconds_to_ns(settings.stall_after_s)) == 'ok':
+            state = self._detector.update(
+                image,
+                pair.stamp_ns + pair.skew_ns,
+                seconds_to_ns(settings.stall_after_s),
+                rgb=rgb,
+                settings=thermal_settings(settings),
+                detect_frozen=settings.thermal_detect_frozen,
+            )
+            if state == 'ok':
                 return image, pair.skew_ns
         if settings.thermal_on_stall == 'hold':
             max_age_ns = seconds_to_ns(settings.thermal_hold_at_most_s)
@@ -163,21 +193,21 @@ class StallPolicy:
         return None, 0
 
 
-def is_flat(image: np.ndarray) -> bool:
+def is_flat(image: np.ndarray, invalid: np.ndarray) -> bool:
     """Return whether the image has less contrast than the least that the preprocessing stretches.
 
     Only a grid of about sixty rows is examined, which takes a fraction of the time.
 
     Args:
         image: uint8 or uint16 `[h, w]`.
+        invalid: bool `[h, w]`, of the pixels that see nothing.
     """
     step = max(1, min(image.shape) // 60)
-    low, high = percentiles(image[::step, ::step], PERCENTILES)
+    valid = image[::step, ::step][~invalid[::step, ::step]]
+    if not valid.size:
+        return True
+    low, high = percentiles(valid, PERCENTILES)
     return high - low < min_span(image.dtype == np.uint8)
-
-
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.array_equal(a[_SUBSET], b[_SUBSET]) and np.array_equal(a, b)
 
 
 def _read(name: str, convert: Callable[[Any], np.ndarray], msg: Any) -> np.ndarray:

@@ -28,7 +28,7 @@ from sartm_model.inference.onnx_predictor import OnnxPredictor, open_predictor
 from sartm_model.inference.prediction import Prediction
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
-from sartm_model.modalities.thermal_range import ThermalRange
+from sartm_model.modalities.thermal_settings import ThermalSettings
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.utils.visualization import encode
 
@@ -132,7 +132,7 @@ def test_what_is_exported_takes_other_inputs(nano_checkpoint, settings):
     given = {name: images[name] for name in config.sizes}
     inputs = [image.astype(config.dtype(name)) for name, image in given.items()]
     found = run_module(nano_checkpoint, config, *inputs)
-    predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=config.range)
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=config.thermal_settings)
     expected = predictor.predict(given.get('rgb'), given.get('thermal'), confidence=True)
     check_agreement(found, expected)
 
@@ -236,10 +236,10 @@ def test_what_does_not_fit_the_file_is_named(demo_onnx):
     with pytest.raises(SartmError, match='thermal of uint8, got uint16'):
         exported.predict(rgb, thermal.astype(np.uint16))
     with pytest.raises(SartmError, match='scales thermal by itself: percentile'):
-        exported.thermal_range = ThermalRange('fixed', 0, 255)
+        exported.thermal_settings = ThermalSettings('fixed', 0, 255)
     with pytest.raises(SartmError, match='smoothed over 2 s'):
-        exported.thermal_range = ThermalRange(smoothing_s=2)
-    exported.thermal_range = ThermalRange()
+        exported.thermal_settings = ThermalSettings(smoothing_s=2)
+    exported.thermal_settings = ThermalSettings()
     exported.homography = None
     with pytest.raises(SartmError, match='leave the homography out'):
         exported.homography = np.eye(3)

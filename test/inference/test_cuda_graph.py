@@ -9,7 +9,7 @@ import torch
 from sartm_model.inference import cuda_graph
 from sartm_model.inference.cuda_graph import CudaGraph
 from sartm_model.inference.predictor import Predictor
-from sartm_model.modalities.thermal_range import ThermalRange
+from sartm_model.modalities.thermal_settings import ThermalSettings
 
 DEVICES = [
     'cpu',
@@ -79,7 +79,7 @@ def test_what_changes_from_pair_to_pair_needs_no_new_recording(both):
     (rgb, thermal), *_ = pairs()
     for low in (0, 60):
         for predictor in both:
-            predictor.thermal_range = ThermalRange('fixed', low, 200)
+            predictor.thermal_settings = ThermalSettings('fixed', low, 200)
             predictor.homography = np.diag([2 + low / 100, 2, 1])
         for opacity in (0.2, 0.9):
             results = [
@@ -92,7 +92,7 @@ def test_what_changes_from_pair_to_pair_needs_no_new_recording(both):
 
 def test_a_smoothed_range_goes_on_from_replay_to_replay(both):
     for predictor in both:
-        predictor.thermal_range = ThermalRange(smoothing_s=0.5)
+        predictor.thermal_settings = ThermalSettings(smoothing_s=0.5)
     eager, replayed = both
     for index, (rgb, thermal) in enumerate(pairs(dtype=np.uint16)):
         time_s = 0.1 * index
@@ -105,7 +105,7 @@ def test_a_smoothed_range_goes_on_from_replay_to_replay(both):
 
 def test_a_recording_amid_a_video_leaves_its_range_alone(both):
     for predictor in both:
-        predictor.thermal_range = ThermalRange(smoothing_s=0.5)
+        predictor.thermal_settings = ThermalSettings(smoothing_s=0.5)
     eager, replayed = both
     for index, (rgb, thermal) in enumerate(pairs(dtype=np.uint16)):
         request = {'confidence': True, 'overlay': index > 1, 'time_s': 0.1 * index}

@@ -12,13 +12,13 @@ from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 from sartm_model.inference.transfer import Staging
 from sartm_model.labels import MFNET, LabelSpace
-from sartm_model.modalities.thermal_range import ThermalRange
+from sartm_model.modalities.thermal_settings import ThermalSettings
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sartm import Sartm
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no CUDA device')
 
-FULL = ThermalRange('fixed', 0, 255)
+FULL = ThermalSettings('fixed', 0, 255)
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +39,7 @@ def predictor(request, checkpoint):
     threads, engine = request.param
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    predictor = Predictor(checkpoint, device='cpu', thermal_range=FULL)
+    predictor = Predictor(checkpoint, device='cpu', thermal_settings=FULL)
     assert predictor.engine == engine
     yield predictor
     torch.set_num_threads(before)
@@ -101,7 +101,7 @@ def test_the_overlay_leaves_the_background_of_the_label_space_transparent(tmp_pa
 @pytest.mark.parametrize('head', ['mask', 'auxiliary'])
 def test_each_head_alone(checkpoint, head):
     rgb, thermal = images()
-    alone = Predictor(checkpoint, device='cpu', head=head, thermal_range=FULL)
+    alone = Predictor(checkpoint, device='cpu', head=head, thermal_settings=FULL)
     found = alone.predict(rgb, thermal, confidence=True)
     wanted = heads_by_hand(checkpoint, rgb, thermal)[head]
     assert np.abs(found.confidence / 255 - wanted.max(axis=0)).max() < 1 / 255
@@ -129,11 +129,11 @@ def test_bgr_view_padded_rows_and_read_only_memory_are_taken_as_they_are(predict
 def test_thermal_of_another_size_and_depth(predictor):
     rgb, _ = images()
     thermal = np.linspace(2000, 9000, 35 * 50).astype(np.uint16).reshape(35, 50)
-    predictor.thermal_range = ThermalRange('fixed', 2000, 9000)
+    predictor.thermal_settings = ThermalSettings('fixed', 2000, 9000)
     deep = predictor.predict(rgb, thermal).labels
-    predictor.thermal_range = ThermalRange('fixed', 0, 7000)
+    predictor.thermal_settings = ThermalSettings('fixed', 0, 7000)
     same = predictor.predict(rgb, thermal - 2000).labels
-    predictor.thermal_range = ThermalRange('fixed', 0, 255)
+    predictor.thermal_settings = ThermalSettings('fixed', 0, 255)
     assert deep.shape == rgb.shape[:2]
     assert (deep == same).mean() > 0.999
 
@@ -208,7 +208,7 @@ def test_settings_that_cannot_be_used(checkpoint):
     with pytest.raises(SartmError, match='mean, mask, auxiliary'):
         Predictor(checkpoint, device='cpu', head='best')
     with pytest.raises(SartmError, match='low < high'):
-        ThermalRange('fixed', 5, 5)
+        ThermalSettings('fixed', 5, 5)
 
 
 def test_pixels_without_a_number_are_unknown(predictor, monkeypatch):

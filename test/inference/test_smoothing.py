@@ -12,13 +12,13 @@ from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.thermal_range import (
-    ThermalRange,
     ema_update,
     enforce_min_span,
     scale_counts,
 )
+from sartm_model.modalities.thermal_settings import ThermalSettings
 
-SMOOTH = ThermalRange(smoothing_s=0.5)
+SMOOTH = ThermalSettings(smoothing_s=0.5)
 
 
 def scene(hot: int = 0, base: int = 3000) -> np.ndarray:
@@ -54,7 +54,7 @@ def scaled(predictor: Predictor, image: np.ndarray, time_s: float | None) -> np.
 
 
 def test_the_range_follows_as_the_exponential_average_does(nano_checkpoint):
-    predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=SMOOTH)
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=SMOOTH)
     # A hot thing comes and goes; time goes on unevenly; the camera sets itself anew; a bag loops.
     images = [scene(), scene(), scene(900), scene(900), scene(), scene(0, 9000), scene(0, 9100)]
     images += [scene(), scene(500)]
@@ -67,15 +67,15 @@ def test_the_range_follows_as_the_exponential_average_does(nano_checkpoint):
 def test_a_hot_thing_changes_the_rest_by_little_at_once(nano_checkpoint):
     """Behind the box nothing has changed: what the network is shown there should not either."""
     change = {}
-    for range_ in (ThermalRange(), SMOOTH):
-        predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=range_)
+    for range_ in (ThermalSettings(), SMOOTH):
+        predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=range_)
         before, after = (scaled(predictor, scene(hot), t) for t, hot in ((0.0, 0), (0.033, 2000)))
         change[range_.smoothing_s] = np.abs(after - before)[32:].mean()
     assert change[0.5] < change[0.0] / 2
 
 
 def test_after_a_time_without_images_nothing_is_left_of_what_was(nano_checkpoint):
-    predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=SMOOTH)
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=SMOOTH)
     scaled(predictor, scene(900), 0.0)
     own = scaled(Predictor(nano_checkpoint, device='cpu'), scene(), None)
     np.testing.assert_allclose(scaled(predictor, scene(), 10.0), own, atol=1e-3)
@@ -83,16 +83,16 @@ def test_after_a_time_without_images_nothing_is_left_of_what_was(nano_checkpoint
 
 def test_without_a_time_or_a_constant_each_image_has_its_own_range(nano_checkpoint):
     images = [scene(), scene(900), scene(200)]
-    for range_, times in ((SMOOTH, (None,) * 3), (ThermalRange(), (0.0, 0.1, 0.2))):
-        predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=range_)
+    for range_, times in ((SMOOTH, (None,) * 3), (ThermalSettings(), (0.0, 0.1, 0.2))):
+        predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=range_)
         for image, time_s in zip(images, times, strict=True):
             own = MODALITIES['thermal'].scale(image)
             np.testing.assert_allclose(scaled(predictor, image, time_s), own, atol=1e-5)
 
 
 def test_a_fixed_range_stays_where_it_is(nano_checkpoint):
-    fixed = ThermalRange('fixed', 3000, 4000, smoothing_s=0.5)
-    predictor = Predictor(nano_checkpoint, device='cpu', thermal_range=fixed)
+    fixed = ThermalSettings('fixed', 3000, 4000, smoothing_s=0.5)
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=fixed)
     for time_s, hot in enumerate((0, 900)):
         expected = np.clip((scene(hot).astype(float) - 3000) / 1000, -1, 2)
         np.testing.assert_allclose(scaled(predictor, scene(hot), time_s), expected, atol=1e-5)
@@ -108,4 +108,4 @@ def test_a_flat_image_is_centred_with_a_smoothed_range_too():
 @pytest.mark.parametrize('smoothing_s', [-0.1, math.nan])
 def test_a_time_constant_below_0_is_refused(smoothing_s):
     with pytest.raises(SartmError, match=r'thermal smoothing is .* s; expected 0 or more'):
-        ThermalRange(smoothing_s=smoothing_s)
+        ThermalSettings(smoothing_s=smoothing_s)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
-from sartm_model.modalities.thermal_range import ThermalRange
+from sartm_model.modalities.thermal_settings import ThermalSettings
 from sartm_model.models.sartm import Sartm
 from sartm_model.models.sartm.encoder import build_image_encoder
 from sartm_model.models.sartm.lora import SplitQkv, merge_state
@@ -321,6 +321,6 @@ def test_thermal_scale_is_percentiles_with_a_guard_for_flat_frames():
     assert (flat - 0.5).abs().max() < 0.05, 'sensor noise of a flat frame was stretched'
     fixed = scale(
         torch.tensor([[100, 150, 200]], dtype=torch.uint8).repeat(2, 1),
-        ThermalRange('fixed', 100, 200).ends,
+        ThermalSettings('fixed', 100, 200).ends,
     )
     torch.testing.assert_close(fixed[0], torch.tensor([0.0, 0.5, 1.0]))

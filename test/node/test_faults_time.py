@@ -12,7 +12,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from faults import INTERVAL, SIZE
 from processes import wait_until
-from ros_helpers import SECOND, image, stamp_of
+from ros_helpers import SECOND, image, stamp_of, view
 
 HOUR = 3600 * SECOND
 RGB_ALONE = 1
@@ -139,6 +139,8 @@ def test_a_long_time_without_thermal(faulty_node, exchange, mode, frames):
     first = 0
     for index in range(frames):
         rgb, _ = exchange.pair(stamp=begin + index * INTERVAL)
+        # The view of RGB moves on, which tells a frozen camera from a scene in which nothing moves.
+        rgb = image(view(index, *SIZE), 'rgb8', exchange.stamp, rgb.header.frame_id)
         if mode != 'gap':
             counts = np.frombuffer(last.data, np.uint8).reshape(SIZE)
             pixels = counts if mode == 'frozen' else np.full(SIZE, 50, np.uint8)

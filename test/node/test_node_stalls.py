@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from processes import TIMEOUT_S, running_node
-from ros_helpers import QUICK, SECOND, Peer, image, scene, stamp_of
+from ros_helpers import QUICK, SECOND, Peer, image, scene, stamp_of, view
 
 SIZE = (64, 96)
 INTERVAL = SECOND // 30
@@ -36,17 +36,21 @@ class Cameras:
     def run_until(self, mode, condition, what) -> None:
         """Send in a mode until `condition()`.
 
-        Modes: live, frozen, flat, and gap (no thermal) or rgb_gap.
+        Modes: live, frozen, flat, gap (no thermal) and rgb_gap; still, in which nothing moves; and
+        analogue, frozen with noise of one count. RGB shows a view that moves, except in still.
         """
         end_s = time.monotonic() + TIMEOUT_S
         while not condition():
             assert time.monotonic() < end_s, f'sent in vain for {what}'
-            if mode == 'live':
+            if mode in ('live', 'flat', 'rgb_gap'):
                 self.live_index = self.index
-            rgb, _ = scene(self.index, *SIZE)
-            _, thermal = scene(self.live_index if mode == 'frozen' else self.index, *SIZE)
+            rgb = view(self.live_index if mode == 'still' else self.index, *SIZE)
+            _, thermal = scene(self.live_index, *SIZE)
             if mode == 'flat':
                 thermal = np.full(SIZE, 7, np.uint8)
+            if mode == 'analogue':
+                noise = np.random.default_rng(self.index).integers(0, 2, SIZE).astype(np.uint8)
+                thermal = thermal + noise
             if mode != 'rgb_gap':
                 self.peer.rgb.publish(image(rgb, 'rgb8', self.next_stamp, 'rgb'))
             if mode != 'gap':
@@ -206,3 +210,31 @@ def test_thermal_alone_in_a_gap_of_rgb_where_so_set(node, cameras):
         'rgb_gap', lambda: peer.status()['dropped.thermal_overflow'] > 0, 'unused thermal images'
     )
     assert cameras.since(begun) == []
+
+
+def test_where_nothing_moves_an_image_that_stays_is_not_frozen_until_rgb_moves(cameras):
+    """A simulation without noise, in which the robot stands."""
+    begun = cameras.next_stamp
+    cameras.run_until(
+        'still', lambda: len(cameras.since(begun + 3 * STALL_AFTER)) > 3, 'results of a still scene'
+    )
+    assert all(s['modality'] == 'both' for s in cameras.since(begun))
+    begun = cameras.next_stamp
+    cameras.run_until(
+        'frozen', lambda: cameras.served(begun, 'rgb', thermal='frozen'), 'results from RGB alone'
+    )
+    set_parameters(cameras.peer, thermal__detect_frozen=False)
+    begun = cameras.next_stamp
+    cameras.run_until('frozen', lambda: cameras.served(begun, 'both'), 'results from both')
+    set_parameters(cameras.peer, thermal__detect_frozen=True)
+
+
+def test_an_analogue_camera_that_freezes_with_noise_is_noticed(cameras):
+    begun = cameras.next_stamp
+    cameras.run_until(
+        'analogue', lambda: cameras.served(begun, 'rgb', thermal='frozen'), 'results from RGB alone'
+    )
+    assert min(s['stamp_ns'] for s in cameras.since(begun) if s['modality'] == 'rgb') >= (
+        begun + STALL_AFTER - INTERVAL
+    )
+    cameras.run_live()

@@ -153,6 +153,10 @@ RUN_TIME = {
     'thermal.on_stall',
     'thermal.hold_at_most',
     'thermal.smoothing',
+    'thermal.detect_frozen',
+    'thermal.crop',
+    'thermal.invalid',
+    'thermal.polarity',
 }
 OTHER_VALUES = {bool: True, int: 3, float: 0.001, str: 'other', 'autostart': False}
 

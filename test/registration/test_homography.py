@@ -17,7 +17,7 @@ from sartm_model.data.transforms import warp, warp_matrix
 from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 from sartm_model.modalities import MODALITIES
-from sartm_model.modalities.thermal_range import ThermalRange
+from sartm_model.modalities.thermal_settings import ThermalSettings
 from sartm_model.registration.homography import check_homography, read_homography, write_homography
 
 SIZES = [((48, 64), (48, 64)), ((32, 40), (60, 96)), ((64, 80), (45, 50)), ((40, 30), (36, 90))]
@@ -182,8 +182,8 @@ def test_labels_follow_a_hot_square(checkpoint):
     thermal[10:20, 15:30] = 240
     aligned = np.full((64, 96), 115, np.uint8)
     aligned[10 + 7 : 20 + 7, 15 + 33 : 30 + 33] = 240
-    mean_is_115 = ThermalRange('fixed', 0, 115 / MODALITIES['thermal'].mean[0])
-    predictor = Predictor(checkpoint, device='cpu', thermal_range=mean_is_115)
+    mean_is_115 = ThermalSettings('fixed', 0, 115 / MODALITIES['thermal'].mean[0])
+    predictor = Predictor(checkpoint, device='cpu', thermal_settings=mean_is_115)
     expected = predictor.predict(rgb, aligned, confidence=True)
     predictor.homography = np.array([[1, 0, 33], [0, 1, 7], [0, 0, 1]])
     found = predictor.predict(rgb, thermal, confidence=True)
@@ -202,7 +202,7 @@ def test_percentiles_are_those_of_the_whole_thermal_image(checkpoint):
     ends = np.percentile(thermal[::4, ::4], (1, 99))
     left = np.diag((1.0, 1.0, 1.0 + 1e-12))  # the left half covers the RGB image
     auto = Predictor(checkpoint, device='cpu', homography=left)
-    fixed = Predictor(checkpoint, device='cpu', thermal_range=ThermalRange('fixed', *ends))
+    fixed = Predictor(checkpoint, device='cpu', thermal_settings=ThermalSettings('fixed', *ends))
     expected = fixed.predict(rgb, thermal[:, :96], confidence=True)
     found = auto.predict(rgb, thermal, confidence=True)
     np.testing.assert_array_equal(found.labels, expected.labels)
