@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sartm_model.cli.main import build_parser
+from sartm_ros.node.parameters import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / 'README.md').read_text()
@@ -68,6 +69,15 @@ def test_the_sartm_commands_are_valid(file):
 def test_the_readme_shows_the_verbs():
     shown = {line.split()[1] for line in commands(ROOT / 'README.md') if line.startswith('sartm ')}
     assert len(shown) >= 10
+
+
+@pytest.mark.parametrize('file', DOCUMENTS, ids=lambda file: file.name)
+def test_the_parameters_of_the_node_exist(file):
+    """A name in backticks, maybe with a value, that begins as a group of parameters does."""
+    groups = '|'.join(sorted({name.split('.')[0] for name in NAMES if '.' in name}))
+    named = re.findall(rf'`((?:{groups})\.\w+)(?:: [^`]*)?`', file.read_text())
+    endings = ('.py', '.csv', '.yaml', '.onnx')
+    assert [n for n in named if n not in NAMES and not n.endswith(endings)] == []
 
 
 @pytest.mark.parametrize('file', DOCUMENTS, ids=lambda file: file.name)
