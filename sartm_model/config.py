@@ -72,6 +72,8 @@ class SourceConfig:
         split: name of the split.
         weight: how often its frames are drawn, relative to the other sources.
         frames: number of frames to use, from the start of the split; 0 for all.
+        frames_seed: seed of a random order in which they are taken instead; the first n frames of
+            an order are also among its first n + 1.
     """
 
     dataset: str = 'synthetic'
@@ -79,6 +81,7 @@ class SourceConfig:
     split: str = 'train'
     weight: float = 1.0
     frames: int = 0
+    frames_seed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,7 @@ def open_source(
     if len(dataset) == 0:
         raise SartmError(f'{name} holds no frame')
     if source.frames:
-        dataset.names = dataset.names[: source.frames]
+        dataset = FirstFrames(dataset, source.frames, source.frames_seed)
     check_registered(modalities)
     missing = [MODALITIES[m].title for m in modalities if m not in dataset[0].images]
     if missing:
@@ -99,6 +100,29 @@ def _open(source: SourceConfig) -> PairDataset:
 
 def _has_label(labels: np.ndarray | None) -> bool:
     return labels is not None and bool((labels != IGNORE_ID).any())
+
+
+class FirstFrames(PairDataset):
+    """The first frames of another data set.
+
+    Args:
+        dataset: gives the frames.
+        count: at most this number of them.
+        seed: of a random order of the frames; None for that of the data set.
+    """
+
+    def __init__(self, dataset: PairDataset, count: int, seed: int | None = None) -> None:
+        order = list(range(len(dataset)))
+        if seed is not None:
+            # Of all that Python draws, `random()` alone is promised to stay the same.
+            draw = random.Random(seed)
+            order.sort(key=lambda _: draw.random())
+        self._dataset, self._order = dataset, order[:count]
+        self.label_space = dataset.label_space
+        self.names = [dataset.names[index] for index in self._order]
+
+    def __getitem__(self, index: int) -> Frame:
+        return self._dataset[self._order[index]]
 
 
 class TrainingSamples(Dataset):

@@ -1,0 +1,281 @@
+"""Compare ways to start a training on few labelled thermal frames: SATIR's table, on any data set.
+
+A network is trained on N labelled frames, thermal alone, and measured on others: from random
+weights (none), from ImageNet's (imagenet), or after pretraining on pseudo-labels of thermal images
+(satir, and imagenet-satir if that starts from ImageNet's weights). Nothing else differs. The number
+of steps is fixed and the last weights are measured, so nothing is selected on the frames that are
+measured.
+
+    sartm pseudo-label --source graph --images recordings --out pseudo
+    python -m benchmarks.satir_comparison --pseudo-labels pseudo/data.yaml --out comparison \\
+        --dataset mfnet --root data/MFNet --frames 10 25 50 107 --seeds 1 2
+
+The folder receives each run, comparison.json and comparison.md. The same command again continues
+where it was stopped; finished runs are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from sartm_model.cli.options import DATASETS
+from sartm_model.data.registry import open_dataset
+from sartm_model.data.sampling import FirstFrames
+from sartm_model.errors import SartmError
+from sartm_model.evaluation.corruptions import CorruptedDataset
+from sartm_model.evaluation.evaluate import FramePrediction, evaluate
+from sartm_model.inference.predictor import Predictor
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.training.callbacks import LAST_MODEL, STATE_FILE
+from sartm_model.training.run import train
+from sartm_model.utils.files import write_file
+
+MODELS: dict[str, dict[str, Any]] = {
+    'segformer-b0': {
+        'model': {'name': 'segformer', 'size': 'b0', 'modalities': ['thermal']},
+        'optim': {'lr': 6e-4},
+    },
+    'sartm-lite': {
+        'model': {'size': 'lite', 'lora_rank': 8},
+        'optim': {'lr': 1e-3},
+        'loss': {'language': 0.0, 'prototype': 0.0},
+    },
+}
+STARTS = ('none', 'imagenet', 'satir', 'imagenet-satir')
+RESULT = 'result.json'
+MEASURES = {'miou': 'mIoU', 'f_measure': 'F'}
+
+
+class Run(NamedTuple):
+    """A training on so many labelled frames."""
+
+    model: str
+    start: str
+    labelled: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The folder of the run."""
+        return f'{self.model}/{self.start}/frames_{self.labelled}/seed_{self.seed}'
+
+
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    """Do all runs that are not done yet; return the results and write both files."""
+    _claim(args.out, _settings(args))
+    results = []
+    for run in _runs(args):
+        path = args.out / run.name / RESULT
+        if not path.exists():
+            write_file(path, json.dumps(_result(run, args), indent=2) + '\n')
+        results.append({**run._asdict(), **json.loads(path.read_text())})
+        print(f'{run.name}: mIoU {results[-1]["miou"]:.1f} %', flush=True)
+    comparison = {'settings': _settings(args), 'runs': results}
+    write_file(args.out / 'comparison.json', json.dumps(comparison, indent=2) + '\n')
+    write_file(args.out / 'comparison.md', markdown(results))
+    return comparison
+
+
+def markdown(results: Sequence[dict[str, Any]]) -> str:
+    """Return a table of each model: the mean over the seeds, and the lowest and the highest."""
+    lines = []
+    for model in dict.fromkeys(result['model'] for result in results):
+        of_model = [result for result in results if result['model'] == model]
+        counts = sorted({result['labelled'] for result in of_model})
+        titles = [f'{title} % ({count})' for count in counts for title in MEASURES.values()]
+        lines += [f'{model}; in brackets the number of labelled frames', '']
+        lines += [f'| pretraining | {" | ".join(titles)} |', '|' + '---|' * (len(titles) + 1)]
+        for start in dict.fromkeys(result['start'] for result in of_model):
+            cells = []
+            for count, measure in product(counts, MEASURES):
+                values = [
+                    result[measure]
+                    for result in of_model
+                    if (result['start'], result['labelled']) == (start, count)
+                ]
+                cells.append(_cell(values))
+            lines.append(f'| {start} | {" | ".join(cells)} |')
+        lines.append('')
+    return '\n'.join(lines)
+
+
+def _cell(values: Sequence[float]) -> str:
+    mean = f'{sum(values) / len(values):.1f}'
+    return mean if len(values) == 1 else f'{mean} ({min(values):.1f} to {max(values):.1f})'
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what all runs in a folder must have in common."""
+    names = (
+        *('dataset', 'root', 'train_split', 'val_split', 'pseudo_labels', 'segformer_weights'),
+        *('pretrain_steps', 'steps', 'batch_size', 'crop', 'val_frames'),
+    )
+    return json.loads(json.dumps({name: getattr(args, name) for name in names}, default=str))
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    """Write the settings into a new folder, or compare them with those of its runs."""
+    path = out / 'settings.json'
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        if changed := [name for name in settings if settings[name] != earlier.get(name)]:
+            raise SartmError(
+                f'{out} has runs with another {", ".join(changed)}; choose another folder'
+            )
+    write_file(path, json.dumps(settings, indent=2) + '\n')
+
+
+def _runs(args: argparse.Namespace) -> Iterator[Run]:
+    for model, start, labelled, seed in product(args.models, args.starts, args.frames, args.seeds):
+        yield Run(model, start, labelled, seed)
+
+
+def _result(run: Run, args: argparse.Namespace) -> dict[str, Any]:
+    """Train and measure; return the measures of `evaluate`."""
+    source = {'dataset': args.dataset, 'root': str(args.root or '')}
+    labelled = {
+        **source, 'split': args.train_split, 'frames': run.labelled, 'frames_seed': run.seed
+    }  # fmt: skip
+    available = len(open_dataset(args.dataset, args.root, args.train_split))
+    if run.labelled > available:
+        raise SartmError(
+            f'--frames {run.labelled}: {args.dataset} {args.train_split} has {available} frames'
+        )
+    config = {
+        **_common(run.model, args, [labelled], {**source, 'split': args.val_split}),
+        'steps': args.steps,
+        'seed': run.seed,
+    }
+    if run.start.endswith('satir'):
+        config['start_from'] = str(_pretrained(run.model, run.start, args))
+    elif run.start == 'imagenet':
+        config['imagenet_weights'] = _imagenet_weights(run.model, args)
+    checkpoint = _train(config, args.out / run.name)
+    predictor = Predictor(checkpoint, device=args.device)
+
+    def predict(frame: Any) -> FramePrediction:
+        return FramePrediction(predictor.predict(frame.images).labels)
+
+    dataset = open_dataset(args.dataset, args.root, args.val_split)
+    if args.val_frames:
+        dataset = FirstFrames(dataset, args.val_frames)
+    return evaluate(predict, CorruptedDataset(dataset, modality='thermal'), f_measure=True)
+
+
+def _pretrained(model: str, start: str, args: argparse.Namespace) -> Path:
+    """Return the network that is pretrained on pseudo-labels; all runs with a start share it."""
+    if not args.pseudo_labels:
+        raise SartmError(f'--starts {start} needs --pseudo-labels')
+    sources = [
+        {'dataset': 'folder', 'root': str(path), 'split': 'train'} for path in args.pseudo_labels
+    ]
+    config = {
+        **_common(model, args, sources, sources[0]),
+        'stage': 'pretrain',
+        'steps': args.pretrain_steps,
+    }
+    if start.startswith('imagenet'):
+        config['imagenet_weights'] = _imagenet_weights(model, args)
+    folder = args.out / model / start / 'pretrain'
+    done = folder / 'done'
+    if not done.exists():
+        _train(config, folder)
+        write_file(done, '')
+    return folder / LAST_MODEL
+
+
+def _imagenet_weights(model: str, args: argparse.Namespace) -> str:
+    return args.segformer_weights if model.startswith('segformer') else 'package'
+
+
+def _common(
+    model: str, args: argparse.Namespace, train_sources: list[dict], val_source: dict
+) -> dict[str, Any]:
+    """Return the settings of a training that all runs of a model share."""
+    height, width = args.crop
+    return {
+        **MODELS[model],
+        'data': {
+            'train': train_sources,
+            'val': {**val_source, 'frames': 1},  # a run must have one; it decides nothing
+            'modality': 'thermal',
+            'crop_height': height,
+            'crop_width': width,
+            'batch_size': args.batch_size,
+            'workers': args.workers,
+            'cache': True,
+        },
+        'val_every': args.save_every,
+        'ema_decay': 0.99,
+        'device': args.device,
+    }
+
+
+def _train(config: dict[str, Any], folder: Path) -> Path:
+    """Train, or continue a training that was stopped; return the last weights.
+
+    Raises SartmError if the training is stopped by a signal.
+    """
+    path = folder / 'train.yaml'
+    write_file(path, yaml.safe_dump(config, sort_keys=False))
+    last = train(path, folder, resume=(folder / STATE_FILE).exists())
+    steps = checkpoints.load(last).card['steps']
+    if steps < config['steps']:
+        raise SartmError(f'stopped after {steps} steps of {folder}; the same command continues')
+    return last
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the comparison and print the table; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog='python -m benchmarks.satir_comparison',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--out', metavar='DIR', type=Path, required=True)
+    parser.add_argument('--dataset', choices=DATASETS, required=True, help='the labelled frames')
+    parser.add_argument('--root', metavar='PATH', type=Path, help='of the data set')
+    parser.add_argument('--train-split', metavar='NAME', default='train')
+    parser.add_argument('--val-split', metavar='NAME', default='val', help='is measured')
+    parser.add_argument('--val-frames', metavar='N', type=int, default=0, help='of it (0: all)')
+    parser.add_argument(
+        '--pseudo-labels', metavar='FILE', type=Path, nargs='*', default=[],
+        help='data.yaml of one or more results of sartm pseudo-label with equal settings',
+    )  # fmt: skip
+    parser.add_argument('--models', choices=MODELS, nargs='+', default=list(MODELS))
+    parser.add_argument('--starts', choices=STARTS, nargs='+', default=['none', 'satir'])
+    parser.add_argument('--frames', metavar='N', type=int, nargs='+', default=[10, 25, 50])
+    parser.add_argument(
+        '--seeds', metavar='N', type=int, nargs='+', default=[1, 2],
+        help='of the labelled frames that are drawn, of the weights and of the samples',
+    )  # fmt: skip
+    parser.add_argument(
+        '--segformer-weights', metavar='DIR', default='hub', help='of ImageNet (see satir.md)'
+    )
+    parser.add_argument('--pretrain-steps', metavar='N', type=int, default=1000)
+    parser.add_argument('--steps', metavar='N', type=int, default=500, help='on labelled frames')
+    parser.add_argument('--save-every', metavar='N', type=int, default=100, help='steps')
+    parser.add_argument('--batch-size', metavar='N', type=int, default=8)
+    parser.add_argument('--crop', metavar=('H', 'W'), type=int, nargs=2, default=[240, 320])
+    parser.add_argument('--workers', metavar='N', type=int, default=1)
+    parser.add_argument('--device', default='auto')
+    args = parser.parse_args(argv)
+    try:
+        comparison = compare(args)
+    except SartmError as error:
+        print(f'satir_comparison: {error}', file=sys.stderr)
+        return 2
+    print(markdown(comparison['runs']))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
