@@ -70,6 +70,12 @@ def test_the_first_message_waits_for_a_subscriber(tmp_path, monkeypatch):
         process.wait_for_output('waiting for subscribers, at most 60 s')
         sizes = [p.stat().st_size for p in segments_of(process.pid) if SEGMENT.match(p.name)]
         assert max(sizes) > 16 * 2**20  # as in the profile; by default half a MiB
+        # The player's publishers are known here before its topics have their subscribers, so that
+        # these miss no image.
+        for topic, publishers in ((RGB_TOPIC, 2), ('/ground_truth/labels', 1)):
+            wait_until(
+                lambda t=topic, n=publishers: peer.node.count_publishers(t) == n, 'the player'
+            )
         for topic in (THERMAL_TOPIC, '/ground_truth/labels'):
             peer.listen(Image, topic, QoSProfile(depth=200))
         images = peer.listen(Image, RGB_TOPIC, QoSProfile(depth=200))
