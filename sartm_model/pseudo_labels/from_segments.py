@@ -30,6 +30,9 @@ from sartm_model.errors import SartmError
 from sartm_model.evaluation.contact_sheet import Row, contact_sheet, png_bytes
 from sartm_model.labels import LabelSpace
 from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.base import to_counts
+from sartm_model.modalities.thermal_range import has_8_bits
+from sartm_model.modalities.thermal_valid import invalid_pixels
 from sartm_model.pseudo_labels.declare import FILE, LIST, declaration
 from sartm_model.pseudo_labels.segments import LabelRules, Segment, label_image
 from sartm_model.utils.files import write_file
@@ -170,7 +173,8 @@ def label_images(
         try:
             raw = image.read()
             scaled = thermal.scale(raw).astype(np.float32)
-            labels = label_image(source(scaled, image.name), scaled, rules, None)
+            sees_nothing = invalid_pixels(to_counts(raw), has_8_bits(raw))
+            labels = label_image(source(scaled, image.name), scaled, rules, ~sees_nothing)
         except SartmError as error:
             faults[image.name] = str(error)
             print(f'{image.name} is left out: {error}', file=sys.stderr)

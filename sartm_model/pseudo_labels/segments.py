@@ -104,7 +104,7 @@ def segment_of(mask: np.ndarray, scores: Mapping[str, float]) -> Segment | None:
 
 
 def label_image(
-    segments: Iterable[Segment], image: np.ndarray, rules: LabelRules, valid: np.ndarray | None
+    segments: Iterable[Segment], image: np.ndarray, rules: LabelRules, valid: np.ndarray
 ) -> np.ndarray:
     """Rank the segments of an image and paint the labels of the best ones.
 
@@ -112,7 +112,7 @@ def label_image(
         segments: in the source's order, which decides between equal scores.
         image: scaled image `[H, W]`, which `contrast` is taken from.
         rules: how segments become labels.
-        valid: bool `[H, W]`, which pixels the sensor sees; None for all.
+        valid: bool `[H, W]`, which pixels the sensor sees.
 
     Returns:
         uint8 `[H, W]`: 1 for the best segment, 2 for the next one, and so on; 255 where not valid.
@@ -122,8 +122,7 @@ def label_image(
     numbered = list(enumerate(ranked, start=1))
     for number, segment in numbered if rules.paint == 'last_on_top' else reversed(numbered):
         labels[segment.box][segment.mask] = number
-    if valid is not None:
-        labels[~valid] = IGNORE_ID
+    labels[~valid] = IGNORE_ID
     return labels
 
 

@@ -112,6 +112,21 @@ def test_an_image_that_cannot_be_read_is_left_out(tmp_path, drive, capsys):
     assert (manifest['images'], manifest['labelled']) == (5, 4)
 
 
+def test_a_border_that_sees_nothing_is_not_labelled(tmp_path, drive):
+    path = drive / '1.png'
+    image = read(path)
+    image[:4], image[-4:], image[:, :4], image[:, -4:] = 0, 0, 0, 0
+    cv2.imwrite(str(path), image)
+    assert label(drive, tmp_path / 'labels', 'graph', '--scale', '30', '--min-size', '150') == 0
+    labels = read(tmp_path / 'labels' / 'labels' / '1.png')
+    ignored = labels == 255
+    assert ignored[:4].all()
+    assert ignored[:, -4:].all()
+    assert not ignored[8:-8, 8:-8].any()
+    within = [labels[y + 3 : y + 13, x + 3 : x + 17] for y, x in CORNERS[1:]]
+    assert all((part == part[0, 0]).all() and part[0, 0] > 0 for part in within)
+
+
 def test_a_bag_gives_what_its_images_give(tmp_path, drive):
     thermal = tmp_path / 'thermal'
     thermal.mkdir()

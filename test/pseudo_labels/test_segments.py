@@ -9,6 +9,7 @@ from sartm_model.errors import SartmError
 from sartm_model.pseudo_labels.segments import PAPER, LabelRules, Segment, label_image, segment_of
 
 SHAPE = (24, 31)
+EVERYWHERE = np.ones(SHAPE, bool)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_the_paper_s_procedure(rng, number):
     falling = [{'predicted_iou': 1 - 0.01 * i} for i in range(number)]
     shuffled = rng.permutation(number)
     given = segments_of([masks[i] for i in shuffled], [falling[i] for i in shuffled])
-    labels = label_image(given, np.zeros(SHAPE, np.float32), PAPER, None)
+    labels = label_image(given, np.zeros(SHAPE, np.float32), PAPER, EVERYWHERE)
     expected = np.zeros(SHAPE, int)
     for y in range(SHAPE[0]):
         for x in range(SHAPE[1]):
@@ -53,7 +54,7 @@ def test_the_best_segment_can_be_on_top(rng):
     masks = random_masks(rng, 6)
     scores = [{'stability': float(i)} for i in range(6)]
     rules = LabelRules(ranking='stability', count=4, uncovered='ignore')
-    labels = label_image(segments_of(masks, scores), np.zeros(SHAPE, np.float32), rules, None)
+    labels = label_image(segments_of(masks, scores), np.zeros(SHAPE, np.float32), rules, EVERYWHERE)
     best_first = masks[::-1][:4]
     for y, x in np.ndindex(SHAPE):
         covering = [rank for rank, mask in enumerate(best_first, start=1) if mask[y, x]]
@@ -65,7 +66,7 @@ def test_large_segments_rank_before_small_ones_which_can_be_left_out():
     for mask, (place, size) in zip(masks, [(0, 2), (5, 6), (15, 4)], strict=True):
         mask[place : place + size, place : place + size] = True
     rules = LabelRules(ranking='area', min_area=5)
-    labels = label_image(segments_of(masks), np.zeros(SHAPE, np.float32), rules, None)
+    labels = label_image(segments_of(masks), np.zeros(SHAPE, np.float32), rules, EVERYWHERE)
     assert [labels[0, 0], labels[5, 5], labels[15, 15]] == [0, 1, 2]
 
 
@@ -83,7 +84,7 @@ def test_contrast_is_between_a_segment_and_its_surroundings(rng):
         ).reshape(SHAPE)
         contrasts.append(abs(image[mask].mean() - image[near].mean()))
     best = int(np.argmax(contrasts))
-    labels = label_image(segments_of(masks), image, LabelRules('contrast', count=1), None)
+    labels = label_image(segments_of(masks), image, LabelRules('contrast', count=1), EVERYWHERE)
     np.testing.assert_array_equal(labels == 1, masks[best])
 
 
@@ -97,7 +98,7 @@ def test_what_the_sensor_does_not_see_has_no_label(rng):
 def test_a_ranking_needs_its_score():
     segments = segments_of([np.ones(SHAPE, bool)])
     with pytest.raises(SartmError, match='a segment has no predicted_iou; rank'):
-        label_image(segments, np.zeros(SHAPE, np.float32), PAPER, None)
+        label_image(segments, np.zeros(SHAPE, np.float32), PAPER, EVERYWHERE)
     with pytest.raises(SartmError, match='expected 1 to 254'):
         LabelRules(count=255)
     with pytest.raises(SartmError, match="'size'; expected one of predicted_iou, area"):
