@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sartm_model.errors import SartmError
 
 if TYPE_CHECKING:
     from sartm_model.inference.onnx_predictor import OnnxPredictor
@@ -14,6 +17,24 @@ if TYPE_CHECKING:
 Verbs = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 
 Options = argparse._ActionsContainer  # a verb, or a group of its options
+
+MODEL_DEFAULTS = {'checkpoint': 'demo', 'device': 'auto', 'precision': 'auto'}
+
+PARAMS_PLUGIN = 'sartm.params'
+"""Entry points of a function that returns the `NodeSettings` of a parameter file."""
+
+
+class NodeSettings(NamedTuple):
+    """What the node's parameters say of the network and its images.
+
+    Attributes:
+        predictor: keyword arguments of `onnx_predictor.open_predictor`.
+        thermal_shift: bits by which thermal counts of 16 bits are shifted down.
+    """
+
+    predictor: dict[str, Any]
+    thermal_shift: int
+
 
 # `sartm_model.data.registry.NAMES`, which is not imported because it needs NumPy.
 DATASETS = (
@@ -60,37 +81,71 @@ def add_model(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         '--checkpoint',
         metavar='F',
-        default='demo',
+        default=MODEL_DEFAULTS['checkpoint'],
         help="a .safetensors checkpoint, an .onnx file of sartm export, or 'demo' for the "
-        'checkpoint that comes with the package (default: %(default)s)',
+        'checkpoint that comes with the package (default: demo)',
     )
     verb.add_argument(
         '--device',
-        default='auto',
-        help="'cpu', 'cuda' or 'cuda:N' (default: %(default)s, a GPU if there is one)",
+        default=MODEL_DEFAULTS['device'],
+        help="'cpu', 'cuda' or 'cuda:N' (default: auto, a GPU if there is one)",
     )
     verb.add_argument(
         '--precision',
         choices=('auto', 'fp32', 'fp16', 'bf16'),
-        default='auto',
-        help='of the network (default: %(default)s, fp16 on a GPU and fp32 on a CPU)',
+        default=MODEL_DEFAULTS['precision'],
+        help='of the network (default: auto, fp16 on a GPU and fp32 on a CPU)',
+    )
+
+
+def add_params(verb: argparse.ArgumentParser, what: str) -> None:
+    """Add --params, after `add_model`; options that are given count more than the file.
+
+    Args:
+        verb: the verb.
+        what: the parameters that count in it.
+    """
+    verb.add_argument(
+        '--params',
+        metavar='FILE',
+        type=Path,
+        help=f"the node's parameter file, such as config/sartm.yaml, for {what}",
+    )
+    verb.set_defaults(**dict.fromkeys(MODEL_DEFAULTS))
+
+
+def read_params(args: argparse.Namespace) -> NodeSettings:
+    """Return the settings of the file --params, or the defaults without it.
+
+    Raises:
+        SartmError: the file cannot be used, or the package that has the node is not installed.
+    """
+    if getattr(args, 'params', None) is None:
+        return NodeSettings({}, 0)
+    for entry in entry_points(group=PARAMS_PLUGIN):
+        settings: NodeSettings = entry.load()(args.params)
+        return settings
+    raise SartmError(
+        '--params needs the package sartm_ros, installed by its present setup.py: make setup'
     )
 
 
 def open_predictor(args: argparse.Namespace) -> Predictor | OnnxPredictor:
-    """Return the predictor of `add_model`'s options, and of --head and --homography if given."""
+    """Return the predictor of `add_model`'s options, and of --head, --homography and --params.
+
+    `args.checkpoint` is then the one that was opened.
+    """
     from sartm_model.inference.onnx_predictor import open_predictor as open_checkpoint
     from sartm_model.registration.homography import read_homography
 
-    predictor = open_checkpoint(
-        args.checkpoint,
-        device=args.device,
-        precision=args.precision,
-        head=getattr(args, 'head', None),
-    )
+    options = {**MODEL_DEFAULTS, **read_params(args).predictor}
+    for name in MODEL_DEFAULTS:
+        if getattr(args, name) is not None:
+            options[name] = getattr(args, name)
     if getattr(args, 'homography', None) is not None:
-        predictor.homography = read_homography(args.homography)
-    return predictor
+        options['homography'] = read_homography(args.homography)
+    args.checkpoint = options['checkpoint']
+    return open_checkpoint(**options, head=getattr(args, 'head', None))
 
 
 def add_dataset(verb: Options, required: bool = True) -> None:

@@ -11,8 +11,10 @@ from sartm_model.cli.options import (
     add_dataset,
     add_homography,
     add_model,
+    add_params,
     add_verb,
     open_predictor,
+    read_params,
 )
 from sartm_model.errors import SartmError
 
@@ -32,7 +34,8 @@ def add_parser(verbs: Verbs) -> None:
         'a split of a data set may be given.',
         'sartm predict --rgb night/rgb --thermal night/thermal --out labels\n'
         'sartm predict --dataset folder --root yard/data.yaml --split val --out labels\n'
-        'sartm predict --checkpoint my.safetensors --thermal hall.png --out labels',
+        'sartm predict --checkpoint my.safetensors --thermal hall.png --out labels\n'
+        'sartm predict --params sartm.yaml --rgb rgb --thermal thermal --out labels',
     )
     verb.add_argument('--rgb', metavar='P', type=Path, help='an RGB image or a folder of them')
     verb.add_argument('--thermal', metavar='P', type=Path, help='a thermal image, or a folder')
@@ -41,6 +44,11 @@ def add_parser(verbs: Verbs) -> None:
     verb.add_argument('--out', metavar='DIR', type=Path, required=True, help='where to write')
     add_homography(verb)
     add_model(verb)
+    add_params(
+        verb,
+        'checkpoint, device, precision and of thermal.*: range, low, high, crop, invalid, '
+        'polarity, shift and homography',
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,9 +60,12 @@ def run(args: argparse.Namespace) -> None:
     from sartm_model.utils.visualization import encode
 
     predictor = open_predictor(args)
+    shift = read_params(args).thermal_shift
     for frame in tqdm(frames, total=len(frames), unit='frame', disable=None):
         # A data set may have images of more sensors than the network takes.
-        images = frame.select(predictor.modalities) if args.dataset else frame.images
+        images = dict(frame.select(predictor.modalities) if args.dataset else frame.images)
+        if shift and 'thermal' in images and images['thermal'].itemsize == 2:
+            images['thermal'] = images['thermal'] >> shift
         prediction = predictor.predict(images, overlay=True)
         assert prediction.overlay is not None
         labels, overlay = encode(prediction.labels), encode(prediction.overlay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from sartm_model.cli.options import (
@@ -10,6 +11,7 @@ from sartm_model.cli.options import (
     add_homography,
     add_json,
     add_model,
+    add_params,
     add_verb,
     open_predictor,
 )
@@ -115,12 +117,13 @@ def add_replay(verbs: Verbs) -> None:
         'replay',
         replay,
         'Run a checkpoint over every pair of a bag, offline. Pairs are matched and stalled\n'
-        "cameras handled as by the node's default settings. True labels come from the folder\n"
-        '--labels, or else from a topic. In the folder, stamps.csv, whose first line is\n'
-        'stamp_ns,file, says which RGB image each file belongs to; without it they are taken in\n'
-        'order. No ROS is needed.',
+        "cameras handled as by the node with the parameters of --params, or else with the node's\n"
+        'defaults. True labels come from the folder --labels, or else from a topic. In the\n'
+        'folder, stamps.csv, whose first line is stamp_ns,file, says which RGB image each file\n'
+        'belongs to; without it they are taken in order. No ROS is needed.',
         'sartm replay night_bag\n'
         'sartm replay night_bag --checkpoint my.safetensors --json night.json --report night\n'
+        'sartm replay night_bag --params sartm.yaml\n'
         'sartm replay night_bag --labels labels --rgb-topic /camera/color/image_raw/compressed',
     )
     verb.add_argument('bag', metavar='BAG', type=Path, help='rosbag2 folder, .mcap or .db3 file')
@@ -140,22 +143,38 @@ def add_replay(verbs: Verbs) -> None:
     add_homography(verb)
     add_json(verb)
     add_model(verb)
+    add_params(
+        verb,
+        'checkpoint, device, precision, the topics, sync.*, stall_after, rgb.* and thermal.*',
+    )
 
 
 def replay(args: argparse.Namespace) -> None:
     """Print the metrics of the bag's pairs, and write the report."""
     from sartm_ros.bag import replay as replaying
     from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC
+    from sartm_ros.node.parameter_file import read_parameter_file
 
     if args.report is not None:
         check_report_folder(args.report)
+    settings, rgb_topic, thermal_topic = None, RGB_TOPIC, THERMAL_TOPIC
+    if args.params is not None:
+        settings = read_parameter_file(args.params)
+        rgb_topic, thermal_topic = settings.rgb_topic, settings.thermal_topic
+        if settings.sync_policy != 'nearest':
+            print(
+                f'sartm replay: sync.policy is {settings.sync_policy}, which only the node has; '
+                'pairs are matched by nearest',
+                file=sys.stderr,
+            )
     result = replaying.replay(
         args.bag,
         open_predictor(args),
         labels=args.labels,
         report=args.report,
-        rgb_topic=args.rgb_topic or RGB_TOPIC,
-        thermal_topic=args.thermal_topic or THERMAL_TOPIC,
+        rgb_topic=args.rgb_topic or rgb_topic,
+        thermal_topic=args.thermal_topic or thermal_topic,
         labels_topic=args.labels_topic,
+        settings=settings,
     )
     emit_json({'checkpoint': str(args.checkpoint), **result}, args.json)

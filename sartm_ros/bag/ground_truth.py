@@ -45,7 +45,7 @@ def ground_truth_from_folder(folder: Path, classes: int, rgb_messages: int) -> G
         by_stamp = read_stamps(folder / STAMPS_FILE)
 
         def with_stamp(pair: BagPair) -> np.ndarray | None:
-            file = None if pair.rgb is None else by_stamp.get(pair.stamp_ns)
+            file = None if pair.rgb is None else by_stamp.get(pair.header_ns)
             return None if file is None else read_labels(file, classes)
 
         return with_stamp

@@ -65,7 +65,7 @@ class OfflineRun:
 
     Attributes:
         dropped: pairs that were not predicted, by reason.
-        error: of the first image that could not be decoded.
+        error: of the first image that could not be read, whether its pair was predicted or not.
         waited_s: seconds in which the network had no pair.
     """
 
@@ -99,6 +99,7 @@ class OfflineRun:
                 elif images.modality is None:
                     self.dropped[f'stall_{images.states["thermal"]}'] += 1
                 else:
+                    self.error = self.error or images.error
                     prediction = self._predictor.predict(
                         images.rgb,
                         images.thermal,

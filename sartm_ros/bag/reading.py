@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,11 @@ class BagPair(Pair):
 
     index: int | None
     labels: Any
+
+    @property
+    def header_ns(self) -> int:
+        """Stamp of the RGB message's header, to which labels belong; without RGB the pair's."""
+        return self.stamp_ns if self.rgb is None else stamp_ns(self.rgb.header)
 
 
 def topics(bag: Path) -> dict[str, Topic]:
@@ -98,46 +103,48 @@ def read_pairs(
     rgb_topic: str = RGB_TOPIC,
     thermal_topic: str = THERMAL_TOPIC,
     labels_topic: str | None = None,
+    by_arrival: bool = False,
 ) -> Iterator[BagPair]:
     """Yield the RGB-thermal pairs of a bag, matched as in the node.
 
     The times at which messages were received replace the node's clock, which limits how long it
-    waits for a partner, so the result depends on the bag alone. Afterwards `matcher.drops` has the
-    number of dropped messages by reason.
+    waits for a partner, so the result depends on the bag alone. They also replace the stamps where
+    `by_arrival` says so, as with `sync.stamp` arrival. Afterwards `matcher.drops` has the number of
+    dropped messages by reason.
 
     Raises SartmError as `read_images` does.
     """
     only = [rgb_topic, thermal_topic] + ([labels_topic] if labels_topic else [])
     labels: dict[int, Any] = {}
-    waiting: deque[tuple[Pair, int]] = deque()  # pairs without labels yet, and since when
+    waiting: deque[tuple[BagPair, int]] = deque()  # pairs without labels yet, and since when
     index = -1
     now_ns = 0
 
     def finished(pairs: Iterable[Pair], wait_ns: int) -> Iterator[BagPair]:
-        waiting.extend((pair, now_ns) for pair in pairs)
+        for pair in pairs:
+            rgb_index, rgb = pair.rgb or (None, None)
+            bag_pair = BagPair(**{**vars(pair), 'rgb': rgb}, index=rgb_index, labels=None)
+            waiting.append((bag_pair, now_ns))
         while waiting:
             pair, since_ns = waiting[0]
-            if pair.stamp_ns not in labels and now_ns - since_ns < wait_ns:
+            if pair.header_ns not in labels and now_ns - since_ns < wait_ns:
                 return
             waiting.popleft()
-            for old_ns in [stamp for stamp in labels if stamp < pair.stamp_ns]:
+            for old_ns in [stamp for stamp in labels if stamp < pair.header_ns]:
                 del labels[old_ns]
-            rgb_index, rgb = pair.rgb or (None, None)
-            yield BagPair(
-                **{**vars(pair), 'rgb': rgb},
-                index=rgb_index,
-                labels=None if rgb is None else labels.pop(pair.stamp_ns, None),
-            )
+            found = None if pair.rgb is None else labels.pop(pair.header_ns, None)
+            yield replace(pair, labels=found)
 
     wait_ns = LABELS_WAIT_NS if labels_topic else 0
     for raw, message in read_images(bag, only):
         now_ns = raw.time_ns
+        time_ns = now_ns if by_arrival else stamp_ns(message.header)
         pairs: list[Pair] = []
         if raw.topic == rgb_topic:
             index += 1
-            pairs = matcher.add_rgb(stamp_ns(message.header), (index, message), now_ns)
+            pairs = matcher.add_rgb(time_ns, (index, message), now_ns)
         elif raw.topic == thermal_topic:
-            pairs = matcher.add_thermal(stamp_ns(message.header), message, now_ns)
+            pairs = matcher.add_thermal(time_ns, message, now_ns)
         else:
             labels[stamp_ns(message.header)] = message
         yield from finished(pairs, wait_ns)

@@ -62,16 +62,17 @@ def replay(
         rgb_topic: topic of the RGB images.
         thermal_topic: topic of the thermal images.
         labels_topic: topic of the true ids; `LABELS_TOPIC` if None and the bag has it.
-        settings: the node's parameters, of which `sync.*` (policy nearest), `stall_after` and
-            `*.on_stall` count here; the node's defaults if None.
+        settings: the node's parameters, of which `sync.*` (policy nearest), `stall_after`,
+            `*.on_stall`, `thermal.hold_at_most` and `thermal.shift` count here; the node's
+            defaults if None.
 
     Returns:
         bag, messages (by topic), pairs, modalities (number of pairs by the images used), dropped
-        and stalls (by reason), skew_ms and predict_ms (median and greatest, median and 99th
-        percentile), pairs_per_s (of the whole), network_pairs_per_s (1 / mean prediction),
-        waiting_percent (share of the time in which the network waited for a pair),
-        frames_with_truth, metrics (those of `sartm evaluate` over these frames, by stamp) or None,
-        and metrics_by_modality.
+        and stalls (by reason), first_error (of an image that could not be read, or None), skew_ms
+        and predict_ms (median and greatest, median and 99th percentile), pairs_per_s (of the
+        whole), network_pairs_per_s (1 / mean prediction), waiting_percent (share of the time in
+        which the network waited for a pair), frames_with_truth, metrics (those of `sartm evaluate`
+        over these frames, by stamp) or None, and metrics_by_modality.
 
     Raises SartmError if the bag or the labels cannot be used, or the bag has no pair.
     """
@@ -95,6 +96,7 @@ def replay(
         rgb_topic=rgb_topic,
         thermal_topic=thermal_topic,
         labels_topic=labels_topic,
+        by_arrival=settings.sync_stamp == 'arrival',
     )
     overlay_every = max(counts[rgb_topic] // SHEET_ROWS, 1) if report is not None else 0
     run = OfflineRun(predictor, settings, ground_truth_of, overlay_every)
@@ -130,6 +132,7 @@ def replay(
         'messages': counts,
         'pairs': len(records),
         **_statistics(records, dropped),
+        'first_error': None if run.error is None else str(run.error),
         'pairs_per_s': round(len(records) / total_s, 3),
         'network_pairs_per_s': round(1e3 * len(records) / sum(r.predict_ms for r in records), 3),
         'waiting_percent': round(100 * run.waited_s / total_s, 3),

@@ -8,6 +8,17 @@ from typing import Any
 from sartm_ros.node.parameters import Parameters, homography, thermal_settings
 
 
+def predictor_options(settings: Parameters) -> dict[str, Any]:
+    """Return what `sartm_model.inference.onnx_predictor.open_predictor` is given."""
+    return {
+        'checkpoint': settings.checkpoint,
+        'device': settings.device,
+        'precision': settings.precision,
+        'thermal_settings': thermal_settings(settings),
+        'homography': homography(settings),
+    }
+
+
 def load_predictor(settings: Parameters, logger: Any) -> Any:
     """Return the warmed-up predictor of `checkpoint` and log what it is; imports torch.
 
@@ -17,13 +28,7 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
     from sartm_model.inference.onnx_predictor import open_predictor
 
     begun_s = time.monotonic()
-    predictor = open_predictor(
-        settings.checkpoint,
-        device=settings.device,
-        precision=settings.precision,
-        thermal_settings=thermal_settings(settings),
-        homography=homography(settings),
-    )
+    predictor = open_predictor(**predictor_options(settings))
     if settings.warm_up_height and settings.warm_up_width:
         predictor.warm_up(settings.warm_up_height, settings.warm_up_width)
     logger.info(

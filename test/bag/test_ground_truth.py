@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,8 +20,12 @@ from sartm_ros.bag.reading import BagPair
 STAMP = 1_700_000_000_123_456_789
 
 
-def pair(stamp_ns: int, index: int | None = 0, rgb: object = 'rgb') -> BagPair:
-    return BagPair(rgb, 'thermal', stamp_ns, 0, 0, index, None)
+def pair(stamp_ns: int, index: int | None = 0, with_rgb: bool = True) -> BagPair:
+    """Return a pair that was matched by arrival, at another time than the header's stamp."""
+    sec, nanosec = divmod(stamp_ns, 10**9)
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec))
+    rgb = SimpleNamespace(header=header) if with_rgb else None
+    return BagPair(rgb, 'thermal', stamp_ns + 3, 0, 0, index, None)
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def test_a_list_goes_by_stamp_in_any_order_and_leaves_out(folder):
     assert first.tolist() == [[2, 2, 2], [2, 2, 2]]
     assert second.tolist() == [[0, 0, 0], [0, 0, 0]]
     assert truth(pair(STAMP + 1)) is None  # to the nanosecond
-    assert truth(pair(STAMP, index=None, rgb=None)) is None  # labels are of the RGB image
+    assert truth(pair(STAMP, index=None, with_rgb=False)) is None  # labels are of the RGB image
 
 
 def test_without_a_list_they_go_by_order(folder):
@@ -48,7 +53,7 @@ def test_without_a_list_they_go_by_order(folder):
     third = truth(pair(STAMP, index=2))
     assert third is not None
     assert third[0, 0] == 2
-    assert truth(pair(STAMP, index=None, rgb=None)) is None
+    assert truth(pair(STAMP, index=None, with_rgb=False)) is None
     with pytest.raises(SartmError, match=r'3 label images but the bag has 4.*stamps\.csv'):
         ground_truth_from_folder(folder, classes=9, rgb_messages=4)
 

@@ -279,6 +279,47 @@ def test_an_image_that_cannot_be_read_is_counted_and_passed_over(tmp_path):
         replay(tmp_path / 'all', ThresholdPredictor())
 
 
+def test_a_thermal_image_that_cannot_be_read_leaves_rgb(tmp_path):
+    frames = make_frames(5)
+    write_bag(frames, tmp_path / 'good')
+    encoding = b'mono8'
+
+    def spoil(raw: RawMessage) -> RawMessage:
+        thermal = raw.topic == THERMAL_TOPIC
+        return replace(raw, data=raw.data.replace(encoding, b'mono7')) if thermal else raw
+
+    rewrite(tmp_path / 'good', tmp_path / 'bag', spoil)
+    result = replay(tmp_path / 'bag', ThresholdPredictor())
+    assert result['modalities'] == {'rgb': 5}
+    assert result['stalls'] == {'thermal_unreadable': 5}
+    assert "thermal: image encoding 'mono7' is not supported" in result['first_error']
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames, False))
+    with pytest.raises(SartmError, match='mono7'):
+        replay(tmp_path / 'bag', ThresholdPredictor(), settings=Parameters(thermal_on_stall='drop'))
+
+
+def test_pairs_by_arrival_find_their_labels_by_the_header(tmp_path):
+    """The clock of the thermal camera is an hour behind; RGB stamps are 10 s behind the bag's."""
+    frames = make_frames(6)
+    write_bag(frames, tmp_path / 'good')
+
+    def shift(raw: RawMessage) -> RawMessage:
+        seconds = 3600 if raw.topic == THERMAL_TOPIC else 10
+        # The stamp's seconds come first, after the four bytes that begin every message.
+        stamp = int.from_bytes(raw.data[4:8], 'little') - seconds
+        return replace(raw, data=raw.data[:4] + stamp.to_bytes(4, 'little') + raw.data[8:])
+
+    rewrite(tmp_path / 'good', tmp_path / 'bag', shift)
+    with pytest.raises(SartmError, match='rgb_'):
+        replay(tmp_path / 'bag', ThresholdPredictor())
+    result = replay(
+        tmp_path / 'bag', ThresholdPredictor(), settings=Parameters(sync_stamp='arrival')
+    )
+    assert result['modalities'] == {'both': 6}
+    assert result['frames_with_truth'] == 6
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames))
+
+
 def test_a_bag_without_pairs_says_why(tmp_path):
     write_bag(make_frames(4), tmp_path / 'bag', rate_hz=1, faults=Faults(thermal_offset_s=0.4))
     with pytest.raises(SartmError, match='rgb_'):

@@ -7,9 +7,11 @@ import json
 import cv2
 import numpy as np
 import pytest
+import yaml
 from command_line import NAMES, read, run
 
 from sartm_model.inference.predictor import Predictor
+from sartm_model.modalities.thermal_settings import ThermalSettings
 from sartm_model.registration.homography import write_homography
 
 pytestmark = pytest.mark.usefixtures('two_threads', 'bag_verbs')
@@ -55,6 +57,42 @@ def test_make_bag_and_replay(capsys, folders, nano_checkpoint):
     assert run('replay', bag, '--checkpoint', nano_checkpoint, '--labels', folders / 'labels') == 0
     from_folder = json.loads(capsys.readouterr().out)
     assert from_folder['metrics'] == from_topic['metrics']
+
+
+def test_replay_takes_the_parameters_of_the_node(capsys, folders, nano_checkpoint):
+    """Topics, offset and the scaling of thermal; what is given beside the file counts more."""
+    images = [f'--{part}={folders / part}' for part in ('rgb', 'thermal')]
+    bag, params, out = folders / 'bag', folders / 'params.yaml', folders / 'replay.json'
+    assert run('make-bag', *images, '--out', bag, '--thermal-offset', 0.4, '--rate', 2) == 0
+    thermal = {'range': 'fixed', 'low': 60, 'high': 70}
+    values = {
+        'checkpoint': str(nano_checkpoint),
+        'thermal_topic': 'thermal/image_raw',
+        'sync': {'thermal_offset': -0.4},
+        'thermal': thermal,
+    }
+    params.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
+    predictor = Predictor(nano_checkpoint, thermal_settings=ThermalSettings('fixed', 60, 70))
+    truth = folders / 'ground_truth'
+    truth.mkdir()
+    for name in NAMES:
+        pair = [read(folders / part / f'{name}.png') for part in ('rgb', 'thermal')]
+        labels = predictor.predict(pair[0][..., ::-1], pair[1]).labels
+        assert cv2.imwrite(str(truth / f'{name}.png'), labels)
+    options = ['--labels', truth, '--json', out]
+    assert run('replay', bag, *options) == 2  # no pairs by the defaults
+    assert run('replay', bag, '--params', params, *options) == 0
+    result = json.loads(out.read_text())
+    assert (result['pairs'], result['metrics']['pixel_accuracy']) == (3, 100)
+    assert result['checkpoint'] == str(nano_checkpoint)
+
+    values['sync'] = {'policy': 'approximate', 'max_skew': 0.5}
+    params.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
+    capsys.readouterr()
+    assert run('replay', bag, '--params', params, '--checkpoint', 'demo', *options) == 0
+    assert 'sync.policy is approximate, which only the node has' in capsys.readouterr().err
+    assert json.loads(out.read_text())['checkpoint'] == 'demo'
+    assert run('replay', bag, '--params', params, '--thermal-topic', '/no', *options) == 2
 
 
 def test_make_bag_with_faults(capsys, folders, nano_checkpoint):

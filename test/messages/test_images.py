@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sartm_model.errors import SartmError
+from sartm_model.modalities.thermal_valid import invalid_pixels
 from sartm_ros.messages.images import from_numpy, stamp_ns, to_rgb, to_thermal
 
 
@@ -135,6 +136,15 @@ def test_temperatures_become_hundredths_of_a_kelvin(unit, big):
 
 def test_an_image_without_a_temperature_is_invalid_everywhere():
     assert not to_thermal(message(np.full((4, 6), np.nan, np.float32), '32FC1')).any()
+
+
+def test_pixels_without_a_temperature_are_left_out_of_ranges_and_input():
+    values = np.random.default_rng(9).uniform(10, 35, (48, 64)).astype(np.float32)
+    values[10:20, 30:40] = np.nan
+    counts = to_thermal(message(values, '32FC1'))
+    invalid = invalid_pixels(counts.astype(np.float32), eight_bits=False)
+    assert invalid[10:20, 30:40].all()
+    assert invalid.sum() <= 14 * 14  # with two pixels around them
 
 
 @pytest.mark.parametrize('big', [False, True])

@@ -1,0 +1,115 @@
+"""Reads the node's parameters from a ROS parameter file, without ROS, for files and bags."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sartm_model.cli.options import NodeSettings
+from sartm_model.errors import SartmError
+from sartm_model.utils.text import first_line
+from sartm_ros.node.loading import predictor_options
+from sartm_ros.node.parameters import FIELDS, NAMES, Parameters
+from sartm_ros.node.ros_parameters import parse
+
+NODE = 'sartm'
+_VALUES = 'ros__parameters'
+
+
+def read_parameter_file(path: Path) -> Parameters:
+    """Return the parameters that a ROS parameter file gives the node.
+
+    Sections apply in their order, as in ROS: those of any node (`/**`) and those of a node called
+    'sartm', in any namespace. Topics are returned with their full names. Parameters that the node
+    does not have are ignored, because a section of any node may be for others, unless they look
+    like a mistyped one.
+
+    Raises:
+        SartmError: the file is not a parameter file, has no section for the node or those of two,
+            or a value is not allowed.
+    """
+    try:
+        document = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise SartmError(f'{path} does not exist; expected a ROS parameter file') from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SartmError(f'{path} is not a YAML file: {first_line(error)}') from error
+    values: dict[str, Any] = {}
+    namespaces: set[str] = set()
+    sections = 0
+    for names, section in _sections(document, ()):
+        *namespace, node = names
+        if node not in (NODE, '*', '**'):
+            continue
+        sections += 1
+        if '**' not in names and '*' not in names:
+            namespaces.add('/'.join(namespace))
+        values |= dict(_leaves(section, ''))
+    if not sections:
+        raise SartmError(
+            f"{path} has no parameters of the node; expected a section '/**' or '{NODE}' with "
+            f'{_VALUES}, as in config/sartm.yaml'
+        )
+    if len(namespaces) > 1:
+        raise SartmError(
+            f'{path} has the parameters of {len(namespaces)} nodes, in the namespaces '
+            f'{", ".join(f"/{name}" for name in sorted(namespaces))}; expected those of one'
+        )
+    for name in values.keys() - FIELDS.keys():
+        if nearest := difflib.get_close_matches(name, NAMES, 1, 0.8):
+            raise SartmError(f'{path}: the node has no parameter {name} (is {nearest[0]} meant?)')
+    try:
+        parameters = parse({name: value for name, value in values.items() if name in FIELDS})
+    except SartmError as error:
+        raise SartmError(f'{path}: {error}') from error
+    namespace_ = next(iter(namespaces), '')
+    return replace(
+        parameters,
+        rgb_topic=_full_name(parameters.rgb_topic, namespace_),
+        thermal_topic=_full_name(parameters.thermal_topic, namespace_),
+    )
+
+
+def node_settings(path: Path) -> NodeSettings:
+    """Return what a parameter file says of the network and its images, for the `sartm` command.
+
+    Raises SartmError as `read_parameter_file` does.
+    """
+    parameters = read_parameter_file(path)
+    return NodeSettings(predictor_options(parameters), parameters.thermal_shift)
+
+
+def _sections(tree: Any, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the parts of each node's full name, and its parameters."""
+    if not isinstance(tree, dict):
+        return
+    for key, value in tree.items():
+        if key == _VALUES and names:
+            yield names, value
+        else:
+            parts = tuple(part for part in str(key).split('/') if part)
+            yield from _sections(value, names + parts)
+
+
+def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of each parameter."""
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        if isinstance(value, dict):
+            yield from _leaves(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def _full_name(topic: str, namespace: str) -> str:
+    """Resolve a topic as the node in this namespace does."""
+    base = f'/{namespace}' if namespace else ''
+    if topic.startswith('/'):
+        return topic
+    if topic.startswith('~'):
+        return f'{base}/{NODE}/{topic[1:].lstrip("/")}'
+    return f'{base}/{topic}'
