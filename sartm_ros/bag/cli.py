@@ -132,10 +132,12 @@ def add_replay(verbs: Verbs) -> None:
         '--report', metavar='DIR', type=Path, help='write report.html, frames.csv and sheet.png'
     )
     verb.add_argument(
-        '--rgb-topic', metavar='TOPIC', help="default: the node's, /camera/color/image_raw"
+        '--rgb-topic',
+        metavar='TOPIC',
+        help="default: the node's, /camera/color/image_raw; '': none",
     )
     verb.add_argument(
-        '--thermal-topic', metavar='TOPIC', help="default: the node's, /thermal/image_raw"
+        '--thermal-topic', metavar='TOPIC', help="default: the node's, /thermal/image_raw; '': none"
     )
     verb.add_argument(
         '--labels-topic', metavar='TOPIC', help='true ids (default: /ground_truth/labels, if any)'
@@ -172,8 +174,8 @@ def replay(args: argparse.Namespace) -> None:
         open_predictor(args),
         labels=args.labels,
         report=args.report,
-        rgb_topic=args.rgb_topic or rgb_topic,
-        thermal_topic=args.thermal_topic or thermal_topic,
+        rgb_topic=rgb_topic if args.rgb_topic is None else args.rgb_topic,
+        thermal_topic=thermal_topic if args.thermal_topic is None else args.thermal_topic,
         labels_topic=args.labels_topic,
         settings=settings,
     )

@@ -28,16 +28,16 @@ GroundTruth = Callable[[BagPair], 'np.ndarray | None']
 """Returns the true ids of a pair, uint8 `[H, W]`, or None if they are not known."""
 
 
-def ground_truth_from_folder(folder: Path, classes: int, rgb_messages: int) -> GroundTruth:
+def ground_truth_from_folder(folder: Path, classes: int, messages: int) -> GroundTruth:
     """Return the ground truth of a folder, by stamp or by order; see the module's docstring.
 
     Args:
         folder: of label images with ids below `classes`.
         classes: the number of classes.
-        rgb_messages: the number of RGB images in the bag.
+        messages: the number of RGB images in the bag, or of thermal ones if they are alone.
 
     Raises SartmError if the list of stamps is faulty, or if labels are matched by order and there
-    are not `rgb_messages` of them.
+    are not `messages` of them.
     """
     if not folder.is_dir():
         raise SartmError(f'{folder} is not a folder; expected one of label images')
@@ -45,14 +45,15 @@ def ground_truth_from_folder(folder: Path, classes: int, rgb_messages: int) -> G
         by_stamp = read_stamps(folder / STAMPS_FILE)
 
         def with_stamp(pair: BagPair) -> np.ndarray | None:
-            file = None if pair.rgb is None else by_stamp.get(pair.header_ns)
+            file = None if pair.index is None else by_stamp.get(pair.header_ns)
             return None if file is None else read_labels(file, classes)
 
         return with_stamp
     files = list(images_in(folder).values())
-    if len(files) != rgb_messages:
+    if len(files) != messages:
         raise SartmError(
-            f'{folder} has {len(files)} label images but the bag has {rgb_messages} RGB images; '
+            f'{folder} has {len(files)} label images but the bag has {messages} images of the '
+            'camera that they belong to, RGB unless thermal is alone; '
             f'expected one each, in the same order, or {STAMPS_FILE} in the folder'
         )
     return lambda pair: None if pair.index is None else read_labels(files[pair.index], classes)

@@ -42,6 +42,7 @@ class BagPair(Pair):
 
     Attributes:
         index: position of the RGB message in its topic, from 0; None if there is no RGB image.
+            If thermal alone was read, that of the thermal message.
         labels: the labels message of the same stamp, or None.
     """
 
@@ -50,8 +51,13 @@ class BagPair(Pair):
 
     @property
     def header_ns(self) -> int:
-        """Stamp of the RGB message's header, to which labels belong; without RGB the pair's."""
-        return self.stamp_ns if self.rgb is None else stamp_ns(self.rgb.header)
+        """Stamp of the header to which labels belong: that of the message with the `index`.
+
+        In a gap of RGB it is the pair's.
+        """
+        if self.index is None:
+            return self.stamp_ns
+        return stamp_ns((self.thermal if self.rgb is None else self.rgb).header)
 
 
 def topics(bag: Path) -> dict[str, Topic]:
@@ -112,9 +118,12 @@ def read_pairs(
     `by_arrival` says so, as with `sync.stamp` arrival. Afterwards `matcher.drops` has the number of
     dropped messages by reason.
 
+    An empty topic is not read, and each message on the other one is a pair.
+
     Raises SartmError as `read_images` does.
     """
-    only = [rgb_topic, thermal_topic] + ([labels_topic] if labels_topic else [])
+    only = [topic for topic in (rgb_topic, thermal_topic, labels_topic) if topic]
+    first = 'rgb' if rgb_topic else 'thermal'  # whose stamps the labels have
     labels: dict[int, Any] = {}
     waiting: deque[tuple[BagPair, int]] = deque()  # pairs without labels yet, and since when
     index = -1
@@ -122,8 +131,8 @@ def read_pairs(
 
     def finished(pairs: Iterable[Pair], wait_ns: int) -> Iterator[BagPair]:
         for pair in pairs:
-            rgb_index, rgb = pair.rgb or (None, None)
-            bag_pair = BagPair(**{**vars(pair), 'rgb': rgb}, index=rgb_index, labels=None)
+            first_index, message = getattr(pair, first) or (None, None)
+            bag_pair = BagPair(**{**vars(pair), first: message}, index=first_index, labels=None)
             waiting.append((bag_pair, now_ns))
         while waiting:
             pair, since_ns = waiting[0]
@@ -132,17 +141,17 @@ def read_pairs(
             waiting.popleft()
             for old_ns in [stamp for stamp in labels if stamp < pair.header_ns]:
                 del labels[old_ns]
-            found = None if pair.rgb is None else labels.pop(pair.header_ns, None)
+            found = None if pair.index is None else labels.pop(pair.header_ns, None)
             yield replace(pair, labels=found)
 
     wait_ns = LABELS_WAIT_NS if labels_topic else 0
     for raw, message in read_images(bag, only):
         now_ns = raw.time_ns
-        time_ns = now_ns if by_arrival else stamp_ns(message.header)
-        pairs: list[Pair] = []
-        if raw.topic == rgb_topic:
+        time_ns, pairs = now_ns if by_arrival else stamp_ns(message.header), []
+        if raw.topic == (rgb_topic or thermal_topic):
             index += 1
-            pairs = matcher.add_rgb(time_ns, (index, message), now_ns)
+            add = matcher.add_rgb if rgb_topic else matcher.add_thermal
+            pairs = add(time_ns, (index, message), now_ns)
         elif raw.topic == thermal_topic:
             pairs = matcher.add_thermal(time_ns, message, now_ns)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from sartm_ros.bag.offline import OfflineRun, PredictedPair
 from sartm_ros.bag.reading import LABELS_TOPIC, RGB_TOPIC, THERMAL_TOPIC, read_pairs, topics
 from sartm_ros.bag.threads import map_behind
 from sartm_ros.node.matching import make_pair_matcher
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.node.parameters import Parameters, without_unused_topics
 from sartm_ros.node.stall_detection import DESCRIPTIONS
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def replay(
         labels: folder of true ids, by stamp or in the order of the bag's RGB messages; see
             `sartm_ros.bag.ground_truth`. If None, they come from a topic, matched by stamp.
         report: folder to write `report.html`, `frames.csv` and `sheet.png` to.
-        rgb_topic: topic of the RGB images.
-        thermal_topic: topic of the thermal images.
+        rgb_topic: topic of the RGB images; empty to use thermal alone. A topic whose images the
+            network does not take is not read.
+        thermal_topic: topic of the thermal images; empty to use RGB alone.
         labels_topic: topic of the true ids; `LABELS_TOPIC` if None and the bag has it.
         settings: the node's parameters, of which `sync.*` (policy nearest), `stall_after`,
             `*.on_stall`, `thermal.hold_at_most` and `thermal.shift` count here; the node's
@@ -79,13 +81,16 @@ def replay(
     if report is not None:
         from sartm_ros.bag.report import write_report  # needs matplotlib, an optional package
 
-    settings = settings or Parameters()
+    settings = replace(settings or Parameters(), rgb_topic=rgb_topic, thermal_topic=thermal_topic)
+    settings = without_unused_topics(settings, predictor.modalities)
+    rgb_topic, thermal_topic = settings.rgb_topic, settings.thermal_topic
+    first_topic = rgb_topic or thermal_topic
     present = {name: topic.messages for name, topic in topics(bag).items()}
-    counts = {topic: present.get(topic, 0) for topic in (rgb_topic, thermal_topic)}
+    counts = {topic: present.get(topic, 0) for topic in (rgb_topic, thermal_topic) if topic}
     label_space = predictor.label_space
     ground_truth_of: GroundTruth = ground_truth_from_topic
     if labels is not None:
-        ground_truth_of = ground_truth_from_folder(labels, len(label_space), counts[rgb_topic])
+        ground_truth_of = ground_truth_from_folder(labels, len(label_space), counts[first_topic])
         labels_topic = None
     elif labels_topic is None and LABELS_TOPIC in present:
         labels_topic = LABELS_TOPIC
@@ -98,7 +103,7 @@ def replay(
         labels_topic=labels_topic,
         by_arrival=settings.sync_stamp == 'arrival',
     )
-    overlay_every = max(counts[rgb_topic] // SHEET_ROWS, 1) if report is not None else 0
+    overlay_every = max(counts[first_topic] // SHEET_ROWS, 1) if report is not None else 0
     run = OfflineRun(predictor, settings, ground_truth_of, overlay_every)
 
     by_modality: dict[str, MetricAccumulator] = {}
@@ -108,7 +113,7 @@ def replay(
     # Computing boundary F1 takes longer than a small network on a GPU.
     measured = map_behind(partial(measure, label_space=label_space), run.predict(pairs))
     for predicted, (record, metrics) in tqdm(
-        measured, total=counts[rgb_topic], unit='pair', disable=None
+        measured, total=counts[first_topic], unit='pair', disable=None
     ):
         records.append(record)
         if metrics is not None:
@@ -125,7 +130,7 @@ def replay(
     if labels is not None and (labels / STAMPS_FILE).exists() and not overall.confusion.frames:
         raise SartmError(
             f'no stamp in {labels / STAMPS_FILE} is that of a pair; expected header stamps of '
-            f'{rgb_topic}, such as {records[0].stamp_ns}'
+            f'{first_topic}, such as {records[0].stamp_ns}'
         )
     result = {
         'bag': str(bag),
@@ -160,7 +165,7 @@ def _statistics(records: Sequence[FrameRecord], dropped: dict[str, int]) -> dict
         f'{camera}_{state}'
         for record in records
         for camera, state in (('rgb', record.rgb), ('thermal', record.thermal))
-        if state != 'ok'
+        if state not in ('ok', 'off')
     ]
     return {
         'modalities': _counts(record.modality for record in records),
@@ -177,7 +182,7 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
 
 def _row(predicted: PredictedPair, record: FrameRecord) -> Row:
     number = '' if record.index is None else f'frame {record.index}   '
-    stalled = '' if record.thermal == 'ok' else f' (thermal {record.thermal})'
+    stalled = '' if record.thermal in ('ok', 'off') else f' (thermal {record.thermal})'
     skew = '' if record.skew_ms is None else f'   skew {record.skew_ms:+.1f} ms'
     miou = '' if record.miou is None else f'   mIoU {record.miou:.1f} %'
     return Row(

@@ -106,9 +106,9 @@ def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _full_name(topic: str, namespace: str) -> str:
-    """Resolve a topic as the node in this namespace does."""
+    """Resolve a topic as the node in this namespace does; an empty one stays empty."""
     base = f'/{namespace}' if namespace else ''
-    if topic.startswith('/'):
+    if topic.startswith('/') or not topic:
         return topic
     if topic.startswith('~'):
         return f'{base}/{NODE}/{topic[1:].lstrip("/")}'

@@ -303,8 +303,8 @@ def without_unused_topics(parameters: Parameters, modalities: Sequence[str]) -> 
     if not (used.rgb_topic or used.thermal_topic):
         needed = ' or '.join(f'{name}_topic' for name in modalities)
         raise SartmError(
-            f'checkpoint {parameters.checkpoint} takes {" and ".join(modalities)} images, but '
-            f'{needed} is empty; name a topic'
+            f'the network takes {" and ".join(modalities)} images, but {needed} is empty; name '
+            'a topic'
         )
     return used
 

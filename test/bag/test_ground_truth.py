@@ -38,7 +38,7 @@ def folder(tmp_path) -> Path:
 def test_a_list_goes_by_stamp_in_any_order_and_leaves_out(folder):
     lines = ['stamp_ns,file', f'{STAMP},c.png', '', f'{STAMP - 5},a.png']
     (folder / 'stamps.csv').write_text('\n'.join(lines))
-    truth = ground_truth_from_folder(folder, classes=9, rgb_messages=77)
+    truth = ground_truth_from_folder(folder, classes=9, messages=77)
     first, second = truth(pair(STAMP)), truth(pair(STAMP - 5, index=4))
     assert first is not None
     assert second is not None
@@ -49,13 +49,13 @@ def test_a_list_goes_by_stamp_in_any_order_and_leaves_out(folder):
 
 
 def test_without_a_list_they_go_by_order(folder):
-    truth = ground_truth_from_folder(folder, classes=9, rgb_messages=3)
+    truth = ground_truth_from_folder(folder, classes=9, messages=3)
     third = truth(pair(STAMP, index=2))
     assert third is not None
     assert third[0, 0] == 2
     assert truth(pair(STAMP, index=None, with_rgb=False)) is None
     with pytest.raises(SartmError, match=r'3 label images but the bag has 4.*stamps\.csv'):
-        ground_truth_from_folder(folder, classes=9, rgb_messages=4)
+        ground_truth_from_folder(folder, classes=9, messages=4)
 
 
 @pytest.mark.parametrize(

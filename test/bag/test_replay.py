@@ -50,6 +50,7 @@ class ThresholdPredictor:
     """
 
     label_space = MFNET
+    modalities = ('rgb', 'thermal')
 
     def predict(self, rgb, thermal, *, confidence=False, overlay=False, time_s=None):
         labels = np.where(rgb[..., 0] > 100, 1, 0).astype(np.uint8)
@@ -412,3 +413,35 @@ def test_a_bag_of_compressed_images_gives_what_the_images_give(tmp_path, kind, s
         for frame, rgb in zip(frames, decoded, strict=True)
     ]
     assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(seen))
+
+
+@pytest.mark.parametrize('by', ['network', 'topic'])
+def test_thermal_alone_is_replayed_and_measured(tmp_path, by):
+    """A network of thermal alone, or a bag without RGB; labels have the stamps of thermal."""
+
+    class Thermal(ThresholdPredictor):
+        modalities = ('thermal',) if by == 'network' else ('rgb', 'thermal')
+
+        def predict(self, rgb, thermal, *, confidence=False, overlay=False, time_s=None):
+            assert rgb is None
+            labels = np.where(thermal > 100, 2, 0).astype(np.uint8)
+            return Prediction(labels, None, np.dstack([thermal] * 3) if overlay else None)
+
+    frames = make_frames(6)
+    write_bag(FrameList(frames), tmp_path / 'bag')
+    topics = {} if by == 'network' else {'rgb_topic': ''}
+    result = replay(tmp_path / 'bag', Thermal(), report=tmp_path / 'report', **topics)
+    assert result['messages'] == {THERMAL_TOPIC: 6}
+    assert (result['pairs'], result['modalities']) == (6, {'thermal': 6})
+    assert (result['dropped'], result['stalls'], result['skew_ms']) == ({}, {}, None)
+    truth = np.stack([frame.labels for frame in frames])
+    said = np.where(np.stack([frame.thermal for frame in frames]) > 100, 2, 0)
+    right = 100 * (said == truth)[truth != 255].mean()
+    assert result['metrics']['pixel_accuracy'] == pytest.approx(right)
+    assert 'thermal alone' in (tmp_path / 'report' / 'report.html').read_text()
+    # The labels of a folder, in the order of the thermal images.
+    (tmp_path / 'labels').mkdir()
+    for frame in frames:
+        cv2.imwrite(str(tmp_path / 'labels' / f'{frame.name}.png'), frame.labels)
+    again = replay(tmp_path / 'bag', Thermal(), labels=tmp_path / 'labels', **topics)
+    assert again['metrics']['pixel_accuracy'] == pytest.approx(right)

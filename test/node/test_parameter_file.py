@@ -42,6 +42,11 @@ def test_the_file_with_the_defaults_gives_the_defaults():
     assert read_parameter_file(ROOT / 'config' / 'sartm.yaml') == expected
 
 
+def test_an_empty_topic_stays_empty(write):
+    found = read_parameter_file(write("/front/sartm: {ros__parameters: {rgb_topic: ''}}"))
+    assert (found.rgb_topic, found.thermal_topic) == ('', '/front/thermal/image_raw')
+
+
 def test_sections_apply_as_in_ros(write):
     """Of any node and of this one, the later ones over the earlier ones; names with dots too."""
     path = write("""
