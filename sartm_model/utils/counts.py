@@ -32,12 +32,16 @@ def from_temperatures(values: np.ndarray) -> np.ndarray:
         values: float `[h, w]`, in kelvin or degrees Celsius.
     """
     finite = np.isfinite(values)
-    known = values[finite][::16]  # enough for a median
-    in_kelvin = known.size > 0 and np.median(known) > KELVIN_ABOVE
-    kelvin = np.where(finite, values, 0) + (0 if in_kelvin else ZERO_CELSIUS_K)
-    counts = np.rint(COUNTS_PER_KELVIN * np.clip(kelvin, 0, _HOTTEST / COUNTS_PER_KELVIN))
-    counts[~finite] = INVALID
-    return counts.astype(np.uint16)
+    known = values[finite]
+    in_kelvin = known.size > 0 and np.median(known[:: 1 + known.size // 10_000]) > KELVIN_ABOVE
+    kelvin = np.where(finite, values, 0)
+    kelvin += 0 if in_kelvin else ZERO_CELSIUS_K
+    np.clip(kelvin, 0, _HOTTEST / COUNTS_PER_KELVIN, out=kelvin)
+    kelvin *= COUNTS_PER_KELVIN
+    kelvin += 0.5  # the conversion cuts what is behind the point
+    counts = kelvin.astype(np.uint16)
+    counts *= finite
+    return counts
 
 
 def from_signed(values: np.ndarray) -> np.ndarray:

@@ -162,6 +162,7 @@ def test_random_messages_over_dds(exchange, count):
     counted = ('pairs_out', 'dropped.bad_frame', 'dropped.replaced')
     assert sum(status[name] for name in counted) == 2 * count  # and so none failed
     assert len(peer.labels) == status['pairs_out']
-    assert 0 < status['dropped.bad_frame'] + status['thermal_unreadable'] < count
+    assert status['dropped.bad_frame'] > 0
+    assert status['pairs_out'] > count  # those of some of the changed pairs among them
     assert label_of(exchange.index) == peer.labels[-1].data[0]
     wait_until(lambda: peer.status()['level'] == 0, 'the diagnostics to be well again')
