@@ -36,8 +36,8 @@ MAX_BORDER_SHARE = 0.5
 """Share of the pixels above which an even area is no border but the background of a scene, such as
 the sky in a simulation."""
 
-GROWTH = 2
-"""Pixels around fill that count as invalid too: a bilinear or bicubic warp mixes it into them."""
+GROWTH = 1
+"""Pixels around fill that count as invalid too, because a bilinear warp mixes it into them."""
 
 BEYOND = 1e9
 """Stands for the counts that are left out of a sorted list; more than any count."""

@@ -1,0 +1,229 @@
+"""Which pixels of thermal images see nothing, and what everything else makes of them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from sartm_model.config import DataConfig
+from sartm_model.data.augmentation import random_resized_crop
+from sartm_model.data.frame import Frame
+from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.thermal_range import MEAN, percentile_range, scale_thermal
+from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image
+from sartm_model.modalities.thermal_valid import GROWTH, invalid_pixels
+
+SIZE = (120, 160)
+BORDER = 6
+
+
+def scene(dtype=np.uint16, size=SIZE, seed=0) -> np.ndarray:
+    """Counts of a ramp and a warm box with noise: 29000 to about 30600, or 60 to about 190."""
+    rng = np.random.default_rng(seed)
+    counts = np.add.outer(np.linspace(0, 400, size[0]), np.linspace(0, 400, size[1]))
+    counts[size[0] // 3 : size[0] // 2, size[1] // 3 : size[1] // 2] += 800
+    counts += rng.normal(0, 10, size)
+    return (29000 + counts if dtype == np.uint16 else 60 + counts / 12).round().astype(dtype)
+
+
+def invalid(image: np.ndarray, values: tuple[int, ...] = ()) -> np.ndarray:
+    return invalid_pixels(image.astype(np.float32), image.dtype == np.uint8, values)
+
+
+def inside(size=SIZE, border=BORDER) -> np.ndarray:
+    """A mask of the pixels within a border."""
+    mask = np.zeros(size, bool)
+    mask[border:-border, border:-border] = True
+    return mask
+
+
+def grown(mask: np.ndarray) -> np.ndarray:
+    kernel = np.ones((2 * GROWTH + 1,) * 2, np.uint8)
+    return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
+
+
+def rotated(size=SIZE) -> np.ndarray:
+    """A mask of an image that was rotated by 5 degrees."""
+    turn = cv2.getRotationMatrix2D((size[1] / 2, size[0] / 2), 5, 1)
+    return cv2.warpAffine(np.ones(size, np.uint8), turn, size[::-1], flags=cv2.INTER_NEAREST) > 0
+
+
+def round_view(size=SIZE) -> np.ndarray:
+    rows, columns = np.indices(size)
+    return np.hypot(rows - size[0] / 2, columns - size[1] / 2) < 0.55 * size[1]
+
+
+def bars(size=SIZE) -> np.ndarray:
+    mask = np.ones(size, bool)
+    mask[:10] = mask[-10:] = False
+    return mask
+
+
+SHAPES = {'ring': inside, 'rotated': rotated, 'round': round_view, 'bars': bars}
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('fill', [0, 65535, 20000])
+def test_a_border_of_any_count_is_invalid_with_what_a_warp_mixes_it_into(shape, fill):
+    valid = SHAPES[shape]()
+    image = np.where(valid, scene(), fill).astype(np.uint16)
+    np.testing.assert_array_equal(invalid(image), grown(~valid))
+
+
+@pytest.mark.parametrize('shape', ['ring', 'bars'])
+def test_black_at_two_opposite_edges_of_an_8_bit_image_is_a_border_and_other_black_is_not(shape):
+    """As of a camera with automatic gain control: black and white occur in the scene too."""
+    valid = SHAPES[shape]()
+    image = cv2.normalize(scene(np.uint8), None, 0, 255, cv2.NORM_MINMAX).astype(np.int16)
+    image = (image + 20 - 40 * (image < 60)).clip(0, 255).astype(np.uint8)
+    image[50:60, 70:90] = 0
+    assert not invalid(image).any()
+    image[~valid] = 0
+    found = invalid(image)
+    assert found[~valid].all()
+    assert not found[20:-20, 20:-20].any()
+
+
+def test_what_scenes_have_in_saturation_is_valid():
+    """A sky of 0, a hot object of 255 and 65535, images scaled from 0 to the greatest count."""
+    for dtype in (np.uint8, np.uint16):
+        top = np.iinfo(dtype).max
+        stretched = cv2.normalize(scene(dtype).astype(np.float32), None, 0, top, cv2.NORM_MINMAX)
+        for low, high in ((0, 1), (0.2, 1), (0, 0.8), (0.3, 0.6)):
+            image = ((stretched / top - low) / (high - low)).clip(0, 1) * top
+            assert not invalid(image.astype(dtype)).any(), (dtype, low, high)
+    sky = scene(np.uint8)
+    sky[:40] = 0  # the upper third: three of four edges
+    assert not invalid(sky).any()
+
+
+def test_the_background_of_a_simulation_is_valid():
+    """Without noise: sky and ground of one temperature, and warmer objects."""
+    image = np.full(SIZE, 28815, np.uint16)
+    image[60:100, 40:60] = 31015
+    image[50:110, 100:140] = 30015
+    assert not invalid(image).any()
+
+
+@pytest.mark.parametrize('value', [0, 1000, 65535])
+def test_an_even_image_has_no_border(value):
+    assert not invalid(np.full(SIZE, value, np.uint16)).any()
+
+
+def test_fill_inside_16_bit_images_and_listed_counts():
+    image = scene()
+    image[20:40, 30:60] = 0
+    image[80:100, 30:60] = 65535
+    image[60, 100] = 12345
+    expected = (image == 0) | (image == 65535)
+    np.testing.assert_array_equal(invalid(image), grown(expected))
+    np.testing.assert_array_equal(invalid(image, (12345,)), grown(expected | (image == 12345)))
+
+
+def test_tensors_are_examined_as_arrays_are(monkeypatch):
+    """By the operations that a CUDA graph and an exported file have."""
+    images = [scene(), scene(np.uint8), np.where(round_view(), scene(), 0).astype(np.uint16)]
+    images += [np.where(inside(), scene(np.uint8), 0).astype(np.uint8), scene(size=(7, 5))]
+    images += [np.zeros(SIZE, np.uint16), np.full(SIZE, 65535, np.uint16)]
+    expected = [invalid(image, (29500,)) for image in images]
+    monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)
+    for image, mask in zip(images, expected, strict=True):
+        counts = torch.from_numpy(image.astype(np.float32))
+        found = invalid_pixels(counts, image.dtype == np.uint8, (29500,))
+        np.testing.assert_array_equal(found.numpy(), mask)
+
+
+@pytest.mark.parametrize('valid', [0, 1, 2, 3, 70, 199, 200])
+def test_the_range_is_the_quantiles_of_the_valid_counts(valid):
+    rng = np.random.default_rng(valid)
+    counts = rng.integers(0, 60000, 200).astype(np.float32)
+    left_out = np.ones(200, bool)
+    left_out[rng.permutation(200)[:valid]] = False
+    found = percentile_range(torch.from_numpy(counts), torch.from_numpy(left_out)).numpy()
+    expected = np.quantile(counts[~left_out], (0.01, 0.99)) if valid else [np.nan] * 2
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('fixed', [None, (29000.0, 30000.0)])
+def test_the_network_sees_the_scene_as_without_a_border_and_the_mean_in_its_place(fixed):
+    image, valid = scene(), inside()
+    bordered = np.where(valid, image, 0).astype(np.uint16)
+    seen = ~grown(~valid)
+    ends = fixed
+    if fixed is None:
+        sample = image[::4, ::4][seen[::4, ::4]]
+        ends = np.quantile(sample, (0.01, 0.99))
+    expected = np.where(seen, ((image - ends[0]) / (ends[1] - ends[0])).clip(-1, 2), MEAN)
+    for kind in (bordered, torch.from_numpy(bordered)):
+        np.testing.assert_allclose(np.asarray(scale_thermal(kind, fixed)), expected, atol=1e-4)
+
+
+def test_black_hot_is_the_negative():
+    image = scene(np.uint8)
+    for ends in (None, (50.0, 200.0)):
+        negative = None if ends is None else tuple(255 - end for end in reversed(ends))
+        expected = scale_thermal(255 - image, negative)
+        np.testing.assert_allclose(scale_thermal(image, ends, black_hot=True), expected, atol=1e-5)
+
+
+def test_training_crops_have_the_mean_where_the_image_sees_nothing():
+    image = np.where(inside(), scene(), 0).astype(np.uint16)
+    frame = Frame('x', {'thermal': image}, np.zeros(SIZE, np.uint8))
+    config = DataConfig(crop_height=SIZE[0], crop_width=SIZE[1], scale_min=1, scale_max=1)
+    crop = random_resized_crop(frame, config, np.random.default_rng(0), None)
+    scaled = crop.images['thermal']
+    corner = np.full((BORDER, BORDER), MEAN)
+    for part in (scaled[:BORDER, :BORDER], scaled[-BORDER:, -BORDER:]):
+        np.testing.assert_allclose(part, corner, atol=1e-3)
+    assert scaled.min() > -0.2
+    assert scaled.max() > 0.9
+
+
+def test_an_image_that_sees_nothing_at_all():
+    image = np.full(SIZE, 7, np.uint16)
+    for kind in (image, torch.from_numpy(image)):
+        np.testing.assert_allclose(np.asarray(scale_thermal(kind, invalid_values=(7,))), MEAN)
+
+
+def test_pictures_show_the_scene_within_a_border():
+    valid = inside()
+    shown = MODALITIES['thermal'].show(np.where(valid, scene(), 0).astype(np.uint16))
+    plain = MODALITIES['thermal'].show(scene())
+    seen = ~grown(~valid)
+    assert np.abs(shown[seen].astype(int) - plain[seen]).mean() < 15
+
+
+def test_ordinary_frames_of_real_cameras_are_valid(real_data):
+    """Of MFNet and MSRS after gain control, and of a FLIR in 16 bits."""
+    files = [*(real_data / 'thermal16').iterdir()]
+    for folder in ('mfnet', 'night_sequence', 'unlabelled'):
+        files += sorted((real_data / folder / 'thermal').iterdir())[::5]
+    for file in files:
+        image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        assert not invalid(image if image.ndim == 2 else image[..., 0]).any(), file
+    assert len(files) > 50
+
+
+def test_the_crop_is_checked():
+    image = scene(size=(122, 160))
+    assert crop_image(image, (0, 0, 2, 0)).shape == (120, 160)
+    np.testing.assert_array_equal(crop_image(image, (1, 2, 3, 4)), image[1:-3, 4:-2])
+    with pytest.raises(SartmError, match=r'crop \[60, 0, 62, 0\] leaves nothing .*160x122'):
+        crop_image(image, (60, 0, 62, 0))
+    for crop in ((0, 0, 2), (0, 0, -1, 0), (0, 0, 0.5, 0)):
+        with pytest.raises(SartmError, match='thermal crop'):
+            ThermalSettings(crop=crop)
+    with pytest.raises(SartmError, match='thermal invalid'):
+        ThermalSettings(invalid=(70000,))
+    with pytest.raises(SartmError, match="polarity 'red_hot'"):
+        ThermalSettings(polarity='red_hot')
+
+
+def test_settings_name_what_is_not_default():
+    assert ThermalSettings().describe() == 'percentile'
+    lists = {'crop': [0, 0, 2, 0], 'invalid': [0.0]}  # as JSON and ROS give them
+    settings = ThermalSettings('fixed', 1, 2, polarity='black_hot', **lists)
+    assert settings.describe() == 'fixed 1 to 2, crop [0, 0, 2, 0], invalid [0], black_hot'
