@@ -73,15 +73,15 @@ def test_the_profile_gives_images_their_shared_memory(quick_peer):
 
 def test_bad_messages_are_counted_and_survived(quick_node, quick_peer):
     rgb, thermal = scene(7)
-    wrong_encoding = image(thermal, 'mono8', SECOND)
+    wrong_encoding = image(rgb, 'rgb8', SECOND)
     wrong_encoding.encoding = 'jpeg2000'
-    wrong_step = image(thermal, 'mono8', 2 * SECOND)
+    wrong_step = image(rgb, 'rgb8', 2 * SECOND)
     wrong_step.step = 600
-    truncated = image(thermal, 'mono8', 3 * SECOND)
+    truncated = image(rgb, 'rgb8', 3 * SECOND)
     truncated.data = truncated.data[:1000]
-    empty = Image(header=image(thermal, 'mono8', 4 * SECOND).header, encoding='mono8')
+    empty = Image(header=image(rgb, 'rgb8', 4 * SECOND).header, encoding='rgb8')
     for second, bad in enumerate((wrong_encoding, wrong_step, truncated, empty), start=1):
-        quick_peer.send(image(rgb, 'rgb8', second * SECOND), bad)
+        quick_peer.send(bad, image(thermal, 'mono8', second * SECOND))
         quick_peer.wait_for_counts(dropped__bad_frame=second)
     quick_peer.send(image(rgb, 'rgb8', 0), image(thermal, 'mono8', 0))
     malformed = image(rgb, 'rgb8', 5 * SECOND)
@@ -96,7 +96,7 @@ def test_bad_messages_are_counted_and_survived(quick_node, quick_peer):
     assert quick_peer.labels == []
     quick_peer.send(image(rgb, 'rgb8', 7 * SECOND), image(thermal, 'mono8', 7 * SECOND))
     wait_until(lambda: quick_peer.labels, 'labels after all that')
-    assert "thermal: image encoding 'jpeg2000' is not supported" in quick_node.output
+    assert "RGB: image encoding 'jpeg2000' is not supported" in quick_node.output
     assert 'RuntimeError: no such kernel' in quick_node.output
 
 
