@@ -9,7 +9,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from sartm_ros.node import memory
-from sartm_ros.node.health import ERROR, WARN, Report
+from sartm_ros.node.judgement import ERROR, WARN, Report
 
 LOG_PERIOD_S = 5.0
 """Least time between two log lines on the same problem. It doubles with each line; the counters
@@ -45,7 +45,7 @@ class Diagnostics:
         """Publish a report, and log its problem if that lasts.
 
         Args:
-            report: of `health.Health`.
+            report: of `judgement.judge`.
             mismatches: QoS mismatches found by `qos`; each is logged and raises the level to WARN.
             device: the network's torch.device, or None.
         """

@@ -13,18 +13,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from sartm_model.labels import IGNORE_ID
-from sartm_model.modalities.thermal_settings import telemetry_rows
 from sartm_ros.messages.images import stamp_ns
 from sartm_ros.node.failures import Failures
-from sartm_ros.node.health import MOSTLY_INVALID, Health, describe_invalid
+from sartm_ros.node.health import Health
 from sartm_ros.node.inference_worker import LatestWorker
-from sartm_ros.node.input_timing import CAMERAS, InputTiming
+from sartm_ros.node.input_timing import InputTiming
 from sartm_ros.node.matching import make_matcher, update_matcher
+from sartm_ros.node.observations import Observations
 from sartm_ros.node.parameters import Parameters, homography, thermal_settings
-from sartm_ros.node.stall_detection import StallPolicy, UsableImages
+from sartm_ros.node.stall_detection import StallPolicy
 from sartm_ros.sync.pair_matcher import Pair
 
 
@@ -59,9 +56,8 @@ class FramePipeline:
         self._predictor = predictor
         self._health = health
         self._publishers = publishers
-        self._warn = warn
         self._start_matching(settings)
-        self._logged_states = dict.fromkeys(CAMERAS, 'ok')
+        self._observations = Observations(health, warn)
         self._failures = Failures(health, warn)
         self._predictor_settings: Parameters | None = None  # what the predictor was last given
         self._worker: LatestWorker[tuple[Pair, int]] = LatestWorker(
@@ -145,11 +141,7 @@ class FramePipeline:
         header = _header(pair, settings)
         self._configure_predictor(settings)
         images = self._stall_policy.usable_images(pair, settings)
-        self._report_stalls(images.states)
-        if images.error is not None:
-            self._health.record_error(str(images.error))
-            self._warn('bad_frame', f'thermal is not used: {images.error}')
-        self._report_thermal(images, settings)
+        self._observations.record_images(images, settings)
         if images.modality is None:
             self._health.dropped(f'stall_{images.states["thermal"]}')
             return
@@ -163,8 +155,7 @@ class FramePipeline:
             time_s=pair.stamp_ns * 1e-9,
         )
         predicted_ns = time.monotonic_ns()
-        self._failures.reset()
-        self._report_nan(prediction.labels)
+        self._observations.record_labels(prediction.labels)
         publishers.publish('labels', prediction.labels, header)
         published_ns = time.monotonic_ns()
         latency_s = (published_ns - pair.arrival_ns) * 1e-9
@@ -175,6 +166,7 @@ class FramePipeline:
             **prediction.stages_s,
             'publish': (published_ns - predicted_ns) * 1e-9,
         }
+        self._failures.reset()
         self._health.published(latency_s, images.modality)
         self._health.record_stages(stages_s)
         publishers.publish_latency(latency_s)
@@ -205,52 +197,6 @@ class FramePipeline:
         self._predictor.thermal_settings = thermal_settings(settings)
         self._predictor.homography = homography(settings)
         self._predictor_settings = settings
-
-    def _report_stalls(self, states: Mapping[str, str]) -> None:
-        """Count the stalls of a pair, and log where a stall begins or ends."""
-        for camera, state in states.items():
-            if state == 'off':
-                continue
-            if state != 'ok':
-                self._health.stalled(f'{camera}_{state}')
-            if state == self._logged_states[camera]:
-                continue
-            self._logged_states[camera] = state
-            if state == 'ok':
-                self._warn(f'{camera} ok', f'{camera} is back')
-            else:
-                policy = getattr(self._settings, f'{camera}_on_stall')
-                self._warn(
-                    f'{camera} {state}', f'{camera} stalls: {state} ({camera}.on_stall: {policy})'
-                )
-
-    def _report_thermal(self, images: UsableImages, settings: Parameters) -> None:
-        """Record how much of a thermal image sees nothing, and hint at rows of telemetry."""
-        if images.thermal is None:
-            return
-        self._health.record_invalid(images.invalid_share)
-        if images.invalid_share >= MOSTLY_INVALID:
-            self._warn('invalid', describe_invalid(images.invalid_share))
-        rows = telemetry_rows(images.thermal)
-        if rows and not any(settings.thermal_crop):
-            height, width = images.thermal.shape
-            self._warn(
-                'telemetry',
-                f'thermal images are {width}x{height}, as of a camera that adds {rows} rows of '
-                f'telemetry; set thermal.crop to [0, 0, {rows}, 0], or to [{rows}, 0, 0, 0] if '
-                'they are at the top',
-            )
-
-    def _report_nan(self, labels: np.ndarray) -> None:
-        """Count a result in which the network gave NaN for some pixels."""
-        if labels.max() == IGNORE_ID:
-            self._health.record_nan()
-            share = np.count_nonzero(labels == IGNORE_ID) / labels.size
-            self._warn(
-                'nan',
-                f'the network gave NaN for {share:.1%} of the pixels, which are published as '
-                f'{IGNORE_ID}: is the checkpoint intact? In fp16 try precision bf16 or fp32',
-            )
 
 
 def _header(pair: Pair, settings: Parameters) -> Any:

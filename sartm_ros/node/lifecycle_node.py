@@ -20,7 +20,8 @@ from sartm_ros.node import memory, ros_parameters
 from sartm_ros.node.deadline_timer import DeadlineTimer
 from sartm_ros.node.diagnostics import Diagnostics
 from sartm_ros.node.frame_pipeline import FramePipeline
-from sartm_ros.node.health import ERROR, UNREADABLE, Health
+from sartm_ros.node.health import UNREADABLE, Health
+from sartm_ros.node.judgement import ERROR, OK, Report, judge
 from sartm_ros.node.loading import load_predictor
 from sartm_ros.node.matching import make_matcher
 from sartm_ros.node.parameters import (
@@ -87,7 +88,6 @@ class SartmNode(LifecycleNode):
             make_matcher(self._settings)
             self._health = Health()
             self._predictor = load_predictor(self._settings, self.get_logger())
-            self._log_unused_topics()
             self._result_publishers = Publishers(self)
             memory.freeze_gc()
         except Exception as error:
@@ -189,13 +189,6 @@ class SartmNode(LifecycleNode):
         """Return the settings without the topics of images that the network does not take."""
         return without_unused_topics(self._settings, self._predictor.modalities)
 
-    def _log_unused_topics(self) -> None:
-        used = self._used_settings()
-        for key in ('rgb_topic', 'thermal_topic'):
-            if getattr(used, key) != getattr(self._settings, key):
-                takes = ' and '.join(self._predictor.modalities)
-                self.get_logger().info(f'{key} is not used: the network takes {takes} alone')
-
     def _unsubscribe(self) -> None:
         if self._image_subscriptions is not None:
             self._image_subscriptions.close()
@@ -224,6 +217,8 @@ class SartmNode(LifecycleNode):
 
     def _on_unreadable(self, camera: str, error: SartmError) -> None:
         """Count a message that cannot be read."""
+        if not self._enabled:
+            return
         self._health.received(camera)
         self._health.dropped(UNREADABLE[camera], error=f'{camera}: {error}')
         self._diagnostics.warn(UNREADABLE[camera], f'message dropped: {camera}: {error}')
@@ -236,22 +231,19 @@ class SartmNode(LifecycleNode):
         if pipeline is not None and pipeline.fatal_error and not self.fatal_error:
             self.fatal_error = pipeline.fatal_error
             self.get_logger().fatal(f'this process ends: {self.fatal_error}')
+        recent = self._health.recent({} if pipeline is None else pipeline.drops)
         if self.fatal_error or self._last_failure:
-            report = self._health.idle(self.fatal_error or self._last_failure, ERROR)
+            report = Report(ERROR, self.fatal_error or self._last_failure, recent.values)
         elif self._predictor is None:
-            report = self._health.idle('unconfigured')
+            report = Report(OK, 'unconfigured', recent.values)
         elif subscriptions is None or pipeline is None:
-            report = self._health.idle('inactive')
+            report = Report(OK, 'inactive', recent.values)
         elif not self._enabled:
-            report = self._health.idle('disabled')
+            report = Report(OK, 'disabled', recent.values)
         else:
             subscriptions.refresh_subscriptions()
-            report = self._health.report(
-                subscriptions.topics,
-                pipeline.drops,
-                subscriptions.explain_silence,
-                pipeline.timing,
-            )
+            topics = subscriptions.topics
+            report = judge(recent, pipeline.timing, topics, subscriptions.explain_silence)
         mismatches = [
             text
             for endpoints in (subscriptions, self._result_publishers)

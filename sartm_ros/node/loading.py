@@ -5,7 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sartm_ros.node.parameters import Parameters, homography, thermal_settings
+from sartm_ros.node.parameters import (
+    Parameters,
+    homography,
+    thermal_settings,
+    without_unused_topics,
+)
 
 
 def predictor_options(settings: Parameters) -> dict[str, Any]:
@@ -35,4 +40,9 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
         f'configured in {time.monotonic() - begun_s:.1f} s: checkpoint {settings.checkpoint}, '
         f'{len(predictor.label_space)} classes, {predictor.device} in {predictor.precision}'
     )
+    used = without_unused_topics(settings, predictor.modalities)
+    for name in ('rgb_topic', 'thermal_topic'):
+        if getattr(used, name) != getattr(settings, name):
+            takes = ' and '.join(predictor.modalities)
+            logger.info(f'{name} is not used: the network takes {takes} alone')
     return predictor

@@ -1,0 +1,143 @@
+"""Judges a node by what has happened since the last report, once a second. No ROS import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from sartm_ros.node.health import FAILURES, STALLS, Recent
+from sartm_ros.node.input_timing import CAMERAS, InputTiming
+from sartm_ros.node.stall_detection import DESCRIPTIONS, SELECTIONS
+
+OK, WARN, ERROR = range(3)  # the levels of diagnostic_msgs/DiagnosticStatus
+
+SILENT_S = 2.0
+"""A topic without a message for this long is reported."""
+
+FAILURES_FOR_ERROR = 3
+"""Number of failures in a row, without a result in between, from which on the level is ERROR."""
+
+MOSTLY_INVALID = 0.25
+"""Share of the pixels of thermal images that see nothing from which on there is a warning."""
+
+NAMES = {'rgb': 'RGB', 'thermal': 'thermal'}
+
+STALL_HINTS = {
+    'thermal_frozen': 'the image does not change: a closed shutter, or a driver that hangs?',
+    'thermal_flat': 'the image has no contrast: a closed shutter, or a lens cap?',
+    'thermal_gap': 'no images arrive: a closed shutter, or a loose cable?',
+    'thermal_unreadable': 'the messages cannot be read; the last error follows.',
+    'rgb_gap': 'no images arrive: a loose cable?',
+}
+"""What may have caused each kind of stall."""
+
+NO_STAMPS = {
+    f'{camera}_no_stamp': f'the {name} driver leaves header.stamp empty: set sync.stamp to arrival'
+    for camera, name in NAMES.items()
+}
+"""The drop reasons of messages without a stamp, and what to do."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The judgement of a node.
+
+    Attributes:
+        level: OK, WARN or ERROR.
+        message: one line that explains it.
+        values: the counters and figures by name.
+        problem: the name of a problem that is to be logged if it lasts, or ''.
+    """
+
+    level: int
+    message: str
+    values: dict[str, str] = field(default_factory=dict)
+    problem: str = ''
+
+
+def judge(
+    recent: Recent,
+    timing: InputTiming,
+    topics: Mapping[str, str],
+    explain_silence: Callable[[str], str],
+) -> Report:
+    """Judge an active node; of several problems the first in this order is reported.
+
+    Args:
+        recent: what has happened since the last report.
+        timing: of the messages of both topics.
+        topics: the topic names of 'rgb' and 'thermal', or of the only camera.
+        explain_silence: returns why 'rgb' or 'thermal' may be silent, and what to do.
+    """
+    new = recent.new
+    values = recent.values | timing.values()
+
+    def report(level: int, message: str, problem: str = '') -> Report:
+        return Report(level, message, values, problem)
+
+    silent = [camera for camera in topics if recent.silence_s[camera] > SILENT_S]
+    silence = '; '.join(f'no messages on {topics[c]}, {explain_silence(c)}' for c in silent)
+    stalls = [name for name in STALLS if new[name]]
+    served = _describe_served(stalls, new)
+    if silent and not (stalls and new['pairs_out']):
+        return report(ERROR, silence, f'silent {" ".join(silent)}')
+
+    failed = any(new[f'dropped.{reason}'] for reason in FAILURES)
+    if failed and recent.failures_in_row >= FAILURES_FOR_ERROR:
+        text = f'no results, the last {recent.failures_in_row} attempts failed'
+        return report(ERROR, f'{text}: {values["last_error"]}', 'failing')
+
+    no_pairs = _describe_no_pairs(new, timing, bool(stalls)) if len(topics) > 1 else ''
+    if no_pairs and not failed:
+        return report(WARN, f'{no_pairs}; {served}' if stalls else no_pairs, 'no pairs')
+
+    if stalls:
+        hints = [f'{topics[name.partition("_")[0]]}: {STALL_HINTS[name]}' for name in stalls]
+        if new['thermal_unreadable']:
+            hints.append(values['last_error'])
+        text = '; '.join([served, silence or ' '.join(hints)])
+        return report(WARN, text, f'silent {" ".join(silent)}' if silent else '')
+    if failed:
+        return report(WARN, f'frames that could not be used: {values["last_error"]}')
+    if new['nan_outputs']:
+        text = f'NaN from the network in {new["nan_outputs"]} results: unknown (255) there'
+        return report(WARN, text)
+    if recent.invalid_share >= MOSTLY_INVALID:
+        return report(WARN, describe_invalid(recent.invalid_share))
+    losses = timing.describe_losses(topics)
+    if losses:
+        return report(WARN, losses, 'losses')
+
+    rates = ', '.join(f'{NAMES[camera]} {values[f"{camera}_hz"]} Hz' for camera in topics)
+    unit = 'pairs' if len(topics) > 1 else 'images'
+    return report(OK, f'{values["rate_hz"]} {unit} a second ({rates})')
+
+
+def describe_invalid(share: float) -> str:
+    """Return the text of a warning that much of the thermal image sees nothing."""
+    return (
+        f'{share:.0%} of the thermal image see nothing: an even border, fill, or counts in '
+        'thermal.invalid; the network is given the mean there'
+    )
+
+
+def _describe_no_pairs(new: Mapping[str, int], timing: InputTiming, stalls: bool) -> str:
+    """Return why no image found a partner, or '' if one did or if that is no wonder.
+
+    Args:
+        new: the counters' increases.
+        timing: of the messages of both topics.
+        stalls: whether a camera stalls, so that the other one is alone.
+    """
+    both_arrive = all(new[f'{camera}_received'] for camera in CAMERAS)
+    if new['pairs_matched'] or not (both_arrive or (new['rgb_received'] and not stalls)):
+        return ''
+    reason = next((text for name, text in NO_STAMPS.items() if new[f'dropped.{name}']), '')
+    if both_arrive and not reason:
+        reason = timing.explain_no_pairs()
+    return f'no pairs: {reason or "the images wait for their partners"}'
+
+
+def _describe_served(stalls: list[str], new: Mapping[str, int]) -> str:
+    parts = [f'{new[f"served_{name}"]} results from {DESCRIPTIONS[name]}' for name in SELECTIONS]
+    return f'{", ".join(stalls)}: {", ".join(parts)}'

@@ -1,0 +1,83 @@
+"""What is noticed in the images and labels of each pair: stalls, blind pixels, NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from sartm_model.labels import IGNORE_ID
+from sartm_model.modalities.thermal_settings import telemetry_rows
+from sartm_ros.node.health import Health
+from sartm_ros.node.input_timing import CAMERAS
+from sartm_ros.node.judgement import MOSTLY_INVALID, describe_invalid
+from sartm_ros.node.parameters import Parameters
+from sartm_ros.node.stall_detection import UsableImages
+
+
+class Observations:
+    """Counts and logs what is noticed in pairs; the inference thread alone calls the methods.
+
+    Args:
+        health: counts.
+        warn: called with a key and a text; logs the text, at most once in a while for each key.
+    """
+
+    def __init__(self, health: Health, warn: Callable[[str, str], None]) -> None:
+        self._health = health
+        self._warn = warn
+        self._logged_states = dict.fromkeys(CAMERAS, 'ok')
+
+    def record_images(self, images: UsableImages, settings: Parameters) -> None:
+        """Record the stalls of a pair and what is wrong with its thermal image."""
+        self._record_stalls(images.states, settings)
+        if images.error is not None:
+            self._health.record_error(str(images.error))
+            self._warn('bad_frame', f'thermal is not used: {images.error}')
+        self._record_thermal(images, settings)
+
+    def record_labels(self, labels: np.ndarray) -> None:
+        """Count a result in which the network gave NaN for some pixels."""
+        if labels.max() == IGNORE_ID:
+            self._health.record_nan()
+            share = np.count_nonzero(labels == IGNORE_ID) / labels.size
+            self._warn(
+                'nan',
+                f'the network gave NaN for {share:.1%} of the pixels, which are published as '
+                f'{IGNORE_ID}: is the checkpoint intact? In fp16 try precision bf16 or fp32',
+            )
+
+    def _record_stalls(self, states: Mapping[str, str], settings: Parameters) -> None:
+        """Count the stalls of a pair, and log where a stall begins or ends."""
+        for camera, state in states.items():
+            if state == 'off':
+                continue
+            if state != 'ok':
+                self._health.stalled(f'{camera}_{state}')
+            if state == self._logged_states[camera]:
+                continue
+            self._logged_states[camera] = state
+            if state == 'ok':
+                self._warn(f'{camera} ok', f'{camera} is back')
+            else:
+                policy = getattr(settings, f'{camera}_on_stall')
+                self._warn(
+                    f'{camera} {state}', f'{camera} stalls: {state} ({camera}.on_stall: {policy})'
+                )
+
+    def _record_thermal(self, images: UsableImages, settings: Parameters) -> None:
+        """Record how much of a thermal image sees nothing, and hint at rows of telemetry."""
+        if images.thermal is None:
+            return
+        self._health.record_invalid(images.invalid_share)
+        if images.invalid_share >= MOSTLY_INVALID:
+            self._warn('invalid', describe_invalid(images.invalid_share))
+        rows = telemetry_rows(images.thermal)
+        if rows and not any(settings.thermal_crop):
+            height, width = images.thermal.shape
+            self._warn(
+                'telemetry',
+                f'thermal images are {width}x{height}, as of a camera that adds {rows} rows of '
+                f'telemetry; set thermal.crop to [0, 0, {rows}, 0], or to [{rows}, 0, 0, 0] if '
+                'they are at the top',
+            )
