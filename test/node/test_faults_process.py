@@ -174,7 +174,7 @@ def test_a_signal_ends_the_pause_of_a_node_without_memory(tmp_path, checkpoint, 
 @pytest.mark.parametrize(
     ('fault', 'expected'),
     [
-        ('exception', '10 inferences in a row failed, the last with RuntimeError: no such kernel'),
+        ('exception', 'inferences in a row failed, the last with RuntimeError: no such kernel'),
         pytest.param(
             'exit',
             'the inference thread has ended: SystemExit: the thread',
@@ -199,7 +199,8 @@ def test_a_node_that_can_give_no_result_any_more_ends(tmp_path, checkpoint, peer
         assert node.wait() == 1
         lines = node.output.splitlines()
         (fatal,) = [line for line in lines if '[FATAL]' in line]
-        assert f'this process ends: {expected}' in fatal
+        assert 'this process ends: ' in fatal
+        assert expected in fatal
         assert 'done: rgb_received ' in lines[-1]
         wait_until(lambda: expected in peer.status()['message'], 'the last diagnostics')
         assert peer.status()['level'] == 2
