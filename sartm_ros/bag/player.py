@@ -24,7 +24,8 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 
 from sartm_model.errors import SartmError
-from sartm_ros.bag.reading import RawMessage, read_raw, topics
+from sartm_ros.bag.reading import RawMessage, read_raw
+from sartm_ros.bag.storage import open_bag
 from sartm_ros.node.fastdds import use_image_profile
 
 CLOCK_PERIOD_S = 0.01  # bag seconds between two messages on /clock while no frame is due
@@ -129,19 +130,20 @@ class BagPlayer:
 
 
 def playable_types(bag: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the topics with their types, and those whose type is not installed, for a message.
+    """Return the topics with their types, and those that cannot be played, for a message.
 
-    Topics without messages are left out.
+    Topics without messages are neither.
     """
-    playable, left_out = {}, []
-    for topic, (name, count) in topics(bag).items():
-        if not count:
-            continue
-        try:
-            message_class(name)
-            playable[topic] = name
-        except SartmError:
-            left_out.append(f'{topic} ({name})')
+    playable: dict[str, str] = {}
+    with open_bag(bag) as opened:
+        left_out = [f'{topic} (not CDR)' for topic in opened.foreign]
+        for topic, (name, count) in opened.topics.items():
+            try:
+                message_class(name)
+            except SartmError:
+                left_out.append(f'{topic} ({name} is not installed)')
+            else:
+                playable |= {topic: name} if count else {}
     return playable, left_out
 
 
@@ -169,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         types, left_out = playable_types(args.bag)
         if left_out:
-            print(f'not played, type not installed: {", ".join(left_out)}', file=sys.stderr)
+            print(f'not played: {", ".join(left_out)}', file=sys.stderr)
         if not types:
             raise SartmError(f'{args.bag} has no messages that can be played')
         use_image_profile()

@@ -216,6 +216,14 @@ def test_a_foreign_topic_in_an_mcap_file_does_not_hide_the_others(tmp_path, inde
     check_complete(bag)
     with pytest.raises(SartmError, match=r"topics are: .*; not in ROS 2's format CDR: /chatter"):
         list(read_raw(bag, [CHATTER]))
+    pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+    from sartm_ros.bag.player import playable_types
+
+    kind = 'sensor_msgs/msg/Image'
+    assert playable_types(bag) == (
+        {RGB_TOPIC: kind, THERMAL_TOPIC: kind},
+        ['/chatter (not CDR)'],
+    )
 
 
 # Damaged bags -------------------------------------------------------------------------------------
