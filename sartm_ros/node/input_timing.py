@@ -124,14 +124,21 @@ class InputTiming:
         """Return by how much thermal's stamps are ahead of RGB's for images that arrive together.
 
         `sync.thermal_offset` is not included. The result is None while a topic has no stamps.
+
+        It is the median over the thermal images of the difference of the stamps minus that of the
+        arrivals, to the RGB image that arrived nearest: neighbours differ by the same also where a
+        bag is played slowly.
         """
         if not all(map(len, self.streams.values())):
             return None
-        ahead_ns = [
-            int(np.median(self.streams[camera].stamps_ns - self.streams[camera].arrivals_ns))
-            for camera in CAMERAS
-        ]
-        return (ahead_ns[1] - ahead_ns[0]) * 1e-9
+        rgb, thermal = (self.streams[camera] for camera in CAMERAS)
+        late_ns = thermal.arrivals_ns[:, None] - rgb.arrivals_ns
+        nearest = np.abs(late_ns).argmin(axis=1)
+        ahead_ns = thermal.stamps_ns - rgb.stamps_ns[nearest]
+        ahead_ns -= thermal.arrivals_ns - rgb.arrivals_ns[nearest]
+        # Of the thermal images before the first known RGB image, only the last one is of use.
+        first = np.searchsorted(thermal.arrivals_ns, rgb.arrivals_ns[0])
+        return float(np.median(ahead_ns[min(first, len(thermal) - 1) :])) * 1e-9
 
     def values(self) -> dict[str, str]:
         """Return the figures of the diagnostics by name."""
@@ -203,10 +210,11 @@ class InputTiming:
             )
         late = ''
         if -GREATEST_WAIT_S < remaining_s < 0:
-            late = f', if thermal only arrives late sync.max_wait to {_round_up(-remaining_s)}'
+            wait = _round_up(-remaining_s)
+            late = f', or sync.max_wait to {wait} if thermal only arrives late'
         return (
-            f'{measured}: set {policy}sync.thermal_offset to {-offset_s:.3f} if that is '
-            f'constant{late}, and otherwise sync.stamp to arrival'
+            f'{measured}: set {policy}sync.thermal_offset to {-offset_s:.3f}{late}; '
+            'if the offset varies, set sync.stamp to arrival'
         )
 
     def _nearest_s(self) -> float:

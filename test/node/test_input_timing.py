@@ -79,19 +79,29 @@ def test_the_offset_is_measured_by_arrival_and_not_by_phase():
     assert InputTiming(parse({})).offset_s() is None
 
 
+def test_the_offset_of_two_rates_in_a_bag_that_is_played_at_half_speed():
+    timing = InputTiming(parse({}))
+    images = [('rgb', 33 * index) for index in range(200)]
+    images += [('thermal', 111 * index + 5) for index in range(60)]
+    for camera, taken_ms in sorted(images, key=lambda image: image[1]):
+        ahead_ms = 300 if camera == 'thermal' else 0
+        timing.add(camera, 1000 * SECOND + (taken_ms + ahead_ms) * MS, 2 * taken_ms * MS)
+    assert timing.offset_s() == pytest.approx(0.3, abs=0.02)
+
+
 @pytest.mark.parametrize(
     ('case', 'expected'),
     [
         (
             {'thermal_ahead_ns': -2500 * MS},
             'the stamps of thermal are 2.500 s behind those of RGB: set sync.thermal_offset to '
-            '2.500 if that is constant, if thermal only arrives late sync.max_wait to 2.6, and '
-            'otherwise sync.stamp to arrival',
+            '2.500, or sync.max_wait to 2.6 if thermal only arrives late; if the offset varies, '
+            'set sync.stamp to arrival',
         ),
         (
             {'thermal_ahead_ns': 30 * SECOND, 'sync__thermal_offset': 5.0},
             'the stamps of thermal are 30.000 s ahead of those of RGB: set sync.thermal_offset to '
-            '-30.000 if that is constant, and otherwise sync.stamp to arrival',
+            '-30.000; if the offset varies, set sync.stamp to arrival',
         ),
         (
             {'thermal_ahead_ns': 16 * 10**8 * SECOND},
