@@ -27,17 +27,6 @@ if TYPE_CHECKING:
     from sartm_model.inference.onnx_predictor import OnnxPredictor
     from sartm_model.inference.predictor import Predictor
 
-# `sartm_model.evaluation.corruptions.corruption_names`, not imported because it needs NumPy.
-CORRUPTIONS = (
-    'rgb_dark',
-    'rgb_glare',
-    'rgb_noise',
-    'thermal_shift',
-    'thermal_noise',
-    'thermal_freeze',
-    'thermal_blackout',
-)
-
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
@@ -67,7 +56,10 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_modality(verb)
     verb.add_argument(
-        '--corruption', choices=CORRUPTIONS, help='corrupt the images, the same way in every run'
+        '--corruption',
+        metavar='NAME',
+        help='corrupt the images of one modality, the same way in every run: its name and the '
+        "fault's, such as rgb_dark, thermal_noise or depth_holes; another name lists all",
     )
     verb.add_argument(
         '--severity', type=int, choices=range(1, 6), help='of the corruption, from 1 to 5'

@@ -101,7 +101,8 @@ def random_resized_crop(
     inverse = np.array(
         [[1 / scale, 0, left + 0.5 / scale - 0.5], [0, 1 / scale, top + 0.5 / scale - 0.5]]
     )
-    if rng.random() < 0.5:
+    is_mirrored = rng.random() < 0.5
+    if is_mirrored:
         inverse = inverse @ [[-1, 0, config.crop_width - 1], [0, 1, 0], [0, 0, 1]]
     size = (config.crop_width, config.crop_height)
     linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -113,7 +114,8 @@ def random_resized_crop(
         modality = MODALITIES[name]
         counts, ends = modality.fill_invalid(image)
         warped = cv2.warpAffine(counts, inverse, size, flags=linear, borderMode=mirror)
-        images[name] = modality.scale(warped, ends)
+        scaled = modality.scale(warped, ends)
+        images[name] = modality.mirror(scaled) if is_mirrored else scaled
     return Crop(images, labels)
 
 

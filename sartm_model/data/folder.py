@@ -133,7 +133,9 @@ class PairedFiles(PairDataset):
                 image = images[name_]
                 if self.resize:
                     attempt(files.images[name_], partial(_check_turned, image=image, **reference))
-                    images[name_] = resize_to(image, images[first])
+                    height, width = images[first].shape[:2]
+                    if image.shape[:2] != (height, width):
+                        images[name_] = MODALITIES[name_].resize(image, height, width)
                 elif self._aligned:
                     attempt(files.images[name_], partial(_check_size, image=image, **reference))
             if labels is not None:

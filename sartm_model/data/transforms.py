@@ -35,6 +35,12 @@ def normalise(name: str, images: Tensor) -> Tensor:
     return channels[0][:, None] if len(channels) == 1 else torch.stack(channels, dim=1)
 
 
+def flip_inputs(name: str, images: Tensor) -> Tensor:
+    """Return normalised images `[B, C, H, W]` of the scene mirrored left to right."""
+    channels_last = images.flip(-1).movedim(1, -1)
+    return MODALITIES[name].mirror(channels_last, normalised=True).movedim(-1, 1)
+
+
 def to_input(
     name: str,
     scaled: Tensor,

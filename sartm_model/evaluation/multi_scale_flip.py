@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sartm_model.data.transforms import flip_inputs
 from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 
@@ -61,7 +62,9 @@ def _copies(
         size = (max(round(height * scale), 1), max(round(width * scale), 1))
         scaled = {name: _resize(x, size) for name, x in images.items()}
         for mirrored in (False, True) if flip else (False,):
-            copy = {name: x.flip(-1) if mirrored else x for name, x in scaled.items()}
+            copy = scaled
+            if mirrored:
+                copy = {name: flip_inputs(name, x) for name, x in scaled.items()}
             found = predictor.probabilities(copy)
             found = found.flip(-1) if mirrored else found
             yield _resize(found[None], (height, width))[0]

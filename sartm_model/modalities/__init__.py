@@ -11,10 +11,31 @@ from collections.abc import Iterable, Sequence
 
 from sartm_model.errors import SartmError
 from sartm_model.modalities.base import Modality
+from sartm_model.modalities.depth import CodedDepth, Depth, Hha
+from sartm_model.modalities.event import Event, EventVoxels3, EventVoxels5
+from sartm_model.modalities.lidar import Lidar
+from sartm_model.modalities.light_field import LightField, LightFieldRow
+from sartm_model.modalities.polarization import Polarization
 from sartm_model.modalities.rgb import Rgb
 from sartm_model.modalities.thermal import Thermal
 
-MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Rgb(), Thermal())}
+MODALITIES: dict[str, Modality] = {
+    modality.name: modality
+    for modality in (
+        Rgb(),
+        Thermal(),
+        Depth(),
+        CodedDepth(),
+        Hha(),
+        Lidar(),
+        Event(),
+        EventVoxels3(),
+        EventVoxels5(),
+        Polarization(),
+        LightField(),
+        LightFieldRow(),
+    )
+}
 """The modalities by name; the images of a frame of a data set are in this order."""
 
 

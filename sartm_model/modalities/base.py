@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 
 from sartm_model.config import DataConfig
@@ -97,6 +98,21 @@ class Modality(ABC):
             ends: the counts that become 0 and 1; those of the image's own range if omitted.
         """
         return image
+
+    def mirror(self, image: Any, normalised: bool = False) -> Any:
+        """Return the values that an image has after the scene is mirrored left to right.
+
+        The caller moves the pixels. Here is what else changes, such as the sign of an angle.
+
+        Args:
+            image: scaled array or tensor, the channels last.
+            normalised: whether mean and deviation are applied, too.
+        """
+        return image
+
+    def resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Resize a raw image, linearly."""
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
     def photometric(
         self, image: np.ndarray, config: DataConfig, rng: np.random.Generator

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from sartm_model.config import DataConfig
-from sartm_model.modalities.base import SEVERITIES, Corruption, EarlierImage, round_counts
+from sartm_model.modalities.base import Corruption, EarlierImage, round_counts
+from sartm_model.modalities.faults import blackout, freeze, shift
 from sartm_model.utils.percentiles import percentiles
 
 FROZEN_ZOOM = (1.05, 1.3)
@@ -24,7 +25,6 @@ PATTERN_NOISE = 0.5
 """Standard deviation of the noise of columns, and of rows, relative to that of the pixels."""
 
 # One value per severity of an evaluation.
-SHIFT = (0.005, 0.01, 0.02, 0.03, 0.05)  # of the width
 NOISE = (0.03, 0.06, 0.12, 0.2, 0.3)  # standard deviation, relative to the image's range
 
 
@@ -66,22 +66,6 @@ def corrupt_thermal(
     return thermal
 
 
-def shift(
-    thermal: np.ndarray, severity: int, rng: np.random.Generator, earlier: EarlierImage
-) -> np.ndarray:
-    """Move the image by 0.5 to 5 % of its width in any direction, as bad calibration does.
-
-    The pixels that come in from outside repeat the border.
-    """
-    height, width = thermal.shape
-    angle = rng.uniform(0, 2 * np.pi)
-    step = SHIFT[severity - 1] * width * np.array([np.cos(angle), np.sin(angle)])
-    right, down = (np.sign(step) * np.ceil(np.abs(step))).astype(int).tolist()
-    rows = np.clip(np.arange(height) - down, 0, height - 1)
-    columns = np.clip(np.arange(width) - right, 0, width - 1)
-    return thermal[rows][:, columns]
-
-
 def noise(
     thermal: np.ndarray, severity: int, rng: np.random.Generator, earlier: EarlierImage
 ) -> np.ndarray:
@@ -93,26 +77,6 @@ def noise(
     deviation = NOISE[severity - 1] * max(high - low, 1.0) / np.sqrt(2)
     pattern = rng.standard_normal(thermal.shape) + rng.standard_normal(thermal.shape[1])
     return round_counts(thermal + deviation * pattern, thermal.dtype)
-
-
-def freeze(
-    thermal: np.ndarray, severity: int, rng: np.random.Generator, earlier: EarlierImage
-) -> np.ndarray:
-    """Show the image of `severity` frames earlier, as while a sensor's shutter is closed.
-
-    The first frames show the first image. If the data set is not a sequence, the image shows
-    another scene.
-    """
-    return earlier(severity)
-
-
-def blackout(
-    thermal: np.ndarray, severity: int, rng: np.random.Generator, earlier: EarlierImage
-) -> np.ndarray:
-    """Set the image to its mean in 20 to 100 % of the frames, as in sensor dropouts."""
-    if rng.random() >= severity / len(SEVERITIES):
-        return thermal
-    return np.full_like(thermal, round(float(thermal.mean())))
 
 
 CORRUPTIONS: dict[str, Corruption] = {

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sartm_model.config import ModelConfig, check_choice
 from sartm_model.data.transforms import resize
 from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
 from sartm_model.models.logits import class_probabilities, upsample_logits
 from sartm_model.models.state_dict import load_strictly
 from sartm_model.utils.parallel import ParallelRunner, Runner
@@ -43,8 +44,9 @@ class SegmentationModel(nn.Module, ABC):
 
     Images and logits have these forms in all methods:
 
-    - `images`: modality name -> normalised `[B, C, H, W]`, C = 3 for RGB and 1 or 3 for others, of
-      any one H and W. They are any part of `config.modalities` but not none of them.
+    - `images`: modality name -> normalised `[B, C, H, W]`, C as its modality has them (see
+      `CHANNELS`), of any one H and W. They are any part of `config.modalities` but not none of
+      them.
     - `drop_mask`: bool `[B, M]` in the order of `config.modalities`, true where a modality that is
       given is treated as missing; None if all are used.
 
@@ -59,7 +61,8 @@ class SegmentationModel(nn.Module, ABC):
         semantic_channels: C of `SegmentationOutput.semantic_map`; 0 without one.
 
     Raises:
-        SartmError: `config.size` is none of `SIZES`, or `config.prediction` names no head.
+        SartmError: `config.size` is none of `SIZES`, `config.prediction` names no head, or the
+            images of a modality have another number of channels than `CHANNELS`.
     """
 
     SIZES: ClassVar[tuple[str, ...]] = ()
@@ -71,6 +74,9 @@ class SegmentationModel(nn.Module, ABC):
 
     INPUT_STRIDE: ClassVar[int] = 4
     """`encode` gets images whose height and width are multiples of this."""
+
+    CHANNELS: ClassVar[tuple[int, ...]] = ()
+    """The numbers of channels that an image may have; any number in a family without this."""
 
     LOGIT_STRIDE: ClassVar[int] = 4
     """Height and width of those images over those of the heads' logits."""
@@ -95,6 +101,12 @@ class SegmentationModel(nn.Module, ABC):
         if self.SIZES:
             check_choice('model.size', config.size, self.SIZES)
         check_choice('model.prediction', config.prediction, ('mean', *self.HEADS))
+        for modality in map(MODALITIES.get, config.modalities if self.CHANNELS else ()):
+            if modality is not None and modality.channels not in self.CHANNELS:
+                raise SartmError(
+                    f'model.modalities has {modality.name}, with {modality.channels} channels; '
+                    f'{config.name} takes images of {" or ".join(map(str, self.CHANNELS))}'
+                )
         self.config = config
         self.num_classes = num_classes
         self.merged = False

@@ -22,15 +22,20 @@ GREY_16 = ('I;16', 'I;16L', 'I;16B', 'I;16N', 'I')
 """Pillow's modes of one channel with more than 8 bits."""
 
 
-def read_rgb(path: Path) -> np.ndarray:
+def read_rgb(path: Path, title: str = 'RGB', advice: str = 'is it thermal?') -> np.ndarray:
     """Read an 8-bit image as uint8 `[H, W, 3]` RGB; grey is repeated, alpha is dropped.
 
     An image of 16 bits per channel is refused: which 8 of them to keep depends on the camera.
+
+    Args:
+        path: the file.
+        title: the kind of image, for messages.
+        advice: what to ask where the image has more than 8 bits.
     """
     image = _open(path)
     if image.mode in GREY_16 or image.mode == 'F':
         raise SartmError(
-            f'{path} is a {_kind(image)} image; an RGB image must be 8-bit colour (is it thermal?)'
+            f'{path} is a {_kind(image)} image; an {title} image must be 8-bit colour ({advice})'
         )
     return np.array(image.convert('RGB'))
 
@@ -58,6 +63,27 @@ def read_counts(path: Path, title: str) -> np.ndarray:
             raise SartmError(f'{path} has values beyond 16 bits; {title} must be 8- or 16-bit')
         return counts.astype(np.uint16)
     return np.array(image.convert('L'))
+
+
+def read_measurements(path: Path, title: str, advice: str) -> np.ndarray:
+    """Read a one-channel image as uint16 or float32 `[H, W]`, the numbers as they are stored.
+
+    Args:
+        path: the file.
+        title: the kind of image, for messages.
+        advice: what to ask where the image is another one.
+    """
+    image = _open(path)
+    if image.mode == 'F':
+        return np.array(image)
+    if image.mode not in GREY_16:
+        raise SartmError(
+            f'{path} is an 8-bit image; {title} must be 16-bit or floating-point ({advice})'
+        )
+    counts = np.array(image)
+    if counts.min() < 0 or counts.max() > np.iinfo(np.uint16).max:
+        raise SartmError(f'{path} has values beyond 16 bits; {title} must be unsigned 16-bit')
+    return counts.astype(np.uint16)
 
 
 def read_labels(path: Path, num_classes: int) -> np.ndarray:
@@ -116,9 +142,15 @@ def palette_colors(path: Path) -> list[tuple[int, int, int]]:
 
 
 def exif_orientation(path: Path) -> int:
-    """Read the EXIF orientation of an image: 1 for upright or none, 5 to 8 where it lies aside."""
-    with Image.open(path) as image:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    """Read the EXIF orientation of an image: 1 for upright or none, 5 to 8 where it lies aside.
+
+    A file that is no image, such as an array of NumPy, has none.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except UnidentifiedImageError:
+        return 1
 
 
 def _open(path: Path, *, as_counts: bool = False) -> Image.Image:

@@ -193,7 +193,7 @@ def test_thermal_of_another_size_is_resized_only_if_declared(root):
         ({'label_space': 'voc'}, "label_space is 'voc'"),
         ({'label_space': 'none.yaml'}, r'none\.yaml does not exist'),
         ({'label_space': ['a', 'a']}, 'has the class a twice in names'),
-        ({'images': {'depth': 'd/{stem}.png'}}, "images of 'depth'; expected one or more of rgb,"),
+        ({'images': {'sonar': 'd/{stem}.png'}}, "images of 'sonar'; expected one or more of rgb,"),
         (
             {'images': ['rgb']},
             r"images: \['rgb'\]; expected a mapping such as {rgb: 'rgb/{stem}\.\*'}",

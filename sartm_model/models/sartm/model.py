@@ -40,6 +40,7 @@ class Sartm(SegmentationModel):
 
     SIZES = SIZES
     HEADS: ClassVar = {'mask': 'mask_decoder', 'auxiliary': 'auxiliary_head'}
+    CHANNELS = (1, 3)
     INPUT_STRIDE = STRIDE
     STAGES: ClassVar = {'encoder': 'encoder', 'fusion': 'fusions.2'}
     ROW_PER_CLASS = (

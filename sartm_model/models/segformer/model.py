@@ -58,6 +58,7 @@ class Segformer(SegmentationModel):
 
     SIZES = tuple(VARIANTS)
     HEADS: ClassVar = {'mlp': 'decode_head'}
+    CHANNELS = (1, 3)
     INPUT_STRIDE = 32
     STAGES: ClassVar = {'encoder': 'encoder.stages.3'}
     ROW_PER_CLASS = ('decode_head.classifier.weight', 'decode_head.classifier.bias')
