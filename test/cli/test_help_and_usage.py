@@ -95,7 +95,7 @@ def test_the_module_shows_help_and_imports_nothing_heavy():
         (['predict', '--out', 'x', '--dataset', 'mfnet'], 'a data set needs --dataset and --split'),
         (['predict', '--rgb', 'a.png', '--out', 'x', '--precision', 'fp8'], 'fp8'),
         (['evaluate', '--dataset', 'coco', '--split', 'val'], 'coco'),
-        (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--corruption', 'fog'], 'fog'),
+        (['evaluate', '--dataset', 'synthetic', '--split', 'val', '--corruption', 'fog'], 'fog'),
         (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--severity', '6'], '6'),
         (['evaluate', '--dataset', 'mfnet', '--split', 'val', '--scales', 'big'], 'big'),
         (['make-bag', '--rgb', 'a', '--thermal', 'b', '--out', 'c', '--rate', 'fast'], 'fast'),
