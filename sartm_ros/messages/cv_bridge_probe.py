@@ -18,7 +18,7 @@ import numpy as np
 from sartm_model.errors import SartmError
 from sartm_model.utils.text import first_line
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 20.0
 
 # The child looks for modules where this process does.
 _PROBE = """

@@ -150,12 +150,14 @@ def test_thermal_that_cannot_be_read_counts_as_a_missing_one(quick_node, quick_p
     status = quick_peer.newest
     assert (status['modality'], status['thermal']) == ('rgb', 'unreadable')
 
-    def warned() -> bool:
+    def send_unreadable() -> None:
         sender.send(rgb, 'rgb8', thermal, 'h264')
+
+    def warned() -> bool:
         status = quick_peer.status()
         return status['level'] == 1 and 'thermal_unreadable' in status['message']
 
-    send_until(warned, warned, 'a warning')
+    send_until(send_unreadable, warned, 'a warning')
     text = "thermal: image encoding 'h264' is not supported; expected one of rgb8, bgr8, "
     assert text in quick_peer.status()['message']
     assert f'thermal is not used: {text}' in quick_node.output
@@ -163,11 +165,7 @@ def test_thermal_that_cannot_be_read_counts_as_a_missing_one(quick_node, quick_p
     assert not quick_peer.status()['dropped.bad_frame']
 
     assert quick_peer.set_parameters(thermal__on_stall='drop') == [(True, '')]
-    send_until(
-        lambda: sender.send(rgb, 'rgb8', thermal, 'h264'),
-        lambda: quick_peer.status()['dropped.bad_frame'],
-        'a dropped pair',
-    )
+    send_until(send_unreadable, lambda: quick_peer.status()['dropped.bad_frame'], 'a dropped pair')
     changes = quick_peer.set_parameters(thermal__on_stall='hold', thermal__hold_at_most=60.0)
     assert [done for done, _ in changes] == [True, True]
     good = sender.outputs(quick_peer.labels, rgb, 'rgb8', thermal, 'mono8')
