@@ -66,7 +66,8 @@ class SourceConfig:
     """A data set to draw frames from.
 
     Attributes:
-        dataset: mfnet, pst900, fmb, soda, soda_synthetic, scut_seg, folder or synthetic.
+        dataset: mfnet, pst900, fmb, soda, soda_synthetic, scut_seg, deliver, deliver_val, nyuv2,
+            nyuv2_hha, urbanlf_real, urbanlf_syn, zju_rgb_p, zju_rgb_p9, folder or synthetic.
         root: the folder of the data set; for folder the YAML file that declares it; empty for
             synthetic.
         split: name of the split.
@@ -323,8 +324,9 @@ class TrainConfig:
             anew. If it was written by a run of stage `pretrain`, its heads start anew.
         stage: train, or pretrain for a run on pseudo-labels (see docs/satir.md), whose classes mean
             nothing: there is no language term, and a later run keeps none of the heads' weights.
-        label_space: mfnet, pst900, fmb, soda, scut_seg, cityscapes or a YAML file of classes; empty
-            for those of the first source of `data.train`. Every source must have these classes.
+        label_space: mfnet, pst900, fmb, soda, scut_seg, cityscapes, deliver, nyuv2, urbanlf,
+            zju_rgb_p, zju_rgb_p9 or a YAML file of classes; empty for those of the first source of
+            `data.train`. Every source must have these classes.
         steps: number of optimiser steps.
         val_every: number of steps between two measurements on `data.val`, each with a save.
         patience: number of measurements without improvement after which the run ends; 0 for none.

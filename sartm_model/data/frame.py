@@ -10,6 +10,19 @@ import numpy as np
 
 Condition = Literal['day', 'night']
 
+CONDITION_SEPARATOR = '+'
+"""Stands between the conditions of a frame that has several."""
+
+
+def join_conditions(conditions: Iterable[str]) -> str:
+    """Return several conditions of a frame as one text, such as 'night+motionblur'."""
+    return CONDITION_SEPARATOR.join(conditions)
+
+
+def split_conditions(condition: str | None) -> list[str]:
+    """Return each of the conditions of a frame; none for None."""
+    return [] if condition is None else condition.split(CONDITION_SEPARATOR)
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -21,8 +34,8 @@ class Frame:
             `MODALITIES`), in whose order they are.
         labels: uint8 `[H, W]` of class ids, 255 where a pixel is not labelled; None where the data
             set has no labels.
-        condition: a tag by which results are grouped, such as 'day' or 'night'; None if the data
-            set tells none.
+        condition: a tag by which results are grouped, such as 'day' or 'night'; several are joined
+            by `join_conditions`. None if the data set tells none.
     """
 
     name: str

@@ -13,7 +13,7 @@ import numpy as np
 from sartm_model.data.label_space_file import parse_color
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID, LabelSpace
-from sartm_model.utils.image_io import read_label_colors, read_raw_ids
+from sartm_model.utils.image_io import read_label_colors, read_raw_ids, read_rgb
 from sartm_model.utils.text import format_names
 
 IGNORE = 'ignore'
@@ -32,12 +32,14 @@ class LabelMap:
             65536 red + 256 green + blue.
         of_colors: whether the values are colours.
         others: the id of every other value; None if another value is a fault.
+        first_channel: whether the values are in the first channel of an image with several.
         advice: what to do where a value is a fault.
     """
 
     ids: dict[int, int]
     of_colors: bool = False
     others: int | None = None
+    first_channel: bool = False
     advice: str = (
         f'which the label_map lacks; add it with its class or with "{IGNORE}", or add '
         f'"{OTHERS}: {IGNORE}"'
@@ -49,7 +51,10 @@ class LabelMap:
         Raises:
             SartmError: the file is not such an image, or has a value that is not in the map.
         """
-        values = _as_numbers(read_label_colors(path)) if self.of_colors else read_raw_ids(path)
+        if self.of_colors:
+            values = _as_numbers(read_label_colors(path))
+        else:
+            values = read_rgb(path, 'label')[..., 0] if self.first_channel else read_raw_ids(path)
         # As unsigned numbers, negative values are beyond the end of the table, too.
         ids = self._table.take(values.astype(np.uint32), mode='clip')
         if (ids < 0).any():
@@ -100,8 +105,7 @@ def parse_label_map(
     if values in (None, 'ids'):
         return None
     if values in ('colours', 'colors'):
-        colors = _as_numbers(np.array(space.colors)).tolist()
-        return LabelMap({color: id_ for id_, color in enumerate(colors)}, of_colors=True)
+        return map_of_colors(space)
     if not isinstance(values, Mapping) or not values.keys() - {OTHERS}:
         raise SartmError(
             f'{source} has the label_map {values!r}; expected ids, colours, or a mapping such as '
@@ -144,6 +148,12 @@ def parse_label_map(
     if not of_colors:
         ids.setdefault(IGNORE_ID, IGNORE_ID)
     return LabelMap(ids, of_colors, others)
+
+
+def map_of_colors(space: LabelSpace) -> LabelMap:
+    """Return the map of label images that show the colours of a label space."""
+    colors = _as_numbers(np.array(space.colors)).tolist()
+    return LabelMap({color: id_ for id_, color in enumerate(colors)}, of_colors=True)
 
 
 def _parse_key(key: Any, source: str) -> tuple[int, bool]:

@@ -1,4 +1,4 @@
-"""Published data sets whose splits are lists of names: the base of SODA and SCUT-Seg."""
+"""Published data sets whose splits are lists of names: the base of SODA, DELIVER and others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VAL_SEED = 0
 
 
 class ListedFrames(PairedFiles):
-    """The frames of a split, each a thermal image with labels.
+    """The frames of a split, by default each a thermal image with labels.
 
     Args:
         root: the folder of the data set.
@@ -31,6 +31,8 @@ class ListedFrames(PairedFiles):
         raw_ids: converts the values in the label images; None if they are class ids.
         SPLITS: the splits; the first ones have no frame in common and are all that is checked.
         NUM_DISJOINT: number of these.
+        RESIZED: whether the images get the size of the first one of a frame; otherwise another
+            size is a fault.
 
     Raises:
         SartmError: there is no such split, its list cannot be read, or a file is missing.
@@ -41,6 +43,7 @@ class ListedFrames(PairedFiles):
     raw_ids: ClassVar[LabelMap | None] = None
     SPLITS: ClassVar[tuple[str, ...]]
     NUM_DISJOINT: ClassVar[int]
+    RESIZED: ClassVar[bool] = False
 
     def __init__(self, root: Path, split: str) -> None:
         files = self.find(root, split)
@@ -54,7 +57,13 @@ class ListedFrames(PairedFiles):
 
     def _open(self, files: Mapping[str, FrameFiles]) -> None:
         PairedFiles.__init__(
-            self, files, self.classes, aligned=True, label_map=self.raw_ids, condition=_no_condition
+            self,
+            files,
+            self.classes,
+            aligned=True,
+            label_map=self.raw_ids,
+            condition=self.condition,
+            resize=self.RESIZED,
         )
 
     @classmethod
@@ -72,7 +81,12 @@ class ListedFrames(PairedFiles):
     @classmethod
     @abstractmethod
     def images(cls, root: Path) -> list[Path]:
-        """Return all thermal images, in a split or not."""
+        """Return the first image of all frames, in a split or not."""
+
+    @classmethod
+    def condition(cls, name: str) -> str | None:
+        """Return the condition of a frame; None, as most names do not tell day from night."""
+        return None
 
     @classmethod
     def check_split(cls, split: str) -> None:
@@ -81,10 +95,6 @@ class ListedFrames(PairedFiles):
             raise SartmError(
                 f'{cls.title} has no split {split!r}; expected {", ".join(cls.SPLITS)}'
             )
-
-
-def _no_condition(name: str) -> None:
-    """The names of these data sets do not tell day from night."""
 
 
 def part_of_split(names: Iterable[str], split: str) -> list[str]:

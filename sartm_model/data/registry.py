@@ -6,13 +6,17 @@ from pathlib import Path
 
 from sartm_model.data.base import PairDataset
 from sartm_model.data.declared import open_declared
+from sartm_model.data.deliver import Deliver, DeliverVal
 from sartm_model.data.fmb import Fmb
 from sartm_model.data.folder import SplitFolders
 from sartm_model.data.listed import ListedFrames
 from sartm_model.data.mfnet import MFNet
+from sartm_model.data.nyuv2 import NyuV2, NyuV2Hha
 from sartm_model.data.pst900 import Pst900
 from sartm_model.data.scut_seg import ScutSeg
 from sartm_model.data.soda import Soda, SodaSynthetic
+from sartm_model.data.urbanlf import UrbanLfReal, UrbanLfSyn
+from sartm_model.data.zju_rgb_p import ZjuRgbP, ZjuRgbP9
 from sartm_model.errors import SartmError
 
 ON_DISK: dict[str, type[MFNet] | type[SplitFolders] | type[ListedFrames]] = {
@@ -22,6 +26,14 @@ ON_DISK: dict[str, type[MFNet] | type[SplitFolders] | type[ListedFrames]] = {
     'soda': Soda,
     'soda_synthetic': SodaSynthetic,
     'scut_seg': ScutSeg,
+    'deliver': Deliver,
+    'deliver_val': DeliverVal,
+    'nyuv2': NyuV2,
+    'nyuv2_hha': NyuV2Hha,
+    'urbanlf_real': UrbanLfReal,
+    'urbanlf_syn': UrbanLfSyn,
+    'zju_rgb_p': ZjuRgbP,
+    'zju_rgb_p9': ZjuRgbP9,
 }
 NAMES = (*ON_DISK, 'folder', 'synthetic')
 
@@ -34,8 +46,8 @@ def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
         root: the data set's folder; for 'folder' the YAML file that declares it (see `declared`);
             None for 'synthetic', which needs none.
         split: for 'mfnet' the name of a `<split>.txt` under the root; for 'pst900' and 'fmb'
-            'train' or 'test'; for 'soda', 'soda_synthetic' and 'scut_seg' one of their `SPLITS`;
-            for 'folder' a split of the file; for 'synthetic' 'train', 'val' or 'test'.
+            'train' or 'test'; for 'folder' a split of the file; for 'synthetic' 'train', 'val' or
+            'test'; for the others one of their `SPLITS`.
 
     Raises:
         SartmError: unknown name or split, or the folder is not such a data set.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sartm_model.data.folder import FileFault
-from sartm_model.data.frame import Frame
+from sartm_model.data.frame import Frame, split_conditions
 from sartm_model.labels import IGNORE_ID, LabelSpace
 from sartm_model.modalities import MODALITIES
 from sartm_model.utils.text import format_names
@@ -43,8 +43,7 @@ class SplitSummary:
 
     def add(self, frame: Frame) -> None:
         """Count the images of a frame that could be read."""
-        if frame.condition is not None:
-            self.conditions[frame.condition] += 1
+        self.conditions.update(split_conditions(frame.condition))
         for image in list(frame.images.values())[:1]:
             self.sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
         for name, image in frame.images.items():

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sartm_model.data.base import PairDataset
-from sartm_model.data.frame import Frame
+from sartm_model.data.frame import Frame, split_conditions
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.boundary import BoundaryCounts
 from sartm_model.evaluation.calibration import Calibration
@@ -91,6 +91,7 @@ def evaluate(
     predict: Callable[[Frame], FramePrediction], dataset: PairDataset, *, f_measure: bool = False
 ) -> dict[str, Any]:
     """Compute the metrics of a data set over all its frames, and over those of each condition.
+    A frame that has several conditions counts in each of them.
 
     The pixels of all frames of a group are counted together. Labels are compared at their own
     size. A progress bar is shown if stderr is a terminal.
@@ -115,29 +116,32 @@ def evaluate(
     new_group = partial(MetricAccumulator, dataset.label_space, f_measure=f_measure)
     overall = new_group()
     metric_names = overall.compute().keys()
-    groups: dict[str | None, MetricAccumulator] = {}
+    combinations: dict[str | None, MetricAccumulator] = {}
     names = []  # in the order of the data set
     bar = tqdm(dataset, total=len(dataset), unit='frame', disable=not sys.stderr.isatty())
     for frame in bar:
         if frame.labels is None:
             raise SartmError(f'frame {frame.name} has no labels; it cannot be evaluated')
-        if frame.condition in metric_names:
+        if taken := [c for c in split_conditions(frame.condition) if c in metric_names]:
             raise SartmError(
-                f'frame {frame.name} has the condition {frame.condition}, which is the name of a '
+                f'frame {frame.name} has the condition {taken[0]}, which is the name of a '
                 'metric; rename the condition'
             )
         names.append(frame.name)
         prediction = predict(frame)
         try:
-            group = groups.setdefault(frame.condition, new_group())
-            group.update(frame.name, prediction, frame.labels)
+            combination = combinations.setdefault(frame.condition, new_group())
+            combination.update(frame.name, prediction, frame.labels)
         except SartmError as error:
             raise SartmError(f'frame {frame.name}: {error}') from error
-    for group in groups.values():
-        overall.merge(group)
+    groups: dict[str, MetricAccumulator] = {}
+    for joined, combination in combinations.items():
+        overall.merge(combination)
+        for condition in split_conditions(joined):
+            groups.setdefault(condition, new_group()).merge(combination)
     overall.frame_miou = {name: overall.frame_miou[name] for name in names}
     result = overall.compute()
-    for name in sorted(name for name in groups if name is not None):
+    for name in sorted(groups):
         result[name] = groups[name].compute()
     return result
 

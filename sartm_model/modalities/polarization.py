@@ -87,21 +87,21 @@ class Polarization(Modality):
         """Read the image from four files, or from one of AoLP and one of DoLP.
 
         Args:
-            path: `0/NAME`, for which `45/NAME`, `90/NAME` and `135/NAME` are read too. Or a file
+            path: `0/NAME`, `45/NAME`, `90/NAME` or `135/NAME`; all four are read. Or a file
                 with 'aolp' in its name or in that of its folder; the one with 'dolp' in its place
                 is read too, and if there is none, the degree is 0.
         """
-        if path.parent.name == ANGLES[0]:
+        if path.parent.name in ANGLES:
             files = [path.parent.parent / angle / path.name for angle in ANGLES]
             images = [read_rgb(file, self.title) for file in files]
             if len({image.shape for image in images}) > 1:
-                raise SartmError(f'{path} and its images at 45, 90 and 135 degrees differ in size')
+                raise SartmError(f'{path} and its images at the other angles differ in size')
             return from_four_angles(images)
         partner = path.parent.parent / _dolp_name(path.parent.name) / _dolp_name(path.name)
         if partner == path:
             raise SartmError(
-                f'{path} cannot be read as polarization; expected a file in a folder 0 beside 45, '
-                '90 and 135, or one with aolp in its name or in that of its folder'
+                f'{path} cannot be read as polarization; expected a file in one of the folders '
+                '0, 45, 90 and 135, or one with aolp in its name or in that of its folder'
             )
         aolp = read_rgb(path, 'AoLP')
         dolp = read_rgb(partner, 'DoLP') if partner.exists() else None

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
+from sartm_model.utils.array_io import read_array
 from sartm_model.utils.counts import from_signed, from_temperatures
 from sartm_model.utils.flir import is_radiometric, read_kelvin
 
@@ -101,7 +102,17 @@ def read_labels(path: Path, num_classes: int) -> np.ndarray:
 
 
 def read_raw_ids(path: Path) -> np.ndarray:
-    """Read a one-channel image of whole numbers of any meaning as integers `[H, W]`."""
+    """Read a one-channel image of whole numbers of any meaning as integers `[H, W]`.
+
+    It may also be a .npy file.
+    """
+    if path.suffix.lower() == '.npy':
+        array = read_array(path)
+        if array.ndim != 2 or array.dtype.kind not in 'iu':
+            raise SartmError(
+                f'{path} holds {array.dtype} {array.shape}; labels must be integers (H, W)'
+            )
+        return array
     image = _open(path)
     if image.mode not in ('1', 'L', 'P', *GREY_16):
         raise SartmError(

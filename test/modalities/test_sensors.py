@@ -270,7 +270,7 @@ def test_angle_and_degree_are_read_from_files(tmp_path):
         np.testing.assert_allclose(image[..., 1], 127.5 + 127.5 * np.sin(twice_angle), atol=0.51)
         np.testing.assert_array_equal(image[..., 2], dolp)
         assert not without[..., 2].any()
-    with pytest.raises(SartmError, match='expected a file in a folder 0 beside 45, 90 and 135'):
+    with pytest.raises(SartmError, match='expected a file in one of the folders 0, 45, 90 and 135'):
         MODALITIES['polarization'].read(write(tmp_path / 'other' / 'x.png', aolp))
     write(tmp_path / 'x_dolp.png', dolp[:8])
     with pytest.raises(SartmError, match='differ in size'):
