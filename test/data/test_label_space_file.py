@@ -38,7 +38,7 @@ def test_a_list_alone_has_the_name_of_the_file_and_no_background(tmp_path):
 def test_built_in_label_spaces_by_name():
     assert open_label_space('mfnet') is MFNET
     assert open_label_space('pst900') is PST900
-    with pytest.raises(SartmError, match="'voc'; expected one of mfnet, pst900, fmb, or"):
+    with pytest.raises(SartmError, match="'voc'; expected one of mfnet, pst900, fmb, "):
         open_label_space('voc')
 
 
