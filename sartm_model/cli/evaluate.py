@@ -77,7 +77,7 @@ def add_parser(verbs: Verbs) -> None:
     verb.add_argument(
         '--f-measure',
         action='store_true',
-        help='also the weighted F-measure of Margolin et al., which takes longer than all the rest',
+        help='also the weighted F-measure of Margolin et al., which takes longer than all others',
     )
     verb.add_argument('--report', metavar='DIR', type=Path, help='write report.html to this folder')
     add_json(verb)

@@ -37,7 +37,7 @@ class MetricAccumulator:
 
     Args:
         label_space: the classes.
-        f_measure: whether the weighted F-measure is computed, which takes longer than all else.
+        f_measure: whether the weighted F-measure is computed, which takes longer than all others.
 
     Attributes:
         frame_miou: `miou_present` of each frame by its name.

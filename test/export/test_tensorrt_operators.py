@@ -15,8 +15,11 @@ pytest.importorskip('onnxscript', reason='needs onnxscript')
 import onnx
 from onnx import TensorProto
 
+from sartm_model.config import ModelConfig
 from sartm_model.export.onnx_export import export_onnx
 from sartm_model.inference.export_config import ExportConfig
+from sartm_model.labels import MFNET
+from sartm_model.models import checkpoint as checkpoints
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 NUMBERS = FLOATS | {TensorProto.INT32, TensorProto.INT64}
@@ -107,6 +110,18 @@ def test_hiera_and_16_bit_counts(nano_checkpoint, tmp_path):
     config = ExportConfig(height=70, width=100, thermal_type='float32')
     export_onnx(nano_checkpoint, tmp_path / 'nano.onnx', config)
     assert faults(tmp_path / 'nano.onnx') == []
+
+
+@pytest.mark.slow
+def test_segformer(tmp_path):
+    pytest.importorskip('transformers', reason='needs transformers')
+    from sartm_model.models.segformer import Segformer
+
+    model = Segformer(ModelConfig(name='segformer', size='b0', modalities=('thermal',)), 9)
+    checkpoints.save(tmp_path / 'segformer.safetensors', model, MFNET, {})
+    config = ExportConfig(height=70, width=100, modalities=('thermal',))
+    export_onnx(tmp_path / 'segformer.safetensors', tmp_path / 'segformer.onnx', config)
+    assert faults(tmp_path / 'segformer.onnx') == []
 
 
 def test_what_it_does_not_have_is_noticed(tmp_path):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from sartm_model.cli.main import main
 from sartm_model.config import ModelConfig
@@ -18,6 +20,7 @@ from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.segformer import Segformer
 from sartm_model.models.segformer.imagenet_weights import load_imagenet
+from sartm_model.models.summary import count_flops
 from sartm_model.utils.torchvision_patch import patch_torchvision_ops
 
 patch_torchvision_ops()
@@ -73,6 +76,10 @@ def test_the_inference_form_computes_the_same():
     reference = theirs(network)
     network.optimize_for_inference()
     image = torch.randn(1, 1, 96, 64)
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        reference(image.expand(-1, 3, -1, -1))
+    assert count_flops(network, 96, 64) < 0.5 * counter.get_total_flops()
     expected = reference(image.expand(-1, 3, -1, -1)).logits[0]
     [found], extent = network.forward_logits({'thermal': image})
     assert extent == (24, 16)

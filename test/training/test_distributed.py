@@ -74,6 +74,17 @@ def test_two_processes_train_as_one_with_two_batches_a_step(tmp_path, write_conf
     assert printed.count('val mIoU') == 2  # by the first process, after each step
 
 
+def test_two_processes_train_one_modality_alone(tmp_path, write_config):
+    """What belongs to the other modality has no gradient, for which DDP would wait forever."""
+    config = write_config(devices=2, steps=2, val_every=2)
+    run = ('-m', 'sartm_model.cli', 'train', '--config', config, '--out', tmp_path / 'run')
+    launch(*run, 'data.modality=thermal')
+    state = checkpoints.load(tmp_path / 'run' / 'last.safetensors').state
+    learned = [name for name, value in state.items() if 'lora_B' in name and value.any()]
+    assert learned
+    assert all('.thermal.' in name for name in learned)
+
+
 def test_a_signal_to_one_process_stops_both_with_the_state_saved(tmp_path, write_config):
     script = tmp_path / 'interrupted.py'
     script.write_text(INTERRUPTED)
