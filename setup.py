@@ -24,6 +24,7 @@ setup(
         (f'share/{package}/launch', glob('launch/*.launch.py')),
         (f'share/{package}/config', glob('config/*.*')),
         (f'share/{package}/config/train', glob('config/train/*.yaml')),
+        (f'share/{package}/config/label_spaces', glob('config/label_spaces/*.yaml')),
     ],
     zip_safe=False,
     python_requires='>=3.10',

@@ -326,7 +326,8 @@ class TrainConfig:
             nothing: there is no language term, and a later run keeps none of the heads' weights.
         label_space: mfnet, pst900, fmb, soda, scut_seg, cityscapes, deliver, nyuv2, urbanlf,
             zju_rgb_p, zju_rgb_p9 or a YAML file of classes; empty for those of the first source of
-            `data.train`. Every source must have these classes.
+            `data.train`. Every source must have these classes. Or a YAML file that unifies several
+            of these, see `data.unified_labels`; every source must have the classes of one of them.
         steps: number of optimiser steps.
         val_every: number of steps between two measurements on `data.val`, each with a save.
         patience: number of measurements without improvement after which the run ends; 0 for none.

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         corruption=args.corruption,
         severity=args.severity,
     )
-    predictor = open_predictor(args)
+    predictor = open_predictor(args, dataset.label_space)
     if predictor.label_space.classes != dataset.label_space.classes:
         raise SartmError(
             f'checkpoint {args.checkpoint} knows the classes of {predictor.label_space.name!r}, '

@@ -13,6 +13,7 @@ from sartm_model.errors import SartmError
 if TYPE_CHECKING:
     from sartm_model.inference.onnx_predictor import OnnxPredictor
     from sartm_model.inference.predictor import Predictor
+    from sartm_model.labels import LabelSpace
 
 Verbs = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 
@@ -138,10 +139,16 @@ def read_params(args: argparse.Namespace) -> NodeSettings:
     )
 
 
-def open_predictor(args: argparse.Namespace) -> Predictor | OnnxPredictor:
+def open_predictor(
+    args: argparse.Namespace, label_space: LabelSpace | None = None
+) -> Predictor | OnnxPredictor:
     """Return the predictor of `add_model`'s options, and of --head, --homography and --params.
 
     `args.checkpoint` is then the one that was opened.
+
+    Args:
+        args: the options.
+        label_space: see `Predictor`; an exported file has its own.
     """
     from sartm_model.inference.onnx_predictor import open_predictor as open_checkpoint
     from sartm_model.registration.homography import read_homography
@@ -153,6 +160,8 @@ def open_predictor(args: argparse.Namespace) -> Predictor | OnnxPredictor:
     if getattr(args, 'homography', None) is not None:
         options['homography'] = read_homography(args.homography)
     args.checkpoint = options['checkpoint']
+    if not args.checkpoint.endswith('.onnx'):
+        options['label_space'] = label_space
     return open_checkpoint(**options, head=getattr(args, 'head', None))
 
 

@@ -34,12 +34,15 @@ class Sample(NamedTuple):
         labels: uint8 `[H, W]` of class ids, 255 for 'not labelled'.
         drop_mask: bool `[M]`, true for a modality that is hidden from the network, in the order of
             `images`.
+        excluded: bool `[K]`, true for a class that the frame's data set does not label; `[0]` in a
+            run whose data sets label all classes.
     """
 
     name: str
     images: dict[str, Tensor]
     labels: Tensor
     drop_mask: Tensor
+    excluded: Tensor
 
     def inputs(self) -> dict[str, Tensor]:
         """Normalised images of a batch, float32 `[B, C, H, W]`, by modality."""
@@ -65,6 +68,7 @@ def augment(
     donor: Frame | None = None,
     *,
     background_id: int | None,
+    excluded: np.ndarray | None = None,
 ) -> Sample:
     """Make a training sample of a labelled frame.
 
@@ -75,12 +79,13 @@ def augment(
         donor: a second frame; some of its objects are pasted into the sample, at the place and size
             that a random crop of the donor gives them (copy-paste, Ghiasi et al., CVPR 2021).
         background_id: the class whose pixels are no objects; None if all are.
+        excluded: see `Sample`; None for `[0]`.
     """
     crop = random_resized_crop(frame, config, rng, background_id)
     if donor is not None:
         donor_crop = random_resized_crop(donor, config, rng, background_id)
         crop = _paste(crop, donor_crop, rng, background_id)
-    return to_sample(frame.name, photometric(crop, config, rng), config, rng)
+    return to_sample(frame.name, photometric(crop, config, rng), config, rng, excluded)
 
 
 def random_resized_crop(
@@ -128,7 +133,13 @@ def photometric(crop: Crop, config: DataConfig, rng: np.random.Generator) -> Cro
     return crop._replace(images=images)
 
 
-def to_sample(name: str, crop: Crop, config: DataConfig, rng: np.random.Generator) -> Sample:
+def to_sample(
+    name: str,
+    crop: Crop,
+    config: DataConfig,
+    rng: np.random.Generator,
+    excluded: np.ndarray | None = None,
+) -> Sample:
     """Convert a crop to tensors and choose whether a modality is hidden, and which."""
     drop_mask = np.zeros(len(crop.images), bool)
     limits = np.cumsum(config.drop_probabilities(tuple(crop.images)))
@@ -138,7 +149,9 @@ def to_sample(name: str, crop: Crop, config: DataConfig, rng: np.random.Generato
         modality: torch.from_numpy(image if image.dtype == np.uint8 else image.astype(np.float16))
         for modality, image in crop.images.items()
     }
-    return Sample(name, images, torch.from_numpy(crop.labels), torch.from_numpy(drop_mask))
+    excluded = np.zeros(0, bool) if excluded is None else excluded
+    labels, *masks = map(torch.from_numpy, (crop.labels, drop_mask, excluded))
+    return Sample(name, images, labels, *masks)
 
 
 def _corner(

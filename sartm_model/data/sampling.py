@@ -19,8 +19,8 @@ from sartm_model.data.augmentation import Sample, augment
 from sartm_model.data.base import PairDataset
 from sartm_model.data.cached import CachedFrames
 from sartm_model.data.frame import Frame
-from sartm_model.data.label_space_file import open_label_space
 from sartm_model.data.registry import open_dataset
+from sartm_model.data.unified_labels import open_run_label_space
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID, LabelSpace
 from sartm_model.modalities import MODALITIES, check_registered
@@ -34,7 +34,7 @@ def label_space_of_run(config: TrainConfig) -> LabelSpace:
         SartmError: there is no such label space, or that source cannot be opened.
     """
     if config.label_space:
-        return open_label_space(config.label_space)
+        return open_run_label_space(config.label_space)
     return _open(config.data.train[0]).label_space
 
 
@@ -45,19 +45,22 @@ def open_source(
 
     Args:
         source: the data set.
-        label_space: the classes that it must have.
+        label_space: the classes that it must have, or that its own are a view of.
         modalities: the modalities that its frames must have; others are ignored.
 
     Raises:
-        SartmError: the data set cannot be opened, its classes are not those of `label_space`, it is
-            empty, a modality is unknown or missing, or none of its frames has a labelled pixel.
+        SartmError: the data set cannot be opened, its classes are neither those of `label_space`
+            nor a view of them, it is empty, a modality is unknown or missing, or none of its frames
+            has a labelled pixel.
     """
     dataset = _open(source)
     name = _title(source)
-    if dataset.label_space.classes != label_space.classes:
+    if label_space.ids_of(dataset.label_space) is None:
+        unified = [view.space.name for view in label_space.views]
+        unifies = f', which unifies {", ".join(unified)}' if unified else ''
         raise SartmError(
             f'{source.dataset} has the classes of {dataset.label_space.name}, but the run has '
-            f'label_space {label_space.name}'
+            f'label_space {label_space.name}{unifies}'
         )
     if len(dataset) == 0:
         raise SartmError(f'{name} holds no frame')
@@ -144,25 +147,66 @@ class TrainingSamples(Dataset):
         self.config = config
         self.modalities = modalities
         self.seed = seed
-        self.background_id = label_space.background_id
         self.datasets = [
             open_frames(source, config, label_space, modalities) for source in config.train
         ]
+        self.views = [ClassView(label_space, dataset.label_space) for dataset in self.datasets]
         weights = np.array([source.weight for source in config.train], float)
         self.probabilities = weights / weights.sum()
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, index])
-        dataset = self.datasets[rng.choice(len(self.datasets), p=self.probabilities)]
-        frame = self._draw(dataset, rng)
+        source = rng.choice(len(self.datasets), p=self.probabilities)
+        view = self.views[source]
+        frame = self._draw(source, rng)
         donor = None
         if rng.random() < self.config.paste_objects:
-            donor = self._draw(dataset, rng)
-        return augment(frame, self.config, rng, donor, background_id=self.background_id)
+            donor = self._draw(source, rng)
+        return augment(
+            frame,
+            self.config,
+            rng,
+            donor,
+            background_id=view.background_id,
+            excluded=view.excluded,
+        )
 
-    def _draw(self, dataset: PairDataset, rng: np.random.Generator) -> Frame:
+    def _draw(self, source: int, rng: np.random.Generator) -> Frame:
+        """Return a random frame of a data set with the network's images and the run's ids."""
+        dataset = self.datasets[source]
         frame = dataset[int(rng.integers(len(dataset)))]
-        return replace(frame, images=frame.select(self.modalities))
+        assert frame.labels is not None
+        labels = self.views[source].to_run(frame.labels)
+        return replace(frame, images=frame.select(self.modalities), labels=labels)
+
+
+class ClassView:
+    """The classes of a data set among those of a run.
+
+    Args:
+        run: the label space of the run, K classes.
+        own: that of the data set; the same, or a view of it.
+
+    Attributes:
+        background_id: id in the run of the data set's background; None if it has none.
+        excluded: bool `[K]`, true for each class that the data set does not label; None in a run
+            whose label space unifies no others.
+    """
+
+    def __init__(self, run: LabelSpace, own: LabelSpace) -> None:
+        ids = run.ids_of(own)
+        assert ids is not None  # `open_source` has checked it
+        self.background_id = None if own.background_id is None else ids[own.background_id]
+        self._table: np.ndarray | None = None
+        self.excluded: np.ndarray | None = None
+        if run.views:
+            self._table = np.full(256, IGNORE_ID, np.uint8)
+            self._table[: len(ids)] = ids
+            self.excluded = ~np.isin(np.arange(len(run)), ids)
+
+    def to_run(self, labels: np.ndarray) -> np.ndarray:
+        """Return labels of the data set as ids of the run; 255 stays."""
+        return labels if self._table is None else self._table[labels]
 
 
 class ResumableBatchSampler(Sampler[list[int]]):

@@ -30,6 +30,7 @@ from sartm_model.inference.prediction import (
 )
 from sartm_model.inference.stage_clock import StageClock
 from sartm_model.inference.transfer import frame_to_device, to_host
+from sartm_model.labels import LabelSpace
 from sartm_model.modalities import MODALITIES, check_registered
 from sartm_model.modalities.thermal_range import ema_weight
 from sartm_model.modalities.thermal_settings import (
@@ -65,10 +66,12 @@ class Predictor:
             of pair, with what is independent on two streams. 'parallel' (CPU only) runs independent
             parts of the network in parallel, each on half of the cores. 'auto' is graph on CUDA,
             parallel on a CPU of several cores, else eager.
+        label_space: one that the checkpoint's unifies; its classes alone are then predicted. The
+            checkpoint's own where left out.
 
     Attributes:
         pipeline: the network with its preprocessing and postprocessing.
-        label_space: the checkpoint's classes.
+        label_space: the classes that are predicted.
         device, precision, head, engine: as chosen.
 
     Raises:
@@ -86,6 +89,7 @@ class Predictor:
         head: str | None = None,
         homography: np.ndarray | None = None,
         engine: str = 'auto',
+        label_space: LabelSpace | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.precision = _choose_precision(precision, self.device)
@@ -98,8 +102,10 @@ class Predictor:
             loaded = replace(loaded, config=replace(loaded.config, prediction=head))
         check_registered(loaded.config.modalities)
         self.head = loaded.config.prediction
-        self.label_space = loaded.label_space
+        self.label_space = label_space or loaded.label_space
         model = checkpoints.build(loaded).to_precision(PRECISIONS[self.precision])
+        if self.label_space.classes != loaded.label_space.classes:
+            model.select_classes(_ids_of(self.label_space, loaded))
         self.pipeline = InferencePipeline(model.to(self.device), self.label_space)
         self._graphs = CudaGraphCache(self.pipeline) if self.engine == 'graph' else None
         self._runner = ParallelRunner() if self.engine == 'parallel' else None
@@ -254,6 +260,19 @@ class Predictor:
                 black_hot=settings.black_hot,
             )
         return images, packed_params, request
+
+
+def _ids_of(label_space: LabelSpace, checkpoint: checkpoints.Checkpoint) -> tuple[int, ...]:
+    """Return the ids of a label space's classes in a checkpoint that knows others, too."""
+    ids = checkpoint.label_space.ids_of(label_space)
+    if ids is None:
+        unified = [view.space.name for view in checkpoint.label_space.views]
+        views = f' and of its views {", ".join(unified)}' if unified else ''
+        raise SartmError(
+            f'checkpoint {checkpoint.path} knows the classes of {checkpoint.label_space.name!r}'
+            f'{views}, but those of {label_space.name!r} are asked for'
+        )
+    return ids
 
 
 def choose_device(name: str) -> torch.device:

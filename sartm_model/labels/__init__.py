@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sartm_model.labels.built_in import CITYSCAPES, FMB, MFNET, PST900, SCUT_SEG, SODA
 from sartm_model.labels.rgbx import DELIVER, NYUV2, URBANLF, ZJU_RGB_P, ZJU_RGB_P9
-from sartm_model.labels.space import IGNORE_ID, MAX_CLASSES, UNKNOWN_COLOR, LabelSpace
+from sartm_model.labels.space import IGNORE_ID, MAX_CLASSES, UNKNOWN_COLOR, LabelSpace, View
 
 __all__ = [
     'CITYSCAPES',
@@ -23,6 +23,7 @@ __all__ = [
     'ZJU_RGB_P',
     'ZJU_RGB_P9',
     'LabelSpace',
+    'View',
 ]
 
 LABEL_SPACES = {

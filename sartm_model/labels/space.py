@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,18 @@ MAX_CLASSES = 255
 UNKNOWN_COLOR = (255, 255, 255)
 
 
+class View(NamedTuple):
+    """The classes of a data set among those of a label space that unifies several.
+
+    Attributes:
+        space: the data set's own label space.
+        ids: of each of its classes the id in the unified one; no two are equal.
+    """
+
+    space: LabelSpace
+    ids: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class LabelSpace:
     """The classes of a data set; the id of a class is its index in `classes`.
@@ -31,12 +43,14 @@ class LabelSpace:
         classes: class names, at most 255.
         colors: one (red, green, blue) triple per class, 0 to 255.
         background_id: the id of the background (or 'unlabeled') class; None if there is none.
+        views: the label spaces that this one unifies; empty for an ordinary one.
     """
 
     name: str
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     background_id: int | None = None
+    views: tuple[View, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= MAX_CLASSES:
@@ -58,9 +72,25 @@ class LabelSpace:
                 f'label space {self.name!r} has the background_id {self.background_id}; expected '
                 f'an id of its classes, 0 to {len(self.classes) - 1}, or null for none'
             )
+        for space, ids in self.views:
+            if len(ids) != len(space) or not set(ids) <= set(range(len(self.classes))):
+                raise SartmError(
+                    f'label space {self.name!r} has a view of {space.name!r} with the ids {ids}; '
+                    f'expected {len(space)}, each an id of its classes'
+                )
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def ids_of(self, other: LabelSpace) -> tuple[int, ...] | None:
+        """Return the id here of each class of another label space.
+
+        None unless that has the same classes, or is one of those that this one unifies.
+        """
+        if other.classes == self.classes:
+            return tuple(range(len(self)))
+        found = (view.ids for view in self.views if view.space.classes == other.classes)
+        return next(found, None)
 
     def palette(self) -> np.ndarray:
         """Return the colour of each id as uint8 `[256, 3]`; ids without a class are white."""
@@ -74,11 +104,13 @@ class LabelSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain lists and strings; `from_dict` is the inverse."""
+        views = [{'space': space.to_dict(), 'ids': list(ids)} for space, ids in self.views]
         return {
             'name': self.name,
             'classes': list(self.classes),
             'colors': [list(color) for color in self.colors],
             'background_id': self.background_id,
+            **({'views': views} if views else {}),
         }
 
     @classmethod
@@ -94,6 +126,10 @@ class LabelSpace:
                 classes=tuple(str(name) for name in values['classes']),
                 colors=tuple((int(r), int(g), int(b)) for r, g, b in values['colors']),
                 background_id=None if background_id is None else int(background_id),
+                views=tuple(
+                    View(cls.from_dict(view['space']), tuple(int(id_) for id_ in view['ids']))
+                    for view in values.get('views', ())
+                ),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise SartmError(

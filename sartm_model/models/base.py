@@ -10,7 +10,7 @@ Below, B is the number of images in a batch, K that of classes, M that of modali
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -112,6 +112,8 @@ class SegmentationModel(nn.Module, ABC):
         self.merged = False
         self.runner: Runner | None = None
         self.semantic_channels = 0
+        self.selected_classes: Tensor | None
+        self.register_buffer('selected_classes', None, persistent=False)
 
     # What a family implements.
 
@@ -228,9 +230,10 @@ class SegmentationModel(nn.Module, ABC):
         heads = [self.head(name) for name in self.predicted_heads]
         if self.runner is not None and len(heads) == 2:
             first, second = heads
-            both = self.runner(lambda: first(features)[0], lambda: second(features)[0])
-            return list(both), extent
-        return [head(features)[0] for head in heads], extent
+            logits = list(self.runner(lambda: first(features)[0], lambda: second(features)[0]))
+        else:
+            logits = [head(features)[0] for head in heads]
+        return [self._select(of_head, dim=0) for of_head in logits], extent
 
     def segment(self, images: Mapping[str, Tensor]) -> Tensor:
         """Compute class probabilities, float32 `[B, K, H, W]`, at the size of the images.
@@ -240,7 +243,19 @@ class SegmentationModel(nn.Module, ABC):
         """
         resized = {name: self.resize_input(image) for name, image in images.items()}
         logits = self(resized, size=self.common_size(images)).logits
-        return class_probabilities(torch.stack([logits[name] for name in self.predicted_heads]))
+        predicted = [self._select(logits[name], dim=1) for name in self.predicted_heads]
+        return class_probabilities(torch.stack(predicted))
+
+    def select_classes(self, ids: Sequence[int] | None) -> None:
+        """From now on `forward_logits` and `segment` know these classes alone, in this order.
+
+        The logits of the others are left out before the softmax. `forward` gives all.
+
+        Args:
+            ids: each below K; None for all classes.
+        """
+        device = next(self.parameters()).device
+        self.selected_classes = None if ids is None else torch.tensor(ids, device=device)
 
     def resize_input(self, image: Tensor) -> Tensor:
         """Resize an image `[B, C, H, W]` by `config.input_scale`."""
@@ -279,6 +294,12 @@ class SegmentationModel(nn.Module, ABC):
                 f'{" or ".join(self.config.modalities)}'
             )
         return sizes.pop()
+
+    def _select(self, logits: Tensor, dim: int) -> Tensor:
+        """Return the logits of the selected classes, which are along `dim`."""
+        if self.selected_classes is None:
+            return logits
+        return logits.index_select(dim, self.selected_classes)
 
     def _pad(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Pad bottom and right to multiples of `INPUT_STRIDE` by repeating the last row and column.

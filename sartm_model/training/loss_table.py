@@ -37,6 +37,8 @@ class LossInputs:
         prototypes: of K classes; the term `prototype` updates them.
         text: embeddings of the class names `[K, D]` and which classes have one, bool `[K]`; None
             without the term `language`.
+        excluded: bool `[B, K]`, classes that the data set of an image does not label; None for
+            none.
     """
 
     output: SegmentationOutput
@@ -44,6 +46,7 @@ class LossInputs:
     config: LossConfig
     prototypes: Prototypes
     text: tuple[Tensor, Tensor] | None
+    excluded: Tensor | None = None
 
     @cached_property
     def class_means(self) -> ClassMeans:
@@ -109,6 +112,7 @@ def head_loss(inputs: LossInputs, head: str) -> Tensor:
         probability=config.ohem_probability,
         min_fraction=config.ohem_min_fraction,
         class_weights=weights if config.class_weights else None,
+        excluded=inputs.excluded,
     )
 
 

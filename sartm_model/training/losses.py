@@ -32,6 +32,7 @@ def ohem_cross_entropy(
     probability: float = 0.7,
     min_fraction: float = 1 / 16,
     class_weights: Tensor | None = None,
+    excluded: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy over the hard pixels of a batch (online hard example mining, eq. 11).
 
@@ -44,11 +45,17 @@ def ohem_cross_entropy(
         probability: of the true class, below which a pixel is hard.
         min_fraction: of the labelled pixels; at least one pixel is used.
         class_weights: `[K]`, weights of the classes in the mean; None for equal weights.
+        excluded: bool `[B, K]`, classes that are left out of the softmax of an image, because its
+            data set does not label them: a pixel of another class may show them. Their logits get
+            no gradient. None for none.
 
     Returns:
         The mean loss of the chosen pixels; zero if no pixel is labelled.
     """
-    losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_ID, reduction='none')
+    known = logits.float()
+    if excluded is not None:
+        known = known.masked_fill(excluded[:, :, None, None], -math.inf)
+    losses = F.cross_entropy(known, labels, ignore_index=IGNORE_ID, reduction='none')
     labelled = labels != IGNORE_ID
     losses, classes = losses[labelled], labels[labelled]  # [N] each
     if losses.numel() == 0:

@@ -65,9 +65,12 @@ class SegmentationTraining(pl.LightningModule):
         self.register_buffer('has_embedding', has_embedding, persistent=False)
         modalities = select(config.data.modality, model.config.modalities)
         self.train_samples = TrainingSamples(config.data, label_space, modalities, config.seed)
-        self.val_frames = EvalDataset(
-            open_frames(config.data.val, config.data, label_space, modalities), modalities
-        )
+        val = open_frames(config.data.val, config.data, label_space, modalities)
+        self.val_frames = EvalDataset(val, modalities)
+        # The run's, or a view of it: the figures are those of the data set's own classes.
+        self.val_space = val.label_space
+        if label_space.views:
+            self.model.select_classes(label_space.ids_of(self.val_space))
 
     def train_dataloader(self) -> DataLoader:
         """The batches of this process, starting with the first that was not trained on yet."""
@@ -116,6 +119,7 @@ class SegmentationTraining(pl.LightningModule):
             self.config.loss,
             self.prototypes,
             self._text(),
+            batch.excluded if self.label_space.views else None,
         )
         values = {term.name: term.function(inputs) for term in self.loss_terms}
         weighted = [term.weight * values[term.name] for term in self.loss_terms]
@@ -138,7 +142,7 @@ class SegmentationTraining(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start with an empty confusion matrix."""
-        self.confusion = ConfusionMatrix(len(self.label_space))
+        self.confusion = ConfusionMatrix(len(self.val_space))
 
     def validation_step(self, frame: EvalFrame, index: int) -> Tensor:
         """Predict a frame at its own size and count it; returns the labels, uint8 `[H, W]`.
@@ -154,7 +158,7 @@ class SegmentationTraining(pl.LightningModule):
         counts = torch.from_numpy(self.confusion.counts).to(self.device)
         summed = self.trainer.strategy.reduce(counts, reduce_op='sum')
         self.confusion.counts = summed.cpu().numpy()
-        figures = metrics(self.confusion, self.label_space)
+        figures = metrics(self.confusion, self.val_space)
         per_class = {
             f'val_iou/{name}': iou or 0.0 for name, iou in figures['per_class_iou'].items()
         }
