@@ -116,8 +116,9 @@ def test_either_image_may_be_missing(demo_onnx):
         {'modality': 'thermal', 'thermal_range': ('fixed', 20.0, 200.0)},
         {'thermal_height': 40, 'thermal_width': 60, 'thermal_type': 'uint16'},
         {'thermal_type': 'float32'},
+        {'thermal_crop': (9, 0, 3, 5), 'thermal_invalid': (7,), 'thermal_polarity': 'black_hot'},
     ],
-    ids=['rgb', 'thermal, fixed range', 'thermal of another size and type', 'counts as floats'],
+    ids=['rgb', 'fixed range', 'another size and type', 'counts as floats', 'thermal settings'],
 )
 def test_what_is_exported_takes_other_inputs(nano_checkpoint, settings):
     config = ExportConfig(height=70, width=100, **settings)
@@ -135,6 +136,39 @@ def test_what_is_exported_takes_other_inputs(nano_checkpoint, settings):
     predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=config.thermal_settings)
     expected = predictor.predict(given.get('rgb'), given.get('thermal'), confidence=True)
     check_agreement(found, expected)
+
+
+@pytest.fixture(scope='module')
+def nano_16_bits(nano_checkpoint, tmp_path_factory):
+    """A file for thermal images of 60x42 in 16 bits whose last two rows are telemetry."""
+    path = tmp_path_factory.mktemp('exported') / 'nano.onnx'
+    size = ['--height', '70', '--width', '100', '--thermal-type', 'uint16']
+    thermal = ['--thermal-size', '42', '60', '--thermal-crop', '0', '0', '2', '0']
+    thermal += ['--thermal-invalid', '77', '78', '--thermal-polarity', 'black_hot']
+    options = ['--checkpoint', str(nano_checkpoint), '--out', str(path)]
+    assert main(['export', *options, *size, *thermal]) == 0
+    return path
+
+
+def test_a_file_leaves_out_what_sees_nothing(nano_checkpoint, nano_16_bits):
+    """A border, fill, counts without a measurement, telemetry, and none of them."""
+    settings = ThermalSettings(crop=(0, 0, 2, 0), invalid=(77, 78), polarity='black_hot')
+    exported = OnnxPredictor(nano_16_bits, device='cpu', threads=1, thermal_settings=settings)
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=settings)
+    rgb, _ = pair()
+    rng = np.random.default_rng(1)
+    plain = (29000 + 20 * np.indices((42, 60)).sum(0) + rng.integers(0, 9, (42, 60))).astype('u2')
+    plain[-2:] = rng.integers(0, 65536, (2, 60))
+    border, filled = np.zeros_like(plain), plain.copy()
+    border[3:-5, 3:-3] = plain[3:-5, 3:-3]
+    filled[10:20, 10:30] = 0
+    filled[25:28, 40:50] = 78
+    labels = []
+    for thermal in (plain, border, filled, np.full_like(plain, 77)):
+        found = exported.predict(rgb, thermal, confidence=True)
+        check_agreement(found, predictor.predict(rgb, thermal, confidence=True))
+        labels.append(found.labels)
+    assert all((other != labels[0]).any() for other in labels[1:])
 
 
 @pytest.mark.slow
@@ -239,6 +273,8 @@ def test_what_does_not_fit_the_file_is_named(demo_onnx):
         exported.thermal_settings = ThermalSettings('fixed', 0, 255)
     with pytest.raises(SartmError, match='smoothed over 2 s'):
         exported.thermal_settings = ThermalSettings(smoothing_s=2)
+    with pytest.raises(SartmError, match=r'set is percentile, crop \[0, 0, 2, 0\]; .*thermal-crop'):
+        exported.thermal_settings = ThermalSettings(crop=(0, 0, 2, 0))
     exported.thermal_settings = ThermalSettings()
     exported.homography = None
     with pytest.raises(SartmError, match='leave the homography out'):
@@ -270,7 +306,13 @@ def test_files_of_others_are_refused(tmp_path):
 
 
 def test_settings_that_cannot_be(tmp_path):
-    for settings in ({'height': 0}, {'modality': 'depth'}, {'thermal_range': ('fixed', 9, 9)}):
+    for settings in (
+        {'height': 0},
+        {'modality': 'depth'},
+        {'thermal_range': ('fixed', 9, 9)},
+        {'thermal_crop': (400, 0, 80, 0)},
+        {'thermal_height': 640, 'thermal_width': 480},  # upright beside RGB of 640x480
+    ):
         with pytest.raises(SartmError):
             ExportConfig(**settings)
     with pytest.raises(SartmError, match=r'ends in \.onnx'):
