@@ -1,6 +1,6 @@
-"""Which pixels of a thermal image see nothing: borders of a rectification, fill, telemetry.
+"""Which pixels of a thermal image see nothing: the border of a rectification, and fill.
 
-A few per cent of such pixels would set the percentile range: with a border of zeros around a 16-bit
+A few percent of such pixels would set the percentile range: with a border of zeros around a 16-bit
 image nothing of the scene keeps any contrast. Everything that computes with thermal counts leaves
 them out, and the network is given the mean in their place.
 
@@ -72,7 +72,7 @@ def invalid_pixels(counts: Any, eight_bits: bool, values: tuple[int, ...] = ()) 
         bool `[h, w]`, array or tensor as `counts` is.
     """
     xp = _module_of(counts)
-    if xp is not np and counts.device.type == 'cpu' and not xp.compiler.is_exporting():
+    if xp is not np and counts.device.type == 'cpu' and not xp.compiler.is_compiling():
         return xp.from_numpy(invalid_pixels(counts.numpy(), eight_bits, values))
     border, is_border = _border_count(counts, xp)
     ends = () if eight_bits else (0.0, 65535.0)

@@ -129,7 +129,7 @@ def test_tensors_are_examined_as_arrays_are(monkeypatch):
     images += [np.where(inside(), scene(np.uint8), 0).astype(np.uint8), scene(size=(7, 5))]
     images += [np.zeros(SIZE, np.uint16), np.full(SIZE, 65535, np.uint16)]
     expected = [invalid(image, (29500,)) for image in images]
-    monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)
+    monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
     for image, mask in zip(images, expected, strict=True):
         counts = torch.from_numpy(image.astype(np.float32))
         found = invalid_pixels(counts, image.dtype == np.uint8, (29500,))
