@@ -75,6 +75,8 @@ class SourceConfig:
         frames: number of frames to use, from the start of the split; 0 for all.
         frames_seed: seed of a random order in which they are taken instead; the first n frames of
             an order are also among its first n + 1.
+        modalities: those of the network's modalities that its frames have, such as [rgb, depth];
+            empty for all. All samples of a batch have the same modalities.
     """
 
     dataset: str = 'synthetic'
@@ -83,6 +85,7 @@ class SourceConfig:
     weight: float = 1.0
     frames: int = 0
     frames_seed: int | None = None
+    modalities: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class DataConfig:
     Attributes:
         train: the sources of training frames, mixed by weight.
         val: the source of the frames that are measured every `val_every` steps.
+        more_val: further sources that are measured, each with its own figures; the best models are
+            then those of the highest mean of all mIoU.
         crop_height, crop_width: size of a training crop in pixels.
         scale_min, scale_max: range of the random resize factor before the crop.
         batch_size: pairs per step and device.
@@ -116,6 +121,7 @@ class DataConfig:
 
     train: list[SourceConfig] = field(default_factory=lambda: [SourceConfig()])
     val: SourceConfig = field(default_factory=lambda: SourceConfig(split='val', frames=40))
+    more_val: list[SourceConfig] = field(default_factory=list)
     crop_height: int = 256
     crop_width: int = 320
     scale_min: float = 0.5
@@ -375,6 +381,11 @@ class TrainConfig:
                 )
             object.__setattr__(self, 'loss', replace(self.loss, language=0.0))
         check_choice('data.modality', self.data.modality, ('both', *self.model.modalities))
+        for source in (*self.data.train, self.data.val, *self.data.more_val):
+            for name in source.modalities:
+                check_choice(
+                    f'a name in the modalities of {source.dataset}', name, self.model.modalities
+                )
         if isinstance(self.data.drop_modality, Mapping):
             for name in self.data.drop_modality:
                 check_choice('a name in data.drop_modality', name, self.model.modalities)

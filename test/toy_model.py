@@ -34,7 +34,8 @@ class Toy(SegmentationModel):
         maps = {name: self.stems[name](image) for name, image in images.items()}
         if drop_mask is not None:
             for name, dropped in zip(self.config.modalities, drop_mask.unbind(1), strict=True):
-                maps[name] = maps[name] * ~dropped[:, None, None, None]
+                if name in maps:
+                    maps[name] = maps[name] * ~dropped[:, None, None, None]
         return sum(maps.values()).relu()
 
 

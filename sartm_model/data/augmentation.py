@@ -8,6 +8,7 @@ reading the files;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -47,6 +48,15 @@ class Sample(NamedTuple):
     def inputs(self) -> dict[str, Tensor]:
         """Normalised images of a batch, float32 `[B, C, H, W]`, by modality."""
         return {name: to_input(name, scaled) for name, scaled in self.images.items()}
+
+    def full_drop_mask(self, modalities: Sequence[str]) -> Tensor:
+        """Return the mask of a batch for all modalities of a network, bool `[B, M]`.
+
+        It is false for a modality that the batch does not have.
+        """
+        given = dict(zip(self.images, self.drop_mask.unbind(1), strict=True))
+        absent = torch.zeros_like(self.drop_mask[:, 0])
+        return torch.stack([given.get(name, absent) for name in modalities], dim=1)
 
 
 class Crop(NamedTuple):

@@ -26,6 +26,23 @@ from sartm_model.labels import IGNORE_ID, LabelSpace
 from sartm_model.modalities import MODALITIES, check_registered
 from sartm_model.utils.text import format_names
 
+GROUP_STREAM = 1
+"""Tells the random numbers that choose the group of a batch from those of its samples."""
+
+
+def modalities_of(source: SourceConfig, modalities: Sequence[str]) -> tuple[str, ...]:
+    """Return the modalities of a network that a source has, in the network's order.
+
+    Raises SartmError if it has none.
+    """
+    found = tuple(m for m in modalities if m in source.modalities or not source.modalities)
+    if not found:
+        raise SartmError(
+            f'{_title(source)} has the modalities {", ".join(source.modalities)}; expected one or '
+            f'more of {", ".join(modalities)}'
+        )
+    return found
+
 
 def label_space_of_run(config: TrainConfig) -> LabelSpace:
     """Return the classes of a run: those it names, or else those of its first training source.
@@ -128,35 +145,68 @@ class FirstFrames(PairDataset):
         return self._dataset[self._order[index]]
 
 
+class SourceGroup(NamedTuple):
+    """The sources of training frames that have images of the same modalities.
+
+    Attributes:
+        sources: their numbers in `DataConfig.train`.
+        probabilities: of each of them.
+    """
+
+    sources: list[int]
+    probabilities: np.ndarray
+
+
 class TrainingSamples(Dataset):
     """An endless sequence of augmented samples.
 
-    Sample number i depends on the seed and on i only. So neither the number of worker processes
-    nor a stop and resume changes what a run is trained on.
+    All samples of a batch have images of the same modalities: the group of data sets that they are
+    drawn from is drawn once for a batch of all processes, by the sum of the weights. The number of
+    the batch and the seed decide on it.
+
+    Sample number i depends on the seed, on i and, where there are several groups, on the number of
+    samples in a batch of all processes. So neither the number of worker processes, nor the number
+    of processes among which a batch is divided, nor a stop and resume changes what a run is trained
+    on.
 
     Args:
         config: the data sets, their weights and the augmentation.
         label_space: of the run.
         modalities: of the network, in its order.
         seed: of every random choice.
+        processes: number of processes of the run; each has its own part of a batch.
     """
 
     def __init__(
-        self, config: DataConfig, label_space: LabelSpace, modalities: Sequence[str], seed: int
+        self,
+        config: DataConfig,
+        label_space: LabelSpace,
+        modalities: Sequence[str],
+        seed: int,
+        processes: int = 1,
     ) -> None:
         self.config = config
         self.modalities = modalities
         self.seed = seed
+        self.batch_size = config.batch_size * processes
+        given = [modalities_of(source, modalities) for source in config.train]
         self.datasets = [
-            open_frames(source, config, label_space, modalities) for source in config.train
+            open_frames(source, config, label_space, names)
+            for source, names in zip(config.train, given, strict=True)
         ]
         self.views = [ClassView(label_space, dataset.label_space) for dataset in self.datasets]
         weights = np.array([source.weight for source in config.train], float)
-        self.probabilities = weights / weights.sum()
+        self.groups = []
+        for names in dict.fromkeys(given):
+            sources = [number for number, other in enumerate(given) if other == names]
+            self.groups.append(SourceGroup(sources, weights[sources] / weights[sources].sum()))
+        of_group = np.array([weights[group.sources].sum() for group in self.groups])
+        self.group_probabilities = of_group / of_group.sum()
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, index])
-        source = rng.choice(len(self.datasets), p=self.probabilities)
+        sources, probabilities = self._group(index)
+        source = sources[rng.choice(len(sources), p=probabilities)]
         view = self.views[source]
         frame = self._draw(source, rng)
         donor = None
@@ -170,6 +220,13 @@ class TrainingSamples(Dataset):
             background_id=view.background_id,
             excluded=view.excluded,
         )
+
+    def _group(self, index: int) -> SourceGroup:
+        """Return the group of data sets that the batch of a sample is drawn from."""
+        if len(self.groups) == 1:
+            return self.groups[0]
+        rng = np.random.default_rng([self.seed, index // self.batch_size, GROUP_STREAM])
+        return self.groups[rng.choice(len(self.groups), p=self.group_probabilities)]
 
     def _draw(self, source: int, rng: np.random.Generator) -> Frame:
         """Return a random frame of a data set with the network's images and the run's ids."""
@@ -242,12 +299,14 @@ class EvalFrame(NamedTuple):
         condition: of the frame, or None.
         images: modality -> raw image.
         labels: uint8 `[H, W]`.
+        source: number of its data set among those that are measured.
     """
 
     name: str
     condition: str | None
     images: dict[str, Tensor]
     labels: Tensor
+    source: int = 0
 
 
 class EvalDataset(Dataset):
@@ -256,11 +315,13 @@ class EvalDataset(Dataset):
     Args:
         dataset: each frame must have labels, and an image of each modality.
         modalities: of the network, in its order.
+        source: number of the data set among those that are measured.
     """
 
-    def __init__(self, dataset: PairDataset, modalities: Sequence[str]) -> None:
+    def __init__(self, dataset: PairDataset, modalities: Sequence[str], source: int = 0) -> None:
         self.dataset = dataset
         self.modalities = modalities
+        self.source = source
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -270,7 +331,8 @@ class EvalDataset(Dataset):
         assert frame.labels is not None
         selected = frame.select(self.modalities)
         images = {name: _to_tensor(image) for name, image in selected.items()}
-        return EvalFrame(frame.name, frame.condition, images, _to_tensor(frame.labels))
+        labels = _to_tensor(frame.labels)
+        return EvalFrame(frame.name, frame.condition, images, labels, self.source)
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:

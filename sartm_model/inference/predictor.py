@@ -103,10 +103,10 @@ class Predictor:
         check_registered(loaded.config.modalities)
         self.head = loaded.config.prediction
         self.label_space = label_space or loaded.label_space
-        model = checkpoints.build(loaded).to_precision(PRECISIONS[self.precision])
+        model = checkpoints.build(loaded).to_precision(PRECISIONS[self.precision]).to(self.device)
         if self.label_space.classes != loaded.label_space.classes:
             model.select_classes(_ids_of(self.label_space, loaded))
-        self.pipeline = InferencePipeline(model.to(self.device), self.label_space)
+        self.pipeline = InferencePipeline(model, self.label_space)
         self._graphs = CudaGraphCache(self.pipeline) if self.engine == 'graph' else None
         self._runner = ParallelRunner() if self.engine == 'parallel' else None
         if self._runner is not None:

@@ -112,8 +112,7 @@ class SegmentationModel(nn.Module, ABC):
         self.merged = False
         self.runner: Runner | None = None
         self.semantic_channels = 0
-        self.selected_classes: Tensor | None
-        self.register_buffer('selected_classes', None, persistent=False)
+        self.selected_classes: Tensor | None = None
 
     # What a family implements.
 
@@ -249,7 +248,8 @@ class SegmentationModel(nn.Module, ABC):
     def select_classes(self, ids: Sequence[int] | None) -> None:
         """From now on `forward_logits` and `segment` know these classes alone, in this order.
 
-        The logits of the others are left out before the softmax. `forward` gives all.
+        The logits of the others are left out before the softmax. `forward` gives all. Call it when
+        the network is on its device.
 
         Args:
             ids: each below K; None for all classes.

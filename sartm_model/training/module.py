@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 
 from sartm_model.config import TrainConfig
 from sartm_model.data.augmentation import Sample
@@ -16,6 +17,7 @@ from sartm_model.data.sampling import (
     EvalFrame,
     ResumableBatchSampler,
     TrainingSamples,
+    modalities_of,
     open_frames,
 )
 from sartm_model.data.transforms import network_inputs
@@ -64,13 +66,19 @@ class SegmentationTraining(pl.LightningModule):
         self.register_buffer('text_embeddings', embeddings, persistent=False)
         self.register_buffer('has_embedding', has_embedding, persistent=False)
         modalities = select(config.data.modality, model.config.modalities)
-        self.train_samples = TrainingSamples(config.data, label_space, modalities, config.seed)
-        val = open_frames(config.data.val, config.data, label_space, modalities)
-        self.val_frames = EvalDataset(val, modalities)
-        # The run's, or a view of it: the figures are those of the data set's own classes.
-        self.val_space = val.label_space
-        if label_space.views:
-            self.model.select_classes(label_space.ids_of(self.val_space))
+        self.train_samples = TrainingSamples(
+            config.data, label_space, modalities, config.seed, config.devices * config.nodes
+        )
+        sources = [config.data.val, *config.data.more_val]
+        measured = []
+        for number, source in enumerate(sources):
+            given = modalities_of(source, modalities)
+            frames = open_frames(source, config.data, label_space, given)
+            measured.append(EvalDataset(frames, given, number))
+        self.val_frames: ConcatDataset = ConcatDataset(measured)
+        # The run's, or views of it: the figures are those of each data set's own classes.
+        self.val_spaces = [frames.dataset.label_space for frames in measured]
+        self.val_names = _different_names([source.dataset for source in sources])
 
     def train_dataloader(self) -> DataLoader:
         """The batches of this process, starting with the first that was not trained on yet."""
@@ -108,7 +116,9 @@ class SegmentationTraining(pl.LightningModule):
         Raises SartmError naming the frames if the loss is not finite.
         """
         # A modality that is trained alone is never dropped, and the others are not there.
-        drop_mask = batch.drop_mask if self.config.data.modality == 'both' else None
+        drop_mask = None
+        if self.config.data.modality == 'both':
+            drop_mask = batch.full_drop_mask(self.model.config.modalities)
         images = {
             name: image.contiguous(memory_format=torch.channels_last)
             for name, image in batch.inputs().items()
@@ -141,30 +151,43 @@ class SegmentationTraining(pl.LightningModule):
         return self.text_embeddings, self.has_embedding
 
     def on_validation_epoch_start(self) -> None:
-        """Start with an empty confusion matrix."""
-        self.confusion = ConfusionMatrix(len(self.val_space))
+        """Start with an empty confusion matrix for each data set."""
+        self.confusions = [ConfusionMatrix(len(space)) for space in self.val_spaces]
 
     def validation_step(self, frame: EvalFrame, index: int) -> Tensor:
         """Predict a frame at its own size and count it; returns the labels, uint8 `[H, W]`.
 
         The weights are the averaged ones: see `callbacks.AveragedWeights`.
         """
+        if self.label_space.views:
+            self.model.select_classes(self.label_space.ids_of(self.val_spaces[frame.source]))
         labels, _ = labels_and_confidence(self.model.segment(network_inputs(frame.images))[0])
-        self.confusion.update(labels.cpu().numpy(), frame.labels.cpu().numpy())
+        self.confusions[frame.source].update(labels.cpu().numpy(), frame.labels.cpu().numpy())
         return labels
 
     def on_validation_epoch_end(self) -> None:
-        """Sum the counts of all processes and log the figures as `val_...`, in percent."""
-        counts = torch.from_numpy(self.confusion.counts).to(self.device)
-        summed = self.trainer.strategy.reduce(counts, reduce_op='sum')
-        self.confusion.counts = summed.cpu().numpy()
-        figures = metrics(self.confusion, self.val_space)
-        per_class = {
-            f'val_iou/{name}': iou or 0.0 for name, iou in figures['per_class_iou'].items()
-        }
+        """Sum the counts of all processes and log the figures as `val_...`, in percent.
+
+        Of several data sets each has its own, such as `val_miou/NAME`; `val_miou` is their mean.
+        """
+        values: dict[str, float] = {}
+        mious = []
+        for name, confusion, space in zip(
+            self.val_names, self.confusions, self.val_spaces, strict=True
+        ):
+            counts = torch.from_numpy(confusion.counts).to(self.device)
+            summed = self.trainer.strategy.reduce(counts, reduce_op='sum')
+            confusion.counts = summed.cpu().numpy()
+            figures = metrics(confusion, space)
+            of_set = f'{name}/' if len(self.val_names) > 1 else ''
+            if of_set:
+                values[f'val_miou/{name}'] = figures['miou']
+            for class_name, iou in figures['per_class_iou'].items():
+                values[f'val_iou/{of_set}{class_name}'] = iou or 0.0
+            mious.append(figures['miou'])
         # On every process, because early stopping and the choice of the best models run on each.
         # The values are equal already; without sync_dist Lightning warns that they may not be.
-        self.log_dict({'val_miou': figures['miou'], **per_class}, sync_dist=True)
+        self.log_dict({'val_miou': sum(mious) / len(mious), **values}, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW without weight decay for 1-D parameters, and the schedule of `_lr_factor`."""
@@ -205,3 +228,11 @@ class SegmentationTraining(pl.LightningModule):
         warmup = min(1.0, 0.1 + 0.9 * step / warmup_steps)
         progress = min(1.0, step / self.config.steps)
         return warmup * (1 - progress) ** optim.power
+
+
+def _different_names(names: Sequence[str]) -> list[str]:
+    """Number the names that occur before: folder, folder_2."""
+    return [
+        name if name not in names[:place] else f'{name}_{names[: place + 1].count(name)}'
+        for place, name in enumerate(names)
+    ]

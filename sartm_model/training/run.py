@@ -230,8 +230,9 @@ def _trainer(config: TrainConfig, out: Path, callbacks: list[Callback]) -> pl.Tr
     warnings.filterwarnings('ignore', message='.*isinstance.treespec, LeafSpec.*')
     warnings.filterwarnings('ignore', message='.*exists and is not empty.*')
     distributed = config.devices * config.nodes > 1
-    # What belongs to the other modalities has no gradient where one is trained alone.
-    strategy = 'ddp' if config.data.modality == 'both' else 'ddp_find_unused_parameters_true'
+    # What belongs to the modalities that a batch does not have gets no gradient.
+    always_all = config.data.modality == 'both' and not any(s.modalities for s in config.data.train)
+    strategy = 'ddp' if always_all else 'ddp_find_unused_parameters_true'
     on_gpu = config.device != 'cpu' and torch.cuda.is_available()
     return pl.Trainer(
         accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[config.device],
