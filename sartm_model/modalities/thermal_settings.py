@@ -136,7 +136,7 @@ def homography_after_crop(homography: np.ndarray, crop: tuple[int, ...]) -> np.n
 
 
 def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
-    if any(value != int(value) or not 0 <= value <= 65535 for value in values):
+    if not all(0 <= value <= 65535 and value == int(value) for value in values):  # nor NaN
         raise SartmError(
             f'thermal {name} is {list(values)}; expected whole numbers from 0 to 65535'
         )

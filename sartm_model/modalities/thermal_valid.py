@@ -36,6 +36,10 @@ MAX_BORDER_SHARE = 0.5
 """Share of the pixels above which an even area is no border but the background of a scene, such as
 the sky in a simulation."""
 
+MAX_EDGE_SHARE = 0.25
+"""The same for an area that covers one edge, which may be the ground or a wall in a simulation. For
+that reason the other pixels must differ from each other, as those of a camera do."""
+
 GROWTH = 1
 """Pixels around fill that count as invalid too, because a bilinear warp mixes it into them."""
 
@@ -59,9 +63,11 @@ def invalid_pixels(counts: Any, eight_bits: bool, values: tuple[int, ...] = ()) 
     - pixels with one of the counts in `values`;
     - in 16-bit images 0 and 65535, where they are fill (see `FILL_DISTANCE`);
     - a border: the pixels of one count that are connected with the edge along their row or column.
-      The four corners, or the middles of the four edges, have this count. It is fill, or it fills
-      two opposite edges. In 8-bit images black and white areas occur in scenes, and only a border
-      is taken out.
+      The four corners, or the middles of the four edges, have this count, and it is fill, or it
+      fills two opposite edges. In 8-bit images black and white areas occur in scenes, and only a
+      border is taken out;
+    - in 16-bit images also fill that covers one edge, of an image that was shifted: see
+      `MAX_EDGE_SHARE`. The upper edge alone may be sky.
 
     Args:
         counts: float32 `[h, w]`.
@@ -74,14 +80,15 @@ def invalid_pixels(counts: Any, eight_bits: bool, values: tuple[int, ...] = ()) 
     xp = _module_of(counts)
     if xp is not np and counts.device.type == 'cpu' and not xp.compiler.is_compiling():
         return xp.from_numpy(invalid_pixels(counts.numpy(), eight_bits, values))
-    border, is_border = _border_count(counts, xp)
+    border, is_border, is_edge = _border_count(counts, eight_bits, xp)
     ends = () if eight_bits else (0.0, 65535.0)
     step = max(1, round(math.sqrt(counts.shape[0] * counts.shape[1] / GRID_PIXELS)))
     grid = counts[::step, ::step].flatten()
     excluded = _equals_any(grid, (*values, *ends)) | (grid == border)
     known = (~excluded).sum()
     low, median, high = _quartiles(xp.where(excluded, BEYOND, grid), known, xp)
-    spread = (high - low).clip(min_span(eight_bits) / FILL_DISTANCE)
+    least_spread = min_span(eight_bits) / FILL_DISTANCE
+    spread = (high - low).clip(least_spread)
 
     def is_apart(count: Any, distance: float) -> Any:
         return (abs(median - count) > distance * spread) & (known > 0)
@@ -92,6 +99,8 @@ def invalid_pixels(counts: Any, eight_bits: bool, values: tuple[int, ...] = ()) 
     fills_edges = _fills_opposite_edges(counts == border)
     is_border = is_border & (is_apart(border, FILL_DISTANCE) | fills_edges)
     is_border = is_border & (share(border) <= MAX_BORDER_SHARE)
+    is_edge = is_edge & is_apart(border, FILL_DISTANCE) & (high - low >= least_spread)
+    is_border = is_border | (is_edge & (share(border) <= MAX_EDGE_SHARE))
     saturated = is_apart(65535.0, SATURATION_DISTANCE) & (share(65535.0) >= MIN_SATURATED_SHARE)
     fills = [is_apart(0.0, FILL_DISTANCE), saturated][: len(ends)]
     invalid = _equals_any(counts, values)
@@ -111,14 +120,29 @@ def _module_of(array: Any) -> ModuleType:
     return torch
 
 
-def _border_count(counts: Any, xp: ModuleType) -> tuple[Any, Any]:
-    """Return the count that a border would have, and whether the image can have one."""
+def _border_count(counts: Any, eight_bits: bool, xp: ModuleType) -> tuple[Any, Any, Any]:
+    """Return the count that a border would have, and whether it is around the image or at an edge.
+
+    At an edge: the left, the right or the lower one has this count alone, in an image of 16 bits.
+    """
     middle_row, middle_column = counts.shape[0] // 2, counts.shape[1] // 2
     corners = [counts[row, column] for row in (0, -1) for column in (0, -1)]
     middles = [counts[row, middle_column] for row in (0, -1)]
     middles += [counts[middle_row, column] for column in (0, -1)]
     at_corners, at_middles = (_are_equal(points) for points in (corners, middles))
-    return xp.where(at_corners, corners[0], middles[0]), at_corners | at_middles
+    is_around = at_corners | at_middles
+    border = xp.where(at_corners, corners[0], middles[0])
+    if eight_bits:
+        return border, is_around, is_around & False
+    *_, lower_left, lower_right = corners
+    left_or_lower = _is_even(counts[:, 0]) | _is_even(counts[-1])
+    is_edge = (left_or_lower | _is_even(counts[:, -1])) & ~is_around
+    edge_count = xp.where(left_or_lower, lower_left, lower_right)
+    return xp.where(is_edge, edge_count, border), is_around, is_edge
+
+
+def _is_even(edge: Any) -> Any:
+    return (edge == edge[0]).all()
 
 
 def _are_equal(points: list[Any]) -> Any:

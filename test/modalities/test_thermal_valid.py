@@ -73,6 +73,29 @@ def test_a_border_of_any_count_is_invalid_with_what_a_warp_mixes_it_into(shape, 
     np.testing.assert_array_equal(invalid(image), grown(~valid))
 
 
+def shifted(size=SIZE) -> np.ndarray:
+    """A mask of an image that was moved up and to the right."""
+    mask = np.ones(size, bool)
+    mask[-7:] = mask[:, :10] = False
+    return mask
+
+
+@pytest.mark.parametrize('edges', ['left', 'right', 'lower', 'left and lower'])
+@pytest.mark.parametrize('fill', [0, 1, 20000, 60000])
+def test_one_even_edge_of_a_16_bit_image_is_a_border_if_it_is_not_the_upper_one(edges, fill):
+    valid = shifted()
+    if edges != 'left and lower':
+        valid = np.ones(SIZE, bool)
+        part = {'left': np.s_[:, :10], 'right': np.s_[:, -10:], 'lower': np.s_[-7:]}[edges]
+        valid[part] = False
+    image = np.where(valid, scene(), fill).astype(np.uint16)
+    np.testing.assert_array_equal(invalid(image), grown(~valid))
+    sky = scene()
+    sky[:40] = 20000
+    assert not invalid(sky).any()
+    assert not invalid(np.where(valid, scene(np.uint8), 0).astype(np.uint8)).any()
+
+
 @pytest.mark.parametrize('shape', ['ring', 'bars'])
 def test_black_at_two_opposite_edges_of_an_8_bit_image_is_a_border_and_other_black_is_not(shape):
     """As of a camera with automatic gain control: black and white occur in the scene too."""
@@ -106,6 +129,8 @@ def test_the_background_of_a_simulation_is_valid():
     image[60:100, 40:60] = 31015
     image[50:110, 100:140] = 30015
     assert not invalid(image).any()
+    image[-25:] = 29515  # the ground
+    assert not invalid(image).any()
 
 
 @pytest.mark.parametrize('value', [0, 1000, 65535])
@@ -127,6 +152,7 @@ def test_tensors_are_examined_as_arrays_are(monkeypatch):
     """By the operations that a CUDA graph and an exported file have."""
     images = [scene(), scene(np.uint8), np.where(round_view(), scene(), 0).astype(np.uint16)]
     images += [np.where(inside(), scene(np.uint8), 0).astype(np.uint8), scene(size=(7, 5))]
+    images += [np.where(shifted(), scene(), 20000).astype(np.uint16)]
     images += [np.zeros(SIZE, np.uint16), np.full(SIZE, 65535, np.uint16)]
     expected = [invalid(image, (29500,)) for image in images]
     monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
@@ -216,8 +242,9 @@ def test_the_crop_is_checked():
     for crop in ((0, 0, 2), (0, 0, -1, 0), (0, 0, 0.5, 0)):
         with pytest.raises(SartmError, match='thermal crop'):
             ThermalSettings(crop=crop)
-    with pytest.raises(SartmError, match='thermal invalid'):
-        ThermalSettings(invalid=(70000,))
+    for value in (70000, float('nan'), float('inf')):
+        with pytest.raises(SartmError, match='thermal invalid'):
+            ThermalSettings(invalid=(value,))
     with pytest.raises(SartmError, match="polarity 'red_hot'"):
         ThermalSettings(polarity='red_hot')
 
