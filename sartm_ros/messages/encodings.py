@@ -92,6 +92,7 @@ def pixels(msg: Any, layout: Layout) -> np.ndarray:
         raise SartmError(
             f'the image has a step of {msg.step} bytes; expected at least {msg.width * pixel} '
             f'for {msg.width} pixels of {msg.encoding}'
+            + (f', and a multiple of {dtype.itemsize}' if dtype.itemsize > 1 else '')
         )
     rows = msg.height
     if layout.chroma_below:

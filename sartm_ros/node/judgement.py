@@ -83,7 +83,7 @@ def judge(
         return report(ERROR, silence, f'silent {" ".join(silent)}')
 
     failed = any(new[f'dropped.{reason}'] for reason in FAILURES)
-    if failed and recent.failures_in_row >= FAILURES_FOR_ERROR:
+    if failed and recent.failures_in_row >= FAILURES_FOR_ERROR and not new['pairs_out']:
         text = f'no results, the last {recent.failures_in_row} attempts failed'
         return report(ERROR, f'{text}: {values["last_error"]}', 'failing')
 

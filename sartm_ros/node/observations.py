@@ -66,14 +66,18 @@ class Observations:
                 )
 
     def _record_thermal(self, images: UsableImages, settings: Parameters) -> None:
-        """Record how much of a thermal image sees nothing, and hint at rows of telemetry."""
-        if images.thermal is None:
+        """Record how much of a thermal image sees nothing, and hint at rows of telemetry.
+
+        An image that sees nothing at all is flat and not given to the network.
+        """
+        if images.states['thermal'] in ('ok', 'frozen', 'flat'):
+            self._health.record_invalid(images.invalid_share)
+            if images.invalid_share >= MOSTLY_INVALID:
+                self._warn('invalid', describe_invalid(images.invalid_share))
+        if images.thermal is None or any(settings.thermal_crop):
             return
-        self._health.record_invalid(images.invalid_share)
-        if images.invalid_share >= MOSTLY_INVALID:
-            self._warn('invalid', describe_invalid(images.invalid_share))
         rows = telemetry_rows(images.thermal)
-        if rows and not any(settings.thermal_crop):
+        if rows:
             height, width = images.thermal.shape
             self._warn(
                 'telemetry',

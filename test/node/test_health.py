@@ -11,7 +11,9 @@ from sartm_ros.node import health as health_module
 from sartm_ros.node.health import SAMPLES, STAGES, STALLS, Health
 from sartm_ros.node.input_timing import InputTiming
 from sartm_ros.node.judgement import ERROR, OK, STALL_HINTS, WARN, Report, judge
+from sartm_ros.node.observations import Observations
 from sartm_ros.node.parameters import Parameters
+from sartm_ros.node.stall_detection import UsableImages
 
 TOPICS = {'rgb': '/color', 'thermal': '/thermal'}
 
@@ -169,6 +171,30 @@ def test_failures_without_a_result_in_between_are_an_error(health):
     frame(health)
     health.dropped('failed', error='no such kernel')
     assert report_of(health).level == WARN
+
+
+def test_failures_of_thermal_between_results_from_rgb_are_a_warning(health):
+    """Thermal may be the faster camera."""
+    frame(health)
+    for _ in range(5):
+        health.received('thermal')
+        health.dropped('thermal_unreadable', error='thermal: too short')
+    report = report_of(health)
+    assert report.level == WARN
+    assert 'thermal: too short' in report.message
+    assert 'no results' not in report.message
+
+
+def test_the_share_that_sees_nothing_is_known_also_of_images_that_are_not_used(health):
+    warnings = []
+    observations = Observations(health, lambda _, text: warnings.append(text))
+    states = {'rgb': 'ok', 'thermal': 'flat'}
+    rgb = np.zeros((6, 8, 3), np.uint8)
+    observations.record_images(
+        UsableImages(rgb, None, 0, states, 'rgb', invalid_share=1.0), Parameters()
+    )
+    assert report_of(health).values['thermal_invalid_percent'] == '100.0'
+    assert any(text.startswith('100% of the thermal image') for text in warnings)
 
 
 def test_the_last_error_has_an_age_and_the_modality_is_the_last_seconds(health, clock):
