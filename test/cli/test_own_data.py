@@ -114,4 +114,4 @@ def test_classes_of_another_data_set_are_refused(frames, tmp_path, capsys):
     source = ('--dataset', 'folder', '--root', frames / 'data.yaml', '--split', 'val')
     assert run('evaluate', '--checkpoint', 'demo', '--device', 'cpu', *source) == 2
     error = capsys.readouterr().err
-    assert "knows the classes of 'mfnet', but folder has those of 'yard'" in error
+    assert "knows the classes of 'mfnet', but those of 'yard' are asked for" in error

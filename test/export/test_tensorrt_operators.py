@@ -106,6 +106,7 @@ def test_the_shipped_checkpoint(demo_onnx):
     assert faults(demo_onnx) == []
 
 
+@pytest.mark.slow
 def test_hiera_and_16_bit_counts(nano_checkpoint, tmp_path):
     config = ExportConfig(height=70, width=100, thermal_type='float32')
     export_onnx(nano_checkpoint, tmp_path / 'nano.onnx', config)
