@@ -11,10 +11,10 @@ import torch
 from sartm_model.config import ModelConfig
 from sartm_model.labels import MFNET
 from sartm_model.models.checkpoint import Checkpoint, build
+from sartm_model.models.layers.fusion import CrossModalFusion
 from sartm_model.models.sartm import Sartm
 from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead, InferenceAuxiliaryHead
 from sartm_model.models.sartm.encoder import Pyramid
-from sartm_model.models.sartm.fusion import CrossModalFusion
 from sartm_model.models.sartm.inference_fusion import InferenceFusion
 from sartm_model.models.sartm.inference_mask_decoder import InferenceMaskDecoder
 from sartm_model.models.sartm.mask_decoder import ClassMaskDecoder

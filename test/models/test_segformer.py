@@ -18,8 +18,8 @@ from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.layers.mit_weights import load_imagenet
 from sartm_model.models.segformer import Segformer
-from sartm_model.models.segformer.imagenet_weights import load_imagenet
 from sartm_model.models.summary import count_flops
 from sartm_model.utils.torchvision_patch import patch_torchvision_ops
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sartm_model.models.sartm.fusion import LAMBDA_CHANNEL, LAMBDA_SPATIAL, CrossModalFusion
+from sartm_model.models.layers.fusion import LAMBDA_CHANNEL, LAMBDA_SPATIAL, CrossModalFusion
 
 
 class InferenceFusion(nn.Module):

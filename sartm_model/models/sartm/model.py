@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from sartm_model.config import SAM2_SIZES, SIZES, ModelConfig
 from sartm_model.errors import SartmError
 from sartm_model.models.base import SegmentationModel
+from sartm_model.models.layers.fusion import CrossModalFusion
 from sartm_model.models.sartm import efficientnet, lora
 from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead, InferenceAuxiliaryHead
 from sartm_model.models.sartm.efficientnet import EfficientNetEncoder
 from sartm_model.models.sartm.encoder import STRIDE, Encoder, Pyramid
-from sartm_model.models.sartm.fusion import CrossModalFusion
 from sartm_model.models.sartm.imagenet_weights import load_imagenet
 from sartm_model.models.sartm.inference_fusion import InferenceFusion
 from sartm_model.models.sartm.inference_mask_decoder import InferenceMaskDecoder

@@ -7,41 +7,16 @@ NeurIPS 2021. The encoder is that of the package `transformers`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
 from sartm_model.models.base import SegmentationModel
-from sartm_model.models.segformer.head import InferenceHead, MlpHead
-from sartm_model.models.segformer.imagenet_weights import load_imagenet
-from sartm_model.utils.torchvision_patch import patch_torchvision_ops
-
-
-class Variant(NamedTuple):
-    """What differs between the sizes, table 6 of the paper.
-
-    Attributes:
-        widths: channels of the four stages, of strides 4, 8, 16 and 32.
-        depths: number of blocks of each stage.
-        head_width: channels of the head.
-    """
-
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    head_width: int
-
-
-_NARROW, _WIDE = (32, 64, 160, 256), (64, 128, 320, 512)
-VARIANTS = {
-    'b0': Variant(_NARROW, (2, 2, 2, 2), 256),
-    'b1': Variant(_WIDE, (2, 2, 2, 2), 256),
-    'b2': Variant(_WIDE, (3, 4, 6, 3), 768),
-    'b3': Variant(_WIDE, (3, 4, 18, 3), 768),
-    'b4': Variant(_WIDE, (3, 8, 27, 3), 768),
-    'b5': Variant(_WIDE, (3, 6, 40, 3), 768),
-}
+from sartm_model.models.layers.mit import VARIANTS, build_mit
+from sartm_model.models.layers.mit_weights import load_imagenet
+from sartm_model.models.layers.mlp_head import InferenceHead, MlpHead
 
 
 class Segformer(SegmentationModel):
@@ -71,7 +46,7 @@ class Segformer(SegmentationModel):
                 '[thermal]'
             )
         variant = VARIANTS[config.size]
-        self.encoder = _build_encoder(variant)
+        self.encoder = build_mit(variant)
         self.decode_head: nn.Module = MlpHead(variant.widths, variant.head_width, num_classes)
 
     def encode(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> list[Tensor]:
@@ -94,16 +69,3 @@ class Segformer(SegmentationModel):
         """Multiply the layers of the head, see `InferenceHead`."""
         assert isinstance(self.decode_head, MlpHead)
         self.decode_head = InferenceHead(self.decode_head)
-
-
-def _build_encoder(variant: Variant) -> Any:
-    """Return the encoder of a size, with random weights."""
-    patch_torchvision_ops()
-    try:
-        from transformers.models.segformer.configuration_segformer import SegformerConfig
-        from transformers.models.segformer.modeling_segformer import SegformerModel
-    except ImportError as error:
-        raise SartmError(
-            f'segformer needs the package transformers ({error}); pip install sartm_ros[segformer]'
-        ) from error
-    return SegformerModel(SegformerConfig(hidden_sizes=variant.widths, depths=variant.depths))

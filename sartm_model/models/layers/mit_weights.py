@@ -38,7 +38,7 @@ def load_imagenet(encoder: nn.Module, size: str, source: str) -> None:
     """Load ImageNet's weights into the encoder.
 
     Args:
-        encoder: of `Segformer`.
+        encoder: from `mit.build_mit`.
         size: of the encoder, 'b0' to 'b5'.
         source: 'hub' to download them from the model repository, or a folder with one of `FILES`,
             or such a file.
