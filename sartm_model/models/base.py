@@ -61,12 +61,16 @@ class SegmentationModel(nn.Module, ABC):
         semantic_channels: C of `SegmentationOutput.semantic_map`; 0 without one.
 
     Raises:
-        SartmError: `config.size` is none of `SIZES`, `config.prediction` names no head, or the
-            images of a modality have another number of channels than `CHANNELS`.
+        SartmError: `config.size` is none of `SIZES`, `config.without` has another name than
+            `PARTS`, `config.prediction` names no head, or the images of a modality have another
+            number of channels than `CHANNELS`.
     """
 
     SIZES: ClassVar[tuple[str, ...]] = ()
     """The values of `config.size`; none in a family that has one size."""
+
+    PARTS: ClassVar[tuple[str, ...]] = ()
+    """The parts that `config.without` may leave out."""
 
     HEADS: ClassVar[Mapping[str, str]]
     """Name of each head -> its module, as in `get_submodule`, which turns the features of `encode`
@@ -100,6 +104,12 @@ class SegmentationModel(nn.Module, ABC):
         super().__init__()
         if self.SIZES:
             check_choice('model.size', config.size, self.SIZES)
+        for part in config.without:
+            if part not in self.PARTS:
+                raise SartmError(
+                    f'model.without has {part!r}; {config.name} can do without '
+                    f'{" and ".join(self.PARTS) or "none of its parts"}'
+                )
         check_choice('model.prediction', config.prediction, ('mean', *self.HEADS))
         for modality in map(MODALITIES.get, config.modalities if self.CHANNELS else ()):
             if modality is not None and modality.channels not in self.CHANNELS:

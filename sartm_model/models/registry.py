@@ -12,6 +12,7 @@ from sartm_model.models.base import SegmentationModel
 MODELS = {
     'sartm': 'sartm_model.models.sartm:Sartm',
     'segformer': 'sartm_model.models.segformer:Segformer',
+    'segrgbx': 'sartm_model.models.segrgbx:Segrgbx',
 }
 """The value of `model.name` -> module and class. The module is imported when it is first used."""
 

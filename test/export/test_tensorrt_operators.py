@@ -20,6 +20,7 @@ from sartm_model.export.onnx_export import export_onnx
 from sartm_model.inference.export_config import ExportConfig
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.registry import build
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 NUMBERS = FLOATS | {TensorProto.INT32, TensorProto.INT64}
@@ -114,15 +115,16 @@ def test_hiera_and_16_bit_counts(nano_checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-def test_segformer(tmp_path):
+@pytest.mark.parametrize(
+    ('name', 'modalities'), [('segformer', ('thermal',)), ('segrgbx', ('rgb', 'thermal', 'event'))]
+)
+def test_mix_transformers(tmp_path, name, modalities):
     pytest.importorskip('transformers', reason='needs transformers')
-    from sartm_model.models.segformer import Segformer
-
-    model = Segformer(ModelConfig(name='segformer', size='b0', modalities=('thermal',)), 9)
-    checkpoints.save(tmp_path / 'segformer.safetensors', model, MFNET, {})
-    config = ExportConfig(height=70, width=100, modalities=('thermal',))
-    export_onnx(tmp_path / 'segformer.safetensors', tmp_path / 'segformer.onnx', config)
-    assert faults(tmp_path / 'segformer.onnx') == []
+    model = build(ModelConfig(name=name, size='b0', modalities=modalities), 9)
+    checkpoints.save(tmp_path / 'network.safetensors', model, MFNET, {})
+    config = ExportConfig(height=70, width=100, modalities=modalities)
+    export_onnx(tmp_path / 'network.safetensors', tmp_path / 'network.onnx', config)
+    assert faults(tmp_path / 'network.onnx') == []
 
 
 def test_what_it_does_not_have_is_noticed(tmp_path):

@@ -144,7 +144,7 @@ def fault(capsys):
 @pytest.mark.parametrize(
     ('settings', 'words'),
     [
-        ({'model': {'name': 'unet'}}, ("'unet'", 'expected one of sartm, segformer, toy')),
+        ({'model': {'name': 'unet'}}, ("'unet'", 'expected one of sartm, segformer, segrgbx, toy')),
         ({'loss': {'prototype': 1.0}}, ('loss.prototype', 'toy')),
         ({'sam2_weights': 'sam2.pt'}, ('sam2_weights', 'toy')),
         ({'model': {'name': 'toy', 'prediction': 'mask'}}, ("'mask'", 'mean, main')),

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from sartm_model.config import load_train_config
+from sartm_model.data.sampling import label_space_of_run
+from sartm_model.models.registry import build
 from sartm_model.models.sam2_download import SAM2_FILES
 
 FOLDER = Path(__file__).resolve().parents[2] / 'config' / 'train'
@@ -62,3 +64,23 @@ def test_the_recipes_of_satir_are_two_stages_of_one_network():
         other = load_train_config(tuned_on_soda, ["start_from=''", *weights, *size])
         assert (other.model, other.start_from) == (pretrain.model, '')
         assert other.data == tuned.data
+
+
+def test_the_joint_recipe_has_a_batch_for_each_sensor_and_classes_for_each_data_set():
+    pytest.importorskip('transformers', reason='needs transformers')
+    overrides = ['model.size=b0', f'label_space={FOLDER.parent / "label_spaces" / "rgbx.yaml"}']
+    config = load_train_config(FOLDER / 'segrgbx.yaml', overrides)
+    sources = config.data.train
+    assert {tuple(source.modalities) for source in sources} == {
+        ('rgb', name) for name in config.model.modalities[1:]
+    }
+    measured = [config.data.val, *config.data.more_val]
+    assert [source.dataset for source in measured] == [source.dataset for source in sources]
+    assert not any(source.split == 'test' for source in measured)
+    label_space = label_space_of_run(config)
+    # A data set under two protocols has one label space.
+    assert {view.space.name for view in label_space.views} == {
+        'mfnet', 'nyuv2', 'deliver', 'zju_rgb_p', 'urbanlf'
+    }  # fmt: skip
+    network = build(config.model, len(label_space))
+    assert network.decode_head.classifier.out_channels == len(label_space)

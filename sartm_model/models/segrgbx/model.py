@@ -1,0 +1,175 @@
+"""SegRGB-X: one network for RGB and images of one of several other sensors.
+
+arXiv 2603.28023, of which no code is public. Published are the two streams through blocks of shared
+weights, the FRM and FFM of each stage, the modality-aligned embeddings, the DSRM in the last stage
+and the head over a unified label space; what is not published is marked `ours` where it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sartm_model.config import ModelConfig
+from sartm_model.errors import SartmError
+from sartm_model.models.base import SegmentationModel
+from sartm_model.models.layers.fusion import CrossModalFusion
+from sartm_model.models.layers.mit import VARIANTS
+from sartm_model.models.layers.mlp_head import InferenceHead, MlpHead
+from sartm_model.models.segrgbx.dsrm import Dsrm
+from sartm_model.models.segrgbx.encoder import SharedEncoder
+from sartm_model.models.segrgbx.modality_embedding import ModalityEmbedding
+
+CONTEXT_WIDTH = 512
+"""Of CLIP ViT-B/32's embedding, which the paper takes the context from."""
+
+FUSION_HEADS = (1, 2, 5, 8)
+"""Of the cross-attention of each stage, as in CMX."""
+
+
+class Stream(NamedTuple):
+    """One of the two streams.
+
+    Attributes:
+        side: 0 for RGB, 1 for X.
+        images: modality -> `[B, C, H, W]`.
+        shares: modality -> its part in each sample, `[B]`; they sum to 1, or are 0 where missing.
+        is_missing: bool `[B]`; None if no sample lacks the stream.
+    """
+
+    side: int
+    images: dict[str, Tensor]
+    shares: dict[str, Tensor]
+    is_missing: Tensor | None
+
+    def weights(self, modalities: Sequence[str]) -> Tensor:
+        """Return the shares of all modalities of a network, `[B, M]`."""
+        none = torch.zeros_like(next(iter(self.shares.values())))
+        return torch.stack([self.shares.get(name, none) for name in modalities], dim=1)
+
+
+class Segrgbx(SegmentationModel):
+    """Two streams, one of RGB and one of the second modality X, that meet in each stage.
+
+    A frame has RGB, or an image of X, or both. X may be another modality in each batch. These are
+    ours: if images of several X are given, their first patch embeddings are averaged, so that there
+    are never more than two streams; and after each stage a learned vector replaces the map of a
+    missing stream.
+
+    MA-CLIP is not there yet. In its place the context of the modality embeddings and the guidance
+    of the DSRM are one learned vector a modality, `context`, which does not depend on the image.
+
+    Args:
+        config: size, modalities, and in `without` the `PARTS` that are left out.
+        num_classes: K, the number of classes.
+
+    Raises:
+        SartmError: the size is none of `SIZES`, the modalities are not RGB and one or more others,
+            or the package `transformers` is not installed.
+    """
+
+    SIZES = ('b0', 'b1', 'b2', 'b3', 'b4')
+    HEADS: ClassVar = {'mlp': 'decode_head'}
+    PARTS = ('modality_embedding', 'dsrm')
+    INPUT_STRIDE = 32
+    STAGES: ClassVar = {'encoder and fusion': 'fusions.3.fusion'}
+    ROW_PER_CLASS = ('decode_head.classifier.weight', 'decode_head.classifier.bias')
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        modalities = config.modalities
+        if modalities[0] != 'rgb' or len(modalities) < 2:
+            raise SartmError(
+                f'model.modalities is {list(modalities)}; segrgbx takes rgb first and one or more '
+                'others, such as [rgb, depth, event]'
+            )
+        variant = VARIANTS[config.size]
+        widths = variant.widths
+        self.encoder = SharedEncoder(variant, modalities)
+        self.fusions: Any = nn.ModuleList(
+            CrossModalFusion(width, heads)
+            for width, heads in zip(widths, FUSION_HEADS, strict=True)
+        )
+        self.missing_modality_embedding = nn.ParameterList(
+            torch.randn(2, width) * 0.02 for width in widths
+        )
+        has_embedding, has_dsrm = (part not in config.without for part in self.PARTS)
+        self.context: Any = None
+        if has_embedding or has_dsrm:
+            self.context = nn.Parameter(torch.randn(len(modalities), CONTEXT_WIDTH))
+        self.modality_embeddings = nn.ModuleList(
+            ModalityEmbedding(width, CONTEXT_WIDTH, len(modalities))
+            for width in (widths if has_embedding else ())
+        )
+        self.dsrm = Dsrm(widths[-1], CONTEXT_WIDTH) if has_dsrm else None
+        self.decode_head: nn.Module = MlpHead(widths, variant.head_width, num_classes)
+
+    def encode(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> list[Tensor]:
+        """Return the fused maps of the four stages."""
+        streams = self._streams(images, drop_mask)
+        # All tensors from here on have the samples of one stream after those of the other.
+        weights = torch.cat([stream.weights(self.config.modalities) for stream in streams])
+        context = None if self.context is None else weights @ self.context
+        embedded = [self.encoder.embed(stream.images, stream.shares) for stream in streams]
+        tokens = torch.cat([of_one for of_one, _, _ in embedded])
+        _, height, width = embedded[0]
+        fused: list[Tensor] = []
+        for stage, fusion in enumerate(self.fusions):
+            if self.modality_embeddings:
+                tokens = self.modality_embeddings[stage](tokens, context, weights)
+            x = self.encoder.transform(stage, tokens, height, width)
+            if self.dsrm is not None and stage == len(self.fusions) - 1:
+                x = self.dsrm(x, context)
+            both = fusion.rectification(*self._maps_of_both(stage, x, streams))
+            fused.append(fusion.fusion(*both))
+            if stage + 1 < len(self.fusions):
+                rectified = torch.cat([both[stream.side] for stream in streams])
+                tokens, height, width = self.encoder.embed_map(stage + 1, rectified)
+        return fused
+
+    def load_pretrained(self, setting: str, source: str) -> None:
+        """Start the encoder from ImageNet's weights."""
+        if setting != 'imagenet_weights':
+            super().load_pretrained(setting, source)
+        self.encoder.load_imagenet(self.config.size, source)
+
+    def optimize_for_inference(self) -> None:
+        """Multiply the layers of the head, see `InferenceHead`."""
+        assert isinstance(self.decode_head, MlpHead)
+        self.decode_head = InferenceHead(self.decode_head)
+
+    def _streams(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> list[Stream]:
+        """Return the streams that have an image, RGB's first."""
+        streams = []
+        for side in (0, 1):
+            of_side = {name: x for name, x in images.items() if (name != 'rgb') == bool(side)}
+            if not of_side:
+                continue
+            present = {}
+            for index, name in enumerate(self.config.modalities):
+                if name in of_side:
+                    ones = of_side[name].new_ones(of_side[name].shape[0])
+                    present[name] = ones if drop_mask is None else ones * ~drop_mask[:, index]
+            count = torch.stack(list(present.values())).sum(dim=0)
+            shares = {name: each / count.clamp(min=1) for name, each in present.items()}
+            is_missing = None if drop_mask is None else count == 0
+            streams.append(Stream(side, of_side, shares, is_missing))
+        return streams
+
+    def _maps_of_both(self, stage: int, x: Tensor, streams: list[Stream]) -> list[Tensor]:
+        """Return the maps `[B, C, h, w]` of RGB and X, a learned vector where one is missing."""
+        maps = x.chunk(len(streams))
+        both = []
+        for side in (0, 1):
+            vector = self.missing_modality_embedding[stage][side][None, :, None, None]
+            both.append(vector.to(x.dtype).expand_as(maps[0]))
+        for stream, of_stream in zip(streams, maps, strict=True):
+            if stream.is_missing is None:
+                both[stream.side] = of_stream
+            else:
+                is_missing = stream.is_missing[:, None, None, None]
+                both[stream.side] = torch.where(is_missing, both[stream.side], of_stream)
+        return both
