@@ -433,7 +433,7 @@ def test_the_exported_file_gives_the_same_labels_of_each_pair(checkpoint, tmp_pa
 @pytest.mark.slow
 def test_one_network_learns_both_pairs(sources, tmp_path):
     """Random colours show nothing of the box: it is found in X, and not without X."""
-    predictor = Predictor(train(sources, tmp_path, steps=150), device='cpu')
+    predictor = Predictor(train(sources, tmp_path, steps=60), device='cpu')
     for x in NETWORK[1:]:
         ious = {'both': [], 'rgb': []}
         for seed in (20, 21, 22):
