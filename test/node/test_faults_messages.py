@@ -138,7 +138,9 @@ def test_the_size_may_change_at_every_frame(exchange, sizes):
         msg = exchange.good(size=size)
         assert (msg.height, msg.width) == size
         rgb, _ = exchange.pair(size=size)
-        _, thermal = exchange.pair(stamp=exchange.stamp, size=(48, 64))
+        # A thermal image that lies beside an RGB image that is upright would be refused.
+        thermal_size = (48, 64) if size[0] <= size[1] else (64, 48)
+        _, thermal = exchange.pair(stamp=exchange.stamp, size=thermal_size)
         rgb.header.frame_id = f'camera_{exchange.index}'
         exchange.peer.send(rgb, thermal)
         msg = exchange.labels()
