@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> None:
     from sartm_model.data.registry import open_dataset
     from sartm_model.evaluation.corruptions import CorruptedDataset
     from sartm_model.evaluation.evaluate import evaluate
+    from sartm_model.modalities import check_selection
 
     if args.report is not None:
         check_report_folder(args.report)
@@ -104,11 +105,9 @@ def run(args: argparse.Namespace) -> None:
             f'checkpoint {args.checkpoint} knows the classes of {predictor.label_space.name!r}, '
             f'but {args.dataset} has those of {dataset.label_space.name!r}'
         )
-    if args.modality not in ('both', *predictor.modalities):
-        raise SartmError(
-            f'modality {args.modality}; checkpoint {args.checkpoint} takes both, or one of '
-            f'{", ".join(predictor.modalities)}'
-        )
+    check_selection(
+        args.modality, predictor.modalities, f'checkpoint {args.checkpoint} has no modality'
+    )
     predict = _frame_predictor(predictor, args.flip, args.scales)
     named = ('checkpoint', 'dataset', 'split', 'modality', 'corruption', 'severity')
     settings = {

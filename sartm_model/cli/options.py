@@ -195,8 +195,8 @@ def add_modality(verb: argparse.ArgumentParser) -> None:
         '--modality',
         metavar='NAME',
         default='both',
-        help="the images that the network is given: 'both', or those of one modality, such as "
-        'thermal (default: %(default)s)',
+        help="the images that the network is given: 'both' for all, or the modalities by name, "
+        'such as thermal or rgb,depth (default: %(default)s)',
     )
 
 

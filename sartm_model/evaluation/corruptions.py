@@ -14,7 +14,7 @@ import numpy as np
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
-from sartm_model.modalities import MODALITIES, select
+from sartm_model.modalities import MODALITIES, check_selection, select
 from sartm_model.modalities.base import SEVERITIES
 
 
@@ -28,11 +28,11 @@ def corruption_names() -> dict[str, tuple[str, str]]:
 
 
 class CorruptedDataset(PairDataset):
-    """A data set whose images are corrupted, or of which one modality is kept.
+    """A data set whose images are corrupted, or of which some modalities are kept.
 
     Args:
         dataset: the original frames; their labels and names are kept.
-        modality: the only one whose images the frames have, or 'both' to keep all images.
+        modality: the only ones whose images the frames have, see `modalities.select`.
         corruption: one of `corruption_names`, or None.
         severity: 1 to 5; None if and only if there is no corruption.
 
@@ -70,13 +70,15 @@ class CorruptedDataset(PairDataset):
             corrupt = MODALITIES[name].corruptions[corruption]
             image = corrupt(_image(frame, name), self._severity, rng, earlier)
             frame = replace(frame, images={**frame.images, name: image})
+        check_selection(
+            self._modality, tuple(frame.images), f'frame {frame.name} has no images of modality'
+        )
         selected = select(self._modality, tuple(frame.images))
         return replace(frame, images=frame.select(selected))
 
 
 def _check(modality: str, corruption: str | None, severity: int | None) -> None:
-    if modality not in ('both', *MODALITIES):
-        raise SartmError(f'modality {modality!r}; expected both, {", ".join(MODALITIES)}')
+    check_selection(modality, tuple(MODALITIES), 'modality')
     if corruption is None:
         if severity is not None:
             raise SartmError(f'severity {severity} is given without a corruption; name one')
@@ -87,7 +89,7 @@ def _check(modality: str, corruption: str | None, severity: int | None) -> None:
     if severity not in SEVERITIES:
         given = 'no severity' if severity is None else f'severity {severity}'
         raise SartmError(f'{given} is given for the corruption {corruption}; expected 1 to 5')
-    if modality not in ('both', names[corruption][0]):
+    if names[corruption][0] not in select(modality, tuple(MODALITIES)):
         raise SartmError(
             f'corruption {corruption} changes an image that modality {modality!r} leaves out; '
             'choose another corruption or modality'

@@ -49,8 +49,17 @@ class ExportedModel(nn.Module):
         for name, raw in counts.items():
             scaled = to_counts(self.config.scale(name, raw))[None]
             images[name] = to_input(name, scaled, size, size=input_size).to(self.dtype)
-        drop_mask = None if given is None else given.int()[None] == 0
+        drop_mask = None if given is None else self._drop_mask(given.int()[None] == 0)
         heads, extent = self.model.forward_logits(images, drop_mask)
         logits = upsample_logits(torch.stack(heads).float(), extent, size)
         labels, confidence = labels_and_confidence(class_probabilities(logits), torch.int32)
         return labels.to(torch.uint8), (confidence * 255).round().to(torch.uint8)
+
+    def _drop_mask(self, is_missing: Tensor) -> Tensor:
+        """Return the mask of all the network's modalities from that of the inputs, `[1, n]`."""
+        sizes, modalities = list(self.config.sizes), self.model.config.modalities
+        if len(sizes) == len(modalities):
+            return is_missing
+        not_taken = torch.zeros_like(is_missing[:, 0])
+        columns = dict(zip(sizes, is_missing.unbind(1), strict=True))
+        return torch.stack([columns.get(name, not_taken) for name in modalities], dim=1)

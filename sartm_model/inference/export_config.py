@@ -7,7 +7,7 @@ from typing import Any
 
 from sartm_model.errors import SartmError
 from sartm_model.inference.prediction import check_orientation
-from sartm_model.modalities import MODALITIES, select
+from sartm_model.modalities import MODALITIES, check_selection, select
 from sartm_model.modalities.base import to_counts
 from sartm_model.modalities.thermal_range import scale_thermal
 from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image, cropped_size
@@ -31,7 +31,7 @@ class ExportConfig:
 
     Attributes:
         height, width: of the first image, pixels: RGB, or thermal where it is alone.
-        modality: 'both', or one of `modalities` alone.
+        modality: 'both' for all of `modalities`, or those of them that the file takes, with commas.
         thermal_height, thermal_width: of the second image; 0 for those of the first.
         thermal_type: of the pixels of thermal, 'uint8' or 'uint16'; 'float32' for counts of 16 bits
             in a runtime without that type, such as TensorRT.
@@ -63,8 +63,8 @@ class ExportConfig:
         object.__setattr__(self, 'modalities', tuple(self.modalities))
         for name in ('thermal_range', 'thermal_crop', 'thermal_invalid'):  # JSON has lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_selection(self.modality, self.modalities, 'export: modality is')
         choices = {
-            'modality': ('both', *self.modalities),
             'thermal_type': THERMAL_TYPES,
             'precision': PRECISIONS,
         }

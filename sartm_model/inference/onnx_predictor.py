@@ -125,7 +125,8 @@ class OnnxPredictor:
         own, wanted = self.config.thermal_settings, thermal_settings
         if wanted.mode == own.mode == 'percentile':  # low and high have no effect
             wanted = replace(wanted, low=own.low, high=own.high)
-        if self.config.modality != 'rgb' and wanted != own:
+        has_range = any(MODALITIES[name].has_range for name in self.config.sizes)
+        if has_range and wanted != own:
             raise SartmError(
                 f'checkpoint {self.path} scales thermal by itself: {own.describe()}; set is '
                 f'{wanted.describe()}; set what the file does, or export one with --thermal-range, '
@@ -189,7 +190,7 @@ class OnnxPredictor:
         missing = [name for name in sizes if name not in feeds]
         if not missing:
             return feeds
-        if not self._may_miss_one:
+        if not (feeds and self._may_miss_one):
             raise SartmError(
                 f'checkpoint {self.path} takes {" and ".join(sizes)} in every pair, and '
                 f'{missing[0]} is missing; export with another --modality, or use the '

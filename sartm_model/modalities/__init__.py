@@ -49,8 +49,21 @@ def check_registered(names: Iterable[str]) -> None:
 
 
 def select(selection: str, modalities: Sequence[str]) -> tuple[str, ...]:
-    """Return what a selection stands for: all modalities for 'both', else the one it names."""
-    return tuple(modalities) if selection == 'both' else (selection,)
+    """Return what a selection stands for: all modalities for 'both', else those it names.
+
+    A comma separates names, as in 'rgb,depth'. The result has the order of `modalities`.
+    """
+    named = modalities if selection == 'both' else selection.split(',')
+    return tuple(name for name in modalities if name in named)
+
+
+def check_selection(selection: str, modalities: Sequence[str], what: str) -> None:
+    """Raise SartmError, which begins with `what`, if a selection names another modality."""
+    if selection != 'both' and not set(selection.split(',')) <= set(modalities):
+        raise SartmError(
+            f'{what} {selection!r}; expected both, or one or more, with commas, of '
+            f'{", ".join(modalities)}'
+        )
 
 
 def describe(selection: str, modalities: Sequence[str]) -> str:

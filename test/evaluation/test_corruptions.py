@@ -161,6 +161,18 @@ def test_a_modality_is_left_out(modality):
         assert frame.labels is not None
 
 
+def test_a_pair_is_chosen_of_the_images_of_more_sensors():
+    frames = [
+        Frame(f.name, {**f.images, 'depth': np.full((HEIGHT, WIDTH), 900, np.uint16)}, f.labels)
+        for f in scenes()
+    ]
+    for frame in CorruptedDataset(FrameList(frames), modality='depth,rgb'):
+        assert list(frame.images) == ['rgb', 'depth']
+    without = CorruptedDataset(scenes(), modality='rgb,depth')
+    with pytest.raises(SartmError, match=r"frame 00000 .* 'rgb,depth'; .* rgb, thermal$"):
+        without[0]
+
+
 @pytest.mark.parametrize(
     ('settings', 'fault'),
     [
@@ -170,6 +182,7 @@ def test_a_modality_is_left_out(modality):
         ({'corruption': 'rgb_dark', 'severity': 6}, 'severity 6'),
         ({'severity': 2}, 'severity 2 is given without a corruption'),
         ({'modality': 'sonar'}, "'sonar'; expected both"),
+        ({'modality': 'rgb,sonar'}, "'rgb,sonar'; expected both"),
         ({'modality': 'rgb', 'corruption': 'thermal_noise', 'severity': 1}, 'leaves out'),
     ],
 )

@@ -394,10 +394,12 @@ def test_it_is_evaluated_and_predicts(checkpoint, sources, tmp_path, capsys):
     predictor = Predictor(checkpoint, device='cpu')
     for source, x in zip(sources, NETWORK[1:], strict=True):
         where = ['--dataset', 'folder', '--root', source['root'], '--split', 'val']
-        for modality in ('both', 'rgb', x):
+        mious = {}
+        for modality in ('both', f'{x},rgb', 'rgb', x):
             chosen = ['--modality', modality, '--json', str(tmp_path / 'figures.json')]
             assert main(['evaluate', '--checkpoint', str(checkpoint), *where, *chosen]) == 0
-            assert json.loads((tmp_path / 'figures.json').read_text())['miou'] > 0
+            mious[modality] = json.loads((tmp_path / 'figures.json').read_text())['miou']
+        assert mious['both'] == mious[f'{x},rgb'] > mious['rgb']
         out = tmp_path / x
         assert main(['predict', '--checkpoint', str(checkpoint), *where, '--out', str(out)]) == 0
         labels = cv2.imread(str(out / '4_labels.png'), cv2.IMREAD_UNCHANGED)
@@ -428,6 +430,24 @@ def test_the_exported_file_gives_the_same_labels_of_each_pair(checkpoint, tmp_pa
             np.testing.assert_allclose(
                 found.confidence.astype(int), expected.confidence.astype(int), atol=2
             )
+
+
+@pytest.mark.slow
+def test_a_file_of_one_pair(checkpoint, tmp_path):
+    pytest.importorskip('onnxscript', reason='needs onnxscript')
+    onnx_predictor = pytest.importorskip('sartm_model.inference.onnx_predictor')
+    file = tmp_path / 'pair.onnx'
+    size = ['--height', '64', '--width', '96', '--modality', 'event,rgb']
+    assert main(['export', '--checkpoint', str(checkpoint), '--out', str(file), *size]) == 0
+    exported = onnx_predictor.OnnxPredictor(file, device='cpu')
+    assert list(exported.config.sizes) == ['rgb', 'event']
+    predictor = Predictor(checkpoint, device='cpu')
+    frame = scene(10, 'event')[0]
+    for given in (frame, {'rgb': frame['rgb']}, {'event': frame['event']}):
+        expected = predictor.predict(given).labels
+        assert (exported.predict(given).labels == expected).mean() > 0.99
+    with pytest.raises(SartmError, match='takes rgb and event in every pair'):
+        exported.predict({'depth': scene(10, 'depth')[0]['depth']})
 
 
 @pytest.mark.slow
