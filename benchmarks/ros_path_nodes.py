@@ -28,6 +28,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from sartm_ros.messages.images import from_numpy, stamp_ns
+from sartm_ros.node import lifecycle_node
 from sartm_ros.node.lifecycle_node import SartmNode
 from sartm_ros.node.main import main as node_main
 
@@ -94,6 +95,8 @@ class Record:
 class NoNetwork:
     """Replaces `Predictor`: returns prepared labels after a sleep."""
 
+    modalities = ('rgb', 'thermal')
+
     def __init__(self, settings: Settings) -> None:
         import torch
 
@@ -124,7 +127,8 @@ class TimedNode(SartmNode):
         super().__init__()
 
     def on_configure(self, state: Any) -> Any:
-        """Configure, and record the times of `publish`."""
+        """Configure with `NoNetwork`, and record the times of `publish`."""
+        lifecycle_node.load_predictor = lambda *_: NoNetwork(self._round)
         result = super().on_configure(state)
         if self._result_publishers is not None:
             publish, published = self._result_publishers.publish, self._record.published
@@ -136,9 +140,6 @@ class TimedNode(SartmNode):
 
             self._result_publishers.publish = timed  # type: ignore[method-assign]
         return result
-
-    def _load(self) -> Any:
-        return NoNetwork(self._round)
 
     def _on_image(self, which: str, msg: Any) -> None:
         super_on_image = super()._on_image
