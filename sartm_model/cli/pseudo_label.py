@@ -270,5 +270,5 @@ def _open_images(args: argparse.Namespace) -> tuple[int, Iterable[SourceImage]]:
         raise SartmError(f'{path} is a bag; reading it needs the package sartm_ros')
     if args.topic is not None:
         raise SartmError(f'--topic needs a bag, but {path} is none')
-    images = images_below(path)
+    images = images_below(path, args.out)
     return len(images), images

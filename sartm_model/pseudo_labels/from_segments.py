@@ -100,10 +100,11 @@ class Outcome:
     faults: Mapping[str, str]
 
 
-def images_below(root: Path) -> list[SourceImage]:
+def images_below(root: Path, out: Path) -> list[SourceImage]:
     """Return the thermal images in a folder and in the folders in it, sorted by path.
 
-    A name is the path without suffix, with `__` for each `/`.
+    A name is the path without suffix, with `__` for each `/`. The folder of the result, `out`, may
+    lie in `root`; what is in it is left out.
 
     Raises:
         SartmError: there is no image, or two have the same name.
@@ -111,10 +112,13 @@ def images_below(root: Path) -> list[SourceImage]:
     if not root.is_dir():
         raise SartmError(f'{root} is no folder; expected a folder with images')
     found: dict[str, Path] = {}
+    root, out = root.resolve(), out.resolve()
     for path in sorted(root.rglob('*')):
         relative = path.relative_to(root)
         hidden = any(part.startswith('.') for part in relative.parts)
-        if hidden or path.suffix.lower() not in SUFFIXES or not path.is_file():
+        is_result = out != root and out in path.parents
+        is_image = path.suffix.lower() in SUFFIXES and path.is_file()
+        if hidden or is_result or not is_image:
             continue
         name = '__'.join(relative.with_suffix('').parts)
         if name in found:
@@ -274,9 +278,9 @@ def _sheet(out: Path, names: list[str], space: LabelSpace, settings: Mapping[str
 
 def _rows(out: Path, names: list[str], space: LabelSpace) -> Iterator[Row]:
     thermal = MODALITIES['thermal']
+    paths = {path.stem: path for path in (out / 'images').iterdir()}
     for name in names:
-        (path,) = (out / 'images').glob(f'{name}.*')
-        image = thermal.read(path)
+        image = thermal.read(paths[name])
         labels = read_labels(out / 'labels' / f'{name}.png', len(space))
         overlay = cv2.addWeighted(thermal.show(image), 0.5, space.palette()[labels], 0.5, 0)
         yield Row(name, None, image, labels, overlay)

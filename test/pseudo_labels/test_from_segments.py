@@ -92,6 +92,19 @@ def test_a_run_goes_on_where_it_was_and_refuses_other_settings(tmp_path, drive, 
     assert content(out) == whole
 
 
+def test_names_with_dots_and_brackets_and_a_result_among_the_images(tmp_path):
+    drive = tmp_path / 'drive'
+    drive.mkdir()
+    names = ['a', 'a.b', 'a[1]']
+    for name in names:
+        cv2.imwrite(str(drive / f'{name}.png'), np.eye(40, dtype=np.uint8) * 200)
+    for _ in range(2):  # the second run does not take the results of the first for images
+        assert label(drive, drive / 'labels', 'graph') == 0
+        assert (drive / 'labels' / 'train.txt').read_text().split() == names
+    manifest = json.loads((drive / 'labels' / 'manifest.json').read_text())
+    assert manifest['images'] == 3
+
+
 def test_shards_make_what_one_run_makes(tmp_path, drive):
     label(drive, tmp_path / 'one', 'graph')
     for shard in ('2/3', '1/3', '3/3'):
