@@ -24,8 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from benchmarks.training_runs import claim, train_whole
 from sartm_model.cli.options import DATASETS
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.sampling import FirstFrames
@@ -33,9 +32,7 @@ from sartm_model.errors import SartmError
 from sartm_model.evaluation.corruptions import CorruptedDataset
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.inference.predictor import Predictor
-from sartm_model.models import checkpoint as checkpoints
-from sartm_model.training.callbacks import LAST_MODEL, STATE_FILE
-from sartm_model.training.run import train
+from sartm_model.training.callbacks import LAST_MODEL
 from sartm_model.utils.files import write_file
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -70,7 +67,7 @@ class Run(NamedTuple):
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Do all runs that are not done yet; return the results and write both files."""
-    _claim(args.out, _settings(args))
+    claim(args.out, _settings(args))
     results = []
     for run in _runs(args):
         path = args.out / run.name / RESULT
@@ -79,7 +76,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         results.append({**run._asdict(), **json.loads(path.read_text())})
         print(f'{run.name}: mIoU {results[-1]["miou"]:.1f} %', flush=True)
     comparison = {'settings': _settings(args), 'runs': results}
-    write_file(args.out / 'comparison.json', json.dumps(comparison, indent=2) + '\n')
+    write_file(args.out / 'comparison.json', json.dumps(comparison, indent=2, default=str) + '\n')
     write_file(args.out / 'comparison.md', markdown(results))
     return comparison
 
@@ -118,19 +115,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         *('dataset', 'root', 'train_split', 'val_split', 'pseudo_labels', 'segformer_weights'),
         *('pretrain_steps', 'steps', 'batch_size', 'crop', 'val_frames'),
     )
-    return json.loads(json.dumps({name: getattr(args, name) for name in names}, default=str))
-
-
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Write the settings into a new folder, or compare them with those of its runs."""
-    path = out / 'settings.json'
-    if path.exists():
-        earlier = json.loads(path.read_text())
-        if changed := [name for name in settings if settings[name] != earlier.get(name)]:
-            raise SartmError(
-                f'{out} has runs with another {", ".join(changed)}; choose another folder'
-            )
-    write_file(path, json.dumps(settings, indent=2) + '\n')
+    return {name: getattr(args, name) for name in names}
 
 
 def _runs(args: argparse.Namespace) -> Iterator[Run]:
@@ -158,7 +143,7 @@ def _result(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         config['start_from'] = str(_pretrained(run.model, run.start, args))
     elif run.start == 'imagenet':
         config['imagenet_weights'] = _imagenet_weights(run.model, args)
-    checkpoint = _train(config, args.out / run.name)
+    checkpoint = train_whole(config, args.out / run.name)
     predictor = Predictor(checkpoint, device=args.device)
 
     def predict(frame: Any) -> FramePrediction:
@@ -187,7 +172,7 @@ def _pretrained(model: str, start: str, args: argparse.Namespace) -> Path:
     folder = args.out / model / start / 'pretrain'
     done = folder / 'done'
     if not done.exists():
-        _train(config, folder)
+        train_whole(config, folder)
         write_file(done, '')
     return folder / LAST_MODEL
 
@@ -217,20 +202,6 @@ def _common(
         'ema_decay': 0.99,
         'device': args.device,
     }
-
-
-def _train(config: dict[str, Any], folder: Path) -> Path:
-    """Train, or continue a training that was stopped; return the last weights.
-
-    Raises SartmError if the training is stopped by a signal.
-    """
-    path = folder / 'train.yaml'
-    write_file(path, yaml.safe_dump(config, sort_keys=False))
-    last = train(path, folder, resume=(folder / STATE_FILE).exists())
-    steps = checkpoints.load(last).card['steps']
-    if steps < config['steps']:
-        raise SartmError(f'stopped after {steps} steps of {folder}; the same command continues')
-    return last
 
 
 def main(argv: list[str] | None = None) -> int:

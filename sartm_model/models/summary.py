@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,12 @@ def count_parameters(model: SegmentationModel) -> dict[str, int]:
     }
 
 
-def count_flops(model: SegmentationModel, height: int, width: int) -> int:
+def count_flops(
+    model: SegmentationModel, height: int, width: int, modalities: Sequence[str] = ()
+) -> int:
     """Count the floating point operations of one pair; a multiply-add counts as two.
+
+    The images are those of `modalities`, or else of all modalities of the network.
 
     Convolutions, linear layers and attention are counted. Element-wise operations, norms and
     resizing, a small part, are not.
@@ -72,7 +76,7 @@ def count_flops(model: SegmentationModel, height: int, width: int) -> int:
     parameter = next(model.parameters())
     images = {
         name: parameter.new_zeros(1, MODALITIES[name].channels, height, width)
-        for name in model.config.modalities
+        for name in modalities or model.config.modalities
     }
     counter = FlopCounterMode(display=False)
     # The counter does not know the fused attention kernel of a CPU.

@@ -11,7 +11,7 @@ from mfnet_frames import write_frames
 
 pytest.importorskip('transformers', reason='needs transformers')
 
-from benchmarks import satir_comparison
+from benchmarks import training_runs
 from benchmarks.satir_comparison import main, markdown
 from sartm_model.cli.main import main as sartm
 from sartm_model.data.sampling import FirstFrames
@@ -59,13 +59,13 @@ def test_every_start_is_trained_once_and_tabled(tmp_path, arguments, capsys, mon
 
     # What is finished is not repeated, and what is new is done.
     begun = []
-    original = satir_comparison.train
+    original = training_runs.train
 
     def counted(path, folder, **settings):
         begun.append(folder.relative_to(out).as_posix())
         return original(path, folder, **settings)
 
-    monkeypatch.setattr(satir_comparison, 'train', counted)
+    monkeypatch.setattr(training_runs, 'train', counted)
     assert main([*arguments, '--seeds', '1', '2', '--starts', 'none']) == 0
     assert begun == ['segformer-b0/none/frames_2/seed_2']
     assert main([*arguments, '--seeds', '1', '--steps', '2']) == 2
@@ -73,20 +73,20 @@ def test_every_start_is_trained_once_and_tabled(tmp_path, arguments, capsys, mon
 
 
 def test_a_training_that_is_stopped_is_continued(tmp_path, arguments, capsys, monkeypatch):
-    original = satir_comparison.train
+    original = training_runs.train
 
     def stopped(path, folder, **settings):
         """As after SIGTERM: the state of the first of two steps is there."""
         return original(path, folder, ['steps=1'])
 
     command = [*arguments, '--steps', '2', '--seeds', '1', '--starts', 'none']
-    monkeypatch.setattr(satir_comparison, 'train', stopped)
+    monkeypatch.setattr(training_runs, 'train', stopped)
     assert main(command) == 2
     assert 'stopped after 1 steps' in capsys.readouterr().err
     run = tmp_path / 'comparison' / 'segformer-b0' / 'none' / 'frames_2' / 'seed_1'
     assert not (run / 'result.json').exists()
     (run / 'last.ckpt').unlink()  # that of another number of steps
-    monkeypatch.setattr(satir_comparison, 'train', original)
+    monkeypatch.setattr(training_runs, 'train', original)
     assert main(command) == 0
     assert checkpoints.load(run / 'last.safetensors').card['steps'] == 2
 

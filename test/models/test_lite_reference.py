@@ -45,7 +45,9 @@ STEM = {'conv_stem': 'stem', 'bn1': 'stem'}
 
 def translate(name: str) -> str:
     """Return the name that a weight of the other implementation has in ours."""
-    found = re.fullmatch(r'encoder\.trunks\.(rgb|thermal)\.(?:blocks\.(\d)\.(\d)\.)?(\w+)(.+)', name)
+    found = re.fullmatch(
+        r'encoder\.trunks\.(rgb|thermal)\.(?:blocks\.(\d)\.(\d)\.)?(\w+)(.+)', name
+    )
     if not found:
         for theirs, ours in NAMES.items():
             name = name.replace(theirs, ours)

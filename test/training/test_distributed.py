@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import yaml
 
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.run import train
@@ -94,3 +97,50 @@ def test_a_signal_to_one_process_stops_both_with_the_state_saved(tmp_path, write
     state = torch.load(tmp_path / 'run' / 'last.ckpt', weights_only=True)
     assert state['global_step'] == 1
     assert (tmp_path / 'run' / 'last.safetensors').is_file()
+
+
+def test_two_processes_train_one_network_on_several_pairs(tmp_path):
+    """A batch has the weights of one sensor alone, so the others have no gradient in that step."""
+    pytest.importorskip('transformers', reason='needs transformers')
+    root = tmp_path / 'frames'
+    rng = np.random.default_rng(0)
+    splits = {'train': ['0', '1', '2', '3']}
+    sources = []
+    for folder in ('rgb', 'depth', 'event', 'labels'):
+        (root / folder).mkdir(parents=True)
+        for stem in splits['train']:
+            shape = (32, 64) if folder in ('depth', 'labels') else (32, 64, 3)
+            image = rng.integers(0, 2, shape).astype(np.uint8)
+            image = image.astype(np.uint16) + 4000 if folder == 'depth' else image
+            cv2.imwrite(str(root / folder / f'{stem}.png'), image)
+    for sensor in ('depth', 'event'):
+        declaration = {
+            'label_space': {'name': 'yard', 'names': ['a', 'b']},
+            'images': {'rgb': 'rgb/{stem}.png', sensor: f'{sensor}/{{stem}}.png'},
+            'labels': 'labels/{stem}.png',
+            'splits': splits,
+        }
+        path = root / f'{sensor}.yaml'
+        path.write_text(yaml.safe_dump(declaration))
+        source = {'dataset': 'folder', 'root': str(path), 'modalities': ['rgb', sensor]}
+        sources.append({**source, 'split': 'train'})
+    model = {'name': 'segrgbx', 'size': 'b0', 'modalities': ['rgb', 'depth', 'event']}
+    data = {'train': sources, 'val': {**sources[0], 'frames': 2}, 'batch_size': 1, 'workers': 0}
+    config = {
+        'model': model,
+        'data': {**data, 'crop_height': 32, 'crop_width': 64},
+        'steps': 6,
+        'val_every': 6,
+        'devices': 2,
+        'device': 'cpu',
+        'seed': 1,
+    }
+    (tmp_path / 'train.yaml').write_text(yaml.safe_dump(config))
+    run = ('--config', tmp_path / 'train.yaml', '--out', tmp_path / 'run')
+    launch('-m', 'sartm_model.cli', 'train', *run)
+    trained = checkpoints.load(tmp_path / 'run' / 'last.safetensors').state
+    norms = {
+        sensor: trained[f'encoder.patch_embeddings.{sensor}.layer_norm.bias']
+        for sensor in ('depth', 'event')
+    }
+    assert all(norm.any() for norm in norms.values())  # they begin as zeros
