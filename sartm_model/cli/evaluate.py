@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     from sartm_model.data.registry import open_dataset
     from sartm_model.evaluation.corruptions import CorruptedDataset
     from sartm_model.evaluation.evaluate import evaluate
-    from sartm_model.modalities import check_selection
+    from sartm_model.modalities import check_selection, select
 
     if args.report is not None:
         check_report_folder(args.report)
@@ -108,6 +108,7 @@ def run(args: argparse.Namespace) -> None:
     check_selection(
         args.modality, predictor.modalities, f'checkpoint {args.checkpoint} has no modality'
     )
+    dataset = dataset.with_modalities(select(args.modality, predictor.modalities))
     predict = _frame_predictor(predictor, args.flip, args.scales)
     named = ('checkpoint', 'dataset', 'split', 'modality', 'corruption', 'severity')
     settings = {

@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> None:
     from sartm_model.utils.visualization import encode
 
     predictor = open_predictor(args)
+    if args.dataset:
+        frames = frames.with_modalities(predictor.modalities)
     shift = read_params(args).thermal_shift
     for frame in tqdm(frames, total=len(frames), unit='frame', disable=None):
         # A data set may have images of more sensors than the network takes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from sartm_model.data.frame import Frame
 from sartm_model.labels import LabelSpace
@@ -26,6 +26,14 @@ class PairDataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Frame:
         """Return the frame at `index`. Raises SartmError, naming the file, if one is unusable."""
+
+    def with_modalities(self, modalities: Collection[str]) -> PairDataset:
+        """Return the data set for a use that needs images of these modalities alone.
+
+        A data set of files is the same for every use. Generated frames have the images that are
+        needed; SartmError is raised where they cannot have one.
+        """
+        return self
 
     def __iter__(self) -> Iterator[Frame]:
         return (self[index] for index in range(len(self)))

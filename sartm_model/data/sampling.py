@@ -70,7 +70,8 @@ def open_source(
             nor a view of them, it is empty, a modality is unknown or missing, or none of its frames
             has a labelled pixel.
     """
-    dataset = _open(source)
+    check_registered(modalities)
+    dataset = _open(source).with_modalities(modalities)
     name = _title(source)
     if label_space.ids_of(dataset.label_space) is None:
         unified = [view.space.name for view in label_space.views]
@@ -83,7 +84,6 @@ def open_source(
         raise SartmError(f'{name} holds no frame')
     if source.frames:
         dataset = FirstFrames(dataset, source.frames, source.frames_seed)
-    check_registered(modalities)
     missing = [MODALITIES[m].title for m in modalities if m not in dataset[0].images]
     if missing:
         titles = ' and '.join(MODALITIES[modality].title for modality in modalities)

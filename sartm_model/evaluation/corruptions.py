@@ -7,6 +7,7 @@ severity makes the same draw worse.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -57,6 +58,15 @@ class CorruptedDataset(PairDataset):
         self._modality = modality
         self._corruption = corruption
         self._severity = severity
+
+    def with_modalities(self, modalities: Collection[str]) -> CorruptedDataset:
+        """Return the data set for a use that needs images of these modalities alone."""
+        return CorruptedDataset(
+            self._dataset.with_modalities(modalities),
+            modality=self._modality,
+            corruption=self._corruption,
+            severity=self._severity,
+        )
 
     def __getitem__(self, index: int) -> Frame:
         frame = self._dataset[index]

@@ -145,13 +145,15 @@ def generate_frames(
     Raises SartmError where the size is too small.
     """
     from sartm_model.data.synthetic import render
+    from sartm_model.data.synthetic.cameras import GIVEN
 
     if min(height, width) < 32:
         raise SartmError(f'the size is {width}x{height} pixels; expected 32 or more each way')
     rng = np.random.default_rng(0)
+    drawn = [name for name in modalities if name in GIVEN] or ['rgb']
     frames = []
     for seed in range(count):
-        frame = render(seed, height, width)
+        frame = render(seed, height, width, modalities=drawn)
         images = {}
         for name in modalities:
             blank = MODALITIES[name].blank(height, width)

@@ -8,11 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
+from sartm_model.config import SourceConfig
 from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
+from sartm_model.data.sampling import open_source
 from sartm_model.data.synthetic import SPLITS, SyntheticScenes, render, render_sequence
+from sartm_model.data.synthetic.cameras import GIVEN
 from sartm_model.errors import SartmError
+from sartm_model.evaluation.corruptions import CorruptedDataset
 from sartm_model.labels import MFNET
+from sartm_model.modalities import MODALITIES
 
 
 def same(one: Frame, other: Frame) -> bool:
@@ -180,6 +185,94 @@ def test_bad_requests_are_named():
         render(0, 100, 8)
     with pytest.raises(IndexError):
         SyntheticScenes('train', 3)[3]
+
+
+@pytest.mark.skipif(cv2.__version__[0] != '5', reason='the numbers are those of OpenCV 5')
+@pytest.mark.parametrize(
+    ('seed', 'condition', 'rgb', 'thermal', 'labels'),
+    [
+        (
+            0,
+            'day',
+            [[86.57, 143.16, 122.98], [66.17, 69.85, 66.66]],
+            [[80.07, 58.58, 68.09], [78.89, 78.27, 74.78]],
+            [13203, 555, 66, 0, 0, 0, 0, 0, 0],
+        ),
+        (
+            1,
+            'night',
+            [[26.14, 6.84, 7.9], [14.29, 11.08, 16.12]],
+            [[77.02, 43.12, 65.9], [75.61, 74.69, 74.09]],
+            [12226, 628, 176, 89, 155, 420, 130, 0, 0],
+        ),
+    ],
+)
+def test_a_seed_gives_the_scene_that_it_has_always_given(seed, condition, rgb, thermal, labels):
+    """The shipped network and the published figures are of these scenes.
+
+    Means of blocks are compared, because the last bit of a pixel depends on the processor.
+    """
+    frame = render(seed, 96, 144, condition=condition)
+    for image, expected in ((frame.rgb.mean(2), rgb), (frame.thermal, thermal)):
+        blocks = image.reshape(2, 48, 3, 48).mean((1, 3))
+        np.testing.assert_allclose(blocks, expected, atol=0.02)
+    assert np.bincount(frame.labels.ravel(), minlength=9).tolist() == labels
+
+
+def test_an_image_does_not_depend_on_which_others_are_rendered():
+    for seed in range(3):
+        every = render(seed, 96, 128, modalities=GIVEN)
+        assert tuple(every.images) == tuple(name for name in MODALITIES if name in GIVEN)
+        pair = render(seed, 96, 128)
+        assert list(pair.images) == ['rgb', 'thermal']
+        assert same(pair, every)
+        for name in GIVEN:
+            alone = render(seed, 96, 128, modalities=[name])
+            assert list(alone.images) == [name]
+            MODALITIES[name].check(alone.images[name])
+            assert alone.images[name].shape[:2] == (96, 128)
+            assert np.array_equal(alone.images[name], every.images[name])
+            assert np.array_equal(alone.labels, every.labels)
+
+
+@pytest.mark.parametrize('size', [(16, 16), (333, 64), (33, 700)])
+def test_every_modality_has_any_size(size):
+    for seed in range(2):
+        frame = render(seed, *size, modalities=GIVEN)
+        assert {image.shape[:2] for image in frame.images.values()} == {size}
+
+
+def test_a_modality_that_the_scenes_do_not_have_is_named():
+    expected = 'the synthetic scenes have rgb, thermal, depth.*; rgb, lidar was asked for'
+    scenes = SyntheticScenes('test', 2, 48, 64)
+    for ask in (
+        lambda: render(0, 48, 64, modalities=['rgb', 'lidar']),
+        lambda: SyntheticScenes('test', modalities=['rgb', 'lidar']),
+        lambda: scenes.with_modalities(['rgb', 'lidar']),
+        lambda: open_source(SourceConfig('synthetic'), MFNET, ('rgb', 'lidar')),
+    ):
+        with pytest.raises(SartmError, match=expected):
+            ask()
+    with pytest.raises(SartmError, match='no modality was asked for'):
+        render(0, 48, 64, modalities=[])
+
+
+def test_a_source_of_a_run_renders_the_images_that_the_run_needs():
+    frames = open_source(SourceConfig('synthetic', frames=2), MFNET, ('rgb', 'depth'))
+    assert list(frames[1].images) == ['rgb', 'depth']
+    assert frames[1].name == SyntheticScenes('train').names[1]
+
+
+def test_an_evaluation_renders_the_images_that_it_needs():
+    scenes = CorruptedDataset(
+        SyntheticScenes('test', 2, 48, 64),
+        modality='rgb,depth',
+        corruption='depth_blackout',
+        severity=5,
+    )
+    frame = scenes.with_modalities(('rgb', 'depth'))[0]
+    assert list(frame.images) == ['rgb', 'depth']
+    assert not frame.images['depth'].any()
 
 
 def test_opened_by_name_without_a_root():

@@ -28,14 +28,15 @@ Seed and size determine a frame completely.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from copy import copy
 
 import numpy as np
 
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Condition, Frame
 from sartm_model.data.synthetic.builder import build
-from sartm_model.data.synthetic.painting import paint
+from sartm_model.data.synthetic.cameras import check_given, shoot
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
 
@@ -56,6 +57,7 @@ def render(
     width: int = 640,
     *,
     condition: Condition | None = None,
+    modalities: Collection[str] = ('rgb', 'thermal'),
 ) -> Frame:
     """Render one scene.
 
@@ -63,15 +65,17 @@ def render(
         seed: determines the scene, together with the size; a tuple of integers is a seed too.
         height, width: at least 16 pixels each.
         condition: 'day' or 'night'; None lets the seed determine it.
+        modalities: the images to render, some of `cameras.GIVEN`. An image does not depend on
+            which others are rendered.
 
     Returns:
-        A frame with RGB uint8 `[H, W, 3]`, thermal uint8 `[H, W]` and labels uint8 `[H, W]`, all of
-        them class ids (no 255).
+        A frame with a raw image of each modality, thermal as uint8 `[H, W]`, and labels uint8
+        `[H, W]`, all of them class ids (no 255).
 
     Raises:
-        SartmError: the size is too small.
+        SartmError: the size is too small, or the scenes do not have a modality.
     """
-    return next(render_sequence(seed, 1, height, width, condition=condition))
+    return next(render_sequence(seed, 1, height, width, condition=condition, modalities=modalities))
 
 
 def render_sequence(
@@ -82,11 +86,12 @@ def render_sequence(
     *,
     rate_hz: float = 10.0,
     condition: Condition | None = None,
+    modalities: Collection[str] = ('rgb', 'thermal'),
 ) -> Iterator[Frame]:
     """Render a drive through one scene, in which people and cars move too.
 
     Args:
-        seed, height, width, condition: as for `render`.
+        seed, height, width, condition, modalities: as for `render`.
         frames: number of frames.
         rate_hz: frame rate.
 
@@ -94,8 +99,9 @@ def render_sequence(
         Frames named `<seed>_<index>`; a single frame has the name of the seed.
 
     Raises:
-        SartmError: the size is too small.
+        SartmError: as for `render`.
     """
+    check_given(modalities)
     if height < 16 or width < 16:
         raise SartmError(f'a scene of {width}x{height} pixels is too small; expected 16x16 or more')
     parts = (seed,) if isinstance(seed, int) else tuple(seed)
@@ -108,13 +114,12 @@ def render_sequence(
     scene = build(rng, night, duration_s=(frames - 1) / rate_hz)
     stem = '_'.join(f'{part:06d}' for part in parts)
     for index in range(frames):
-        canvas = paint(scene, index / rate_hz, height, width)
-        noise = np.random.default_rng((*key, 1, index))
-        rgb, thermal = scene.sensor.expose(canvas, noise)
+        time_s, size = index / rate_hz, (height, width)
+        images, labels = shoot(scene, time_s, size, modalities, key, index)
         yield Frame(
             name=stem if frames == 1 else f'{stem}_{index:04d}',
-            images={'rgb': rgb, 'thermal': thermal},
-            labels=canvas.labels,
+            images=images,
+            labels=labels,
             condition='night' if night else 'day',
         )
 
@@ -126,15 +131,23 @@ class SyntheticScenes(PairDataset):
         split: train, val or test.
         length: number of scenes; the default of `SPLITS` if None.
         height, width: size of the images in pixels.
+        modalities: as for `render`.
 
     Raises:
-        SartmError: the split is unknown, the length is below 1, or the size too small.
+        SartmError: the split is unknown, the length is below 1, the size too small, or the scenes
+            do not have a modality.
     """
 
     label_space = MFNET
 
     def __init__(
-        self, split: str, length: int | None = None, height: int = 480, width: int = 640
+        self,
+        split: str,
+        length: int | None = None,
+        height: int = 480,
+        width: int = 640,
+        *,
+        modalities: Collection[str] = ('rgb', 'thermal'),
     ) -> None:
         if split not in SPLITS:
             raise SartmError(
@@ -144,9 +157,18 @@ class SyntheticScenes(PairDataset):
         length = default if length is None else length
         if length < 1:
             raise SartmError(f'{length} synthetic scenes requested; expected 1 or more')
+        check_given(modalities)
         self._size = (height, width)
+        self._modalities = tuple(modalities)
         self.names = [f'{self._first:06d}_{index:06d}' for index in range(length)]
 
     def __getitem__(self, index: int) -> Frame:
         number = range(len(self))[index]  # raises IndexError as a sequence does
-        return render((self._first, number), *self._size)
+        return render((self._first, number), *self._size, modalities=self._modalities)
+
+    def with_modalities(self, modalities: Collection[str]) -> SyntheticScenes:
+        """Return the same scenes with images of these modalities."""
+        check_given(modalities)
+        scenes = copy(self)
+        scenes._modalities = tuple(modalities)
+        return scenes

@@ -1,58 +1,20 @@
-"""The camera of the procedural scenes, the images it sees, and the pen that draws into them.
+"""The images that are drawn of a procedural scene, and the pen that draws into them.
 
-A `Pen` draws an object at once into three aligned images: reflected light, temperature and class.
+A `Pen` draws an object at once into aligned images: reflected light, temperature, class and, where
+they are needed, its surfaces.
 Lengths are metres in the camera's frame (x right, y up from the road, z ahead), colours are RGB
 from 0 to 255, and temperatures are grey levels of an 8-bit thermal camera in which hot is white.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
-NEAR_M = 0.6
-"""Smallest depth in a projection; closer points are projected as if they were here."""
-
-SUBPIXEL_BITS = 3
+from sartm_model.data.synthetic.camera import NEAR_M, Camera
+from sartm_model.data.synthetic.surfaces import SUBPIXEL_BITS, Material, Surfaces
 
 Color = tuple[float, float, float] | np.ndarray
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera that looks along the road without roll.
-
-    Attributes:
-        height, width: size of the images in pixels.
-        focal: focal length in pixels.
-        horizon: row of the horizon.
-        mount_m: height of the camera above the road, in metres.
-        curvature: curvature of the road in 1/m; its centre is at x = curvature z^2 / 2.
-        offset_m: position of the camera across the road, in metres, positive to the right of its
-            centre.
-    """
-
-    height: int
-    width: int
-    focal: float
-    horizon: float
-    mount_m: float
-    curvature: float
-    offset_m: float
-
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """Project points (x, y, z) `[..., 3]` in metres to pixels (column, row) `[..., 2]`."""
-        scale = self.focal / np.maximum(points[..., 2], NEAR_M)
-        pixels = np.empty((*points.shape[:-1], 2))
-        pixels[..., 0] = self.width / 2 + scale * points[..., 0]
-        pixels[..., 1] = self.horizon + scale * (self.mount_m - points[..., 1])
-        return pixels
-
-    def lateral(self, along: np.ndarray | float, across: np.ndarray | float) -> np.ndarray | float:
-        """Return x of a point `along` metres ahead, `across` metres right of the road's centre."""
-        return across - self.offset_m + 0.5 * self.curvature * np.square(along)
 
 
 def levels(values: Color | tuple[float, ...]) -> tuple[float, ...]:
@@ -69,9 +31,10 @@ class Canvas:
         labels: uint8, class ids.
         leaves: uint8, 255 where there is foliage, whose texture is added at the end.
         glow: float32 `[H / 4, W / 4, 3]`, light of lamps, which the camera spreads around them.
+        surfaces: geometry and materials; None where no camera needs them.
     """
 
-    def __init__(self, camera: Camera) -> None:
+    def __init__(self, camera: Camera, with_surfaces: bool = False) -> None:
         size = (camera.height, camera.width)
         self.camera = camera
         self.rgb = np.zeros((*size, 3), np.uint8)
@@ -79,6 +42,7 @@ class Canvas:
         self.labels = np.zeros(size, np.uint8)
         self.leaves = np.zeros(size, np.uint8)
         self.glow = np.zeros((-(-size[0] // 4), -(-size[1] // 4), 3), np.float32)
+        self.surfaces = Surfaces(camera) if with_surfaces else None
 
     def fill(
         self,
@@ -86,8 +50,21 @@ class Canvas:
         color: Color | None,
         temperature: float | None,
         label: int | None,
+        *,
+        material: Material | None = None,
+        points: np.ndarray | None = None,
+        solid: bool = False,
     ) -> None:
-        """Fill polygons, given in pixels; None leaves the respective image unchanged."""
+        """Fill polygons, given in pixels; None leaves the respective image unchanged.
+
+        Args:
+            polygons: `[N, 2]` each, columns and rows.
+            color, temperature, label: see `Canvas`.
+            material: that of the surface.
+            points: `[N, 3]`, what the polygons show, in the camera's frame; None for a part of the
+                surface that is there already.
+            solid: see `Surfaces.fill`.
+        """
         shapes = [np.round(p * (1 << SUBPIXEL_BITS)).astype(np.int32) for p in polygons]
         if color is not None:
             cv2.fillPoly(self.rgb, shapes, levels(color), cv2.LINE_AA, SUBPIXEL_BITS)
@@ -96,6 +73,12 @@ class Canvas:
             cv2.fillPoly(self.thermal, shapes, level, cv2.LINE_AA, SUBPIXEL_BITS)
         if label is not None:
             cv2.fillPoly(self.labels, shapes, (label,), cv2.LINE_8, SUBPIXEL_BITS)
+        if self.surfaces is not None and material is not None:
+            if points is None:
+                self.surfaces.paint(shapes, material)
+            else:
+                for shape in shapes:
+                    self.surfaces.fill(shape, points, material, solid=solid)
 
     def shine(self, pixel: np.ndarray, radius: float, color: Color) -> None:
         """Add a lamp at `pixel` (column, row) with a radius in pixels to the glow."""
@@ -157,14 +140,18 @@ class Pen:
         rgb = cv2.mean(self.canvas.rgb[window])[:3]
         return np.array(rgb), cv2.mean(self.canvas.thermal[window])[0]
 
-    def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Project points `[..., 3]` in the object's frame to pixels `[..., 2]`."""
+    def place(self, points: np.ndarray) -> np.ndarray:
+        """Convert points `[..., 3]` in the object's frame to the camera's frame."""
         x, y, z = points[..., 0], points[..., 1], points[..., 2]
         placed = np.empty(points.shape)
         placed[..., 0] = self.x + self.cos * x + self.sin * z
         placed[..., 1] = y
         placed[..., 2] = self.z - self.sin * x + self.cos * z
-        return self.canvas.camera.project(placed)
+        return placed
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        """Project points `[..., 3]` in the object's frame to pixels `[..., 2]`."""
+        return self.canvas.camera.project(self.place(points))
 
     def tones(
         self, albedo: Color | float, temperature: float, emissive: bool = False
@@ -179,13 +166,21 @@ class Pen:
         return color, temperature
 
     def fill(
-        self, points: np.ndarray, albedo: Color | float, temperature: float, *, hull: bool = False
+        self,
+        points: np.ndarray,
+        albedo: Color | float,
+        temperature: float,
+        *,
+        hull: bool = False,
+        material: Material = Material.MATTE,
     ) -> None:
         """Fill the polygon `[N, 3]` in the object's frame, or its convex hull in the image."""
-        polygon = self.pixels(points)
+        placed = self.place(points)
+        polygon = self.canvas.camera.project(placed)
         if hull:
             polygon = cv2.convexHull(polygon.astype(np.float32))[:, 0]
-        self.canvas.fill([polygon], *self.tones(albedo, temperature), self.label)
+        self.canvas.fill([polygon], *self.tones(albedo, temperature), self.label,
+                         material=material, points=placed, solid=hull)  # fmt: skip
 
     def outline(self, points: np.ndarray) -> None:
         """Label the convex hull of `[N, 3]`, as annotators do, without drawing it."""
@@ -200,9 +195,12 @@ class Pen:
         temperature: float,
         *,
         closed: bool = False,
+        material: Material = Material.MATTE,
     ) -> None:
         """Draw a polyline `[N, 3]` of a width in metres."""
-        shape = [np.round(self.pixels(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)]
+        placed = self.place(points)
+        pixels = self.canvas.camera.project(placed)
+        shape = [np.round(pixels * (1 << SUBPIXEL_BITS)).astype(np.int32)]
         thickness = max(1, round(width_m * self.scale))
         color, level = self.tones(albedo, temperature)
         how = (closed, levels(color), thickness, cv2.LINE_AA, SUBPIXEL_BITS)
@@ -211,6 +209,8 @@ class Pen:
         cv2.polylines(self.canvas.thermal, shape, *how)
         how = (closed, (self.label,), thickness, cv2.LINE_8, SUBPIXEL_BITS)
         cv2.polylines(self.canvas.labels, shape, *how)
+        if self.canvas.surfaces is not None:
+            self.canvas.surfaces.line(shape[0], placed, material, thickness, closed)
 
     def lamp(self, point: tuple[float, float, float], radius_m: float, color: Color) -> None:
         """Draw a lit lamp with its glow. The lamp is off if the object is hidden in RGB."""

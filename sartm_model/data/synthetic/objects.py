@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sartm_model.data.synthetic.canvas import CIRCLE, Pen
+from sartm_model.data.synthetic.surfaces import Material
 
 DETAIL_PX = 16.0
 """Details such as spokes, hands and shoes are drawn only above this many pixels per metre."""
@@ -142,13 +143,13 @@ def car_stop(rng: np.random.Generator, *, night: bool, kind: str) -> Draw:
         return upright([(left, low), (left, high), (right, high), (right, low)])
 
     def draw(pen: Pen, _: float) -> None:
-        w = width / 2
+        w, metal = width / 2, Material.METAL
         if kind == 'fence':
             pen.outline(box(0, height, -w, w))
             for x in np.linspace(-w, w, 9):
-                pen.line(box(0.12, height, x, x)[:2], 0.035, tone, heat)
+                pen.line(box(0.12, height, x, x)[:2], 0.035, tone, heat, material=metal)
             for y in (0.14, height):
-                pen.line(points((-w, y, 0), (w, y, 0)), 0.06, tone, heat)
+                pen.line(points((-w, y, 0), (w, y, 0)), 0.06, tone, heat, material=metal)
             for x in (-0.7 * w, 0.7 * w):
                 pen.fill(box(0, 0.12, x - 0.09, x + 0.09), 0.7 * tone, heat - 2)
             return
@@ -185,10 +186,12 @@ def guardrail(rng: np.random.Generator, *, night: bool) -> Draw:
         foot = np.column_stack((np.zeros_like(along), np.zeros_like(along), along))
         pen.outline(np.concatenate((foot[[0, -1]], foot[[-1, 0]] + up)))
         for post in foot:
-            pen.line(np.stack((post, post + up)), 0.08, 0.8 * tone, heat - 2)
+            pen.line(
+                np.stack((post, post + up)), 0.08, 0.8 * tone, heat - 2, material=Material.METAL
+            )
         bands = [(0.45, 1.0)] if plate else [(0.9, 1.0), (0.5, 0.58)]
         for low, high in bands:
             strip = np.concatenate((foot[[0, -1]] + low * up, foot[[-1, 0]] + high * up))
-            pen.fill(strip, tone, heat)
+            pen.fill(strip, tone, heat, material=Material.METAL)
 
     return draw

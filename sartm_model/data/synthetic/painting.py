@@ -7,17 +7,27 @@ import numpy as np
 
 from sartm_model.data.synthetic.canvas import Canvas, Pen
 from sartm_model.data.synthetic.scene import Scene, SceneObject
+from sartm_model.data.synthetic.surfaces import Material
 from sartm_model.data.synthetic.textures import GROUND_TILE_M, TILE, textures, tile
 
 SMALLEST_PX = 5.0
 """Objects that would be lower than this in an image of 480 rows are left out."""
 
 
-def paint(scene: Scene, time_s: float, height: int, width: int) -> Canvas:
-    """Draw the scene after `time_s` seconds, without the blur and noise of the cameras."""
+def paint(
+    scene: Scene, time_s: float, height: int, width: int, *, with_surfaces: bool = False
+) -> Canvas:
+    """Draw the scene after `time_s` seconds, without the blur and noise of the cameras.
+
+    Args:
+        scene: what is drawn.
+        time_s: moment of the drive.
+        height, width: size in pixels.
+        with_surfaces: whether geometry and materials are drawn, too.
+    """
     travelled = scene.speed * time_s
     camera = scene.camera(height, width, time_s)
-    canvas = Canvas(camera)
+    canvas = Canvas(camera, with_surfaces)
     present = []
     for obj in scene.objects:
         ahead = obj.along + obj.velocity[0] * time_s - travelled
@@ -82,7 +92,7 @@ def _paint_sky(canvas: Canvas, scene: Scene) -> None:
         line = np.stack((x * 0.9 / scene.focal, np.maximum(tops, -3), np.full(len(x), 90.0)), -1)
         feet = np.array([[line[-1, 0], -3, 90.0], [line[0, 0], -3, 90.0]])
         polygon = camera.project(np.concatenate((line, feet)))
-        canvas.fill([polygon], tone, heat, None)
+        canvas.fill([polygon], tone, heat, None, material=Material.FOLIAGE, points=line)
     cv2.fillPoly(canvas.leaves, [polygon.astype(np.int32)], 255)
 
 
@@ -97,17 +107,24 @@ def _paint_ground(canvas: Canvas, scene: Scene) -> None:
                       [0, camera.height + 1]])  # fmt: skip
     canvas.fill([below], (60, 80, 40) if grass else (95, 92, 88), 63 if grass else 69, None)
     canvas.leaves[top:] = 0
+    if canvas.surfaces is not None:
+        canvas.surfaces.fill_ground(top + 1, Material.FOLIAGE if grass else Material.PAVEMENT)
     along = 1.0 + 119 * np.linspace(0, 1, 30) ** 2
-    for half, tone, heat in (
-        (scene.road_half_m + rng.uniform(1, 4), rng.uniform(90, 130), rng.uniform(68, 74)),
-        (scene.road_half_m, rng.uniform(60, 95), rng.uniform(67, 73)),
+    for half, tone, heat, material in (
+        (
+            scene.road_half_m + rng.uniform(1, 4),
+            rng.uniform(90, 130),
+            rng.uniform(68, 74),
+            Material.PAVEMENT,
+        ),
+        (scene.road_half_m, rng.uniform(60, 95), rng.uniform(67, 73), Material.ROAD),
     ):
         left, right = (
             np.stack((camera.lateral(along, side * half), np.zeros(30), along), -1)
             for side in (-1, 1)
         )
         strip = camera.project(np.concatenate((left, right[::-1])))
-        canvas.fill([strip], (tone, tone, 0.97 * tone), heat, None)
+        canvas.fill([strip], (tone, tone, 0.97 * tone), heat, None, material=material)
 
 
 def _light_ground(canvas: Canvas, scene: Scene, travelled: float) -> None:

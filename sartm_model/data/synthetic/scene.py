@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sartm_model.data.synthetic.canvas import Camera
+from sartm_model.data.synthetic.camera import Camera
 from sartm_model.data.synthetic.objects import Draw
 from sartm_model.data.synthetic.sensor import Sensor
 

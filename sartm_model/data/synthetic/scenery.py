@@ -11,6 +11,7 @@ import numpy as np
 
 from sartm_model.data.synthetic.canvas import CIRCLE, Pen
 from sartm_model.data.synthetic.objects import Draw, points, upright
+from sartm_model.data.synthetic.surfaces import Material
 
 
 def edge_path(
@@ -53,7 +54,9 @@ def band(rng: np.random.Generator, path: np.ndarray, width: float, *, night: boo
         middle = np.column_stack((camera.lateral(ahead, across), ahead))
         edges = np.concatenate((middle - width / 2 * normal, (middle + width / 2 * normal)[::-1]))
         strip = np.column_stack((edges[:, 0], np.zeros(len(edges)), edges[:, 1]))
-        pen.canvas.fill([camera.project(strip)], *pen.tones(tone, heat), pen.label)
+        pen.canvas.fill(
+            [camera.project(strip)], *pen.tones(tone, heat), pen.label, material=Material.MATTE
+        )
 
     return draw
 
@@ -148,9 +151,14 @@ def facade(rng: np.random.Generator, length: float, inward: float, *, night: boo
         ahead = z0 + pen.z > 1.5
         dark, bright = panes[ahead & ~lit], panes[ahead & lit]
         if len(dark):
-            pen.canvas.fill(list(dark), *pen.tones(0.45 * tone, window_heat), 0)
+            pen.canvas.fill(
+                list(dark), *pen.tones(0.45 * tone, window_heat), 0, material=Material.GLASS
+            )
         if len(bright):
-            pen.canvas.fill(list(bright), *pen.tones(glow, window_heat + 8, True), 0)
+            pen.canvas.fill(
+                list(bright), *pen.tones(glow, window_heat + 8, True), 0,
+                material=Material.LIT_GLASS,
+            )  # fmt: skip
             for pane in bright[:: max(1, len(bright) // 6)]:
                 pen.canvas.shine(pane.mean(0), 0.5 * pen.scale, 0.35 * glow)
 
@@ -168,11 +176,12 @@ def tree(rng: np.random.Generator, *, night: bool) -> Draw:
     def draw(pen: Pen, _: float) -> None:
         pen.fill(upright([(-trunk, 0), (trunk, 0), (0.6 * trunk, tall), (-0.6 * trunk, tall)]),
                  (70, 60, 50), heat + 6)  # fmt: skip
-        shapes = [pen.pixels(upright(c + r * CIRCLE)) for c, r in zip(crown, radii, strict=True)]
-        pen.canvas.fill(shapes[:1], *pen.tones(green, heat), 0)
-        for index, shape in enumerate(shapes[1:]):
-            shade = 0.8 + 0.07 * index
-            pen.canvas.fill([shape], *pen.tones(shade * green, heat - 2 + 0.7 * index), 0)
+        discs = [pen.place(upright(c + r * CIRCLE)) for c, r in zip(crown, radii, strict=True)]
+        shapes = [pen.canvas.camera.project(disc) for disc in discs]
+        for index, (shape, disc) in enumerate(zip(shapes, discs, strict=True), start=-1):
+            shade, warmth = (0.8 + 0.07 * index, 0.7 * index - 2) if index >= 0 else (1, 0)
+            pen.canvas.fill([shape], *pen.tones(shade * green, heat + warmth), 0,
+                            material=Material.FOLIAGE, points=disc)  # fmt: skip
         cv2.fillPoly(pen.canvas.leaves, [s.astype(np.int32) for s in shapes], 255)
 
     return draw
@@ -193,7 +202,7 @@ def hedge(rng: np.random.Generator, length: float, side: float, *, night: bool) 
                 shape = points((0, 0, near), (0, tall, near), (0, tall, 0), (0, 0, 0))
             else:
                 shape = points((0, 0, z), (0, tall, z), (x, tall, z), (x, 0, z))
-            pen.fill(shape, green if z is None else 0.8 * green, heat)
+            pen.fill(shape, green if z is None else 0.8 * green, heat, material=Material.FOLIAGE)
             cv2.fillPoly(pen.canvas.leaves, [pen.pixels(shape).astype(np.int32)], 255)
 
     return draw
@@ -206,10 +215,11 @@ def signpost(rng: np.random.Generator, *, night: bool) -> Draw:
     face = np.array([[200.0, 30, 30], [40, 70, 190], [220, 220, 215]])[rng.integers(3)]
 
     def draw(pen: Pen, _: float) -> None:
-        pen.line(points((0, 0, 0), (0, tall, 0)), 0.07, tone, heat)
+        pen.line(points((0, 0, 0), (0, tall, 0)), 0.07, tone, heat, material=Material.METAL)
         if kind:
             ring = CIRCLE if kind == 1 else CIRCLE[[0, 3, 6, 9]]
-            pen.fill(upright(0.3 * ring + (0, tall - 0.3)), face, heat - 4)
+            plate = upright(0.3 * ring + (0, tall - 0.3))
+            pen.fill(plate, face, heat - 4, material=Material.METAL)
 
     return draw
 
@@ -220,7 +230,7 @@ def street_lamp(rng: np.random.Generator, tall: float, *, night: bool) -> Draw:
     glow = np.array([rng.uniform(180, 255), 255, rng.uniform(150, 235)])
 
     def draw(pen: Pen, _: float) -> None:
-        pen.line(points((0, 0, 0), (0, tall, 0)), 0.1, 120, heat)
+        pen.line(points((0, 0, 0), (0, tall, 0)), 0.1, 120, heat, material=Material.METAL)
         pen.fill(upright(0.18 * CIRCLE + (0, tall)), 200, heat + (45 if night else 5))
         if night:
             pen.lamp((0.0, tall, 0.0), 0.16, glow)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from sartm_model.data.synthetic.canvas import Canvas
-from sartm_model.data.synthetic.textures import NOISE_DEVIATION, NOISE_TILE, textures, tile
+from sartm_model.data.synthetic.textures import NOISE_DEVIATION, piece, textures
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,12 @@ class Sensor:
     offset: float
     drift: float
 
-    def expose(self, canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Convert a drawn scene to the images of the cameras.
+    def expose_rgb(self, canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
+        """Convert a drawn scene to the image of the RGB camera, uint8 `[H, W, 3]`.
 
         Args:
             canvas: the scene as it was drawn.
             rng: random numbers for the noise of this frame.
-
-        Returns:
-            RGB, uint8 `[H, W, 3]`, and thermal, uint8 `[H, W]`.
         """
         bank = textures()
         height, width = canvas.labels.shape
@@ -58,19 +55,24 @@ class Sensor:
         if self.motion_px * scale >= 2:
             rgb = cv2.blur(rgb, (round(self.motion_px * scale), 1))
         rgb = cv2.add(rgb, cv2.resize(self._halo(canvas.glow, scale), size))
-        grain = _piece(bank['noise'], height, width, rng)
+        grain = piece(bank['noise'], height, width, rng)
         noise = self.rgb_noise / NOISE_DEVIATION
-        rgb = cv2.addWeighted(rgb, 1, grain, noise, self.black - 128 * noise)
+        return cv2.addWeighted(rgb, 1, grain, noise, self.black - 128 * noise)
 
+    def expose_thermal(self, canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
+        """Convert a drawn scene to the image of the thermal camera, uint8 `[H, W]`."""
+        bank = textures()
+        height, width = canvas.labels.shape
+        size, scale = (width, height), width / 640
         thermal = _blur(canvas.thermal, max(0.4, self.thermal_blur * scale))
         soft = bank['soft'][::16, ::16].astype(np.float32)
         level = 70 + self.offset - 70 * self.gain
         heat = cv2.resize((soft / 64 - 2) * self.drift + level, size)
         stripes = rng.standard_normal(width).astype(np.float32)
         heat += np.float32(0.4 * self.thermal_noise) * stripes
-        heat = cv2.scaleAdd(_piece(bank['grain'], height, width, rng), self.thermal_noise, heat)
+        heat = cv2.scaleAdd(piece(bank['grain'], height, width, rng), self.thermal_noise, heat)
         heat = cv2.add(heat, cv2.LUT(thermal, self.gain * np.arange(256, dtype=np.float32)))
-        return rgb, np.clip(heat, 0, 255).astype(np.uint8)
+        return np.clip(heat, 0, 255).astype(np.uint8)
 
     def _halo(self, glow: np.ndarray, scale: float) -> np.ndarray:
         """Blur the glow into halos around the lamps, uint8 `[H / 4, W / 4, 3]`."""
@@ -85,9 +87,3 @@ def _blur(image: np.ndarray, deviation: float) -> np.ndarray:
     """Apply a Gaussian blur with a kernel of two standard deviations to each side."""
     size = 2 * max(1, round(2 * deviation)) + 1
     return cv2.GaussianBlur(image, (size, size), deviation)
-
-
-def _piece(noise: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Cut a random piece from a noise texture, without a copy if the texture is large enough."""
-    room = (max(1, NOISE_TILE - height), max(1, NOISE_TILE - width))
-    return tile(noise, height, width, (int(rng.integers(room[0])), int(rng.integers(room[1]))))

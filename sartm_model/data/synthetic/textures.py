@@ -77,3 +77,9 @@ def tile(texture: np.ndarray, height: int, width: int, origin: tuple[int, int]) 
     if (down, right) != (1, 1):
         texture = np.tile(texture, (down, right) + (1,) * (texture.ndim - 2))
     return texture[top : top + height, left : left + width]
+
+
+def piece(noise: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut a random piece from a noise texture, without a copy if the texture is large enough."""
+    room = (max(1, NOISE_TILE - height), max(1, NOISE_TILE - width))
+    return tile(noise, height, width, (int(rng.integers(room[0])), int(rng.integers(room[1]))))

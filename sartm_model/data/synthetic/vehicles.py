@@ -6,6 +6,7 @@ import numpy as np
 
 from sartm_model.data.synthetic.canvas import Pen
 from sartm_model.data.synthetic.objects import DETAIL_PX, Draw, disc, points
+from sartm_model.data.synthetic.surfaces import Material
 
 SIDES = {
     # Outlines of body and cabin: (distance from the rear, height), relative to length and height.
@@ -70,6 +71,7 @@ def car(rng: np.random.Generator, *, night: bool, running: bool) -> Draw:
     radius = 0.21 * height if kind != 'lorry' else 0.15 * height
 
     def draw(pen: Pen, _: float) -> None:
+        lacquer = Material.LACQUER
         # The position of the camera in the car's frame determines which sides are visible.
         across = -pen.cos * pen.x + pen.sin * pen.z
         ahead = -pen.sin * pen.x - pen.cos * pen.z
@@ -78,7 +80,7 @@ def car(rng: np.random.Generator, *, night: bool, running: bool) -> Draw:
         shadow = points((-half, 0, -length / 2), (half, 0, -length / 2), (half, 0, length / 2),
                         (-half, 0, length / 2))  # fmt: skip
         label, pen.label = pen.label, 0
-        pen.fill(shadow, 12, 74 + (12 if running else 0), hull=True)
+        pen.fill(shadow, 12, 74 + (12 if running else 0), hull=True, material=Material.ROAD)
         pen.label = label
         for along, _up in wheels:
             z = (along - 0.5) * length
@@ -87,32 +89,34 @@ def car(rng: np.random.Generator, *, night: bool, running: bool) -> Draw:
                 pen.fill(rim, 18, tyre)
                 if x == near:
                     pen.fill((rim - rim.mean(0)) * 0.55 + rim.mean(0), 95, tyre - 14)
-        pen.fill(lower, 0.75 * paint, body - 2, hull=True)
-        pen.fill(upper, 0.85 * paint, body - 4, hull=True)
+        pen.fill(lower, 0.75 * paint, body - 2, hull=True, material=lacquer)
+        pen.fill(upper, 0.85 * paint, body - 4, hull=True, material=lacquer)
         z = length / 2 if front else -length / 2
         side_visible = abs(across) > width / 2
         if side_visible:
             x = near * width / 2
-            pen.fill(side(body_side, x), 0.9 * paint, body)
+            pen.fill(side(body_side, x), 0.9 * paint, body, material=lacquer)
             if kind != 'lorry':
                 pane = side(windows, x)
                 pane[:, 0] = np.where(pane[:, 1] > 0.8 * height, near * half, near * width / 2)
-                pen.fill(pane, 22, glass)
+                pen.fill(pane, 22, glass, material=Material.GLASS)
             for along, _up in wheels:
                 at = (x, 0.0, (along - 0.5) * length)
                 rim = disc(0, radius, radius, radius)[:, [2, 1, 0]] + at
                 pen.fill(rim, 16, tyre)
                 pen.fill((rim - rim.mean(0)) * 0.55 + rim.mean(0), 110, tyre - 12)
         if abs(ahead) > length / 2:
-            pen.fill(end(z, width / 2 * 0.97, 0.2 * height, 0.56 * height), paint, body + 3)
+            face = end(z, width / 2 * 0.97, 0.2 * height, 0.56 * height)
+            pen.fill(face, paint, body + 3, material=lacquer)
             lean = (cabin_side[-1] if front else cabin_side[0])[0]
             top = (cabin_side[-2] if front else cabin_side[1])[0]
             z_low, z_top = (lean - 0.5) * length, (top - 0.5) * length
             pane = end(z_low, half * 0.95, 0.62 * height, 0.94 * height, 0.8 * (z_top - z_low))
             if kind == 'lorry' and not front:
-                pen.fill(end(z, half, 0.45 * height, 0.98 * height), 0.95 * paint, body - 2)
+                back = end(z, half, 0.45 * height, 0.98 * height)
+                pen.fill(back, 0.95 * paint, body - 2, material=lacquer)
             else:
-                pen.fill(pane, 25, glass)
+                pen.fill(pane, 25, glass, material=Material.GLASS)
             warm = end(z, 0.6 * half, 0.24 * height, 0.42 * height)
             pen.fill(warm, 0.5 * paint, hot if front else body + 0.3 * (hot - body))
             bumper = end(z, width / 2 * 0.97, 0.2 * height, 0.28 * height)

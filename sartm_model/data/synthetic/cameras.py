@@ -1,0 +1,70 @@
+"""The images of a scene by modality: which camera gives each, and the random numbers of each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from sartm_model.data.synthetic import depth_camera
+from sartm_model.data.synthetic.painting import paint
+from sartm_model.data.synthetic.scene import Scene
+from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
+
+STREAMS = {'depth': 2}
+"""The number of each camera's stream of random numbers; RGB and thermal share the number 1."""
+
+GIVEN = ('rgb', 'thermal', *STREAMS)
+"""The modalities that the scenes have."""
+
+
+def check_given(modalities: Collection[str]) -> None:
+    """Raise SartmError if the scenes do not have one of the modalities, or none is asked for."""
+    if not modalities or not set(modalities) <= set(GIVEN):
+        raise SartmError(
+            f'the synthetic scenes have {", ".join(GIVEN)}; '
+            f'{", ".join(modalities) or "no modality"} was asked for'
+        )
+
+
+def shoot(
+    scene: Scene,
+    time_s: float,
+    size: tuple[int, int],
+    modalities: Collection[str],
+    key: tuple[int, ...],
+    index: int,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Take the images of one moment.
+
+    An image is the same whichever others are asked for.
+
+    Args:
+        scene: what is drawn.
+        time_s: the moment.
+        size: height and width in pixels.
+        modalities: those to render, some of `GIVEN`.
+        key: the seed of the scene.
+        index: number of the frame.
+
+    Returns:
+        The raw images, in the order of `MODALITIES`, and the labels, uint8 `[H, W]`.
+    """
+
+    def constant(name: str) -> np.random.Generator:
+        return np.random.default_rng((*key, STREAMS[name]))
+
+    def noise(name: str) -> np.random.Generator:
+        return np.random.default_rng((*key, STREAMS[name], index))
+
+    canvas = paint(scene, time_s, *size, with_surfaces='depth' in modalities)
+    images = {}
+    if 'rgb' in modalities or 'thermal' in modalities:
+        rng = np.random.default_rng((*key, 1, index))
+        images['rgb'] = scene.sensor.expose_rgb(canvas, rng)  # its noise comes before thermal's
+        if 'thermal' in modalities:
+            images['thermal'] = scene.sensor.expose_thermal(canvas, rng)
+    if canvas.surfaces is not None and 'depth' in modalities:
+        images['depth'] = depth_camera.measure(canvas.surfaces, constant('depth'), noise('depth'))
+    return {name: images[name] for name in MODALITIES if name in modalities}, canvas.labels
