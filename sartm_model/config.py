@@ -20,6 +20,32 @@ SIZES = ('nano', 'lite', *SAM2_SIZES)
 
 
 @dataclass(frozen=True)
+class ClipTowerConfig:
+    """The image tower of MA-CLIP, as it is part of a network (see docs/segrgbx.md).
+
+    Attributes:
+        model: name of the open_clip model that it is of.
+        quick_gelu: whether its activation is the approximate GELU of OpenAI's weights.
+        mean, std: of the channels of its images, whose values are 0 to 1.
+        width: D, the size of an embedding.
+        context: what the network uses: `image`, the embedding of each image, or `mean`, that of the
+            training images of its modality, without the tower.
+    """
+
+    model: str
+    quick_gelu: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    width: int
+    context: str = 'image'
+
+    def __post_init__(self) -> None:
+        # As in `ModelConfig`.
+        for key in ('mean', 'std'):
+            object.__setattr__(self, key, tuple(getattr(self, key)))
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The architecture of the network; every checkpoint stores it.
 
@@ -36,8 +62,10 @@ class ModelConfig:
             `mask` and `auxiliary`, segformer and segrgbx `mlp`.
         input_scale: factor by which images are resized before the network; 0.5 takes a quarter of
             the time. Training crops are not resized by it.
-        without: parts that are left out, for an ablation; segrgbx has `modality_embedding` and
-            `dsrm`.
+        without: parts that are left out, for an ablation; segrgbx has `modality_embedding`, `dsrm`
+            and `ma_clip`.
+        ma_clip: the image tower of MA-CLIP in segrgbx; None without. Not set by hand: a run takes
+            it from the file `ma_clip.adapters`.
     """
 
     name: str = 'sartm'
@@ -47,8 +75,11 @@ class ModelConfig:
     prediction: str = 'mean'
     input_scale: float = 1.0
     without: tuple[str, ...] = ()
+    ma_clip: ClipTowerConfig | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.ma_clip, Mapping):
+            object.__setattr__(self, 'ma_clip', ClipTowerConfig(**self.ma_clip))
         # YAML and JSON give a list, which would not equal the tuple of another configuration.
         for key in ('modalities', 'without'):
             object.__setattr__(self, key, tuple(getattr(self, key)))
@@ -282,10 +313,40 @@ class TextConfig:
     names: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.templates or any('{name}' not in template for template in self.templates):
-            raise SartmError(
-                f'text.templates is {list(self.templates)}; expected one or more with {{name}}'
-            )
+        _check_templates('text.templates', self.templates)
+
+
+@dataclass(frozen=True)
+class MaClipConfig:
+    """MA-CLIP of segrgbx: CLIP adapted to sensors and scenes (see docs/segrgbx.md).
+
+    Attributes:
+        adapters: the file that a run of stage `ma_clip` wrote; empty for a network without MA-CLIP.
+        context: what the network uses at inference: `image`, the embedding of each image, which
+            its checkpoints then can compute; or `mean`, one embedding a modality, the mean over the
+            training images, which costs nothing. Trained with the embedding of each image in both.
+        model: name of an open_clip model.
+        pretrained: its weights: a file, or a tag of open_clip, which downloads them; `random` for
+            none, to try the program.
+        rank: of the LoRA adapters.
+        templates: prompts, with {name} for the words of an image, such as 'thermal image of a
+            street at night'; their embeddings are averaged.
+        words: name of a modality, a data set or a condition -> its words in a prompt, in place of
+            those of `training.ma_clip.prompts`.
+    """
+
+    adapters: str = ''
+    context: str = 'image'
+    model: str = 'ViT-B-32'
+    pretrained: str = 'openai'
+    rank: int = 16
+    templates: list[str] = field(default_factory=lambda: ['a {name}'])
+    words: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_choice('ma_clip.context', self.context, ('image', 'mean'))
+        _positive('ma_clip.rank', self.rank)
+        _check_templates('ma_clip.templates', self.templates)
 
 
 @dataclass(frozen=True)
@@ -335,6 +396,8 @@ class TrainConfig:
             anew. If it was written by a run of stage `pretrain`, its heads start anew.
         stage: train, or pretrain for a run on pseudo-labels (see docs/satir.md), whose classes mean
             nothing: there is no language term, and a later run keeps none of the heads' weights.
+            Or ma_clip, which trains the adapters of MA-CLIP and no network; it uses
+            `data`, `ma_clip`, `optim`, `steps`, `val_every`, `precision`, `device` and `seed`.
         label_space: mfnet, pst900, fmb, soda, scut_seg, cityscapes, deliver, nyuv2, urbanlf,
             zju_rgb_p, zju_rgb_p9 or a YAML file of classes; empty for those of the first source of
             `data.train`. Every source must have these classes. Or a YAML file that unifies several
@@ -356,6 +419,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    ma_clip: MaClipConfig = field(default_factory=MaClipConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     sam2_weights: str = ''
     imagenet_weights: str = ''
@@ -394,12 +458,17 @@ class TrainConfig:
         if isinstance(self.data.drop_modality, Mapping):
             for name in self.data.drop_modality:
                 check_choice('a name in data.drop_modality', name, self.model.modalities)
+        if self.stage == 'ma_clip' and self.ma_clip.adapters:
+            raise SartmError(
+                f'ma_clip.adapters is {self.ma_clip.adapters} with stage ma_clip, which trains new '
+                'ones; leave it out'
+            )
         starts = [key for key in STARTS if getattr(self, key)]
         if len(starts) > 1:
             raise SartmError(f'{" and ".join(starts)} are set; a run starts from one of them')
 
 
-STAGES = ('train', 'pretrain')
+STAGES = ('train', 'pretrain', 'ma_clip')
 
 PRETRAINED = ('sam2_weights', 'imagenet_weights')
 """The settings that name published weights; a family of networks starts from some of them."""
@@ -414,6 +483,7 @@ PATH_KEYS = (
     'sam2_weights',
     'imagenet_weights',
     'embeddings',
+    'adapters',
 )
 """The keys of a training configuration whose values are paths, at any depth."""
 
@@ -464,6 +534,11 @@ def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
     """Raise SartmError unless the value of a setting is one of the choices."""
     if value not in choices:
         raise SartmError(f'{key} is {value!r}; expected one of {", ".join(choices)}')
+
+
+def _check_templates(key: str, templates: Sequence[str]) -> None:
+    if not templates or any('{name}' not in template for template in templates):
+        raise SartmError(f'{key} is {list(templates)}; expected one or more with {{name}}')
 
 
 def _positive(key: str, value: int) -> None:

@@ -37,6 +37,8 @@ class Sample(NamedTuple):
             `images`.
         excluded: bool `[K]`, true for a class that the frame's data set does not label; `[0]` in a
             run whose data sets label all classes.
+        embeddings: modality -> what a frozen network says of the frame's whole image, float32
+            `[D]`; empty in a training that uses none.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Sample(NamedTuple):
     labels: Tensor
     drop_mask: Tensor
     excluded: Tensor
+    embeddings: dict[str, Tensor]
 
     def inputs(self) -> dict[str, Tensor]:
         """Normalised images of a batch, float32 `[B, C, H, W]`, by modality."""
@@ -160,8 +163,8 @@ def to_sample(
         for modality, image in crop.images.items()
     }
     excluded = np.zeros(0, bool) if excluded is None else excluded
-    labels, *masks = map(torch.from_numpy, (crop.labels, drop_mask, excluded))
-    return Sample(name, images, labels, *masks)
+    labels, drops, classes = map(torch.from_numpy, (crop.labels, drop_mask, excluded))
+    return Sample(name, images, labels, drops, classes, {})
 
 
 def _corner(

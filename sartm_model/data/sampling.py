@@ -175,6 +175,10 @@ class TrainingSamples(Dataset):
         modalities: of the network, in its order.
         seed: of every random choice.
         processes: number of processes of the run; each has its own part of a batch.
+
+    Attributes:
+        embeddings: of the frames of each data set, modality -> `[N, D]`, see `Sample`; None, as it
+            begins, for none.
     """
 
     def __init__(
@@ -200,6 +204,7 @@ class TrainingSamples(Dataset):
         for names in dict.fromkeys(given):
             sources = [number for number, other in enumerate(given) if other == names]
             self.groups.append(SourceGroup(sources, weights[sources] / weights[sources].sum()))
+        self.embeddings: list[dict[str, Tensor]] | None = None
         of_group = np.array([weights[group.sources].sum() for group in self.groups])
         self.group_probabilities = of_group / of_group.sum()
 
@@ -208,11 +213,11 @@ class TrainingSamples(Dataset):
         sources, probabilities = self._group(index)
         source = sources[rng.choice(len(sources), p=probabilities)]
         view = self.views[source]
-        frame = self._draw(source, rng)
+        number, frame = self._draw(source, rng)
         donor = None
         if rng.random() < self.config.paste_objects:
-            donor = self._draw(source, rng)
-        return augment(
+            _, donor = self._draw(source, rng)
+        sample = augment(
             frame,
             self.config,
             rng,
@@ -220,6 +225,10 @@ class TrainingSamples(Dataset):
             background_id=view.background_id,
             excluded=view.excluded,
         )
+        if self.embeddings is None:
+            return sample
+        of_frame = {name: rows[number] for name, rows in self.embeddings[source].items()}
+        return sample._replace(embeddings=of_frame)
 
     def _group(self, index: int) -> SourceGroup:
         """Return the group of data sets that the batch of a sample is drawn from."""
@@ -228,13 +237,17 @@ class TrainingSamples(Dataset):
         rng = np.random.default_rng([self.seed, index // self.batch_size, GROUP_STREAM])
         return self.groups[rng.choice(len(self.groups), p=self.group_probabilities)]
 
-    def _draw(self, source: int, rng: np.random.Generator) -> Frame:
-        """Return a random frame of a data set with the network's images and the run's ids."""
+    def _draw(self, source: int, rng: np.random.Generator) -> tuple[int, Frame]:
+        """Draw a frame of a data set.
+
+        Returns its number in the data set, and it with the network's images and the run's ids.
+        """
         dataset = self.datasets[source]
-        frame = dataset[int(rng.integers(len(dataset)))]
+        number = int(rng.integers(len(dataset)))
+        frame = dataset[number]
         assert frame.labels is not None
         labels = self.views[source].to_run(frame.labels)
-        return replace(frame, images=frame.select(self.modalities), labels=labels)
+        return number, replace(frame, images=frame.select(self.modalities), labels=labels)
 
 
 class ClassView:

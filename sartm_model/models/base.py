@@ -199,19 +199,21 @@ class SegmentationModel(nn.Module, ABC):
         images: Mapping[str, Tensor],
         drop_mask: Tensor | None = None,
         size: tuple[int, int] | None = None,
+        **known: Any,
     ) -> SegmentationOutput:
         """Compute the logits of every head.
 
         Args:
             images, drop_mask: see the class.
             size: `(H, W)` of the logits; the size of the images if omitted.
+            known: what the `encode` of a family takes besides, because training knows it already.
 
         Raises:
             SartmError: no image is given, their sizes differ, or the network lacks a modality.
         """
         input_size = self.common_size(images)
         extent = self._extent(input_size)
-        features = self.encode(self._pad(images), drop_mask)
+        features = self.encode(self.pad(images), drop_mask, **known)
         logits = {
             name: upsample_logits(self.head(name)(features), extent, size or input_size)
             for name in self.HEADS
@@ -235,7 +237,7 @@ class SegmentationModel(nn.Module, ABC):
             SartmError: as `forward`.
         """
         extent = self._extent(self.common_size(images))
-        features = self.encode(self._pad(images), drop_mask)
+        features = self.encode(self.pad(images), drop_mask)
         heads = [self.head(name) for name in self.predicted_heads]
         if self.runner is not None and len(heads) == 2:
             first, second = heads
@@ -305,22 +307,23 @@ class SegmentationModel(nn.Module, ABC):
             )
         return sizes.pop()
 
-    def _select(self, logits: Tensor, dim: int) -> Tensor:
-        """Return the logits of the selected classes, which are along `dim`."""
-        if self.selected_classes is None:
-            return logits
-        return logits.index_select(dim, self.selected_classes)
-
-    def _pad(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def pad(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Pad bottom and right to multiples of `INPUT_STRIDE` by repeating the last row and column.
 
-        Along the border of an even colour, which no camera shows, a network sees objects.
+        `encode` is given such images. Along the border of an even colour, which no camera shows, a
+        network sees objects.
         """
         height, width = next(iter(images.values())).shape[-2:]
         padding = (0, -width % self.INPUT_STRIDE, 0, -height % self.INPUT_STRIDE)
         if not any(padding):
             return dict(images)
         return {name: F.pad(x, padding, mode='replicate') for name, x in images.items()}
+
+    def _select(self, logits: Tensor, dim: int) -> Tensor:
+        """Return the logits of the selected classes, which are along `dim`."""
+        if self.selected_classes is None:
+            return logits
+        return logits.index_select(dim, self.selected_classes)
 
     def _extent(self, input_size: tuple[int, int]) -> tuple[float, float]:
         """Return the height and width of an input without its padding, in logits."""

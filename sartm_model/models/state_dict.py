@@ -1,10 +1,11 @@
-"""Reads published weights, and loads weights into a module strictly.
+"""Reads published weights, loads weights into a module strictly, and identifies weights.
 
 The errors name the file or the weights in question.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -74,3 +75,12 @@ def read_weights(path: Path, what: str) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
         raise SartmError(f'{path} holds no state dict; expected {what}')
     return weights
+
+
+def sha256_of(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over the names and float32 values of weights, sorted by name."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].to('cpu', torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -123,8 +124,9 @@ class SegmentationTraining(pl.LightningModule):
             name: image.contiguous(memory_format=torch.channels_last)
             for name, image in batch.inputs().items()
         }
+        known = {'embeddings': batch.embeddings} if batch.embeddings else {}
         inputs = LossInputs(
-            self.model(images, drop_mask),
+            self.model(images, drop_mask, **known),
             batch.labels.long(),
             self.config.loss,
             self.prototypes,
@@ -141,7 +143,7 @@ class SegmentationTraining(pl.LightningModule):
                 f'precision=32-true or bf16-mixed'
             )
         self.log_dict({'loss': total, **values}, prog_bar=True)
-        self.log('lr', self.config.optim.lr * self._lr_factor(self.global_step))
+        self.log('lr', self.config.optim.lr * lr_factor(self.config, self.global_step))
         return total
 
     def _text(self) -> tuple[Tensor, Tensor] | None:
@@ -190,7 +192,7 @@ class SegmentationTraining(pl.LightningModule):
         self.log_dict({'val_miou': sum(mious) / len(mious), **values}, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW without weight decay for 1-D parameters, and the schedule of `_lr_factor`."""
+        """AdamW without weight decay for 1-D parameters, and the schedule of `lr_factor`."""
         optim = self.config.optim
         groups: dict[tuple[float, float], list[Tensor]] = {}  # (learning rate, decay) -> parameters
         for name, parameter in self.model.named_parameters():
@@ -207,7 +209,7 @@ class SegmentationTraining(pl.LightningModule):
             # gradients before they are clipped, it refuses such an optimiser.
             fused=self.device.type == 'cuda' and self.config.precision != '16-mixed',
         )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(lr_factor, self.config))
         return [optimizer], [{'scheduler': scheduler, 'interval': 'step'}]
 
     def configure_gradient_clipping(
@@ -221,13 +223,14 @@ class SegmentationTraining(pl.LightningModule):
             parameters = [p for group in optimizer.param_groups for p in group['params']]
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
-    def _lr_factor(self, step: int) -> float:
-        """Learning rate of a step relative to `optim.lr`: linear warm-up, polynomial decay."""
-        optim = self.config.optim
-        warmup_steps = max(1, round(optim.warmup_fraction * self.config.steps))
-        warmup = min(1.0, 0.1 + 0.9 * step / warmup_steps)
-        progress = min(1.0, step / self.config.steps)
-        return warmup * (1 - progress) ** optim.power
+
+def lr_factor(config: TrainConfig, step: int) -> float:
+    """Learning rate of a step relative to `optim.lr`: linear warm-up, polynomial decay."""
+    optim = config.optim
+    warmup_steps = max(1, round(optim.warmup_fraction * config.steps))
+    warmup = min(1.0, 0.1 + 0.9 * step / warmup_steps)
+    progress = min(1.0, step / config.steps)
+    return warmup * (1 - progress) ** optim.power
 
 
 def _different_names(names: Sequence[str]) -> list[str]:

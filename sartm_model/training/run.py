@@ -36,6 +36,8 @@ from sartm_model.training.callbacks import (
     TopKCheckpoint,
 )
 from sartm_model.training.loss_table import loss_terms
+from sartm_model.training.ma_clip.embeddings import open_ma_clip, use_embeddings
+from sartm_model.training.ma_clip.train import ADAPTERS_FILE, train_ma_clip
 from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.text_teacher import text_embeddings
 from sartm_model.utils.files import write_file
@@ -55,7 +57,8 @@ def train(
 
     Args:
         config_path: YAML of a `TrainConfig`.
-        out: folder of the run. It receives `config.yaml`, the models `last.safetensors` and
+        out: folder of the run. With stage `ma_clip` it receives `ma_clip.safetensors`. Else it
+            receives `config.yaml`, the models `last.safetensors` and
             `best.safetensors` (highest val mIoU), the state `last.ckpt`, the figures `metrics.csv`
             (`metrics_1.csv` and so on from before a resumption) and TensorBoard's `events`.
         overrides: `key=value`, laid over the file.
@@ -63,7 +66,7 @@ def train(
             a run that was never stopped.
 
     Returns:
-        The path of `last.safetensors`.
+        The path of `last.safetensors`, or of `ma_clip.safetensors`.
 
     Raises:
         SartmError: a setting, a data set or a file cannot be used, or the loss is not finite.
@@ -76,6 +79,11 @@ def train(
             f'loss.class_weights has {len(config.loss.class_weights)} values; expected none, or '
             f'{len(label_space)}, one a class of {label_space.name}'
         )
+    if config.stage == 'ma_clip':
+        return _train_ma_clip(config, out, resume)
+    ma_clip = open_ma_clip(config)
+    if ma_clip is not None:
+        config = replace(config, model=replace(config.model, ma_clip=ma_clip.config))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = _initial_model(config, label_space)
     terms = loss_terms(config.loss, model)
@@ -88,6 +96,7 @@ def train(
     if 'language' in (term.name for term in terms):
         text = text_embeddings(config.text, label_space, out)
     module = SegmentationTraining(model, config, label_space, text)
+    use_embeddings(ma_clip, model, module.train_samples, out)
     averaged = AveragedWeights(config.ema_decay)
     resume_checkpoint = ResumeCheckpoint(config, out, averaged)
     # The average comes first: what follows in the list saves it.
@@ -112,6 +121,18 @@ def train(
         raise SartmError(message.removeprefix('sartm_model.errors.SartmError: ')) from error
     resume_checkpoint.report(trainer)
     return out / LAST_MODEL
+
+
+def _train_ma_clip(config: TrainConfig, out: Path, resume: bool) -> Path:
+    """Run stage `ma_clip`. It is short, so it has no state to resume from."""
+    if resume or (out / ADAPTERS_FILE).exists():
+        raise SartmError(
+            f'a run of stage ma_clip cannot be resumed or repeated in {out}; choose another folder'
+        )
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    _prepare_folder(out, config, resume=False)
+    cv2.setNumThreads(1)  # as in `train`
+    return train_ma_clip(config, _trainer(config, out, [Progress(refresh_rate=10)]), out)
 
 
 def _prepare_folder(out: Path, config: TrainConfig, resume: bool) -> Path | None:

@@ -23,10 +23,18 @@ from torch import Tensor
 from sartm_model.config import TextConfig
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
+from sartm_model.models.state_dict import sha256_of
+from sartm_model.training.clip import load_clip
 from sartm_model.utils.files import write_file
 from sartm_model.utils.text import first_line, format_names
 
 CACHE_FILE = 'text.safetensors'
+
+ALTERNATIVES = (
+    'give a precomputed file as text.embeddings (names, embeddings), or weights that are already '
+    'here as text.pretrained; loss.language=0 trains without them'
+)
+"""What to do if CLIP cannot be loaded."""
 
 PROMPT_WORDS = {
     'bike': 'bicycle',
@@ -72,9 +80,11 @@ def text_embeddings(
     cache = out_dir / CACHE_FILE
     embeddings = _from_cache(cache, request)
     if embeddings is None:
-        text_encoder, tokenizer = _open_text_encoder(config)
+        text_encoder, tokenizer = load_clip(config.model, config.pretrained, ALTERNATIVES)
         embeddings = encode(text_encoder, tokenizer, list(words.values()), config.templates)
-        metadata = {'request': request, 'weights_sha256': _text_encoder_hash(text_encoder)}
+        weights = text_encoder.state_dict()
+        of_text = {name: weights[name] for name in weights if not name.startswith('visual.')}
+        metadata = {'request': request, 'weights_sha256': sha256_of(of_text)}
         write_file(cache, save({'embeddings': embeddings}, metadata))
     return embeddings, torch.tensor([bool(phrase) for phrase in words.values()])
 
@@ -119,37 +129,6 @@ def encode(
         each = F.normalize(text_encoder.encode_text(tokenizer(prompts)).float(), dim=1)  # [T, D]
         rows.append(F.normalize(each.mean(dim=0), dim=0) * bool(name))
     return torch.stack(rows)
-
-
-def _open_text_encoder(config: TextConfig) -> tuple[Any, Any]:
-    """open_clip's model with its weights, and its tokenizer."""
-    alternatives = (
-        'give a precomputed file as text.embeddings (names, embeddings), or weights that are '
-        'already here as text.pretrained; loss.language=0 trains without them'
-    )
-    try:
-        import open_clip
-    except (ImportError, RuntimeError) as error:
-        raise SartmError(
-            f'text embeddings need open_clip ({error}); pip install open_clip_torch, or '
-            f'{alternatives}'
-        ) from error
-    # Weights trained with another activation than the model's give wrong embeddings, of which
-    # open_clip only warns. The entry of the tag says which activation it was.
-    tag = open_clip.get_pretrained_cfg(config.model, config.pretrained)
-    try:
-        text_encoder = open_clip.create_model(
-            config.model,
-            config.pretrained,
-            force_quick_gelu=tag.get('quick_gelu', False),
-            require_pretrained=True,
-        )
-        return text_encoder.eval(), open_clip.get_tokenizer(config.model)
-    except Exception as error:  # no network, no such model, a file that does not fit, ...
-        raise SartmError(
-            f'open_clip model {config.model!r} with weights {config.pretrained!r} cannot be loaded '
-            f'({first_line(error)}); {alternatives}'
-        ) from error
 
 
 def _from_cache(path: Path, request: str) -> Tensor | None:
@@ -232,14 +211,4 @@ def _file_hash(path: Path) -> str:
     with path.open('rb') as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()
-
-
-def _text_encoder_hash(text_encoder: Any) -> str:
-    """SHA-256 of the weights of the text encoder: all of an open_clip model but `visual`."""
-    digest = hashlib.sha256()
-    for name, value in sorted(text_encoder.state_dict().items()):
-        if not name.startswith('visual.'):
-            digest.update(name.encode())
-            digest.update(value.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -281,7 +281,7 @@ def test_a_part_that_is_left_out_has_no_weights():
 @pytest.mark.parametrize(
     ('settings', 'words'),
     [
-        ({'without': ('ma_clip',)}, "'ma_clip'; segrgbx can do without modality_embedding and"),
+        ({'without': ('head',)}, "'head'; segrgbx can do without modality_embedding and dsrm and"),
         ({'modalities': ('rgb',)}, r"\['rgb'\]; segrgbx takes rgb first"),
         ({'modalities': ('depth', 'rgb')}, r"\['depth', 'rgb'\]; segrgbx takes rgb first"),
         ({'size': 'b5'}, "'b5'; expected one of b0, b1, b2, b3, b4"),

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from small_clip import SMALL, register
 
 from sartm_model.config import TextConfig
 from sartm_model.errors import SartmError
@@ -26,27 +27,11 @@ OPEN_CLIP = pytest.mark.skipif(
     find_spec('open_clip') is None, reason='open_clip is not installed; make setup installs it'
 )
 
-# A small open_clip model with CLIP's vocabulary and the smallest image encoder that it accepts.
-SMALL = {
-    'embed_dim': 24,
-    'vision_cfg': {'image_size': 32, 'layers': 1, 'width': 64, 'patch_size': 32},
-    'text_cfg': {
-        'context_length': 20,
-        'vocab_size': 49408,
-        'width': 16,
-        'heads': 2,
-        'layers': 2,
-    },
-}
-
 
 @pytest.fixture
 def small(tmp_path):
     """Register the small model with open_clip and save random weights for it; its settings."""
-    import open_clip
-
-    (tmp_path / 'small-test.json').write_text(json.dumps(SMALL))
-    open_clip.add_model_config(tmp_path / 'small-test.json')
+    register(tmp_path)
     return TextConfig(model='small-test', pretrained=str(weights_file(tmp_path / 'a.safetensors')))
 
 

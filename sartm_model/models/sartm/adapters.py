@@ -7,19 +7,16 @@ checkpoint, and `apply` restores the checkpoint with SAM2's official file.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sartm_model.config import SAM2_SIZES
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sartm import Sartm
 from sartm_model.models.sartm.sam2_weights import load_sam2
-from sartm_model.models.state_dict import load_strictly
+from sartm_model.models.state_dict import load_strictly, sha256_of
 
 KIND = 'sartm-adapters'
 
@@ -46,7 +43,7 @@ def extract(checkpoint: str | Path, out: Path) -> None:
             f'SAM2; distribute the checkpoint itself'
         )
     frozen = _frozen_names(checkpoints.build(loaded, merged=False))
-    sha256 = _sha256({name: loaded.state[name] for name in frozen})
+    sha256 = sha256_of({name: loaded.state[name] for name in frozen})
     added = {name: value for name, value in loaded.state.items() if name not in frozen}
     checkpoints.write(out, KIND, loaded.config, loaded.label_space, loaded.card, added, sam2=sha256)
 
@@ -67,7 +64,7 @@ def apply(adapters: Path, sam2_weights: Path, out: Path) -> None:
     load_sam2(model, sam2_weights)
     state = model.state_dict()
     frozen = {name: state[name] for name in _frozen_names(model)}
-    if _sha256(frozen) != metadata.get('sam2'):
+    if sha256_of(frozen) != metadata.get('sam2'):
         raise SartmError(
             f'{adapters} was trained on other SAM2 weights than {sam2_weights} holds; expected the '
             f'file the run started from (SAM2 and SAM2.1 differ)'
@@ -87,12 +84,3 @@ def _frozen_names(model: nn.Module) -> set[str]:
         for name, parameter in model.named_parameters()
         if not parameter.requires_grad and '.iou_prediction_head.' not in name
     }
-
-
-def _sha256(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 over the names and float32 values, sorted by name."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].to(torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()

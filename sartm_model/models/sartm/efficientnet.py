@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sartm_model.config import ModelConfig
+from sartm_model.models.layers.peft_adapters import inject_adapters
 from sartm_model.models.sartm.encoder import Pyramid
-from sartm_model.models.sartm.lora import inject_adapters
 
 NORM_EPS = 1e-3
 """Epsilon of the batch norms of TensorFlow's weights."""

@@ -18,7 +18,6 @@ the first pass leaves no gradients.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import Hiera
 from torch import Tensor, nn
 
-from sartm_model.utils.torchvision_patch import patch_torchvision_ops
+from sartm_model.models.layers.peft_adapters import inject_adapters
 
 
 class SplitQkv(nn.Module):
@@ -107,27 +106,6 @@ def add_adapters(trunk: Hiera, modalities: Sequence[str], rank: int) -> None:
     for block in trunk.blocks:
         block.attn.qkv = SplitQkv(block.attn.qkv)
     inject_adapters(trunk, modalities, rank, layers=r'blocks\.\d+\.attn\.qkv\.[qv]')
-
-
-def inject_adapters(trunk: nn.Module, modalities: Sequence[str], rank: int, *, layers: str) -> None:
-    """Give layers a trainable adapter of `peft` per modality and freeze the other weights.
-
-    Args:
-        trunk: contains the layers.
-        modalities: names of the adapters.
-        rank: r of eq. 6-7.
-        layers: regular expression for their names in `trunk`.
-    """
-    patch_torchvision_ops()
-    from peft import LoraConfig, inject_adapter_in_model
-
-    # alpha = r makes peft's factor alpha / r one: the paper does not scale.
-    config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=layers)
-    with warnings.catch_warnings():
-        # peft warns of a second adapter on the same layers, which is intended here.
-        warnings.filterwarnings('ignore', message='Already found a `peft_config` attribute')
-        for name in modalities:
-            inject_adapter_in_model(config, trunk, adapter_name=name)
 
 
 def use_merged(trunk: Hiera, modalities: Sequence[str]) -> None:

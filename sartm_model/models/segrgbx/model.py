@@ -21,10 +21,11 @@ from sartm_model.models.layers.mit import VARIANTS
 from sartm_model.models.layers.mlp_head import InferenceHead, MlpHead
 from sartm_model.models.segrgbx.dsrm import Dsrm
 from sartm_model.models.segrgbx.encoder import SharedEncoder
+from sartm_model.models.segrgbx.ma_clip import MaClip
 from sartm_model.models.segrgbx.modality_embedding import ModalityEmbedding
 
 CONTEXT_WIDTH = 512
-"""Of CLIP ViT-B/32's embedding, which the paper takes the context from."""
+"""Of a learned context: the size of CLIP ViT-B/32's embedding, which the paper takes it from."""
 
 FUSION_HEADS = (1, 2, 5, 8)
 """Of the cross-attention of each stage, as in CMX."""
@@ -59,8 +60,11 @@ class Segrgbx(SegmentationModel):
     are never more than two streams; and after each stage a learned vector replaces the map of a
     missing stream.
 
-    MA-CLIP is not there yet. In its place the context of the modality embeddings and the guidance
-    of the DSRM are one learned vector a modality, `context`, which does not depend on the image.
+    The context of the modality embeddings and the guidance of the DSRM are a vector a stream. It is
+    the embedding that MA-CLIP gives of its image, the mean of those of several X. It is scaled to
+    the length sqrt(D), that of D numbers of variance 1 (ours). `ClipTowerConfig.context` is `mean`
+    for the mean embedding of the training images of a modality instead (ours). In a network without
+    MA-CLIP it is a learned vector of the modality, `context` (ours).
 
     Args:
         config: size, modalities, and in `without` the `PARTS` that are left out.
@@ -73,7 +77,7 @@ class Segrgbx(SegmentationModel):
 
     SIZES = ('b0', 'b1', 'b2', 'b3', 'b4')
     HEADS: ClassVar = {'mlp': 'decode_head'}
-    PARTS = ('modality_embedding', 'dsrm')
+    PARTS = ('modality_embedding', 'dsrm', 'ma_clip')
     INPUT_STRIDE = 32
     STAGES: ClassVar = {'encoder and fusion': 'fusions.3.fusion'}
     ROW_PER_CLASS = ('decode_head.classifier.weight', 'decode_head.classifier.bias')
@@ -96,23 +100,43 @@ class Segrgbx(SegmentationModel):
         self.missing_modality_embedding = nn.ParameterList(
             torch.randn(2, width) * 0.02 for width in widths
         )
-        has_embedding, has_dsrm = (part not in config.without for part in self.PARTS)
+        has_embedding, has_dsrm, has_ma_clip = (part not in config.without for part in self.PARTS)
+        clip = config.ma_clip if has_ma_clip else None
+        context_width = CONTEXT_WIDTH if clip is None else clip.width
         self.context: Any = None
+        self.ma_clip: Any = None
         if has_embedding or has_dsrm:
-            self.context = nn.Parameter(torch.randn(len(modalities), CONTEXT_WIDTH))
+            if clip is None:
+                self.context = nn.Parameter(torch.randn(len(modalities), context_width))
+            else:
+                self.mean_embeddings: Tensor
+                means = torch.zeros(len(modalities), context_width)
+                self.register_buffer('mean_embeddings', means)
+                self.ma_clip = MaClip(clip) if clip.context == 'image' else None
         self.modality_embeddings = nn.ModuleList(
-            ModalityEmbedding(width, CONTEXT_WIDTH, len(modalities))
+            ModalityEmbedding(width, context_width, len(modalities))
             for width in (widths if has_embedding else ())
         )
-        self.dsrm = Dsrm(widths[-1], CONTEXT_WIDTH) if has_dsrm else None
+        self.dsrm = Dsrm(widths[-1], context_width) if has_dsrm else None
         self.decode_head: nn.Module = MlpHead(widths, variant.head_width, num_classes)
 
-    def encode(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> list[Tensor]:
-        """Return the fused maps of the four stages."""
+    def encode(
+        self,
+        images: Mapping[str, Tensor],
+        drop_mask: Tensor | None,
+        embeddings: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Return the fused maps of the four stages.
+
+        Args:
+            images, drop_mask: as for the base class.
+            embeddings: modality -> what MA-CLIP gives of its images, `[B, D]`, in a network that
+                has it; computed here where left out.
+        """
         streams = self._streams(images, drop_mask)
         # All tensors from here on have the samples of one stream after those of the other.
         weights = torch.cat([stream.weights(self.config.modalities) for stream in streams])
-        context = None if self.context is None else weights @ self.context
+        context = self._context(streams, weights, embeddings)
         embedded = [self.encoder.embed(stream.images, stream.shares) for stream in streams]
         tokens = torch.cat([of_one for of_one, _, _ in embedded])
         _, height, width = embedded[0]
@@ -140,6 +164,32 @@ class Segrgbx(SegmentationModel):
         """Multiply the layers of the head, see `InferenceHead`."""
         assert isinstance(self.decode_head, MlpHead)
         self.decode_head = InferenceHead(self.decode_head)
+
+    def _context(
+        self, streams: list[Stream], weights: Tensor, embeddings: Mapping[str, Tensor] | None
+    ) -> Tensor | None:
+        """Return the context of each sample of the streams, `[S B, D]`; None where nothing uses it.
+
+        Args:
+            streams: S of them.
+            weights: of all modalities, `[S B, M]`.
+            embeddings: as for `encode`.
+        """
+        if not (self.modality_embeddings or self.dsrm):
+            return None
+        if self.context is not None:
+            return weights @ self.context
+        if embeddings is None and self.ma_clip is not None:
+            embeddings = self.ma_clip({k: x for s in streams for k, x in s.images.items()})
+        if embeddings is None:
+            context = weights @ self.mean_embeddings
+        else:
+            of_streams = []
+            for stream in streams:
+                each = [stream.shares[k][:, None] * embeddings[k] for k in stream.images]
+                of_streams.append(torch.stack(each).sum(dim=0))
+            context = torch.cat(of_streams)
+        return context * context.shape[1] ** 0.5
 
     def _streams(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> list[Stream]:
         """Return the streams that have an image, RGB's first."""
