@@ -220,30 +220,28 @@ def test_a_seed_gives_the_scene_that_it_has_always_given(seed, condition, rgb, t
 
 
 def test_an_image_does_not_depend_on_which_others_are_rendered():
-    for seed in range(3):
-        every = render(seed, 96, 128, modalities=GIVEN)
-        assert tuple(every.images) == tuple(name for name in MODALITIES if name in GIVEN)
-        pair = render(seed, 96, 128)
-        assert list(pair.images) == ['rgb', 'thermal']
-        assert same(pair, every)
-        for name in GIVEN:
-            alone = render(seed, 96, 128, modalities=[name])
-            assert list(alone.images) == [name]
-            MODALITIES[name].check(alone.images[name])
-            assert alone.images[name].shape[:2] == (96, 128)
-            assert np.array_equal(alone.images[name], every.images[name])
-            assert np.array_equal(alone.labels, every.labels)
+    every = render(1, 64, 96, modalities=GIVEN)
+    assert tuple(every.images) == tuple(name for name in MODALITIES if name in GIVEN)
+    pair = render(1, 64, 96)
+    assert list(pair.images) == ['rgb', 'thermal']
+    assert same(pair, every)
+    for name in GIVEN:
+        alone = render(1, 64, 96, modalities=[name])
+        assert list(alone.images) == [name]
+        MODALITIES[name].check(alone.images[name])
+        assert alone.images[name].shape[:2] == (64, 96)
+        assert np.array_equal(alone.images[name], every.images[name])
+        assert np.array_equal(alone.labels, every.labels)
 
 
-@pytest.mark.parametrize('size', [(16, 16), (333, 64), (33, 700)])
+@pytest.mark.parametrize('size', [(16, 16), (133, 64), (33, 300)])
 def test_every_modality_has_any_size(size):
-    for seed in range(2):
-        frame = render(seed, *size, modalities=GIVEN)
-        assert {image.shape[:2] for image in frame.images.values()} == {size}
+    frame = render(0, *size, modalities=GIVEN)
+    assert {image.shape[:2] for image in frame.images.values()} == {size}
 
 
 def test_a_modality_that_the_scenes_do_not_have_is_named():
-    expected = 'the synthetic scenes have rgb, thermal, depth.*; rgb, lidar was asked for'
+    expected = 'the synthetic scenes have rgb, thermal, depth, event, .*; rgb, lidar was asked for'
     scenes = SyntheticScenes('test', 2, 48, 64)
     for ask in (
         lambda: render(0, 48, 64, modalities=['rgb', 'lidar']),

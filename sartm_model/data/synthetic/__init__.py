@@ -1,10 +1,11 @@
 """Procedural scenes with MFNet's nine classes, for training and tests without any data.
 
 A scene is a road with buildings, trees, street lamps and objects of every class. It is drawn for
-two cameras: RGB shows the light that is reflected (head lights, street lamps, and by day the sky),
-thermal shows the temperature. Three quarters of the scenes are at night.
+several cameras: RGB shows the light that is reflected (head lights, street lamps, and by day the
+sky), thermal shows the temperature, and others, which are rendered only where they are asked for,
+show what is told below. Three quarters of the scenes are at night.
 
-Neither modality is sufficient. At night, each object or group of objects is visible in
+Neither RGB nor thermal is sufficient. At night, each object or group of objects is visible in
 
 | class | both | RGB alone | thermal alone |
 |---|---|---|---|
@@ -22,6 +23,17 @@ are 70, 22 and 8 % for every class. In the modality in which an object is not vi
 contrast with the surroundings is left. As in MFNet, `curve` is a kerb or a line along the edge of
 the road, `car_stop` is an obstacle for cars (post, block, fence, low bar), and other paint on the
 road is unlabeled.
+
+The other cameras see the same geometry from the same place. This table does not apply to them:
+
+| modality | depends on | sees | does not see |
+|---|---|---|---|
+| depth | distance | every upright object, in any light | paint on the ground: `curve`, `bump` |
+| event | motion, edges | what moves, also where RGB is dark | what stays in its place, far things |
+| polarization | light, material, slope | glass, car bodies, wet road | matte things, the dark |
+| light field | light, distance | what RGB sees, with parallax | what RGB does not see |
+
+See `depth_camera`, `event_camera`, `polarization_camera` and `camera_array`.
 
 Seed and size determine a frame completely.
 """

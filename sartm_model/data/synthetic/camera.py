@@ -22,6 +22,8 @@ class Camera:
         curvature: curvature of the road in 1/m; its centre is at x = curvature z^2 / 2.
         offset_m: position of the camera across the road, in metres, positive to the right of its
             centre.
+        right_m: how far right of the central camera of an array this one is, in metres; part of
+            `offset_m`.
     """
 
     height: int
@@ -31,6 +33,7 @@ class Camera:
     mount_m: float
     curvature: float
     offset_m: float
+    right_m: float = 0.0
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Project points (x, y, z) `[..., 3]` in metres to pixels (column, row) `[..., 2]`."""

@@ -6,14 +6,34 @@ from collections.abc import Collection
 
 import numpy as np
 
-from sartm_model.data.synthetic import depth_camera
+from sartm_model.data.synthetic import (
+    camera_array,
+    depth_camera,
+    event_camera,
+    polarization_camera,
+)
 from sartm_model.data.synthetic.painting import paint
 from sartm_model.data.synthetic.scene import Scene
 from sartm_model.errors import SartmError
-from sartm_model.modalities import MODALITIES
+from sartm_model.modalities import MODALITIES, light_field
 
-STREAMS = {'depth': 2}
+STREAMS = {
+    'depth': 2,
+    'event': 3,
+    'event_voxel3': 4,
+    'event_voxel5': 5,
+    'polarization': 6,
+    'light_field': 7,
+    'light_field_row': 8,
+}
 """The number of each camera's stream of random numbers; RGB and thermal share the number 1."""
+
+EVENT_BINS = {'event': 1, 'event_voxel3': 3, 'event_voxel5': 5}
+
+VIEWS = {'light_field': (light_field.VIEW,), 'light_field_row': light_field.ROW}
+
+ON_SURFACES = {'depth', 'polarization'}
+"""The modalities for which geometry and materials are drawn."""
 
 GIVEN = ('rgb', 'thermal', *STREAMS)
 """The modalities that the scenes have."""
@@ -52,19 +72,29 @@ def shoot(
         The raw images, in the order of `MODALITIES`, and the labels, uint8 `[H, W]`.
     """
 
-    def constant(name: str) -> np.random.Generator:
-        return np.random.default_rng((*key, STREAMS[name]))
-
-    def noise(name: str) -> np.random.Generator:
-        return np.random.default_rng((*key, STREAMS[name], index))
-
-    canvas = paint(scene, time_s, *size, with_surfaces='depth' in modalities)
+    canvas = paint(scene, time_s, *size, with_surfaces=not ON_SURFACES.isdisjoint(modalities))
     images = {}
     if 'rgb' in modalities or 'thermal' in modalities:
         rng = np.random.default_rng((*key, 1, index))
         images['rgb'] = scene.sensor.expose_rgb(canvas, rng)  # its noise comes before thermal's
         if 'thermal' in modalities:
             images['thermal'] = scene.sensor.expose_thermal(canvas, rng)
-    if canvas.surfaces is not None and 'depth' in modalities:
-        images['depth'] = depth_camera.measure(canvas.surfaces, constant('depth'), noise('depth'))
+    for name in STREAMS:
+        if name not in modalities:
+            continue
+        constant = np.random.default_rng((*key, STREAMS[name]))
+        noise = np.random.default_rng((*key, STREAMS[name], index))
+        if name == 'depth':
+            assert canvas.surfaces is not None
+            image = depth_camera.measure(canvas.surfaces, constant, noise)
+        elif name == 'polarization':
+            image = polarization_camera.measure(canvas, scene.night, constant, noise)
+        elif name in EVENT_BINS:
+            bins = EVENT_BINS[name]
+            image = event_camera.watch(scene, time_s, size, bins, constant, noise)
+            if name == 'event':
+                image = event_camera.as_image(image)
+        else:
+            image = camera_array.take(scene, time_s, size, VIEWS[name], noise)
+        images[name] = image
     return {name: images[name] for name in MODALITIES if name in modalities}, canvas.labels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -13,9 +15,18 @@ from sartm_model.data.synthetic.textures import GROUND_TILE_M, TILE, textures, t
 SMALLEST_PX = 5.0
 """Objects that would be lower than this in an image of 480 rows are left out."""
 
+FINEST_GROUND_M = 0.3
+"""Length of ground in a pixel from which on `Scene.smooth_ground` fades the texture."""
+
 
 def paint(
-    scene: Scene, time_s: float, height: int, width: int, *, with_surfaces: bool = False
+    scene: Scene,
+    time_s: float,
+    height: int,
+    width: int,
+    *,
+    with_surfaces: bool = False,
+    leaves_s: float | None = None,
 ) -> Canvas:
     """Draw the scene after `time_s` seconds, without the blur and noise of the cameras.
 
@@ -24,10 +35,13 @@ def paint(
         time_s: moment of the drive.
         height, width: size in pixels.
         with_surfaces: whether geometry and materials are drawn, too.
+        leaves_s: the moment at which the texture of foliage has its place in the image; `time_s` if
+            None. Images of another moment or of another camera of an array show the same leaves.
     """
+    leaves_move = leaves_s not in (None, time_s) or scene.view_m != (0.0, 0.0)
     travelled = scene.speed * time_s
     camera = scene.camera(height, width, time_s)
-    canvas = Canvas(camera, with_surfaces)
+    canvas = Canvas(camera, with_surfaces or leaves_move)
     present = []
     for obj in scene.objects:
         ahead = obj.along + obj.velocity[0] * time_s - travelled
@@ -49,7 +63,10 @@ def paint(
             amount = float(scene.light(x, ahead, travelled))
             light = max(amount, obj.fill_light if scene.night else 0.0) * scene.tint
             obj.draw(_pen(canvas, scene, obj, x, ahead, light), time_s)
-    _texture_leaves(canvas, scene)
+    leaf = tile(textures()['leaf'], height, width, scene.texture_origin)
+    if leaves_move:
+        leaf = _moved(leaf, canvas, scene, time_s, time_s if leaves_s is None else leaves_s)
+    _texture_leaves(canvas, leaf)
     return canvas
 
 
@@ -90,6 +107,7 @@ def _paint_sky(canvas: Canvas, scene: Scene) -> None:
     tones = np.array([[70.0, 66, 60], [48, 62, 42]]) * scene.tint * scene.ambient
     for x, tops, tone, heat in ((edges, roofs, tones[0], 68.0), (across, waves, tones[1], 63.0)):
         line = np.stack((x * 0.9 / scene.focal, np.maximum(tops, -3), np.full(len(x), 90.0)), -1)
+        line[:, 0] -= camera.right_m
         feet = np.array([[line[-1, 0], -3, 90.0], [line[0, 0], -3, 90.0]])
         polygon = camera.project(np.concatenate((line, feet)))
         canvas.fill([polygon], tone, heat, None, material=Material.FOLIAGE, points=line)
@@ -139,7 +157,7 @@ def _light_ground(canvas: Canvas, scene: Scene, travelled: float) -> None:
     scale = TILE / GROUND_TILE_M
     reach = camera.focal * camera.mount_m
     row0 = top - camera.horizon
-    shift_x = scene.texture_origin[0]
+    shift_x = scene.texture_origin[0] + scale * camera.right_m
     shift_z = (scene.texture_origin[1] + scale * travelled) % TILE
     to_texel = np.array(
         [
@@ -159,6 +177,11 @@ def _light_ground(canvas: Canvas, scene: Scene, travelled: float) -> None:
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_WRAP,
     )
+    if scene.smooth_ground:
+        distance = reach / np.maximum(2 * np.arange(half_rows) + row0, 1.0)
+        row_m = 2 * distance**2 / reach  # length of ground in a row of the texture
+        kept = np.clip(FINEST_GROUND_M / row_m, 0, 1)[:, None, None]
+        texels = np.rint(128 + kept * (texels - 128.0)).astype(np.uint8)
     grain, patches = cv2.split(texels)
 
     cell = 8
@@ -182,10 +205,37 @@ def _light_ground(canvas: Canvas, scene: Scene, travelled: float) -> None:
     cv2.addWeighted(heat, 1, warmth, 1, -128, dst=heat)
 
 
-def _texture_leaves(canvas: Canvas, scene: Scene) -> None:
-    """Add texture to foliage, with holes that show the cold sky."""
-    height, width = canvas.labels.shape
-    leaf = tile(textures()['leaf'], height, width, scene.texture_origin)
+def _moved(
+    image: np.ndarray, canvas: Canvas, scene: Scene, time_s: float, other_s: float
+) -> np.ndarray:
+    """Return what a camera sees where the central camera of the array sees `image` at `other_s`.
+
+    A point at (x, y, z) from the one is at (x + right, y + up, z + advance) from the other.
+
+    Args:
+        image: `[H, W]`.
+        canvas: what the camera sees at `time_s`, with the surfaces on which the image lies.
+        scene: the scene of the camera, whose place is `scene.view_m`.
+        time_s, other_s: the moments.
+    """
+    assert canvas.surfaces is not None
+    height, width = image.shape
+    central = replace(scene, view_m=(0.0, 0.0)).camera(height, width, other_s)
+    inverse = canvas.surfaces.inverse_depth
+    (right, up), advance = scene.view_m, scene.speed * (time_s - other_s)
+    x, y = canvas.surfaces.rays()
+    nearer = 1 / (1 + advance * inverse)
+    columns = width / 2 + central.focal * (x + right * inverse) * nearer
+    rows = central.horizon - central.focal * (y + up * inverse) * nearer
+    return cv2.remap(
+        image, columns.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT,
+    )  # fmt: skip
+
+
+def _texture_leaves(canvas: Canvas, leaf: np.ndarray) -> None:
+    """Add the texture `leaf` to foliage, with holes that show the cold sky."""
+    height = canvas.camera.height
     top = int(np.clip(canvas.camera.horizon + 0.1 * height, 1, height))
     window = np.s_[:top]
     piece = leaf[window]

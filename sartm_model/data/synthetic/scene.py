@@ -63,6 +63,10 @@ class Scene:
         sensor: the cameras' properties.
         lamps: `[N, 4]`, along, across, height and strength of each street lamp.
         objects: all objects and the scenery.
+        view_m: how far right of and above its place the camera is, in metres.
+        light_exponent: the light everywhere is raised to this power.
+        smooth_ground: the texture of the ground fades where it is finer than a pixel, so that it
+            does not flicker from one image to the next.
     """
 
     night: bool
@@ -81,6 +85,9 @@ class Scene:
     sensor: Sensor
     lamps: np.ndarray
     objects: list[SceneObject] = field(default_factory=list)
+    view_m: tuple[float, float] = (0.0, 0.0)
+    light_exponent: float = 1.0
+    smooth_ground: bool = False
 
     def camera(self, height: int, width: int, time_s: float) -> Camera:
         """Return the camera for an image size; its pitch varies slightly while it moves."""
@@ -89,13 +96,15 @@ class Scene:
             height, width,
             focal=self.focal * max(width, height * 4 / 3),
             horizon=(self.horizon + sway) * height,
-            mount_m=self.mount_m,
+            mount_m=self.mount_m + self.view_m[1],
             curvature=self.curvature,
-            offset_m=self.offset_m,
+            offset_m=self.offset_m + self.view_m[0],
+            right_m=self.view_m[0],
         )  # fmt: skip
 
     def light(self, x: np.ndarray | float, z: np.ndarray | float, travelled: float) -> np.ndarray:
         """Return the light at (x, z) metres from the camera; 1 is full daylight."""
+        x = x + self.view_m[0]  # the lamps and the head lights stay where they are
         total = np.zeros(np.broadcast(x, z).shape) + self.ambient
         if self.head:
             cone = np.square(x / (2.0 + 0.22 * z))
@@ -105,4 +114,4 @@ class Scene:
             center = across - self.offset_m + 0.5 * self.curvature * ahead**2
             squared = np.square(x - center) + np.square(z - ahead)
             total = total + strength / (1 + squared / (1.2 * tall) ** 2) ** 1.5
-        return total
+        return total if self.light_exponent == 1 else total**self.light_exponent

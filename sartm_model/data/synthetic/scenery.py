@@ -94,7 +94,7 @@ def marking(rng: np.random.Generator, kind: str, road: float) -> Draw:
 
     def draw(pen: Pen, _: float) -> None:
         if kind == 'crossing':
-            for x in np.arange(-road, road, 0.9) - pen.x:
+            for x in np.arange(-road, road, 0.9) - pen.x - pen.canvas.camera.right_m:
                 pen.fill(
                     points((x, 0, 0), (x + 0.45, 0, 0), (x + 0.45, 0, 3), (x, 0, 3)), tone, heat
                 )
