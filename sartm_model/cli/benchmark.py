@@ -35,6 +35,14 @@ def add_parser(verbs: Verbs) -> None:
         default=20,
         help='predictions to time (default: %(default)s)',
     )
+    verb.add_argument(
+        '--engine',
+        choices=('auto', 'eager', 'graph', 'parallel', 'compile'),
+        default='auto',
+        help='how the network is run: auto as the node does it by default, or one operation after '
+        'another (eager), a CUDA graph, independent parts in parallel on a CPU, or what '
+        'torch.compile makes of it (default: auto)',
+    )
     verb.add_argument('--compare', action='store_true', help='compare every engine and precision')
     add_json(verb)
 
@@ -44,8 +52,10 @@ def run(args: argparse.Namespace) -> None:
     from sartm_model.inference.benchmark import benchmark, untrained
     from sartm_model.inference.variants import compare
 
-    if args.compare and args.precision != 'auto':
-        raise SartmError('--compare runs every precision in turn; leave --precision out')
+    if args.compare and (args.precision, args.engine) != ('auto', 'auto'):
+        raise SartmError(
+            '--compare runs every precision and engine in turn; leave --precision and --engine out'
+        )
     source = untrained(args.size) if args.size else nullcontext(args.checkpoint)
     with source as checkpoint:
         if args.compare:
@@ -63,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
                 args.width,
                 device=args.device,
                 precision=args.precision,
+                engine=args.engine,
                 iterations=args.iterations,
             )
     emit_json({**result, 'checkpoint': args.size or str(args.checkpoint)}, args.json)

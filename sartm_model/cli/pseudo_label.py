@@ -245,7 +245,7 @@ def _open_source(args: argparse.Namespace) -> tuple[SegmentSource, dict[str, Any
 
         graph = GraphSegments(**given)
         return graph, vars(graph)
-    from sartm_model.inference.predictor import choose_device
+    from sartm_model.inference.choices import choose_device
     from sartm_model.pseudo_labels.sam2_segments import Sam2Segments
 
     if args.checkpoint == 'demo':

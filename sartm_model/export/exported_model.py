@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sartm_model.data.transforms import to_input
+from sartm_model.inference.choices import PRECISIONS
 from sartm_model.inference.export_config import ExportConfig
-from sartm_model.inference.predictor import PRECISIONS
 from sartm_model.modalities.base import to_counts
 from sartm_model.models.base import SegmentationModel
 from sartm_model.models.logits import class_probabilities, labels_and_confidence, upsample_logits

@@ -53,12 +53,14 @@ class OnnxPredictor:
         thermal_settings: None, or those of the file.
         head: None, or that of the file.
         homography: None; an exported file only resizes thermal.
+        engine: 'auto'; ONNX Runtime runs the file.
         threads: of the CPU; 0 for one a core.
 
     Attributes:
         path: the file.
         config: the images that it takes.
         label_space, head, precision: the file's.
+        engine: 'onnx'.
         device: 'cpu', 'cuda' or 'cuda:N'.
 
     Raises:
@@ -76,9 +78,16 @@ class OnnxPredictor:
         thermal_settings: ThermalSettings | None = None,
         head: str | None = None,
         homography: np.ndarray | None = None,
+        engine: str = 'auto',
         threads: int = 0,
     ) -> None:
         self.path = Path(checkpoint)
+        if engine != 'auto':
+            raise SartmError(
+                f'engine {engine!r} with {self.path}, which ONNX Runtime runs; leave the engine '
+                'out, or use the .safetensors checkpoint'
+            )
+        self.engine = 'onnx'
         self.device, providers = choose_providers(device)
         self._session = open_session(self.path, providers, threads)
         texts = read_metadata(self._session, self.path)

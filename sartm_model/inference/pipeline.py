@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sartm_model.data.transforms import to_input
 from sartm_model.inference.boundary_labels import labels_from_boundaries
+from sartm_model.inference.compiled import CompiledNetwork
 from sartm_model.inference.overlay import blend_classes
 from sartm_model.inference.postprocessing import labels_from_logits
 from sartm_model.inference.stage_clock import StageCallback
@@ -105,6 +106,7 @@ class InferencePipeline:
 
     Attributes:
         model: as given.
+        compiled: runs the network instead of `model.forward_logits`; None to run that.
         device, dtype: the model's.
         running_ranges: for each modality that has a range its moving average in counts, float32
             `[2]`.
@@ -112,6 +114,7 @@ class InferencePipeline:
 
     def __init__(self, model: SegmentationModel, label_space: LabelSpace) -> None:
         self.model = model
+        self.compiled: CompiledNetwork | None = None
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.running_ranges = {
@@ -147,7 +150,8 @@ class InferencePipeline:
         params = unpack_frame_params(packed_params)
         inputs = self.preprocess(images, params, request)
         on_stage_end('upload')
-        heads, extent = self.model.forward_logits(inputs.images)
+        forward_logits = self.compiled or self.model.forward_logits
+        heads, extent = forward_logits(inputs.images)
         on_stage_end('network')
         size = (inputs.background.shape[0], inputs.background.shape[1])
         runner = self.model.runner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
@@ -14,6 +14,17 @@ from torch import Tensor
 
 from sartm_model.data.transforms import warp_matrix
 from sartm_model.errors import SartmError
+from sartm_model.inference.choices import (
+    PRECISIONS,
+    choose_device,
+    choose_engine,
+    choose_precision,
+)
+from sartm_model.inference.compiled import (
+    CannotCompileError,
+    CompiledNetwork,
+    use_cache_folder,
+)
 from sartm_model.inference.cuda_graph import CudaGraphCache, prepare_for_graph
 from sartm_model.inference.pipeline import (
     InferencePipeline,
@@ -42,11 +53,7 @@ from sartm_model.models import checkpoint as checkpoints
 from sartm_model.registration.homography import check_homography
 from sartm_model.utils.parallel import ParallelRunner
 
-PRECISIONS = {
-    'fp32': torch.float32,
-    'fp16': torch.float16,
-    'bf16': torch.bfloat16,
-}
+_log = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -65,7 +72,9 @@ class Predictor:
         engine: 'eager' runs one operation after another. 'graph' records a CUDA graph for each kind
             of pair, with what is independent on two streams. 'parallel' (CPU only) runs independent
             parts of the network in parallel, each on half of the cores. 'auto' is graph on CUDA,
-            parallel on a CPU of several cores, else eager.
+            parallel on a CPU of several cores, else eager. 'compile' is graph on CUDA and eager on
+            a CPU, of the network as `torch.compile` makes it; where it cannot, this is logged, and
+            'auto' applies.
         label_space: one that the checkpoint's unifies; its classes alone are then predicted. The
             checkpoint's own where left out.
 
@@ -73,6 +82,7 @@ class Predictor:
         pipeline: the network with its preprocessing and postprocessing.
         label_space: the classes that are predicted.
         device, precision, head, engine: as chosen.
+        compiled_folder: where the engine 'compile' keeps its code for the next start, else None.
 
     Raises:
         SartmError: the checkpoint, the device, the precision, the head, the homography or the
@@ -92,8 +102,8 @@ class Predictor:
         label_space: LabelSpace | None = None,
     ) -> None:
         self.device = choose_device(device)
-        self.precision = _choose_precision(precision, self.device)
-        self.engine = _choose_engine(engine, self.device)
+        self.precision = choose_precision(precision, self.device)
+        engine = choose_engine(engine, self.device)
         self.thermal_settings = thermal_settings or ThermalSettings()
         self.homography = homography
         self._previous_s: float | None = None  # time of the previous pair, if it had one
@@ -107,12 +117,7 @@ class Predictor:
         if self.label_space.classes != loaded.label_space.classes:
             model.select_classes(_ids_of(self.label_space, loaded))
         self.pipeline = InferencePipeline(model, self.label_space)
-        self._graphs = CudaGraphCache(self.pipeline) if self.engine == 'graph' else None
-        self._runner = ParallelRunner() if self.engine == 'parallel' else None
-        if self._runner is not None:
-            self.pipeline.model.enable_parallel(self._runner)
-        if self._graphs is not None:
-            prepare_for_graph(self.pipeline.model, self.device)
+        self._use_engine(engine)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -167,18 +172,12 @@ class Predictor:
         given = check_images(images, thermal, self.modalities)
         given, packed_params, request = self._frame_request(given, time_s, overlay_opacity)
         request = request._replace(confidence=confidence, overlay=overlay)
-        if self._graphs is not None:
-            clock = StageClock()  # the stages within a graph cannot be told apart
-            outputs = self._graphs(given, packed_params, request, clock.end_stage)
-        else:
-            clock = StageClock(self.device if self.device.type == 'cuda' else None)
-            tensors, params = frame_to_device(given, packed_params, self.device)
-
-            def run() -> dict[str, np.ndarray]:
-                return to_host(self.pipeline(tensors, params, request, clock.end_stage))
-
-            outputs = run() if self._runner is None else self._runner.run(run)
-        return Prediction(**outputs, stages_s=clock.stages_s('download'))
+        try:
+            return self._run(given, packed_params, request)
+        except CannotCompileError as error:
+            self._use_engine(choose_engine('auto', self.device))
+            _log.warning('engine %s is used, because of compile: %s', self.engine, error)
+            return self._run(given, packed_params, request)
 
     def preprocess(
         self, images: Images, thermal: np.ndarray | None = None, time_s: float | None = None
@@ -208,6 +207,9 @@ class Predictor:
         confidence or an overlay is recorded when it is first requested, and so are images of
         different sizes.
 
+        With the engine 'compile' this also compiles the network for this size, for all modalities
+        together and for each alone.
+
         Args:
             height, width: of all images, pixels.
         """
@@ -219,10 +221,49 @@ class Predictor:
             }
             for dtypes in product(*(kind.dtypes for kind in kinds))
         ]
-        first = self.modalities[0]
-        alone = {first: frames[0][first]}
-        for images in [*frames, alone] if self._graphs is not None else frames[:1]:
+        alone = [{name: image} for name, image in frames[0].items()]
+        if self._graphs is None:
+            frames = frames[:1]
+        if self.engine == 'compile':
+            frames += alone
+        elif self._graphs is not None:
+            frames += alone[:1]
+        for images in frames:
             self.predict(images)
+
+    def _use_engine(self, engine: str) -> None:
+        """Prepare the network for an engine, one of those that `choose_engine` returns."""
+        self.engine = engine
+        self._graphs: CudaGraphCache | None = None
+        self._runner: ParallelRunner | None = None
+        self.compiled_folder: Path | None = None
+        self.pipeline.compiled = None
+        model = self.pipeline.model
+        if engine == 'parallel':
+            self._runner = ParallelRunner()
+            model.enable_parallel(self._runner)
+        if engine == 'graph' or (engine == 'compile' and self.device.type == 'cuda'):
+            self._graphs = CudaGraphCache(self.pipeline)
+            prepare_for_graph(model, self.device)
+        if engine == 'compile':
+            self.compiled_folder = use_cache_folder(self.device)
+            self.pipeline.compiled = CompiledNetwork(model)
+
+    def _run(
+        self, images: Mapping[str, np.ndarray], packed_params: np.ndarray, request: OutputRequest
+    ) -> Prediction:
+        if self._graphs is not None:
+            clock = StageClock()  # the stages within a graph cannot be told apart
+            outputs = self._graphs(images, packed_params, request, clock.end_stage)
+        else:
+            clock = StageClock(self.device if self.device.type == 'cuda' else None)
+            tensors, params = frame_to_device(images, packed_params, self.device)
+
+            def run() -> dict[str, np.ndarray]:
+                return to_host(self.pipeline(tensors, params, request, clock.end_stage))
+
+            outputs = run() if self._runner is None else self._runner.run(run)
+        return Prediction(**outputs, stages_s=clock.stages_s('download'))
 
     def _frame_request(
         self, images: Mapping[str, np.ndarray], time_s: float | None, overlay_opacity: float = 0.0
@@ -273,37 +314,3 @@ def _ids_of(label_space: LabelSpace, checkpoint: checkpoints.Checkpoint) -> tupl
             f'{views}, but those of {label_space.name!r} are asked for'
         )
     return ids
-
-
-def choose_device(name: str) -> torch.device:
-    if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
-        raise SartmError(f'device {name!r}; expected auto, cpu, cuda or cuda:N')
-    device = torch.device(name)
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise SartmError(
-            f'device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; '
-            f'use cpu, or install a CUDA build of torch'
-        )
-    return device
-
-
-def _choose_precision(name: str, device: torch.device) -> str:
-    if name == 'auto':
-        return 'fp16' if device.type == 'cuda' else 'fp32'
-    if name not in PRECISIONS:
-        raise SartmError(f'precision {name!r}; expected auto, {", ".join(PRECISIONS)}')
-    return name
-
-
-def _choose_engine(name: str, device: torch.device) -> str:
-    if name == 'auto':
-        if device.type == 'cuda':
-            return 'graph'
-        return 'parallel' if torch.get_num_threads() > 1 else 'eager'
-    if name not in ('eager', 'graph', 'parallel') or (name == 'parallel' and device.type != 'cpu'):
-        raise SartmError(
-            f'engine {name!r} on {device}; expected auto, eager, graph or, on a CPU, parallel'
-        )
-    return name

@@ -6,13 +6,14 @@ Whether two variants give the same labels shows only with trained weights.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sartm_model.errors import SartmError
 from sartm_model.inference.benchmark import (
     WARM_UPS,
     device_name,
@@ -37,6 +38,7 @@ def compare(
     iterations: int = 20,
     names: Sequence[str] | None = None,
     reference: str = 'fp32',
+    more: Mapping[str, Callable[[], Predictor]] | None = None,
 ) -> dict[str, Any]:
     """Run variants in turn, pair by pair, and compare each with one of them.
 
@@ -45,6 +47,7 @@ def compare(
         names: the variants; all that the device has where left out.
         reference: the variant with whose time and labels the others are compared. 'fp32' is the
             engine 'eager' with merged adapters.
+        more: builders of further variants, by name.
 
     Returns:
         device, image, threads, iterations and variants. A variant has, by its name, median_ms,
@@ -57,12 +60,14 @@ def compare(
     frames = generate_frames(height, width, default.modalities, SAMPLES)
     predictors: dict[str, Predictor] = {}
     variants: dict[str, Any] = {}
-    builders = build_variants(checkpoint, chosen)
+    builders = {**build_variants(checkpoint, chosen), **(more or {})}
     for name in names or builders:
         try:
             predictor = builders[name]()
             for _ in range(WARM_UPS):
                 predictor.predict(frames[0])
+            if name.endswith('compile') and predictor.engine != 'compile':
+                raise SartmError('it cannot be compiled here')
         except Exception as error:  # a missing compiler is a result too
             variants[name] = {'error': f'{type(error).__name__}: {first_line(error)[:200]}'}
         else:
@@ -129,10 +134,6 @@ def build_variants(
     def channels_last(predictor: Predictor) -> None:
         predictor.pipeline.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def compiled(predictor: Predictor) -> None:
-        model = predictor.pipeline.model
-        model.forward_logits = torch.compile(model.forward_logits)  # type: ignore[method-assign]
-
     def one_stream(predictor: Predictor) -> None:
         predictor.pipeline.model.runner = None
 
@@ -145,7 +146,7 @@ def build_variants(
     if device.type == 'cpu':
         return {
             **variants,
-            'fp32 compiled': variant(change=compiled),
+            'fp32 compile': variant(engine='compile'),
             'fp32 parallel': variant(engine='parallel'),
             'bf16': variant('bf16'),
         }
@@ -158,6 +159,5 @@ def build_variants(
         'bf16 graph': variant('bf16', 'graph'),
         'fp16 one stream graph': variant('fp16', 'graph', one_stream),
         'fp16 channels first graph': variant('fp16', 'graph', channels_first),
-        'fp16 compiled': variant('fp16', change=compiled),
-        'fp16 compiled graph': variant('fp16', 'graph', compiled),
+        'fp16 compile': variant('fp16', 'compile'),
     }

@@ -19,6 +19,7 @@ def predictor_options(settings: Parameters) -> dict[str, Any]:
         'checkpoint': settings.checkpoint,
         'device': settings.device,
         'precision': settings.precision,
+        'engine': settings.engine,
         'thermal_settings': thermal_settings(settings),
         'homography': homography(settings),
     }
@@ -33,12 +34,19 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
     from sartm_model.inference.onnx_predictor import open_predictor
 
     begun_s = time.monotonic()
-    predictor = open_predictor(**predictor_options(settings))
-    if settings.warm_up_height and settings.warm_up_width:
-        predictor.warm_up(settings.warm_up_height, settings.warm_up_width)
+    predictor: Any = open_predictor(**predictor_options(settings))
+    width, height = settings.warm_up_width, settings.warm_up_height
+    if width and height:
+        if predictor.engine == 'compile':
+            logger.info(
+                f'compiling the network for {width}x{height}, which takes minutes the first time; '
+                f'later starts take it from {predictor.compiled_folder}'
+            )
+        predictor.warm_up(height, width)
     logger.info(
         f'configured in {time.monotonic() - begun_s:.1f} s: checkpoint {settings.checkpoint}, '
-        f'{len(predictor.label_space)} classes, {predictor.device} in {predictor.precision}'
+        f'{len(predictor.label_space)} classes, {predictor.device} in {predictor.precision}, '
+        f'engine {predictor.engine}'
     )
     used = without_unused_topics(settings, predictor.modalities)
     for name in ('rgb_topic', 'thermal_topic'):

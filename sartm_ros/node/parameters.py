@@ -68,6 +68,12 @@ class Parameters:
         'Arithmetic of the network; auto is fp16 on a GPU and fp32 on a CPU.',
         choices=('auto', 'fp16', 'bf16', 'fp32'),
     )
+    engine: str = _parameter(
+        'auto',
+        'How the network is run; compile has torch.compile make code for it and the size of the '
+        'images, which takes minutes at the first start.',
+        choices=('auto', 'compile'),
+    )
     warm_up_width: int = _parameter(
         640,
         'Expected width of the RGB images in pixels, for a warm-up when configuring; 0: none.',

@@ -35,13 +35,13 @@ def test_every_variant_is_compared_with_fp32(nano_checkpoint, monkeypatch):
 
     monkeypatch.setattr(torch, 'compile', no_compiler)
     variants = compare(nano_checkpoint, 64, 96, device='cpu', iterations=2)['variants']
-    names = {'fp32', 'fp32 unmerged', 'fp32 plain', 'fp32 channels last', 'fp32 compiled'}
+    names = {'fp32', 'fp32 unmerged', 'fp32 plain', 'fp32 channels last', 'fp32 compile'}
     assert set(variants) == names | {'fp32 parallel', 'bf16'}
     assert variants['fp32']['ratio'] == variants['fp32']['agreement'] == 1
     for name in ('fp32 unmerged', 'fp32 plain', 'fp32 parallel'):
         assert variants[name]['agreement'] > 0.999  # rounding alone may decide a pixel
     assert 0.5 < variants['bf16']['agreement'] < 1  # untrained: many classes are nearly equal
-    assert variants['fp32 compiled'] == {'error': 'RuntimeError: no compiler here'}
+    assert variants['fp32 compile'] == {'error': 'RuntimeError: no compiler here'}
 
 
 def test_the_command_writes_json(tmp_path, capsys):
@@ -51,7 +51,7 @@ def test_the_command_writes_json(tmp_path, capsys):
     assert main(arguments) == 0
     assert json.loads(file.read_text())['checkpoint'] == 'nano'
     assert main([*arguments, '--compare', '--precision', 'bf16']) == 2
-    assert 'leave --precision out' in capsys.readouterr().err
+    assert 'leave --precision and --engine out' in capsys.readouterr().err
 
 
 def test_a_size_that_is_too_small_is_refused(nano_checkpoint):

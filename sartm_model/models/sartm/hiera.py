@@ -133,9 +133,9 @@ class HieraRunner:
 
         def compute() -> np.ndarray:
             tokens = np.arange(count * height * width).reshape(count, height, width)
-            margin = ((0, 0), (0, -height % window), (0, -width % window))
-            padded = np.pad(tokens, margin, constant_values=tokens.size)
-            rows, columns = padded.shape[1] // window, padded.shape[2] // window
+            rows, columns = -(-height // window), -(-width // window)
+            padded = np.full((count, rows * window, columns * window), tokens.size)
+            padded[:, :height, :width] = tokens
             return padded.reshape(count, rows, window, columns, window).swapaxes(2, 3).ravel()
 
         return self._index(('gather', count, order, window), compute, x.device)
@@ -159,10 +159,16 @@ class HieraRunner:
         """Return a cached index as a tensor on the device."""
 
         def to_tensor() -> Tensor:
-            with torch.inference_mode(False):  # a training step may save it for its backward pass
-                return torch.from_numpy(np.ascontiguousarray(compute())).to(device)
+            return torch.from_numpy(np.ascontiguousarray(compute())).to(device)
 
-        return self._cache.get((*key, device), to_tensor)
+        def to_kept_tensor() -> Tensor:
+            with torch.inference_mode(False):  # a training step may save it for its backward pass
+                return to_tensor()
+
+        if torch.compiler.is_compiling():
+            return to_tensor()  # the code that is compiled makes it anew
+
+        return self._cache.get((*key, device), to_kept_tensor)
 
 
 def reorder(x: Tensor, order: TokenOrder, wanted: TokenOrder) -> Tensor:
