@@ -46,7 +46,7 @@ def add_parser(verbs: Verbs) -> None:
     add_model(verb)
     add_params(
         verb,
-        'checkpoint, device, precision and of thermal.*: range, low, high, crop, invalid, '
+        'checkpoint, device, precision, engine and of thermal.*: range, low, high, crop, invalid, '
         'polarity, shift and homography',
     )
 

@@ -147,7 +147,8 @@ def add_replay(verbs: Verbs) -> None:
     add_model(verb)
     add_params(
         verb,
-        'checkpoint, device, precision, the topics, sync.*, stall_after, rgb.* and thermal.*',
+        'checkpoint, device, precision, engine, the topics, sync.*, stall_after, rgb.* and '
+        'thermal.*',
     )
 
 

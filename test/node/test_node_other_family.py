@@ -21,7 +21,6 @@ from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.registry import MODELS
 
-
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (60, 90, 3), dtype=np.uint8)
 THERMAL = RNG.integers(0, 256, (60, 90), dtype=np.uint8)
