@@ -6,14 +6,20 @@ They run with two threads, as on a user's machine, so that the parallel CPU engi
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from command_line import HEIGHT, NAMES, WIDTH, expect_error, read, run
+from toy_model import ENTRY
 
+from sartm_model.config import ModelConfig
+from sartm_model.data import synthetic
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
+from sartm_model.models import registry
+from sartm_model.models.checkpoint import save
 
 pytestmark = pytest.mark.usefixtures('two_threads')
 
@@ -143,6 +149,56 @@ def test_evaluate_prints_json_without_a_file(capsys, folders, nano_checkpoint):
     arguments = ['--dataset', 'mfnet', '--root', folders, '--split', 'val']
     assert run('evaluate', '--checkpoint', nano_checkpoint, *arguments) == 0
     assert json.loads(capsys.readouterr().out)['frames'] == 3
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path):
+    """Two generated test scenes, and a function that writes a network for some modalities."""
+    monkeypatch.setitem(registry.MODELS, 'toy', ENTRY)
+    monkeypatch.setitem(synthetic.SPLITS, 'test', (2, 2))
+
+    def write(*modalities: str) -> Path:
+        config = ModelConfig(name='toy', size='', modalities=modalities)
+        path = tmp_path / f'{"_".join(modalities)}.safetensors'
+        save(path, registry.build(config, len(MFNET)), MFNET, {})
+        return path
+
+    return write
+
+
+GENERATED = ('--dataset', 'synthetic', '--split', 'test', '--checkpoint')
+
+
+def test_generated_scenes_have_the_images_that_the_network_takes(toy, tmp_path):
+    checkpoint = toy('rgb', 'depth', 'polarization')
+    assert run('predict', *GENERATED, checkpoint, '--out', tmp_path / 'out') == 0
+    frame = synthetic.SyntheticScenes('test', modalities=['rgb', 'depth', 'polarization'])[1]
+    expected = Predictor(checkpoint).predict(frame.images)
+    labels = read(tmp_path / 'out' / f'{frame.name}_labels.png')
+    np.testing.assert_array_equal(labels, expected.labels)
+
+
+def test_an_evaluation_of_a_pair_renders_that_pair_alone(toy, tmp_path, monkeypatch):
+    rendered, shoot = set(), synthetic.shoot
+
+    def record(scene, time_s, size, modalities, *more):
+        rendered.add(tuple(modalities))
+        return shoot(scene, time_s, size, modalities, *more)
+
+    monkeypatch.setattr(synthetic, 'shoot', record)
+    checkpoint = toy('rgb', 'depth', 'event')
+    pair = ('--modality', 'rgb,event', '--json', tmp_path / 'figures.json')
+    assert run('evaluate', *GENERATED, checkpoint, *pair) == 0
+    assert rendered == {('rgb', 'event')}
+    assert (
+        json.loads((tmp_path / 'figures.json').read_text())['settings']['modality'] == 'rgb,event'
+    )
+
+
+def test_a_network_for_images_that_generated_scenes_do_not_have(capsys, toy):
+    error = expect_error(capsys, None, 'evaluate', *GENERATED, toy('rgb', 'lidar'))
+    assert 'the synthetic scenes have rgb, thermal, depth, event' in error
+    assert 'rgb, lidar was asked for' in error
 
 
 def test_info(capsys, nano_checkpoint):

@@ -34,7 +34,7 @@ class Canvas:
         surfaces: geometry and materials; None where no camera needs them.
     """
 
-    def __init__(self, camera: Camera, with_surfaces: bool = False) -> None:
+    def __init__(self, camera: Camera, surfaces: Surfaces | None = None) -> None:
         size = (camera.height, camera.width)
         self.camera = camera
         self.rgb = np.zeros((*size, 3), np.uint8)
@@ -42,7 +42,7 @@ class Canvas:
         self.labels = np.zeros(size, np.uint8)
         self.leaves = np.zeros(size, np.uint8)
         self.glow = np.zeros((-(-size[0] // 4), -(-size[1] // 4), 3), np.float32)
-        self.surfaces = Surfaces(camera) if with_surfaces else None
+        self.surfaces = surfaces
 
     def fill(
         self,

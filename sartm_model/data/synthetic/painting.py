@@ -9,7 +9,7 @@ import numpy as np
 
 from sartm_model.data.synthetic.canvas import Canvas, Pen
 from sartm_model.data.synthetic.scene import Scene, SceneObject
-from sartm_model.data.synthetic.surfaces import Material
+from sartm_model.data.synthetic.surfaces import Material, Surfaces
 from sartm_model.data.synthetic.textures import GROUND_TILE_M, TILE, textures, tile
 
 SMALLEST_PX = 5.0
@@ -41,7 +41,10 @@ def paint(
     leaves_move = leaves_s not in (None, time_s) or scene.view_m != (0.0, 0.0)
     travelled = scene.speed * time_s
     camera = scene.camera(height, width, time_s)
-    canvas = Canvas(camera, with_surfaces or leaves_move)
+    surfaces = None
+    if with_surfaces or leaves_move:
+        surfaces = Surfaces(camera, foliage_alone=not with_surfaces)
+    canvas = Canvas(camera, surfaces)
     present = []
     for obj in scene.objects:
         ahead = obj.along + obj.velocity[0] * time_s - travelled
@@ -223,7 +226,7 @@ def _moved(
     central = replace(scene, view_m=(0.0, 0.0)).camera(height, width, other_s)
     inverse = canvas.surfaces.inverse_depth
     (right, up), advance = scene.view_m, scene.speed * (time_s - other_s)
-    x, y = canvas.surfaces.rays()
+    x, y = canvas.surfaces.x, canvas.surfaces.y
     nearer = 1 / (1 + advance * inverse)
     columns = width / 2 + central.focal * (x + right * inverse) * nearer
     rows = central.horizon - central.focal * (y + up * inverse) * nearer

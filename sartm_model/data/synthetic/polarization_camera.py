@@ -103,7 +103,7 @@ def polarization(
     if sun is not None:
         # The sky is polarised across the plane of the view and the sun: the sun is its normal.
         normals = np.where((material == Material.SKY)[..., None], sun.astype(np.float32), normals)
-    x, y = surfaces.rays()
+    x, y = surfaces.x, surfaces.y
     cosine_t = normals[..., 0] * x + normals[..., 1] * y + normals[..., 2]
     cosine_t = np.abs(cosine_t / np.sqrt(1 + x**2 + y**2)).clip(0, 1)
     specular, diffuse = degrees(cosine_t)

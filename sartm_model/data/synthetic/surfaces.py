@@ -32,29 +32,31 @@ class Surfaces:
     The reciprocal of the depth is stored because it is an affine function of column and row on a
     plane, and 0 at infinity.
 
+    Args:
+        camera: the camera of the image.
+        foliage_alone: only foliage is drawn; what is elsewhere is not of use then.
+
     Attributes:
+        x, y: `[1, W]` and `[H, 1]`, where the pixels see at 1 m of depth, in metres.
         inverse_depth: float32 `[H, W]`, the reciprocal of the distance along the optical axis, 1/m.
         normals: float32 `[H, W, 3]`, the unit vector across the surface (x right, y up, z ahead).
         material: uint8 `[H, W]`, values of `Material`.
     """
 
-    def __init__(self, camera: Camera) -> None:
+    def __init__(self, camera: Camera, foliage_alone: bool = False) -> None:
         size = (camera.height, camera.width)
         self.camera = camera
+        self.foliage_alone = foliage_alone
+        columns, rows = (np.arange(n, dtype=np.float32) for n in (camera.width, camera.height))
+        self.x = ((columns - camera.width / 2) / camera.focal).astype(np.float32)[None]
+        self.y = ((camera.horizon - rows) / camera.focal).astype(np.float32)[:, None]
         self.inverse_depth = np.zeros(size, np.float32)
         self.normals = np.zeros((*size, 3), np.float32)
         self.material = np.zeros(size, np.uint8)
 
-    def rays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return x `[1, W]` and y `[H, 1]` of the points that the pixels show at 1 m of depth."""
-        camera = self.camera
-        x = (np.arange(camera.width, dtype=np.float32) - camera.width / 2) / camera.focal
-        y = (camera.horizon - np.arange(camera.height, dtype=np.float32)) / camera.focal
-        return x[None].astype(np.float32), y[:, None].astype(np.float32)
-
     def fill_ground(self, top: int, material: Material) -> None:
         """Fill the rows from `top` on with level ground, at the height of the road."""
-        inverse = -self.rays()[1][top:] / self.camera.mount_m
+        inverse = -self.y[top:] / self.camera.mount_m
         self.inverse_depth[top:] = np.clip(inverse, 0, 1 / NEAR_M)
         self.normals[top:] = (0, 1, 0)
         self.material[top:] = material
@@ -71,6 +73,8 @@ class Surfaces:
             solid: the points are the corners of a body and the polygon is its outline. The plane is
                 then the one of the nearer half of them.
         """
+        if self.foliage_alone and material != Material.FOLIAGE:
+            return
         lens = (0.0, self.camera.mount_m, 0.0)
         normal, inverse_range, origin = _plane(points - lens, solid)
         left, top = np.maximum(shape.min(0) >> SUBPIXEL_BITS, 0)
@@ -83,9 +87,8 @@ class Surfaces:
         moved = shape - (np.array([left, top]) << SUBPIXEL_BITS).astype(np.int32)
         cv2.fillPoly(mask, [moved], (1,), cv2.LINE_8, SUBPIXEL_BITS)
         # A ray meets the plane where depth * (ray . normal) = origin . normal.
-        x, y = self.rays()
         height = float(origin @ normal)
-        across = normal[0] * x[:, left:right] + normal[1] * y[top:bottom] + normal[2]
+        across = normal[0] * self.x[:, left:right] + normal[1] * self.y[top:bottom] + normal[2]
         inverse = across / height if abs(height) > 1e-6 else np.full_like(region, inverse_range[1])
         np.copyto(
             region, np.clip(inverse, *inverse_range), where=mask.view(bool), casting='same_kind'
@@ -95,6 +98,8 @@ class Surfaces:
 
     def paint(self, shapes: list[np.ndarray], material: Material) -> None:
         """Change the material of what is there already."""
+        if self.foliage_alone:
+            return
         cv2.fillPoly(self.material, shapes, (int(material),), cv2.LINE_8, SUBPIXEL_BITS)
 
     def line(
@@ -106,6 +111,8 @@ class Surfaces:
         closed: bool,
     ) -> None:
         """Draw a polyline at the mean depth of its points, facing the camera."""
+        if self.foliage_alone:
+            return
         inverse = 1 / max(float(points[:, 2].mean()), NEAR_M)
         how = (thickness, cv2.LINE_8, SUBPIXEL_BITS)
         cv2.polylines(self.inverse_depth, [shape], closed, (inverse,), *how)
