@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from synthetic_scenes import rng, scene_of
 
 from sartm_model.data.synthetic import camera_array, objects, render, scenery
+from sartm_model.data.synthetic.builder import build
 from sartm_model.data.synthetic.painting import paint
 from sartm_model.data.synthetic.scene import SceneObject
 from sartm_model.modalities import light_field
@@ -84,6 +87,28 @@ def test_leaves_move_with_their_tree():
         centre, other = views_of(scene, ['5_5', view])
         expected = 4 * camera_array.SPACING_M * scene.focal * SIZE[1] / 12.0 * np.array(direction)
         np.testing.assert_allclose(shift(centre, other, inside), expected, atol=1.0)
+
+
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('place', [(-0.08, 0.0), (0.0, 0.08)])
+def test_the_depth_of_a_view_tells_where_the_centre_shows_the_same(seed, place):
+    """Of a whole random scene: each pixel of a view, moved by f d / z, has the same colour."""
+    scene = build(rng(seed), False, duration_s=0.0)
+    centre = paint(scene, 0.0, 240, 320)
+    other = paint(replace(scene, view_m=place), 0.0, 240, 320, with_surfaces=True)
+    moves = scene.focal * 320 * other.surfaces.inverse_depth
+    columns = (np.arange(320)[None] + moves * place[0]).astype(np.float32)
+    rows = (np.arange(240)[:, None] - moves * place[1]).astype(np.float32)
+    inside = (columns >= 0) & (columns <= 319) & (rows >= 0) & (rows <= 239)
+
+    def error(image: np.ndarray) -> float:
+        return np.abs(image.astype(float) - other.rgb)[inside].mean()
+
+    moved = cv2.remap(centre.rgb, columns, rows, cv2.INTER_LINEAR)
+    assert error(moved) < 0.5 * error(centre.rgb)
+    labels = cv2.remap(centre.labels, columns, rows, cv2.INTER_NEAREST)
+    wrong, unmoved = ((found != other.labels)[inside].mean() for found in (labels, centre.labels))
+    assert wrong < 0.5 * unmoved
 
 
 def test_the_sky_line_hardly_moves():

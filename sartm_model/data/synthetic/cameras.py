@@ -71,7 +71,6 @@ def shoot(
     Returns:
         The raw images, in the order of `MODALITIES`, and the labels, uint8 `[H, W]`.
     """
-
     canvas = paint(scene, time_s, *size, with_surfaces=not ON_SURFACES.isdisjoint(modalities))
     images = {}
     if 'rgb' in modalities or 'thermal' in modalities:
@@ -82,8 +81,9 @@ def shoot(
     for name in STREAMS:
         if name not in modalities:
             continue
+        # From 1 on, because NumPy treats the seeds (5,) and (5, 0) as equal.
         constant = np.random.default_rng((*key, STREAMS[name]))
-        noise = np.random.default_rng((*key, STREAMS[name], index))
+        noise = np.random.default_rng((*key, STREAMS[name], index + 1))
         if name == 'depth':
             assert canvas.surfaces is not None
             image = depth_camera.measure(canvas.surfaces, constant, noise)
