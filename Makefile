@@ -102,10 +102,10 @@ bench: setup
 	  $(BIN)/sartm benchmark --size $$size --iterations 5; done
 	$(BIN)/sartm benchmark --checkpoint demo --compare
 
-# On a machine with a GPU, in less than eight minutes.
+# On a machine with a GPU; compiling takes most of the time.
 bench-gpu: setup
 	$(BIN)/python -m pytest test/inference/test_predictor.py test/inference/test_cuda_graph.py \
-	  test/inference/test_stage_clock.py test/models/test_parallel.py
+	  test/inference/test_compiled.py test/inference/test_stage_clock.py test/models/test_parallel.py
 	$(BIN)/python -m benchmarks.gpu_report --out gpu_report
 
 clean:

@@ -4,10 +4,13 @@
 
 Writes `table.md`, `results.json` and `profile.txt`, which lists the kernels of a pair by their time
 before and after the rearrangements for inference. 'Before' is the variant `fp16 plain graph`, which
-runs in the same process. It should take less than three minutes. Whatever fails is reported, and
-the rest goes on. The exit status is 1 where
-something failed for another reason than lack of memory, or where labels in half precision differ on
-too many pixels; 2 where there is no GPU.
+runs in the same process. Also compared are the engine 'compile', which takes most of the time, and
+for size `lite` the forms of `depthwise_variants`. Starts are timed in processes of their own, those
+of 'compile' without and with what an earlier start has compiled.
+
+Whatever fails is reported, and the rest goes on. The exit status is 1 where something failed for
+another reason than lack of memory, or where labels in half precision differ on too many pixels; 2
+where there is no GPU.
 """
 
 from __future__ import annotations
@@ -15,13 +18,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.depthwise_variants import depthwise_variants
+from benchmarks.start_time import start_s
 from sartm_model.inference.benchmark import benchmark, generate_frames, untrained
 from sartm_model.inference.predictor import Predictor
 from sartm_model.inference.variants import build_variants, compare
@@ -48,11 +54,26 @@ TARGETS_MS = {
 TARGETS_MIB = {'base_plus': 2048}
 """Peak of the GPU's memory, by size."""
 
-COMPARED = (('lite', 480, 640), ('tiny', 480, 640), ('base_plus', 480, 640))
-"""Runs of which `VARIANTS` are measured and profiled."""
+BEFORE_AND_AFTER = ('fp16 plain graph', 'fp16 graph')
+LAYOUTS = ('fp16 one stream graph', 'fp16 channels first graph')
+COMPILED = 'fp16 compile'
+DEPTHWISE = ('odd kernels', 'depthwise channels first', 'odd kernels, depthwise channels first')
 
-PLAIN, DEFAULT = 'fp16 plain graph', 'fp16 graph'
-VARIANTS = (PLAIN, DEFAULT, 'fp16 one stream graph', 'fp16 channels first graph')
+Run = tuple[str, int, int]
+"""Size or 'demo', height and width."""
+
+COMPARED: dict[Run, Sequence[str]] = {
+    ('lite', 480, 640): (*BEFORE_AND_AFTER, *LAYOUTS, COMPILED, *DEPTHWISE),
+    ('tiny', 480, 640): (*BEFORE_AND_AFTER, *LAYOUTS, COMPILED),
+    ('base_plus', 480, 640): (*BEFORE_AND_AFTER, *LAYOUTS),
+    ('base_plus', 1280, 1280): (*BEFORE_AND_AFTER, COMPILED),
+    ('large', 480, 640): BEFORE_AND_AFTER,
+}
+"""Variants of `build_variants` or `depthwise_variants` of each run. They are compared with the
+first; that one, the second and those of `DEPTHWISE` are also profiled."""
+
+STARTS = {('tiny', 480, 640): ('auto', 'compile', 'compile')}
+"""Engines that are started one after the other."""
 
 TOP_KERNELS = 25
 """Rows of a profile."""
@@ -77,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print('gpu_report: error: torch sees no CUDA device', file=sys.stderr)
         return 2
-    result = report(args.out, 'cuda', RUNS, COMPARED, args.iterations)
+    result = report(args.out, 'cuda', RUNS, COMPARED, STARTS, args.iterations)
     print((args.out / 'table.md').read_text())
     agreed = result['agreement'] is not None and result['agreement'] >= AGREEMENT
     return 0 if agreed and not result['failed'] else 1
@@ -86,28 +107,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(
     out: Path,
     device: str,
-    runs: Sequence[tuple[str, int, int]],
-    compared: Sequence[tuple[str, int, int]],
+    runs: Sequence[Run],
+    compared: Mapping[Run, Sequence[str]],
+    starts: Mapping[Run, Sequence[str]],
     iterations: int,
-    names: Sequence[str] = VARIANTS,
 ) -> dict[str, Any]:
     """Measure everything and write the files.
 
     Args:
         out: folder for them.
         device: see `Predictor`.
-        runs: size or 'demo', height and width of each benchmark.
-        compared: the same of each comparison of the variants.
+        runs: of the benchmark.
+        compared: as `COMPARED`.
+        starts: as `STARTS`.
         iterations: timed pairs a run.
-        names: the variants of `variants.build_variants`: before, after, and others.
 
     Returns:
         The contents of `results.json`: torch, agreement (None where it failed), failed (what raised
-        for another reason than lack of memory), runs and compared.
+        for another reason than lack of memory), runs, compared and starts.
     """
     failed: list[str] = []
     result: dict[str, Any] = {'torch': torch.__version__, 'failed': failed}
-    result |= {'agreement': None, 'runs': [], 'compared': []}
+    result |= {'agreement': None, 'runs': [], 'compared': [], 'starts': []}
     try:
         result['agreement'] = agreement(device)
     except Exception as error:
@@ -116,7 +137,7 @@ def report(
     for size, height, width in runs:
         found: dict[str, Any] = {}
         try:
-            with nullcontext(size) if size == 'demo' else untrained(size) as checkpoint:
+            with _checkpoint(size) as checkpoint:
                 found = benchmark(checkpoint, height, width, device=device, iterations=iterations)
         except torch.OutOfMemoryError as error:
             found['error'] = _first_line(error)
@@ -128,10 +149,9 @@ def report(
         found['target_mib'] = TARGETS_MIB.get(size)
         result['runs'].append(found)
         _write(out, result, profiles)  # what is measured so far
-    before, *_ = names
-    for size, height, width in compared:
+    for (size, height, width), names in compared.items():
         try:
-            with nullcontext(size) if size == 'demo' else untrained(size) as checkpoint:
+            with _checkpoint(size) as checkpoint:
                 found = compare(
                     checkpoint,
                     height,
@@ -139,17 +159,38 @@ def report(
                     device=device,
                     iterations=iterations,
                     names=names,
-                    reference=before,
+                    reference=names[0],
+                    more=_depthwise(checkpoint, device),
                 )
                 result['compared'].append({**found, 'checkpoint': size})
                 _write(out, result, profiles)
-                for name in names[:2]:
+                for name in (*names[:2], *(name for name in names[2:] if name in DEPTHWISE)):
                     kernels = profile(checkpoint, name, height, width, device)
                     profiles.append(f'{size} at {height}x{width}, {name}\n{kernels}')
         except Exception as error:
             failed.append(f'{size} compared: {_first_line(error)}')
         _write(out, result, profiles)
+    for (size, height, width), engines in starts.items():
+        found = {'checkpoint': size, 'image': [height, width]}
+        try:
+            with _checkpoint(size) as checkpoint, tempfile.TemporaryDirectory() as cache:
+                found['starts'] = [
+                    [engine, start_s(checkpoint, engine, height, width, device, Path(cache))]
+                    for engine in engines
+                ]
+            result['starts'].append(found)
+        except Exception as error:
+            failed.append(f'{size} started: {_first_line(error)}')
+        _write(out, result, profiles)
     return result
+
+
+def _checkpoint(size: str) -> AbstractContextManager[str | Path]:
+    return nullcontext(size) if size == 'demo' else untrained(size)
+
+
+def _depthwise(checkpoint: str | Path, device: str) -> dict[str, Callable[[], Predictor]]:
+    return depthwise_variants(checkpoint, device, 'fp32' if device == 'cpu' else 'fp16')
 
 
 def _first_line(error: Exception) -> str:
@@ -184,7 +225,8 @@ def profile(checkpoint: str | Path, name: str, height: int, width: int, device: 
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity
 
-    predictor = build_variants(checkpoint, torch.device(device))[name]()
+    builders = build_variants(checkpoint, torch.device(device)) | _depthwise(checkpoint, device)
+    predictor = builders[name]()
     images = generate_frames(height, width, predictor.modalities)[0]
     for _ in range(3):
         predictor.predict(images)
@@ -243,6 +285,10 @@ def table(result: Mapping[str, Any]) -> str:
             figures = [variant.get('error', variant.get('median_ms'))]
             figures += [variant.get('ratio', ''), variant.get('agreement', '')]
             lines.append(f'| {name} | {" | ".join(map(str, figures))} |')
+    for found in result['starts']:
+        image = 'x'.join(map(str, found['image']))
+        texts = [f'{engine} {seconds:.1f} s' for engine, seconds in found['starts']]
+        lines += ['', f'{found["checkpoint"]} at {image}, starts in turn: {", ".join(texts)}.']
     return '\n'.join(lines) + '\n'
 
 

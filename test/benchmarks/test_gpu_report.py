@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 
 from benchmarks import gpu_report
+from benchmarks.depthwise_variants import depthwise_variants
+from benchmarks.start_time import start_s
+from sartm_model.errors import SartmError
 
 
 def test_the_report_of_a_gpu_on_a_cpu(tmp_path, monkeypatch):
@@ -14,7 +18,10 @@ def test_the_report_of_a_gpu_on_a_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_report, 'agreement', lambda device: 1.0)
     runs = [('nano', 64, 64), ('demo', 64, 96)]
     names = ('fp32 plain', 'fp32')
-    result = gpu_report.report(tmp_path, 'cpu', runs, runs[1:], 1, names)
+    monkeypatch.setattr(gpu_report, 'start_s', lambda *arguments: float(len(arguments[1])))
+    starts = {runs[0]: ('auto', 'compile', 'compile')}
+    *_, depthwise = gpu_report.DEPTHWISE
+    result = gpu_report.report(tmp_path, 'cpu', runs, {runs[1]: (*names, depthwise)}, starts, 1)
     assert result['failed'] == []
     text = (tmp_path / 'table.md').read_text()
     assert [run['checkpoint'] for run in result['runs']] == ['nano', 'demo']
@@ -22,6 +29,8 @@ def test_the_report_of_a_gpu_on_a_cpu(tmp_path, monkeypatch):
     before, after = (result['compared'][0]['variants'][name] for name in names)
     assert before['ratio'] == 1
     assert after['agreement'] > 0.999
+    assert result['compared'][0]['variants'][depthwise]['agreement'] > 0.999
+    assert 'nano at 64x64, starts in turn: auto 4.0 s, compile 7.0 s, compile 7.0 s.' in text
     assert json.loads((tmp_path / 'results.json').read_text()) == result
     profile = (tmp_path / 'profile.txt').read_text()
     counts = []
@@ -32,6 +41,7 @@ def test_the_report_of_a_gpu_on_a_cpu(tmp_path, monkeypatch):
         assert times_ms == sorted(times_ms, reverse=True)
         assert 0 < sum(times_ms) <= float(total_ms)
         counts.append(int(count))
+    assert f'demo at 64x96, {depthwise}\n' in profile
     assert counts[1] < counts[0]
 
 
@@ -50,11 +60,14 @@ def test_what_fails_on_a_gpu_does_not_end_the_report(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_report, 'benchmark', measured)
     monkeypatch.setattr(gpu_report, 'compare', measured)
     runs = [('demo', 64, 96), ('nano', 64, 64)]
-    result = gpu_report.report(tmp_path, 'cpu', runs, runs[1:], 1)
+    monkeypatch.setattr(gpu_report, 'start_s', measured)
+    once = {runs[1]: ('auto',)}
+    result = gpu_report.report(tmp_path, 'cpu', runs, once, once, 1)
     assert result['failed'] == [
         'agreement: RuntimeError: operation not permitted',
         'nano at 64x64: ValueError: a fault',
         'nano compared: ValueError: a fault',
+        'nano started: ValueError: a fault',
     ]
     text = (tmp_path / 'table.md').read_text()
     rows = [line for line in text.splitlines() if line.startswith('|')]
@@ -64,6 +77,25 @@ def test_what_fails_on_a_gpu_does_not_end_the_report(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(gpu_report, 'report', lambda *_: result)
     assert gpu_report.main(['--out', str(tmp_path)]) == 1
+
+
+def test_the_forms_of_depthwise_convolutions():
+    """Kernels have the size with which they are trained, where that is what is asked for."""
+    variants = depthwise_variants('demo', 'cpu', 'fp32')
+    sides = {}
+    for name, build in variants.items():
+        encoder = build().pipeline.model.get_submodule('encoder')
+        convs = [conv for conv in encoder.modules() if getattr(conv, 'groups', 1) > 1]
+        sides[name] = {conv.kernel_size[0] for conv in convs}
+        assert len(convs) == 2 * 16  # of each modality
+    assert list(sides.values()) == [{3, 5}, {3, 4, 5, 6}, {3, 5}]
+
+
+@pytest.mark.slow
+def test_a_start_is_timed_in_a_process_of_its_own(tmp_path):
+    assert start_s('demo', 'auto', 64, 96, 'cpu', tmp_path) > 0
+    with pytest.raises(SartmError, match=r'exit status 2: .*no-such\.safetensors'):
+        start_s('no-such.safetensors', 'auto', 64, 96, 'cpu', tmp_path)
 
 
 def test_the_report_of_a_gpu_says_where_there_is_none(monkeypatch, tmp_path, capsys):
