@@ -56,35 +56,50 @@ def frames(height=60, width=90, count=2):
     ]
 
 
+def check_equal(found, wanted):
+    # Rounding may decide a pixel at the edge of two classes.
+    assert (found != wanted).mean() < 1e-3
+
+
+DEVICES = [
+    'cpu',
+    pytest.param(
+        'cuda',
+        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no CUDA device'),
+    ),
+]
+
+
 @pytest.mark.slow
 @needs_compiler
-def test_it_gives_the_labels_of_eager_and_compiles_once_a_kind(toy):
-    eager, compiled = (Predictor(toy, device='cpu', engine=name) for name in ('eager', 'compile'))
+@pytest.mark.parametrize('device', DEVICES)
+def test_it_gives_the_labels_of_eager_and_compiles_once_a_kind(toy, device):
+    eager, compiled = (
+        Predictor(toy, device=device, precision='fp32', engine=name)
+        for name in ('eager', 'compile')
+    )
     compiled.warm_up(60, 90)
     assert compiled.engine == 'compile'
-    images = [
-        *frames(),
-        {'rgb': frames()[0]['rgb']},
-        {'thermal': frames()[1]['thermal']},
-    ]
+    images = [*frames(), {'rgb': frames()[0]['rgb']}, {'thermal': frames()[1]['thermal']}]
     with torch.compiler.set_stance('fail_on_recompile'):
         for given in images:
             wanted = eager.predict(given, confidence=True)
             found = compiled.predict(given, confidence=True)
-            np.testing.assert_array_equal(found.labels, wanted.labels)
-            assert np.abs(found.confidence.astype(int) - wanted.confidence).max() <= 1
+            check_equal(found.labels, wanted.labels)
+            same = found.labels == wanted.labels
+            assert np.abs(found.confidence.astype(int) - wanted.confidence)[same].max() <= 1
         # The node warms up in one thread and predicts in another.
         results = []
         thread = threading.Thread(target=lambda: results.append(compiled.predict(images[0])))
         thread.start()
         thread.join()
-    np.testing.assert_array_equal(results[0].labels, eager.predict(images[0]).labels)
+    check_equal(results[0].labels, eager.predict(images[0]).labels)
     (other,) = frames(33, 70, count=1)
-    np.testing.assert_array_equal(compiled.predict(other).labels, eager.predict(other).labels)
+    check_equal(compiled.predict(other).labels, eager.predict(other).labels)
+    if device == 'cpu':  # as on a GPU, within the buffers of a graph
+        compiled._graphs = CudaGraphCache(compiled.pipeline)
+        check_equal(compiled.predict(other).labels, eager.predict(other).labels)
     assert compiled.engine == 'compile'
-    # As on a GPU, within the buffers of a graph.
-    compiled._graphs = CudaGraphCache(compiled.pipeline)
-    np.testing.assert_array_equal(compiled.predict(other).labels, eager.predict(other).labels)
 
 
 CHILD = """
@@ -116,7 +131,7 @@ def run_child(toy, folder, **environment):
     )
     engine, labels = process.stdout.split()
     wanted = Predictor(toy, device='cpu', engine='eager').predict(images['rgb']).labels
-    assert labels == wanted.tobytes().hex()
+    check_equal(np.frombuffer(bytes.fromhex(labels), np.uint8), wanted.ravel())
     return engine, process.stderr
 
 
