@@ -142,7 +142,7 @@ def play(matcher: Any, messages: Sequence[Message], wrap: Callable[[int], Any]) 
 
     def note(pairs: list[Pair], at_ns: int) -> None:
         outputs.extend(
-            Output(pair.rgb.position, pair.thermal.position, pair.skew_ns, at_ns) for pair in pairs
+            Output(pair.rgb.position, pair.x.position, pair.skew_ns, at_ns) for pair in pairs
         )
 
     def poll_until(end_ns: float) -> None:
@@ -152,7 +152,7 @@ def play(matcher: Any, messages: Sequence[Message], wrap: Callable[[int], Any]) 
 
     for position, message in enumerate(messages):
         poll_until(message.arrival_ns)
-        add = matcher.add_rgb if message.topic == 'rgb' else matcher.add_thermal
+        add = matcher.add_rgb if message.topic == 'rgb' else matcher.add_x
         note(add(message.stamp_ns, wrap(position), message.arrival_ns), message.arrival_ns)
     poll_until(float('inf'))
     return outputs
@@ -204,8 +204,8 @@ def policies(lag_ns: int) -> Iterator[tuple[str, Any]]:
             PairMatcher(
                 round(MAX_SKEW_S * SECOND),
                 round(MAX_WAIT_S * SECOND),
-                thermal_offset_ns=-lag_ns,
-                reuse_thermal=reuse,
+                x_offset_ns=-lag_ns,
+                reuse_x=reuse,
                 queue_size=QUEUE_SIZE,
             ),
         )

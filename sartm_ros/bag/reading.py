@@ -150,10 +150,10 @@ def read_pairs(
         time_ns, pairs = now_ns if by_arrival else stamp_ns(message.header), []
         if raw.topic == (rgb_topic or thermal_topic):
             index += 1
-            add = matcher.add_rgb if rgb_topic else matcher.add_thermal
+            add = matcher.add_rgb if rgb_topic else matcher.add_x
             pairs = add(time_ns, (index, message), now_ns)
         elif raw.topic == thermal_topic:
-            pairs = matcher.add_thermal(time_ns, message, now_ns)
+            pairs = matcher.add_x(time_ns, message, now_ns)
         else:
             labels[stamp_ns(message.header)] = message
         yield from finished(pairs, wait_ns)

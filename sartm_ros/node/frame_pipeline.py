@@ -94,7 +94,7 @@ class FramePipeline:
         now_ns = time.monotonic_ns()
         header_ns = stamp_ns(msg.header)
         self.timing.add(camera, header_ns, now_ns)
-        add = self._matcher.add_rgb if camera == 'rgb' else self._matcher.add_thermal
+        add = self._matcher.add_rgb if camera == 'rgb' else self._matcher.add_x
         by_arrival = self._settings.sync_stamp == 'arrival'
         self._queue(add(now_ns if by_arrival else header_ns, msg, now_ns))
 

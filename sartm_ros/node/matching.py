@@ -24,8 +24,8 @@ def make_pair_matcher(settings: Parameters) -> PairMatcher:
     matcher = PairMatcher(
         seconds_to_ns(settings.sync_max_skew_s),
         seconds_to_ns(settings.sync_max_wait_s),
-        thermal_offset_ns=seconds_to_ns(settings.sync_thermal_offset_s),
-        reuse_thermal=settings.sync_reuse_thermal,
+        x_offset_ns=seconds_to_ns(settings.sync_thermal_offset_s),
+        reuse_x=settings.sync_reuse_thermal,
         queue_size=settings.sync_queue_size,
     )
     update_matcher(matcher, settings)
@@ -36,10 +36,10 @@ def update_matcher(matcher: PairMatcher | MessageFilterMatcher, settings: Parame
     """Apply the settings that may change at run time."""
     matcher.max_skew_ns = seconds_to_ns(settings.sync_max_skew_s)
     if one_camera(settings):
-        matcher.rgb_alone_after_ns = matcher.thermal_alone_after_ns = 0
+        matcher.rgb_alone_after_ns = matcher.x_alone_after_ns = 0
         return
     stall_after_ns = seconds_to_ns(settings.stall_after_s)
     # Also with `thermal.on_stall` drop: the frame is dropped later, where the stall is counted.
     matcher.rgb_alone_after_ns = stall_after_ns
-    thermal_only = settings.rgb_on_stall == 'thermal_only'
-    matcher.thermal_alone_after_ns = stall_after_ns if thermal_only else None
+    x_only = settings.rgb_on_stall == 'thermal_only'
+    matcher.x_alone_after_ns = stall_after_ns if x_only else None

@@ -45,7 +45,7 @@ class FrameStream:
     """The waiting frames of one topic, oldest first, and what is known of the next ones.
 
     Attributes:
-        name: 'rgb' or 'thermal'.
+        name: of the camera, such as 'rgb' or 'thermal'.
         frames: the waiting frames.
         last_ns: stamp of the newest frame, or None.
         jump_expected: the other stream has jumped back in time, so this one will.

@@ -31,7 +31,9 @@ class MessageFilterMatcher:
         SartmError: `message_filters` is not installed.
     """
 
-    def __init__(self, policy: str, max_skew_s: float, queue_size: int) -> None:
+    def __init__(
+        self, policy: str, max_skew_s: float, queue_size: int, x_name: str = 'thermal'
+    ) -> None:
         try:
             filters = importlib.import_module('message_filters')
         except ImportError:
@@ -44,9 +46,10 @@ class MessageFilterMatcher:
         self.deadline_ns = None
         # Attributes of `PairMatcher` without effect here: these policies output only pairs.
         self.rgb_alone_after_ns: int | None = None
-        self.thermal_alone_after_ns: int | None = None
+        self.x_alone_after_ns: int | None = None
         self._ready: list[Pair] = []
-        self._filters = {'rgb': filters.SimpleFilter(), 'thermal': filters.SimpleFilter()}
+        self._filters = {'rgb': filters.SimpleFilter(), x_name: filters.SimpleFilter()}
+        self._x_name = x_name
         sources = list(self._filters.values())
         if policy == 'exact':
             self._sync = filters.TimeSynchronizer(sources, queue_size)
@@ -74,9 +77,9 @@ class MessageFilterMatcher:
         """Take an RGB message: see `PairMatcher.add_rgb`."""
         return self._add('rgb', stamp, msg, now_ns)
 
-    def add_thermal(self, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
-        """Take a thermal message: see `PairMatcher.add_thermal`."""
-        return self._add('thermal', stamp, msg, now_ns)
+    def add_x(self, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
+        """Take a message of X: see `PairMatcher.add_x`."""
+        return self._add(self._x_name, stamp, msg, now_ns)
 
     def poll(self, now_ns: int) -> list[Pair]:
         """Return no pairs, because these policies never wait for time to pass."""
@@ -90,8 +93,8 @@ class MessageFilterMatcher:
         ready, self._ready = self._ready, []
         return ready
 
-    def _on_pair(self, rgb: _Arrived, thermal: _Arrived) -> None:
+    def _on_pair(self, rgb: _Arrived, x: _Arrived) -> None:
         stamp = stamp_ns(rgb.header)
         self.pairs += 1
-        skew_ns = stamp_ns(thermal.header) - stamp
-        self._ready.append(Pair(rgb.msg, thermal.msg, stamp, skew_ns, rgb.arrival_ns))
+        skew_ns = stamp_ns(x.header) - stamp
+        self._ready.append(Pair(rgb.msg, x.msg, stamp, skew_ns, rgb.arrival_ns))

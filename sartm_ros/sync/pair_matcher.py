@@ -1,14 +1,14 @@
-"""Pairs RGB and thermal frames that are nearest in time. Pure Python, no ROS.
+"""Pairs the frames of an RGB camera and of a second one, X, by time. Pure Python, no ROS.
 
-An RGB frame takes the thermal frame nearest to it, within `max_skew`. It is paired as soon as no
+An RGB frame takes the frame of X nearest to it, within `max_skew`. It is paired as soon as no
 nearer one can arrive: the stamps of each stream increase, and a camera's next frame is expected no
 sooner than nine tenths of its shortest recent interval. `max_wait` after its arrival an RGB frame
 gets the best partner so far.
 
-Without `reuse_thermal` a thermal frame serves one RGB frame, so a later RGB frame may have the
+Without `reuse_x` a frame of X serves one RGB frame, so a later RGB frame may have the
 better claim to it. It is left to that frame if that is the nearer of the two (mutual nearest
-neighbours): of RGB at 30 Hz and thermal at 9 Hz, each thermal frame meets the RGB frame nearest to
-it. If thermal is as fast as RGB, the later frame must be nearer by half: otherwise two free-running
+neighbours): of RGB at 30 Hz and X at 9 Hz, each frame of X meets the RGB frame nearest to
+it. If X is as fast as RGB, the later frame must be nearer by half: otherwise two free-running
 cameras half an interval apart would swap partners at every jitter and lose a frame each time, while
 a stream that has lost a frame still resynchronises at once.
 
@@ -29,22 +29,22 @@ REORDER_NS = 100_000_000
 """A frame older than the last one by at most this was overtaken; if by more, time jumped back."""
 
 SLOWER_RATIO = 1.1
-"""Thermal counts as the slower stream if its interval is at least this much longer than RGB's."""
+"""X counts as the slower stream if its interval is at least this much longer than RGB's."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One RGB and one thermal message that belong together; all times in nanoseconds.
+    """One message of RGB and one of X that belong together; all times in nanoseconds.
 
     Attributes:
-        rgb, thermal: the messages as they were given; None for a stream in a gap.
-        stamp_ns: stamp of the RGB message; without RGB of the thermal one, offset included.
-        skew_ns: thermal stamp (offset included) minus RGB stamp; 0 if one is missing.
+        rgb, x: the messages as they were given; None for a stream in a gap.
+        stamp_ns: stamp of the RGB message; without RGB of X, offset included.
+        skew_ns: stamp of X (offset included) minus RGB stamp; 0 if one is missing.
         arrival_ns: monotonic time at which the message that gave `stamp_ns` arrived.
     """
 
     rgb: Any
-    thermal: Any
+    x: Any
     stamp_ns: int
     skew_ns: int
     arrival_ns: int
@@ -57,24 +57,25 @@ class PairMatcher:
     the caller acts on the returned pairs outside any lock.
 
     Args:
-        max_skew_ns: greatest |thermal - RGB| of a pair, itself allowed.
+        max_skew_ns: greatest |X - RGB| of a pair, itself allowed.
         max_wait_ns: longest time an RGB frame waits for a partner, on the caller's monotonic clock.
-        thermal_offset_ns: added to every thermal stamp.
-        reuse_thermal: let a thermal frame serve several RGB frames.
+        x_offset_ns: added to every stamp of X.
+        reuse_x: let a frame of X serve several RGB frames.
         queue_size: frames of each stream that may wait; one more replaces the oldest.
+        x_name: name of X in `drops`.
 
     Attributes:
         max_skew_ns: may be changed at any time.
         rgb_alone_after_ns: RGB frames are output alone when RGB has gone on for this long, by its
-            stamps, without a thermal frame; None, the default: never; 0: always and at once, for a
+            stamps, without a frame of X; None, the default: never; 0: always and at once, for a
             single camera. May be changed at any time.
-        thermal_alone_after_ns: the same for thermal frames without RGB.
-        drops: the number of dropped frames, by reason. `rgb_` and `thermal_` are followed by
-            `no_stamp` (zero, negative or malformed), `duplicate`, `out_of_order`, `overflow`,
-            `reset` (waiting when time jumped back). Besides: `rgb_no_partner` (no thermal frame
-            within `max_skew`), `rgb_timeout` (none had arrived after `max_wait`),
-            `rgb_partner_taken` (its thermal frame went to the next RGB frame, which is nearer),
-            `rgb_late` (thermal was output alone with a later stamp just before), `thermal_unused`.
+        x_alone_after_ns: the same for frames of X without RGB.
+        drops: the number of dropped frames, by reason. `rgb_` and `X_`, where X is `x_name`, are
+            followed by `no_stamp` (zero, negative or malformed), `duplicate`, `out_of_order`,
+            `overflow`, `reset` (waiting when time jumped back). Besides: `rgb_no_partner` (no frame
+            of X within `max_skew`), `rgb_timeout` (none had arrived after `max_wait`),
+            `rgb_partner_taken` (its frame of X went to the next RGB frame, which is nearer),
+            `rgb_late` (X was output alone with a later stamp just before), `X_unused`.
         resets: backward jumps of time (a bag that loops, a restarted clock).
         pairs: the number of pairs output, frames alone included.
     """
@@ -84,22 +85,23 @@ class PairMatcher:
         max_skew_ns: int,
         max_wait_ns: int,
         *,
-        thermal_offset_ns: int = 0,
-        reuse_thermal: bool = False,
+        x_offset_ns: int = 0,
+        reuse_x: bool = False,
         queue_size: int = 20,
+        x_name: str = 'thermal',
     ) -> None:
         self.max_skew_ns = max_skew_ns
         self.rgb_alone_after_ns: int | None = None
-        self.thermal_alone_after_ns: int | None = None
+        self.x_alone_after_ns: int | None = None
         self.drops: Counter[str] = Counter()
         self.resets = 0
         self.pairs = 0
         self._max_wait_ns = max_wait_ns
-        self._thermal_offset_ns = thermal_offset_ns
-        self._reuse_thermal = reuse_thermal
+        self._x_offset_ns = x_offset_ns
+        self._reuse_x = reuse_x
         self._queue_size = queue_size
         self._rgb = FrameStream('rgb')
-        self._thermal = FrameStream('thermal')
+        self._x = FrameStream(x_name)
 
     def add_rgb(self, stamp_ns: int, msg: Any, now_ns: int) -> list[Pair]:
         """Take an RGB message and return the pairs that are ready.
@@ -112,18 +114,18 @@ class PairMatcher:
         self._add(self._rgb, stamp_ns, stamp_ns, msg, now_ns)
         return self.poll(now_ns)
 
-    def add_thermal(self, stamp_ns: int, msg: Any, now_ns: int) -> list[Pair]:
-        """Take a thermal message and return the pairs that are ready; see `add_rgb`."""
-        self._add(self._thermal, stamp_ns, stamp_ns + self._thermal_offset_ns, msg, now_ns)
+    def add_x(self, stamp_ns: int, msg: Any, now_ns: int) -> list[Pair]:
+        """Take a message of X and return the pairs that are ready; see `add_rgb`."""
+        self._add(self._x, stamp_ns, stamp_ns + self._x_offset_ns, msg, now_ns)
         return self.poll(now_ns)
 
     def poll(self, now_ns: int) -> list[Pair]:
         """Return the pairs that are ready at the monotonic time `now_ns`, by increasing stamp."""
         pairs = []
-        alone = self._thermal.in_gap(self.rgb_alone_after_ns)
+        alone = self._x.in_gap(self.rgb_alone_after_ns)
         while self._rgb.frames:
             frame = self._rgb.frames[0]
-            if self._thermal.is_late(frame, REORDER_NS):
+            if self._x.is_late(frame, REORDER_NS):
                 self._rgb.frames.popleft()
                 self.drops['rgb_late'] += 1
                 continue
@@ -137,9 +139,9 @@ class PairMatcher:
                 pairs.append(self._make_pair(frame, partner))
             elif alone:
                 pairs.append(self._output_alone(self._rgb, frame))
-        self._drop_old_thermal()
-        if not self._rgb.frames and self._rgb.in_gap(self.thermal_alone_after_ns):
-            pairs += self._output_newest_thermal()
+        self._drop_old_x()
+        if not self._rgb.frames and self._rgb.in_gap(self.x_alone_after_ns):
+            pairs += self._output_newest_x()
         return pairs
 
     @property
@@ -152,7 +154,7 @@ class PairMatcher:
     @property
     def num_buffered(self) -> int:
         """The number of waiting messages of both topics; at most twice `queue_size`."""
-        return len(self._rgb.frames) + len(self._thermal.frames)
+        return len(self._rgb.frames) + len(self._x.frames)
 
     def _add(
         self, stream: FrameStream, raw_stamp_ns: int, stamp_ns: int, msg: Any, now_ns: int
@@ -193,7 +195,7 @@ class PairMatcher:
         other.jump_expected = last_ns is not None
 
     def _other(self, stream: FrameStream) -> FrameStream:
-        return self._thermal if stream is self._rgb else self._rgb
+        return self._x if stream is self._rgb else self._rgb
 
     def _decide(self, rgb: Frame, expired: bool, alone: bool) -> tuple[bool, Frame | None]:
         """Decide on the oldest RGB frame.
@@ -208,23 +210,23 @@ class PairMatcher:
         """
         within = [
             frame
-            for frame in self._thermal.frames
+            for frame in self._x.frames
             if abs(frame.stamp_ns - rgb.stamp_ns) <= self.max_skew_ns
         ]
         best = min(within, key=lambda frame: abs(frame.stamp_ns - rgb.stamp_ns), default=None)
         if best is None:
             # The expected rate is not used here: waiting delays no result, because the next RGB
             # frame has no partner either.
-            if not expired and not self._thermal.is_past(rgb.stamp_ns + self.max_skew_ns):
+            if not expired and not self._x.is_past(rgb.stamp_ns + self.max_skew_ns):
                 return False, None
             if not alone:
                 self.drops['rgb_timeout' if expired else 'rgb_no_partner'] += 1
             return True, None
-        # Wait while a nearer thermal frame may arrive.
+        # Wait while a nearer frame of X may arrive.
         distance_ns = abs(best.stamp_ns - rgb.stamp_ns)
-        if not expired and self._thermal.may_still_come(rgb.stamp_ns, distance_ns):
+        if not expired and self._x.may_still_come(rgb.stamp_ns, distance_ns):
             return False, None
-        if self._reuse_thermal or best.stamp_ns <= rgb.stamp_ns:
+        if self._reuse_x or best.stamp_ns <= rgb.stamp_ns:
             return True, best
 
         # The partner is later than this frame, so the next RGB frame may be nearer to it.
@@ -236,7 +238,7 @@ class PairMatcher:
         next_ns = self._rgb.frames[1].stamp_ns
         if abs(next_ns - best.stamp_ns) >= claim_ns or best is not self._nearest(next_ns):
             return True, best
-        # The partner goes to the next RGB frame; an earlier thermal frame is of no use to that.
+        # The partner goes to the next RGB frame; an earlier frame of X is of no use to that.
         earlier = [frame for frame in within if frame.stamp_ns <= rgb.stamp_ns]
         if not earlier:
             if not alone:
@@ -246,33 +248,33 @@ class PairMatcher:
 
     def _claim_factor(self) -> float:
         """Return how near the next RGB frame must be to take a partner, relative to this frame."""
-        rgb_ns, thermal_ns = self._rgb.interval_ns(), self._thermal.interval_ns()
-        if rgb_ns is None or thermal_ns is None or thermal_ns > SLOWER_RATIO * rgb_ns:
+        rgb_ns, x_ns = self._rgb.interval_ns(), self._x.interval_ns()
+        if rgb_ns is None or x_ns is None or x_ns > SLOWER_RATIO * rgb_ns:
             return 1.0
         return 0.5
 
     def _nearest(self, stamp_ns: int) -> Frame | None:
         return min(
-            self._thermal.frames, key=lambda frame: abs(frame.stamp_ns - stamp_ns), default=None
+            self._x.frames, key=lambda frame: abs(frame.stamp_ns - stamp_ns), default=None
         )
 
-    def _make_pair(self, rgb: Frame, thermal: Frame) -> Pair:
-        """Return a pair; drop the thermal frames that are older than its own."""
-        thermal.used = True
-        frames = self._thermal.frames
-        while frames and frames[0].stamp_ns < thermal.stamp_ns:
+    def _make_pair(self, rgb: Frame, x: Frame) -> Pair:
+        """Return a pair; drop the frames of X that are older than its own."""
+        x.used = True
+        frames = self._x.frames
+        while frames and frames[0].stamp_ns < x.stamp_ns:
             self._count_unused(frames.popleft())
-        if not self._reuse_thermal:
+        if not self._reuse_x:
             frames.popleft()
-        self._thermal.jump_expected = self._rgb.jump_expected = False
+        self._x.jump_expected = self._rgb.jump_expected = False
         self.pairs += 1
         self._rgb.output_ns = rgb.stamp_ns
-        skew_ns = thermal.stamp_ns - rgb.stamp_ns
-        return Pair(rgb.msg, thermal.msg, rgb.stamp_ns, skew_ns, rgb.arrival_ns)
+        skew_ns = x.stamp_ns - rgb.stamp_ns
+        return Pair(rgb.msg, x.msg, rgb.stamp_ns, skew_ns, rgb.arrival_ns)
 
-    def _output_newest_thermal(self) -> list[Pair]:
-        """Return the newest thermal frame alone, if unused; drop those before it as too old."""
-        frames = self._thermal.frames
+    def _output_newest_x(self) -> list[Pair]:
+        """Return the newest frame of X alone, if unused; drop those before it as too old."""
+        frames = self._x.frames
         while len(frames) > 1:
             self._count_unused(frames.popleft())
         if not frames or frames[0].used:
@@ -281,26 +283,26 @@ class PairMatcher:
         if self._rgb.is_late(frame, REORDER_NS):
             self._count_unused(frame)
             return []
-        return [self._output_alone(self._thermal, frame)]
+        return [self._output_alone(self._x, frame)]
 
     def _output_alone(self, stream: FrameStream, frame: Frame) -> Pair:
         self.pairs += 1
         stream.output_ns = frame.stamp_ns
-        rgb, thermal = (frame.msg, None) if stream is self._rgb else (None, frame.msg)
-        return Pair(rgb, thermal, frame.stamp_ns, 0, frame.arrival_ns)
+        rgb, x = (frame.msg, None) if stream is self._rgb else (None, frame.msg)
+        return Pair(rgb, x, frame.stamp_ns, 0, frame.arrival_ns)
 
-    def _drop_old_thermal(self) -> None:
-        """Drop the thermal frames that are too old for every waiting or future RGB frame."""
+    def _drop_old_x(self) -> None:
+        """Drop the frames of X that are too old for every waiting or future RGB frame."""
         if self._rgb.jump_expected:
             return
         waiting = self._rgb.frames
         oldest_ns = waiting[0].stamp_ns if waiting else self._rgb.last_ns
         if oldest_ns is None:
             return
-        frames = self._thermal.frames
+        frames = self._x.frames
         while frames and frames[0].stamp_ns < oldest_ns - self.max_skew_ns:
             self._count_unused(frames.popleft())
 
     def _count_unused(self, frame: Frame) -> None:
         if not frame.used:
-            self.drops['thermal_unused'] += 1
+            self.drops[f'{self._x.name}_unused'] += 1

@@ -38,12 +38,12 @@ def test_pairs_come_out(policy, skew_ms):
     for stamp in stamps.tolist():
         thermal = stamp + skew_ms * MS
         pairs += matcher.add_rgb(stamp, image(stamp), stamp)
-        pairs += matcher.add_thermal(thermal, image(thermal), thermal)
+        pairs += matcher.add_x(thermal, image(thermal), thermal)
     assert [pair.stamp_ns for pair in pairs] == stamps.tolist()
     assert {pair.skew_ns for pair in pairs} == {skew_ms * MS}
     # Latency counts from the RGB message, though thermal came last.
     assert [pair.arrival_ns for pair in pairs] == stamps.tolist()
-    assert {type(message) for pair in pairs for message in (pair.rgb, pair.thermal)} == {Image}
+    assert {type(message) for pair in pairs for message in (pair.rgb, pair.x)} == {Image}
     assert matcher.num_buffered == 0
     assert matcher.add_rgb(0, image(0), 0) == []
     assert matcher.drops == {'rgb_no_stamp': 1}

@@ -28,7 +28,7 @@ def feed(matcher, rgb, thermal, *, delay_rgb=0, delay_thermal=0, flush=True) -> 
     for now, topic, stamp in sorted(events):
         while matcher.deadline_ns is not None and matcher.deadline_ns <= now:
             pairs += matcher.poll(matcher.deadline_ns)
-        add = matcher.add_thermal if topic else matcher.add_rgb
+        add = matcher.add_x if topic else matcher.add_rgb
         pairs += add(stamp, stamp, now)
     if flush:
         while matcher.deadline_ns is not None:
@@ -37,7 +37,7 @@ def feed(matcher, rgb, thermal, *, delay_rgb=0, delay_thermal=0, flush=True) -> 
 
 
 def stamps(pairs):
-    return [(pair.rgb, pair.thermal) for pair in pairs]
+    return [(pair.rgb, pair.x) for pair in pairs]
 
 
 def steady(hertz, seconds, start_ns=SECOND):
@@ -49,7 +49,7 @@ def unaccounted(matcher, rgb, thermal, served):
     dropped = {'rgb': 0, 'thermal': 0}
     for reason, count in matcher.drops.items():
         dropped[reason.split('_')[0]] += count
-    waiting = len(matcher._thermal.frames) - sum(f.used for f in matcher._thermal.frames)
+    waiting = len(matcher._x.frames) - sum(f.used for f in matcher._x.frames)
     return rgb - matcher.pairs - dropped['rgb'], thermal - served - dropped['thermal'] - waiting
 
 
@@ -61,7 +61,7 @@ def test_equal_stamps_are_paired_at_once():
     matcher = PairMatcher(10 * MS, 100 * MS)
     for stamp in steady(30, 3):
         assert matcher.add_rgb(stamp, 'rgb', stamp) == []
-        (pair,) = matcher.add_thermal(stamp, 'thermal', stamp + 5)
+        (pair,) = matcher.add_x(stamp, 'thermal', stamp + 5)
         assert pair == Pair('rgb', 'thermal', stamp, 0, stamp)
     assert matcher.pairs == 90
     assert not matcher.drops
@@ -75,7 +75,7 @@ def test_a_partner_is_not_held_back_for_one_that_is_not_due(phase_ms):
     matcher = PairMatcher(20 * MS, 100 * MS)
     feed(matcher, rgb, thermal, flush=False)
     later = rgb[-1] + round(SECOND / 30)
-    calls = sorted([(later, matcher.add_rgb), (later + phase_ms * MS, matcher.add_thermal)])
+    calls = sorted([(later, matcher.add_rgb), (later + phase_ms * MS, matcher.add_x)])
     first, second = (call(stamp, stamp, stamp) for stamp, call in calls)
     assert first == []
     assert stamps(second) == [(later, later + phase_ms * MS)]
@@ -92,17 +92,17 @@ def test_thirty_and_nine_hertz_reach_the_least_skew_possible():
 
 def test_reuse_keeps_the_rgb_rate():
     rgb, thermal = steady(30, 20), steady(9, 20, SECOND + 11 * MS)
-    matcher = PairMatcher(60 * MS, 200 * MS, reuse_thermal=True)
+    matcher = PairMatcher(60 * MS, 200 * MS, reuse_x=True)
     pairs = feed(matcher, rgb, thermal)
     assert stamps(pairs) == [(r, nearest(r, thermal)) for r in rgb if r < thermal[-1] + 60 * MS]
 
 
 def test_reuse_never_releases_more_than_two_frames_at_once():
     """The slot after the matcher holds one pair while one is worked on; a third would be lost."""
-    matcher = PairMatcher(60 * MS, 200 * MS, reuse_thermal=True)
+    matcher = PairMatcher(60 * MS, 200 * MS, reuse_x=True)
     feed(matcher, steady(30, 5), steady(9, 5), flush=False)
     events = [(s, matcher.add_rgb) for s in steady(30, 10, 6 * SECOND)]
-    events += [(s, matcher.add_thermal) for s in steady(9, 10, 6 * SECOND + 7 * MS)]
+    events += [(s, matcher.add_x) for s in steady(9, 10, 6 * SECOND + 7 * MS)]
     assert max(len(add(s, s, s)) for s, add in sorted(events, key=lambda e: e[0])) <= 2
 
 
@@ -157,21 +157,21 @@ def test_max_skew_may_change_at_run_time():
 
 def test_waits_no_longer_than_max_wait():
     matcher = PairMatcher(20 * MS, 40 * MS)
-    matcher.add_thermal(SECOND - 5 * MS, 'early', 0)
+    matcher.add_x(SECOND - 5 * MS, 'early', 0)
     assert matcher.add_rgb(SECOND, 'rgb', 0) == []
     assert matcher.deadline_ns == 40 * MS
     assert matcher.poll(40 * MS - 1) == []
     (pair,) = matcher.poll(40 * MS)
-    assert pair.thermal == 'early'
+    assert pair.x == 'early'
     assert matcher.deadline_ns is None
 
 
 def test_waits_for_the_nearer_partner():
     matcher = PairMatcher(20 * MS, 40 * MS)
-    matcher.add_thermal(SECOND - 5 * MS, 'early', 0)
+    matcher.add_x(SECOND - 5 * MS, 'early', 0)
     assert matcher.add_rgb(SECOND, 'rgb', 0) == []
-    (pair,) = matcher.add_thermal(SECOND + 1 * MS, 'near', 3 * MS) or matcher.poll(40 * MS)
-    assert pair.thermal == 'near'
+    (pair,) = matcher.add_x(SECOND + 1 * MS, 'near', 3 * MS) or matcher.poll(40 * MS)
+    assert pair.x == 'near'
 
 
 def test_no_partner_in_time_is_told_from_no_partner_at_all():
@@ -182,7 +182,7 @@ def test_no_partner_in_time_is_told_from_no_partner_at_all():
 
 
 def test_thermal_offset_is_added():
-    matcher = PairMatcher(5 * MS, 50 * MS, thermal_offset_ns=-120 * MS)
+    matcher = PairMatcher(5 * MS, 50 * MS, x_offset_ns=-120 * MS)
     pairs = feed(matcher, steady(30, 2), steady(30, 2, SECOND + 121 * MS), delay_rgb=200 * MS)
     assert len(pairs) == 60
     assert {pair.skew_ns for pair in pairs} == {1 * MS}
@@ -190,8 +190,8 @@ def test_thermal_offset_is_added():
 
 @pytest.mark.parametrize('stamp', [0, -1, -5 * SECOND])
 def test_messages_without_a_stamp_are_counted(stamp):
-    matcher = PairMatcher(10 * MS, 40 * MS, thermal_offset_ns=10 * SECOND)
-    assert matcher.add_rgb(stamp, 'rgb', 0) == matcher.add_thermal(stamp, 'thermal', 0) == []
+    matcher = PairMatcher(10 * MS, 40 * MS, x_offset_ns=10 * SECOND)
+    assert matcher.add_rgb(stamp, 'rgb', 0) == matcher.add_x(stamp, 'thermal', 0) == []
     assert matcher.drops == {'rgb_no_stamp': 1, 'thermal_no_stamp': 1}
     assert matcher.deadline_ns is None
 
@@ -204,7 +204,7 @@ def test_duplicates_and_overtaken_messages_are_counted():
         for stamp in (r, r, r - 20 * MS):
             pairs += matcher.add_rgb(stamp, stamp, r)
         for stamp in (t, t, t - 20 * MS):
-            pairs += matcher.add_thermal(stamp, stamp, t)
+            pairs += matcher.add_x(stamp, stamp, t)
     assert stamps(pairs) == list(zip(rgb, thermal, strict=True))
     # Below 100 ms late is overtaken; 30 of each kind and topic.
     assert matcher.drops == {
@@ -223,7 +223,7 @@ def test_a_bag_that_loops_goes_on_after_each_jump(lag_ms):
     events = []
     for loop in range(4):
         events += [(loop * length + r, 'rgb', r) for r in rgb]
-        events += [(loop * length + t + lag, 'thermal', t) for t in thermal]
+        events += [(loop * length + t + lag, 'x', t) for t in thermal]
     matcher = PairMatcher(20 * MS, 100 * MS)
     pairs = []
     for now, topic, stamp in sorted(events):
@@ -248,15 +248,15 @@ def test_one_stamp_from_the_far_future_costs_a_few_frames_only():
     pairs = []
     for i, (r, t) in enumerate(zip(rgb, thermal, strict=True)):
         now = i * 33 * MS
-        pairs += matcher.add_rgb(r, r, now) + matcher.add_thermal(t, t, now)
+        pairs += matcher.add_rgb(r, r, now) + matcher.add_x(t, t, now)
     assert len(pairs) >= 112
 
 
 def test_memory_is_bounded_when_one_topic_is_silent():
     matcher = PairMatcher(20 * MS, 10 * SECOND, queue_size=8)
     for stamp in steady(30, 10):
-        matcher.add_thermal(stamp, stamp, stamp)
-        assert len(matcher._thermal.frames) <= 8
+        matcher.add_x(stamp, stamp, stamp)
+        assert len(matcher._x.frames) <= 8
     matcher = PairMatcher(20 * MS, 100 * SECOND, queue_size=8)
     for stamp in steady(30, 10):
         matcher.add_rgb(stamp, stamp, stamp)
@@ -266,7 +266,7 @@ def test_memory_is_bounded_when_one_topic_is_silent():
 
 def with_gaps(matcher, after_ms=300):
     """Let either stream go out alone in the other's gaps."""
-    matcher.rgb_alone_after_ns = matcher.thermal_alone_after_ns = after_ms * MS
+    matcher.rgb_alone_after_ns = matcher.x_alone_after_ns = after_ms * MS
     return matcher
 
 
@@ -276,8 +276,8 @@ def test_rgb_goes_out_alone_in_a_gap_of_thermal_and_pairs_again_after_it():
     matcher = with_gaps(PairMatcher(10 * MS, 100 * MS))
     pairs = feed(matcher, rgb, heard)
     back = next(t for t in heard if t > 4 * SECOND)  # its RGB frame has gone out before it came
-    assert {p.thermal for p in pairs} - {None} == set(heard) - {back}
-    alone = [p for p in pairs if p.thermal is None]
+    assert {p.x for p in pairs} - {None} == set(heard) - {back}
+    alone = [p for p in pairs if p.x is None]
     first = 3 * SECOND
     # From 300 ms after the first that missed its partner; what then waits goes out as well.
     assert [p.rgb for p in alone] == [r for r in rgb if first + 200 * MS < r < back]
@@ -298,16 +298,16 @@ def test_rgb_goes_out_alone_where_thermal_never_comes():
 def test_thermal_goes_out_alone_in_a_gap_of_rgb_and_pairs_again_after_it():
     rgb, thermal = steady(30, 6), steady(9, 6, SECOND + 2 * MS)
     heard = [r for r in rgb if not 3 * SECOND < r < 5 * SECOND]
-    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS, thermal_offset_ns=5 * MS))
+    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS, x_offset_ns=5 * MS))
     pairs = feed(matcher, heard, thermal)
     alone = [p for p in pairs if p.rgb is None]
     missed = [t for t in thermal if 3 * SECOND < t < 5 * SECOND]
     # 300 ms at 9 Hz are the fourth frame that comes without RGB.
-    assert {p.thermal for p in alone} == set(missed[3:])
-    assert all((p.stamp_ns, p.skew_ns) == (p.thermal + 5 * MS, 0) for p in alone)
+    assert {p.x for p in alone} == set(missed[3:])
+    assert all((p.stamp_ns, p.skew_ns) == (p.x + 5 * MS, 0) for p in alone)
     assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(pairs))
     assert pairs[-1].rgb > 6.8 * SECOND
-    assert all(p.thermal is not None for p in pairs)  # RGB is faster, and thermal never in a gap
+    assert all(p.x is not None for p in pairs)  # RGB is faster, and thermal never in a gap
 
 
 def test_rgb_that_comes_back_earlier_than_thermal_has_gone_out_is_late():
@@ -319,42 +319,42 @@ def test_rgb_that_comes_back_earlier_than_thermal_has_gone_out_is_late():
     assert matcher.add_rgb(last - 20 * MS, 'late', last) == []
     assert matcher.drops['rgb_late'] == 1
     assert matcher.add_rgb(last + 33 * MS, 'rgb', last + 33 * MS) == []
-    assert matcher.add_thermal(last + 34 * MS, 'thermal', last + 34 * MS) == []
+    assert matcher.add_x(last + 34 * MS, 'thermal', last + 34 * MS) == []
     (pair,) = matcher.poll(last + 133 * MS)
-    assert (pair.rgb, pair.thermal) == ('rgb', 'thermal')
+    assert (pair.rgb, pair.x) == ('rgb', 'thermal')
 
 
 def test_a_bag_that_is_played_slowly_has_no_gaps():
     rgb, thermal = steady(30, 4), steady(9, 4, SECOND + 2 * MS)
-    matcher = with_gaps(PairMatcher(60 * MS, SECOND, reuse_thermal=True))
+    matcher = with_gaps(PairMatcher(60 * MS, SECOND, reuse_x=True))
     pairs = []
     for stamp, add in sorted(
-        [(r, matcher.add_rgb) for r in rgb] + [(t, matcher.add_thermal) for t in thermal],
+        [(r, matcher.add_rgb) for r in rgb] + [(t, matcher.add_x) for t in thermal],
         key=lambda event: event[0],
     ):
         pairs += add(stamp, stamp, 20 * stamp)
     assert len(pairs) > 100
-    assert all(p.thermal is not None for p in pairs)
+    assert all(p.x is not None for p in pairs)
 
 
-@pytest.mark.parametrize('first', ['rgb', 'thermal'])
+@pytest.mark.parametrize('first', ['rgb', 'x'])
 def test_a_pause_of_both_is_no_gap(first):
     """A computer that stood still: the stream that comes back first is not alone."""
-    second = 'thermal' if first == 'rgb' else 'rgb'
+    second = 'x' if first == 'rgb' else 'rgb'
     matcher = with_gaps(PairMatcher(20 * MS, 100 * MS))
     pairs = []
     for stamp in steady(30, 1) + steady(30, 1, 12 * SECOND):
         pairs += getattr(matcher, f'add_{first}')(stamp, stamp, stamp)
         pairs += getattr(matcher, f'add_{second}')(stamp, stamp, stamp + 9 * MS)
     assert len(pairs) == 60
-    assert all(p.rgb == p.thermal for p in pairs)
+    assert all(p.rgb == p.x for p in pairs)
 
 
 def test_clocks_that_differ_are_no_gap():
     """Both come, but no pair can be made: that is for the diagnostics, not for RGB alone."""
     matcher = with_gaps(PairMatcher(10 * MS, 100 * MS))
     assert feed(matcher, steady(30, 3), steady(30, 3), delay_rgb=5 * SECOND) != []
-    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS, thermal_offset_ns=90 * SECOND))
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS, x_offset_ns=90 * SECOND))
     assert feed(matcher, steady(30, 3), steady(30, 3)) == []
 
 
@@ -363,7 +363,7 @@ def test_a_loop_of_the_bag_in_a_gap_goes_on():
     pairs, now = [], 0
     for stamp in steady(30, 3) * 2:
         now += 33 * MS
-        pairs += matcher.add_thermal(stamp, stamp, now)
+        pairs += matcher.add_x(stamp, stamp, now)
     assert matcher.resets == 1
     assert len(pairs) == 2 * (90 - 9)  # each time anew the first 300 ms
     # RGB comes back after it: its own jump, if it has one, is no other.
@@ -387,13 +387,13 @@ def test_promises_kept_for_any_streams(
 ):
     rgb = [SECOND + sum(rgb_gaps[: i + 1]) * MS for i in range(len(rgb_gaps))]
     thermal = [SECOND + sum(thermal_gaps[: i + 1]) * MS for i in range(len(thermal_gaps))]
-    matcher = PairMatcher(skew * MS, wait * MS, reuse_thermal=reuse, queue_size=200)
+    matcher = PairMatcher(skew * MS, wait * MS, reuse_x=reuse, queue_size=200)
     delays = {'delay_rgb': delay_rgb * MS, 'delay_thermal': delay_thermal * MS}
     pairs = feed(matcher, rgb, thermal, **delays)
     assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(pairs))
     assert all(abs(pair.skew_ns) <= skew * MS for pair in pairs)
-    assert all(pair.skew_ns == pair.thermal - pair.rgb for pair in pairs)
-    used = [pair.thermal for pair in pairs]
+    assert all(pair.skew_ns == pair.x - pair.rgb for pair in pairs)
+    used = [pair.x for pair in pairs]
     assert used == sorted(used)
     if not reuse:
         assert len(set(used)) == len(used)
@@ -415,22 +415,22 @@ def test_promises_kept_where_streams_go_out_alone(
 ):
     rgb = [SECOND + sum(rgb_gaps[: i + 1]) * MS for i in range(len(rgb_gaps))]
     thermal = [SECOND + sum(thermal_gaps[: i + 1]) * MS for i in range(len(thermal_gaps))]
-    matcher = PairMatcher(skew * MS, wait * MS, reuse_thermal=reuse, queue_size=200)
+    matcher = PairMatcher(skew * MS, wait * MS, reuse_x=reuse, queue_size=200)
     delays = {'delay_rgb': delay_rgb * MS, 'delay_thermal': delay_thermal * MS}
     pairs = feed(with_gaps(matcher, after), rgb, thermal, **delays)
     assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(pairs))
-    both = [p for p in pairs if p.rgb is not None and p.thermal is not None]
-    assert all(p.skew_ns == p.thermal - p.rgb and abs(p.skew_ns) <= skew * MS for p in both)
+    both = [p for p in pairs if p.rgb is not None and p.x is not None]
+    assert all(p.skew_ns == p.x - p.rgb and abs(p.skew_ns) <= skew * MS for p in both)
     given_rgb = [p.rgb for p in pairs if p.rgb is not None]
     assert len(set(given_rgb)) == len(given_rgb)
-    used = [p.thermal for p in pairs if p.thermal is not None]
+    used = [p.x for p in pairs if p.x is not None]
     assert used == sorted(used)
     if not reuse:
         assert len(set(used)) == len(used)
     dropped = {'rgb': 0, 'thermal': 0}
     for reason, count in matcher.drops.items():
         dropped[reason.split('_')[0]] += count
-    waiting = sum(not frame.used for frame in matcher._thermal.frames)
+    waiting = sum(not frame.used for frame in matcher._x.frames)
     assert len(rgb) == len(given_rgb) + dropped['rgb']
     assert len(thermal) == len(set(used)) + dropped['thermal'] + waiting
 
@@ -456,8 +456,8 @@ def slow_thermal(draw):
 @pytest.mark.parametrize('camera', ['rgb', 'thermal'])
 def test_the_images_of_a_single_camera_are_output_at_once(camera):
     matcher = PairMatcher(50 * MS, 100 * MS)
-    matcher.rgb_alone_after_ns = matcher.thermal_alone_after_ns = 0
-    add = matcher.add_rgb if camera == 'rgb' else matcher.add_thermal
+    matcher.rgb_alone_after_ns = matcher.x_alone_after_ns = 0
+    add = matcher.add_rgb if camera == 'rgb' else matcher.add_x
     given_stamps = [
         SECOND,
         SECOND + 33 * MS,
@@ -500,7 +500,7 @@ def test_a_slower_thermal_stream_meets_its_nearest_rgb_frames(streams, skew):
 @given(slow_thermal(), st.integers(1, 100))
 def test_reuse_gives_every_rgb_frame_its_nearest_thermal_frame(streams, skew):
     rgb, thermal = streams
-    matcher = PairMatcher(skew * MS, SECOND, reuse_thermal=True, queue_size=100)
+    matcher = PairMatcher(skew * MS, SECOND, reuse_x=True, queue_size=100)
     pairs = feed(matcher, rgb, thermal)
     expected = {r: abs(r - nearest(r, thermal)) for r in rgb}
     expected = {r: distance for r, distance in expected.items() if distance <= skew * MS}

@@ -48,7 +48,7 @@ def play(matcher, events, *, keep=True):
 
     def note(pairs, at_ns, arrived):
         for pair in pairs:
-            rgb, thermal = (m and m.index for m in (pair.rgb, pair.thermal))
+            rgb, thermal = (m and m.index for m in (pair.rgb, pair.x))
             outs.append(Out(rgb, thermal, pair.stamp_ns, pair.skew_ns, at_ns, arrived))
 
     def run_deadlines(until_ns, arrived):
@@ -63,7 +63,7 @@ def play(matcher, events, *, keep=True):
         alive.add(message)
         if keep:
             messages.append(message)
-        add = matcher.add_rgb if topic == 'rgb' else matcher.add_thermal
+        add = matcher.add_rgb if topic == 'rgb' else matcher.add_x
         note(add(stamp, message, arrival), arrival, index + 1)
         del message
         most = max(most, len(alive))
@@ -112,8 +112,8 @@ limits = st.fixed_dictionaries(
     {
         'max_skew_ns': st.integers(0, 60).map(lambda ms: ms * MS),
         'max_wait_ns': st.integers(0, 150).map(lambda ms: ms * MS),
-        'thermal_offset_ns': st.sampled_from([0, 0, 7 * MS, -40 * MS]),
-        'reuse_thermal': st.booleans(),
+        'x_offset_ns': st.sampled_from([0, 0, 7 * MS, -40 * MS]),
+        'reuse_x': st.booleans(),
         'queue_size': st.integers(2, 12),
     }
 )
@@ -127,7 +127,7 @@ def test_promises_of_pairs_whatever_arrives(events, limits):
     rgb, thermal = [out.rgb for out in outs], [out.thermal for out in outs]
     # At most once, and each one a message that its topic brought, with a stamp.
     assert len(set(rgb)) == len(rgb)
-    if not limits['reuse_thermal']:
+    if not limits['reuse_x']:
         assert len(set(thermal)) == len(thermal)
     rgb_taken, rgb_jumps = accepted(messages, 'rgb')
     assert set(rgb) <= set(rgb_taken)
@@ -139,7 +139,7 @@ def test_promises_of_pairs_whatever_arrives(events, limits):
             assert before.stamp_ns < after.stamp_ns
     for out in outs:
         first, second = messages[out.rgb], messages[out.thermal]
-        skew = second.stamp_ns + limits['thermal_offset_ns'] - first.stamp_ns
+        skew = second.stamp_ns + limits['x_offset_ns'] - first.stamp_ns
         assert (out.stamp_ns, out.skew_ns) == (first.stamp_ns, skew)
         assert abs(skew) <= limits['max_skew_ns']
         assert max(first.index, second.index) < out.arrived
@@ -160,13 +160,13 @@ def test_no_more_messages_are_kept_than_the_queues_hold(events, limits, rgb_alon
     """Whoever refers to them: what is alive is counted, not what the matcher says."""
     matcher = PairMatcher(**limits)
     matcher.rgb_alone_after_ns = 100 * MS if rgb_alone else None
-    matcher.thermal_alone_after_ns = 100 * MS if thermal_alone else None
+    matcher.x_alone_after_ns = 100 * MS if thermal_alone else None
     outs, _, most = play(matcher, events, keep=False)
     assert most <= 2 * limits['queue_size']
     assert matcher.num_buffered <= limits['queue_size']  # thermal frames alone: no RGB frame waits
     for used in ([out.rgb for out in outs], [out.thermal for out in outs]):
         once = [index for index in used if index is not None]
-        if used[0:1] and not limits['reuse_thermal']:
+        if used[0:1] and not limits['reuse_x']:
             assert len(set(once)) == len(once)
 
 
@@ -191,7 +191,7 @@ def test_no_nearer_partner_is_passed_over(events, skew, wait, reuse):
 
     Free: later than those that have served, and not nearer to the next RGB frame.
     """
-    matcher = PairMatcher(skew * MS, wait * MS, reuse_thermal=reuse, queue_size=100)
+    matcher = PairMatcher(skew * MS, wait * MS, reuse_x=reuse, queue_size=100)
     outs, messages, _ = play(matcher, events)
     served = -1
     for out in outs:
@@ -213,7 +213,7 @@ def test_no_nearer_partner_is_passed_over(events, skew, wait, reuse):
 @given(orderly_arrivals(), st.integers(0, 80), st.booleans())
 def test_no_frame_is_given_up_that_had_a_free_partner_within_reach(events, skew, reuse):
     """With time to wait: an RGB frame without a pair had every frame within reach taken from it."""
-    matcher = PairMatcher(skew * MS, 10 * SECOND, reuse_thermal=reuse, queue_size=100)
+    matcher = PairMatcher(skew * MS, 10 * SECOND, reuse_x=reuse, queue_size=100)
     outs, messages, _ = play(matcher, events)
     paired = {out.rgb: messages[out.thermal].stamp_ns for out in outs}
     rgb = [m for m in messages if m.topic == 'rgb']
@@ -287,8 +287,8 @@ def test_half_a_second_after_the_last_jump_all_is_as_before(glitches, final, lag
 
     `lag`: frames by which thermal comes to a jump later than RGB.
     """
-    matcher = PairMatcher(15 * MS, 3 * INTERVAL, reuse_thermal=reuse)
-    matcher.rgb_alone_after_ns = matcher.thermal_alone_after_ns = 300 * MS if alone else None
+    matcher = PairMatcher(15 * MS, 3 * INTERVAL, reuse_x=reuse)
+    matcher.rgb_alone_after_ns = matcher.x_alone_after_ns = 300 * MS if alone else None
     segments = [(20, 0, 0), *glitches, (40, final, final)]
     clocks = {
         'rgb': [rgb for count, rgb, _ in segments for _ in range(count)],
