@@ -61,6 +61,14 @@ class Modality(ABC):
         Raises SartmError, naming the file, if it is missing or holds another kind of image.
         """
 
+    def from_values(self, values: np.ndarray) -> np.ndarray:
+        """Return the raw image of the numbers that a file or a message holds.
+
+        A modality that is stored in several units converts them here. Raises SartmError if the
+        numbers cannot be those of such an image, for instance by their range.
+        """
+        return values
+
     def check(self, image: np.ndarray) -> None:
         """Raise SartmError unless this is a raw image of the modality."""
         shape = '(h, w)' if self.channels == 1 else f'(H, W, {self.channels})'

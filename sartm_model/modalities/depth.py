@@ -114,17 +114,25 @@ class Depth(Modality):
         Raises SartmError, naming the file, also if its numbers look like those of the other unit.
         """
         image = read_measurements(path, self.title, 'is it coded, as modality hha or depth_coded?')
-        if image.dtype == np.float32:
-            try:
-                return millimetres(image)
-            except SartmError as error:
-                raise SartmError(f'{path}: {error}') from None
-        if 0 < image.max() < PLAUSIBLE_MM:
+        try:
+            return self.from_values(image)
+        except SartmError as error:
+            raise SartmError(f'{path}: {error}') from None
+
+    def from_values(self, values: np.ndarray) -> np.ndarray:
+        """Return integers, which are millimetres, as they are, and floating-point metres converted.
+
+        Raises SartmError if the numbers look like those of the other unit.
+        """
+        if values.dtype.kind == 'f':
+            return millimetres(values)
+        farthest = values.max(initial=NO_READING)
+        if NO_READING < farthest < PLAUSIBLE_MM:
             raise SartmError(
-                f'{path} has depths of at most {image.max()}; expected millimetres. Is it in '
-                'metres? Multiply it by 1000, or store it in floating point'
+                f'depth in integers is at most {farthest}; expected millimetres. Is it in metres? '
+                'Multiply it by 1000, or store it in floating point'
             )
-        return image
+        return values
 
     def check(self, image: np.ndarray) -> None:
         """Raise SartmError unless this is a raw image of the modality."""

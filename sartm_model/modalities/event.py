@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sartm_model.errors import SartmError
 from sartm_model.modalities.base import Corruption, EarlierImage, Modality
 from sartm_model.modalities.coded import CodedImage
 from sartm_model.modalities.faults import blackout, freeze, shift
@@ -62,6 +63,12 @@ class EventVoxels(Modality):
     def read(self, path: Path) -> np.ndarray:
         """Read a NumPy file (.npy) of numbers `[H, W, bins]` or `[bins, H, W]`."""
         return read_channels(path, self.channels, self.title)
+
+    def from_values(self, values: np.ndarray) -> np.ndarray:
+        """Return the values. Raises SartmError if one is not a finite number."""
+        if not np.isfinite(values).all():
+            raise SartmError(f'{self.title} image has values that are no finite numbers')
+        return values
 
     def backdrop(self, scaled: Any) -> Any:
         """Return the grey image of the sum over the bins: grey without events."""

@@ -60,16 +60,12 @@ def decompress(msg: Any) -> Decompressed:
         SartmError: it is neither JPEG nor PNG, is truncated or damaged, claims more than
             `MAX_PIXELS`, or has an unsupported number of channels or bits.
     """
-    import cv2
-
-    data = np.frombuffer(msg.data, dtype=np.uint8)
-    _check(data.tobytes(), msg.format)
-    try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise SartmError(f'a compressed image ({msg.format!r}, {data.size} bytes) is damaged')
+    if 'compressedDepth' in msg.format:
+        raise SartmError(
+            "a compressed image has format 'compressedDepth', a depth image; expected jpeg or png. "
+            'Name the topic that ends in /compressed'
+        )
+    pixels = decode_file(np.frombuffer(msg.data, dtype=np.uint8), msg.format)
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     encoding = _ENCODINGS.get((pixels.dtype.type, channels))
     if encoding is None:
@@ -82,14 +78,37 @@ def decompress(msg: Any) -> Decompressed:
         encoding = encoding.replace('bgr', 'rgb')
     if encoding == 'mono8' and raw.startswith('bayer_'):
         encoding = raw.strip()
+    return as_message(pixels, encoding, msg.header)
+
+
+def decode_file(content: np.ndarray, format_: str) -> np.ndarray:
+    """Decode a JPEG or PNG file, given as bytes, to `[H, W]` or `[H, W, C]`, colours as BGR.
+
+    Raises SartmError as `decompress` does, except for the number of channels and bits; `format_`
+    is part of the text.
+    """
+    import cv2
+
+    _check(content.tobytes(), format_)
+    try:
+        pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise SartmError(f'a compressed image ({format_!r}, {content.size} bytes) is damaged')
+    return pixels
+
+
+def as_message(pixels: np.ndarray, encoding: str, header: Any) -> Decompressed:
+    """Return the fields of the message that has these pixels; they are not copied."""
     height, width = pixels.shape[:2]
     bytes_ = pixels.reshape(-1).view(np.uint8)
     step = pixels.strides[0]
-    return Decompressed(msg.header, height, width, encoding, sys.byteorder == 'big', step, bytes_)
+    return Decompressed(header, height, width, encoding, sys.byteorder == 'big', step, bytes_)
 
 
 def check_keeps_counts(format_: str, image: Decompressed) -> None:
-    """Raise SartmError if thermal counts of 16 or 32 bits were cut to 8 bits, as by JPEG.
+    """Raise SartmError if numbers of 16 or 32 bits were cut to 8 bits, as by JPEG.
 
     Args:
         format_: of the `CompressedImage`, which begins with the encoding before compression.
@@ -133,11 +152,6 @@ def _check(content: bytes, format_: str) -> None:
 
     Some releases of OpenCV decode the upper part of a truncated JPEG without an error.
     """
-    if 'compressedDepth' in format_:
-        raise SartmError(
-            "a compressed image has format 'compressedDepth', a depth image; expected jpeg or png. "
-            'Name the topic that ends in /compressed'
-        )
     described = f'a compressed image ({format_!r}, {len(content)} bytes)'
     if content.startswith(_JPEG):
         # A thumbnail at the front has an end marker of its own, before the image's last scan.

@@ -10,6 +10,7 @@ import numpy as np
 from sartm_model.errors import SartmError
 
 _RGB, _BGR, _BGRA = slice(0, 3), slice(None, None, -1), slice(2, None, -1)
+_ALL = slice(None)
 
 
 class Layout(NamedTuple):
@@ -63,15 +64,48 @@ LAYOUTS = {
     '16UC1': Layout('u2', 1),
     '16SC1': Layout('i2', 1),
     '32FC1': Layout('f4', 1),
+    '32FC3': Layout('f4', 3),
+    '32FC5': Layout('f4', 5),
+    '8UC24': Layout('u1', 24),
 }
 
-THERMAL = tuple(LAYOUTS)
+THERMAL = tuple(
+    name
+    for name, layout in LAYOUTS.items()
+    if layout.channels == 1 or layout.colors is not None or layout.to_rgb
+)
 """The encodings of which a thermal image can be made: of colours, their luma is taken."""
 
 RGB = tuple(
-    name for name, layout in LAYOUTS.items() if layout.dtype == 'u1' or layout.colors is not None
+    name
+    for name, layout in LAYOUTS.items()
+    if layout.colors is not None or layout.to_rgb or (layout.dtype, layout.channels) == ('u1', 1)
 )
 """The encodings of which an RGB image can be made; a monochrome one of 8 bits is repeated."""
+
+_COLORS = {
+    **{name: LAYOUTS[name].colors for name in ('rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', '8UC4')},
+    'mono8': _ALL,
+    '8UC1': _ALL,
+}
+_MEASUREMENTS = {'rgb8': _RGB, 'bgr8': _BGR, '8UC3': _RGB}
+
+CHANNELS: dict[str, dict[str, slice]] = {
+    'depth': {'16UC1': _ALL, 'mono16': _ALL, '32FC1': _ALL},
+    'depth_coded': _COLORS,
+    'hha': _MEASUREMENTS,
+    'lidar': _COLORS,
+    'event': _COLORS,
+    'event_voxel3': {'32FC3': _ALL},
+    'event_voxel5': {'32FC5': _ALL},
+    'polarization': _MEASUREMENTS,
+    'light_field': _COLORS,
+    'light_field_row': {'8UC24': _ALL},
+}
+"""The encodings that are read as images of each modality, and the places of the modality's channels
+in a pixel, in their order. One channel stands for several that are equal. In 8UC3, whose channels
+have no names, colours are in OpenCV's order, BGR; measurements are in that of the modality. RGB and
+thermal, which are read from more encodings, have functions of their own in `images`."""
 
 
 def pixels(msg: Any, layout: Layout) -> np.ndarray:

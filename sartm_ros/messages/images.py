@@ -1,6 +1,7 @@
 """Converts `sensor_msgs/Image` to numpy and back, without copying where the encoding allows it.
 
-`to_rgb` and `to_thermal` also accept a `sensor_msgs/CompressedImage`, which they decompress first.
+`to_modality`, `to_rgb` and `to_thermal` also accept a `sensor_msgs/CompressedImage`, which they
+decompress first.
 Only `from_numpy` needs ROS. The others accept any object with the fields of the message, such as
 the messages of the rosbags library.
 """
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
 from sartm_model.utils.counts import from_signed, from_temperatures
 from sartm_ros.messages import cv_bridge_probe, encodings
 from sartm_ros.messages.compressed import check_keeps_counts, decompress
+from sartm_ros.messages.compressed_depth import TRANSPORT, decompress_depth
 from sartm_ros.messages.encodings import LAYOUTS
 
 
@@ -81,6 +84,11 @@ def to_thermal(msg: Any, shift: int = 0) -> np.ndarray:
                 raw, encodings.THERMAL, f'cv_bridge gives an image of {image.shape}'
             )
         return _counts(image, shift, raw)
+    if raw.encoding not in encodings.THERMAL:
+        raise SartmError(
+            f'the thermal image has encoding {raw.encoding!r}, of {layout.channels} channels; '
+            f'expected one of {", ".join(encodings.THERMAL)}'
+        )
     pixels = encodings.pixels(raw, layout)
     if layout.colors is not None:
         grey = _convert(pixels[:, :, layout.colors], 'COLOR_RGB2GRAY', raw)
@@ -91,6 +99,44 @@ def to_thermal(msg: Any, shift: int = 0) -> np.ndarray:
     else:
         grey = pixels[:, :, 0]
     return _counts(grey, shift, raw)
+
+
+def to_modality(msg: Any, name: str, shift: int = 0) -> np.ndarray:
+    """Return a raw image of a modality, as `MODALITIES` has it.
+
+    It is a view of the message, possibly with negative or zero strides, unless its numbers have to
+    be converted, such as depth in metres.
+
+    Args:
+        msg: an `Image` or a `CompressedImage`.
+        name: of the modality.
+        shift: see `to_thermal`; without effect on other modalities.
+
+    Raises:
+        SartmError: the encoding is not one that is read as this modality, the sizes are
+            inconsistent, a compressed image is damaged or has lost the lower bits of its numbers,
+            or the numbers cannot be those of such an image.
+    """
+    if name == 'rgb':
+        return to_rgb(msg)
+    if name == 'thermal':
+        return to_thermal(msg, shift)
+    modality, channels = MODALITIES[name], encodings.CHANNELS[name]
+    if TRANSPORT in getattr(msg, 'format', ''):
+        raw = decompress_depth(msg)
+    else:
+        raw = _raw(msg)
+        if raw is not msg and 'uint8' not in modality.dtypes:
+            check_keeps_counts(msg.format, raw)
+    if raw.encoding not in channels:
+        raise SartmError(
+            f'the image has encoding {raw.encoding!r}; expected one of {", ".join(channels)} for '
+            f'{modality.title} images'
+        )
+    pixels = encodings.pixels(raw, LAYOUTS[raw.encoding])[:, :, channels[raw.encoding]]
+    if modality.channels == 1:
+        return modality.from_values(pixels[:, :, 0])
+    return modality.from_values(np.broadcast_to(pixels, (*pixels.shape[:2], modality.channels)))
 
 
 def from_numpy(image: np.ndarray, encoding: str, header: Any) -> Any:

@@ -254,9 +254,7 @@ class PairMatcher:
         return 0.5
 
     def _nearest(self, stamp_ns: int) -> Frame | None:
-        return min(
-            self._x.frames, key=lambda frame: abs(frame.stamp_ns - stamp_ns), default=None
-        )
+        return min(self._x.frames, key=lambda frame: abs(frame.stamp_ns - stamp_ns), default=None)
 
     def _make_pair(self, rgb: Frame, x: Frame) -> Pair:
         """Return a pair; drop the frames of X that are older than its own."""

@@ -180,7 +180,7 @@ def test_faults_of_nyuv2(tmp_path, capsys):
     check_in_one_line(capsys, 'nyuv2_hha', tmp_path, 'test.txt cannot be read as a list')
     metres = rng.integers(1, 9, SIZE).astype(np.uint16)
     nyu(tmp_path / 'b', ('rgb', 'depth', 'masks'), metres)
-    with pytest.raises(SartmError, match=r'depths of at most 8; .*Is it in metres'):
+    with pytest.raises(SartmError, match=r'at most 8; .*Is it in metres'):
         open_dataset('nyuv2', tmp_path / 'b', 'test')[0]
 
 

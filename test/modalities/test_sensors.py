@@ -149,7 +149,9 @@ def test_depth_in_the_other_unit_is_refused_with_a_hint(tmp_path):
     with pytest.raises(SartmError, match=r'mm\.tiff: .*expected metres. Is it in millimetres\?'):
         read(tmp_path / 'mm.tiff')
     write(tmp_path / 'm.png', (counts // 1000).astype(np.uint16))
-    with pytest.raises(SartmError, match=r'm\.png has depths of at most 8; .*Is it in metres\?'):
+    with pytest.raises(
+        SartmError, match=r'm\.png: depth in integers is at most 8; .*Is it in metres\?'
+    ):
         read(tmp_path / 'm.png')
     write(tmp_path / 'grey.png', (counts % 256).astype(np.uint8))
     with pytest.raises(SartmError, match=r'grey\.png is an 8-bit image.*hha or depth_coded'):
