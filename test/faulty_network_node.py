@@ -38,17 +38,15 @@ _SIGNALS = os.pipe()
 original = Predictor.predict
 
 
-def predict(
-    self: Any, rgb: np.ndarray | None, thermal: np.ndarray | None, **options: Any
-) -> Prediction:
+def predict(self: Any, images: Mapping[str, np.ndarray | None], **options: Any) -> Prediction:
     """See the module's text."""
-    model = self.pipeline.model
+    model, thermal = self.pipeline.model, images['thermal']
     model.fault, model.class_id = 'none', 1
     if thermal is not None:
         model.class_id = int(thermal[-1, -1]) % len(self.label_space)
         if tuple(thermal[0, :3]) == MAGIC:
             model.fault = FAULTS[thermal[0, 3]]
-    return original(self, rgb, thermal, **options)
+    return original(self, images, **options)
 
 
 def forward_logits(
@@ -73,7 +71,7 @@ def forward_logits(
     return [logits], (height / 4, width / 4)
 
 
-def warm_up(self: Any, height: int, width: int) -> None:
+def warm_up(self: Any, height: int, *_: Any) -> None:
     """See the module's text."""
     if height == HOLD_HEIGHT:
         hold()

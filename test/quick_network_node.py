@@ -9,6 +9,7 @@ the overlay was requested. The confidence is `thermal.low`; the overlay is grey,
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,7 @@ from sartm_ros.node.main import main
 
 def predict(
     self: Any,
-    rgb: np.ndarray | None,
-    thermal: np.ndarray | None,
+    images: Mapping[str, np.ndarray | None],
     *,
     confidence: bool,
     overlay: bool,
@@ -30,6 +30,7 @@ def predict(
     time_s: float,
 ) -> Prediction:
     """See the module's text."""
+    rgb, thermal = images['rgb'], images['thermal']
     if thermal is None:
         assert rgb is not None
         labels = np.full(rgb.shape[:2], 150, np.uint8)

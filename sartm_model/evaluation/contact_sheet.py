@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,6 @@ GAP = 6  # pixels between pictures
 TITLE, TEXT, SMALL = 22, 15, 13  # font sizes in pixels
 PAPER, INK, FAINT = (250, 250, 248), (28, 28, 30), (105, 105, 110)
 EMPTY = (225, 225, 222)
-COLUMNS = ('RGB', 'thermal', 'labels', 'overlay')
 LINE = 22  # pixels a line of the legend and of a caption
 
 
@@ -27,16 +26,14 @@ class Row:
 
     Attributes:
         caption: a line above the pictures.
-        rgb: uint8 `[H, W, 3]`, or None.
-        thermal: uint8 or uint16 `[h, w]`, or None.
+        images: raw images by modality, None for one that is missing.
         labels: predicted ids, uint8 `[H, W]`, or None if there was no output.
         overlay: uint8 `[H, W, 3]`, or None.
         ground_truth: true ids, uint8 `[H, W]`, or None.
     """
 
     caption: str
-    rgb: np.ndarray | None
-    thermal: np.ndarray | None
+    images: Mapping[str, np.ndarray | None]
     labels: np.ndarray | None
     overlay: np.ndarray | None
     ground_truth: np.ndarray | None = None
@@ -50,23 +47,23 @@ def contact_sheet(
     *,
     cell_width: int = 320,
     with_ground_truth: bool | None = None,
-    columns: Sequence[str] = COLUMNS,
 ) -> Image.Image:
-    """Draw rows of RGB, thermal, labels, overlay and, if known, ground truth.
+    """Draw rows of images, labels, overlay and, if known, ground truth.
 
     Args:
-        rows: at least one; every cell has the aspect ratio of the first picture there is.
+        rows: at least one, all with the same modalities; every cell has the aspect ratio of the
+            first picture there is.
         label_space: the names and colours of the ids.
         title: the first line.
         subtitle: a smaller line below it.
         cell_width: the width of one picture in pixels.
         with_ground_truth: whether there is a column of true labels; if None, there is one if a
             row has them.
-        columns: which of `COLUMNS` there are.
     """
     if with_ground_truth is None:
         with_ground_truth = any(row.ground_truth is not None for row in rows)
-    headings = [*columns, *['ground truth'] * with_ground_truth]
+    titles = {name: MODALITIES[name].title for name in rows[0].images}
+    headings = [*titles.values(), 'labels', 'overlay', *['ground truth'] * with_ground_truth]
     cell = (cell_width, _cell_height(rows, cell_width))
     width = 2 * MARGIN + len(headings) * (cell_width + GAP) - GAP
     legend = _legend_lines(label_space, width - 2 * MARGIN)
@@ -89,8 +86,7 @@ def contact_sheet(
         draw.text((MARGIN, y + 3), row.caption, FAINT, _font(SMALL))
         y += LINE
         shown = {
-            'RGB': row.rgb,
-            'thermal': None if row.thermal is None else MODALITIES['thermal'].show(row.thermal),
+            **{title: _show(name, row.images[name]) for name, title in titles.items()},
             'labels': None if row.labels is None else palette[row.labels],
             'overlay': row.overlay,
             'ground truth': None if row.ground_truth is None else palette[row.ground_truth],
@@ -139,10 +135,14 @@ def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 def _cell_height(rows: Sequence[Row], width: int) -> int:
     for row in rows:
-        for picture in (row.rgb, row.thermal, row.labels):
+        for picture in (*row.images.values(), row.labels):
             if picture is not None:
                 return max(round(width * picture.shape[0] / picture.shape[1]), 1)
     return width * 3 // 4
+
+
+def _show(modality: str, image: np.ndarray | None) -> np.ndarray | None:
+    return None if image is None else MODALITIES[modality].show(image)
 
 
 def _scaled(picture: np.ndarray | None, cell: tuple[int, int], exact: bool = False) -> Image.Image:

@@ -6,6 +6,7 @@ Imports neither torch nor SAM2.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,7 +183,7 @@ class OnnxPredictor:
             labels, confidence_image if confidence else None, blended, clock.stages_s('download')
         )
 
-    def warm_up(self, height: int, width: int) -> None:
+    def warm_up(self, height: int, width: int, modalities: Sequence[str] = ()) -> None:
         """Run on blank images of the file's own size; the arguments are those of `Predictor`."""
         self.predict({name: self._blank(name) for name in self.config.sizes})
 

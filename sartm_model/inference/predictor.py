@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -198,7 +198,7 @@ class Predictor:
         """Return the class probabilities, float32 `[K, H, W]`, of preprocessed images."""
         return self.pipeline.model.segment(images)[0]
 
-    def warm_up(self, height: int, width: int) -> None:
+    def warm_up(self, height: int, width: int, modalities: Sequence[str] = ()) -> None:
         """Run on blank images, so that the first frames need not allocate or record a graph.
 
         With the engine 'graph' this records labels alone, of frames with each type of image that
@@ -212,8 +212,10 @@ class Predictor:
 
         Args:
             height, width: of all images, pixels.
+            modalities: of the frames to expect; all that the network takes where left out.
         """
-        kinds = [MODALITIES[name] for name in self.modalities]
+        names = tuple(modalities) or self.modalities
+        kinds = [MODALITIES[name] for name in names]
         frames = [
             {
                 kind.name: kind.blank(height, width, dtype)

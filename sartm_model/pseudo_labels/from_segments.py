@@ -273,7 +273,7 @@ def _sheet(out: Path, names: list[str], space: LabelSpace, settings: Mapping[str
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, SHEET_ROWS).round().astype(int)]
     rows = list(_rows(out, list(dict.fromkeys(chosen)), space))
     title = f'Labels by {settings["source"]} segments, ranked by {settings["ranking"]}'
-    return png_bytes(contact_sheet(rows, space, title, columns=('thermal', 'labels', 'overlay')))
+    return png_bytes(contact_sheet(rows, space, title))
 
 
 def _rows(out: Path, names: list[str], space: LabelSpace) -> Iterator[Row]:
@@ -283,4 +283,4 @@ def _rows(out: Path, names: list[str], space: LabelSpace) -> Iterator[Row]:
         image = thermal.read(paths[name])
         labels = read_labels(out / 'labels' / f'{name}.png', len(space))
         overlay = cv2.addWeighted(thermal.show(image), 0.5, space.palette()[labels], 0.5, 0)
-        yield Row(name, None, image, labels, overlay)
+        yield Row(name, {'thermal': image}, labels, overlay)

@@ -140,6 +140,16 @@ def add_replay(verbs: Verbs) -> None:
         '--thermal-topic', metavar='TOPIC', help="default: the node's, /thermal/image_raw; '': none"
     )
     verb.add_argument(
+        '--x-modality',
+        metavar='NAME',
+        help="what the second camera measures, such as depth (default: the node's, thermal)",
+    )
+    verb.add_argument(
+        '--x-topic',
+        metavar='TOPIC',
+        help="topic of another --x-modality than thermal (default: the node's, /NAME/image_raw)",
+    )
+    verb.add_argument(
         '--labels-topic', metavar='TOPIC', help='true ids (default: /ground_truth/labels, if any)'
     )
     add_homography(verb)
@@ -147,36 +157,35 @@ def add_replay(verbs: Verbs) -> None:
     add_model(verb)
     add_params(
         verb,
-        'checkpoint, device, precision, engine, the topics, sync.*, stall_after, rgb.* and '
-        'thermal.*',
+        'checkpoint, device, precision, engine, x_modality, the topics, sync.*, stall_after, '
+        'rgb.* and thermal.*',
     )
 
 
 def replay(args: argparse.Namespace) -> None:
     """Print the metrics of the bag's pairs, and write the report."""
     from sartm_ros.bag import replay as replaying
-    from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC
     from sartm_ros.node.parameter_file import read_parameter_file
+    from sartm_ros.node.parameters import Parameters, to_dict
+    from sartm_ros.node.ros_parameters import parse
 
     if args.report is not None:
         check_report_folder(args.report)
-    settings, rgb_topic, thermal_topic = None, RGB_TOPIC, THERMAL_TOPIC
-    if args.params is not None:
-        settings = read_parameter_file(args.params)
-        rgb_topic, thermal_topic = settings.rgb_topic, settings.thermal_topic
-        if settings.sync_policy != 'nearest':
-            print(
-                f'sartm replay: sync.policy is {settings.sync_policy}, which only the node has; '
-                'pairs are matched by nearest',
-                file=sys.stderr,
-            )
+    settings = Parameters() if args.params is None else read_parameter_file(args.params)
+    if settings.sync_policy != 'nearest':
+        print(
+            f'sartm replay: sync.policy is {settings.sync_policy}, which only the node has; '
+            'pairs are matched by nearest',
+            file=sys.stderr,
+        )
+    options = ('rgb_topic', 'thermal_topic', 'x_modality', 'x_topic')
+    given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
+    settings = parse(to_dict(settings) | given)
     result = replaying.replay(
         args.bag,
         open_predictor(args),
         labels=args.labels,
         report=args.report,
-        rgb_topic=rgb_topic if args.rgb_topic is None else args.rgb_topic,
-        thermal_topic=thermal_topic if args.thermal_topic is None else args.thermal_topic,
         labels_topic=args.labels_topic,
         settings=settings,
     )

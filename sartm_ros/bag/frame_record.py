@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import FramePrediction, MetricAccumulator
 from sartm_model.labels import IGNORE_ID, LabelSpace
+from sartm_model.modalities import describe
 from sartm_ros.bag.offline import PredictedPair
 
 
@@ -20,9 +21,9 @@ class FrameRecord:
     Attributes:
         index: position of the RGB message in its topic, from 0; None if there is no RGB image.
         stamp_ns: the pair's header stamp in nanoseconds.
-        modality: 'both', 'rgb' or 'thermal': the images that the network was given.
-        rgb, thermal: the stream's state, one of `sartm_ros.node.stall_detection.STATES`.
-        skew_ms: thermal stamp minus RGB stamp; None if one of the images was not used.
+        modality: the images that the network was given: 'both', 'rgb', or the second camera's.
+        states: state of each camera, one of `sartm_ros.node.stall_detection.STATES`, RGB first.
+        skew_ms: stamp of the second camera minus RGB's; None if one of the images was not used.
         predict_ms: duration of the prediction, from images to labels.
         shares: percent of the pixels of each class, in the order of the ids.
         accuracy: percent of the labelled pixels that are right; None without ground truth.
@@ -32,13 +33,17 @@ class FrameRecord:
     index: int | None
     stamp_ns: int
     modality: str
-    rgb: str
-    thermal: str
+    states: Mapping[str, str]
     skew_ms: float | None
     predict_ms: float
     shares: tuple[float, ...]
     accuracy: float | None
     miou: float | None
+
+    @property
+    def description(self) -> str:
+        """The images that the network was given, as text."""
+        return describe(self.modality, tuple(self.states))
 
 
 def measure(
@@ -59,8 +64,7 @@ def measure(
         index=pair.index,
         stamp_ns=pair.stamp_ns,
         modality=predicted.modality,
-        rgb=predicted.images.states['rgb'],
-        thermal=predicted.images.states['thermal'],
+        states=predicted.images.states,
         skew_ms=predicted.images.skew_ns / 1e6 if predicted.modality == 'both' else None,
         predict_ms=predicted.predict_s * 1e3,
         shares=tuple(100.0 * counts / labels.size),

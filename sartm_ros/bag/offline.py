@@ -31,7 +31,7 @@ class PredictedPair:
     Attributes:
         pair: the messages of the bag.
         images: the decoded images that the network was given.
-        modality: 'both', 'rgb' or 'thermal': which images these are.
+        modality: which images these are, one of `sartm_ros.node.cameras.selections`.
         ground_truth: true ids, uint8 `[H, W]`, or None.
         prediction: has a confidence if there is a ground truth.
         predict_s: duration of the prediction in seconds, from images to labels.
@@ -86,7 +86,7 @@ class OfflineRun:
 
     def predict(self, pairs: Iterable[BagPair]) -> Iterator[PredictedPair]:
         """Yield the pairs that are not dropped. Raises what `pairs` and `ground_truth_of` raise."""
-        count = 0
+        count, x = 0, self._settings.x_modality
         with closing(read_ahead(self._decode(pairs))) as decoded:
             asked_s = time.perf_counter()
             for item in decoded:
@@ -97,12 +97,11 @@ class OfflineRun:
                     self.error = self.error or images
                     self.dropped['bad_image'] += 1
                 elif images.modality is None:
-                    self.dropped[f'stall_{images.states["thermal"]}'] += 1
+                    self.dropped[f'stall_{images.states[x]}'] += 1
                 else:
                     self.error = self.error or images.error
                     prediction = self._predictor.predict(
-                        images.rgb,
-                        images.thermal,
+                        {'rgb': images.rgb, x: images.x},
                         confidence=item.ground_truth is not None,
                         overlay=self._overlay_every > 0 and count % self._overlay_every == 0,
                         time_s=item.pair.stamp_ns * 1e-9,
@@ -119,7 +118,7 @@ class OfflineRun:
                 asked_s = time.perf_counter()
 
     def _decode(self, pairs: Iterable[BagPair]) -> Iterator[_DecodedPair]:
-        policy = StallPolicy()
+        policy = StallPolicy(self._settings.x_modality)
         for pair in pairs:
             try:
                 images = policy.usable_images(pair, self._settings)

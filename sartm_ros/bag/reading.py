@@ -38,11 +38,11 @@ TYPES = get_typestore(Stores.ROS2_JAZZY)
 class BagPair(Pair):
     """Two messages of a bag that belong together, or one alone in a gap of the other stream.
 
-    `rgb` and `thermal` have the fields of `sensor_msgs/Image` or `CompressedImage`.
+    `rgb` and `x` have the fields of `sensor_msgs/Image` or `CompressedImage`.
 
     Attributes:
         index: position of the RGB message in its topic, from 0; None if there is no RGB image.
-            If thermal alone was read, that of the thermal message.
+            If the second camera alone was read, that of its message.
         labels: the labels message of the same stamp, or None.
     """
 
@@ -57,7 +57,7 @@ class BagPair(Pair):
         """
         if self.index is None:
             return self.stamp_ns
-        return stamp_ns((self.thermal if self.rgb is None else self.rgb).header)
+        return stamp_ns((self.x if self.rgb is None else self.rgb).header)
 
 
 def topics(bag: Path) -> dict[str, Topic]:
@@ -107,11 +107,11 @@ def read_pairs(
     matcher: PairMatcher,
     *,
     rgb_topic: str = RGB_TOPIC,
-    thermal_topic: str = THERMAL_TOPIC,
+    x_topic: str = THERMAL_TOPIC,
     labels_topic: str | None = None,
     by_arrival: bool = False,
 ) -> Iterator[BagPair]:
-    """Yield the RGB-thermal pairs of a bag, matched as in the node.
+    """Yield the pairs of RGB and a second camera of a bag, matched as in the node.
 
     The times at which messages were received replace the node's clock, which limits how long it
     waits for a partner, so the result depends on the bag alone. They also replace the stamps where
@@ -122,8 +122,8 @@ def read_pairs(
 
     Raises SartmError as `read_images` does.
     """
-    only = [topic for topic in (rgb_topic, thermal_topic, labels_topic) if topic]
-    first = 'rgb' if rgb_topic else 'thermal'  # whose stamps the labels have
+    only = [topic for topic in (rgb_topic, x_topic, labels_topic) if topic]
+    first = 'rgb' if rgb_topic else 'x'  # whose stamps the labels have
     labels: dict[int, Any] = {}
     waiting: deque[tuple[BagPair, int]] = deque()  # pairs without labels yet, and since when
     index = -1
@@ -148,11 +148,11 @@ def read_pairs(
     for raw, message in read_images(bag, only):
         now_ns = raw.time_ns
         time_ns, pairs = now_ns if by_arrival else stamp_ns(message.header), []
-        if raw.topic == (rgb_topic or thermal_topic):
+        if raw.topic == (rgb_topic or x_topic):
             index += 1
             add = matcher.add_rgb if rgb_topic else matcher.add_x
             pairs = add(time_ns, (index, message), now_ns)
-        elif raw.topic == thermal_topic:
+        elif raw.topic == x_topic:
             pairs = matcher.add_x(time_ns, message, now_ns)
         else:
             labels[stamp_ns(message.header)] = message

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +27,13 @@ from sartm_ros.bag.ground_truth import (
     ground_truth_from_topic,
 )
 from sartm_ros.bag.offline import OfflineRun, PredictedPair
-from sartm_ros.bag.reading import LABELS_TOPIC, RGB_TOPIC, THERMAL_TOPIC, read_pairs, topics
+from sartm_ros.bag.reading import LABELS_TOPIC, read_pairs, topics
 from sartm_ros.bag.threads import map_behind
+from sartm_ros.node.cameras import topics as camera_topics
+from sartm_ros.node.cameras import with_topics, without_unused_topics
 from sartm_ros.node.matching import make_pair_matcher
-from sartm_ros.node.parameters import Parameters, without_unused_topics
-from sartm_ros.node.stall_detection import DESCRIPTIONS
+from sartm_ros.node.parameter_file import full_name
+from sartm_ros.node.parameters import Parameters
 
 if TYPE_CHECKING:
     from sartm_model.inference.onnx_predictor import OnnxPredictor
@@ -47,8 +48,8 @@ def replay(
     *,
     labels: Path | None = None,
     report: Path | None = None,
-    rgb_topic: str = RGB_TOPIC,
-    thermal_topic: str = THERMAL_TOPIC,
+    rgb_topic: str | None = None,
+    x_topic: str | None = None,
     labels_topic: str | None = None,
     settings: Parameters | None = None,
 ) -> dict[str, Any]:
@@ -60,13 +61,13 @@ def replay(
         labels: folder of true ids, by stamp or in the order of the bag's RGB messages; see
             `sartm_ros.bag.ground_truth`. If None, they come from a topic, matched by stamp.
         report: folder to write `report.html`, `frames.csv` and `sheet.png` to.
-        rgb_topic: topic of the RGB images; empty to use thermal alone. A topic whose images the
-            network does not take is not read.
-        thermal_topic: topic of the thermal images; empty to use RGB alone.
+        rgb_topic: topic of the RGB images; empty to use the second camera alone; that of `settings`
+            if None. A topic whose images the network does not take is not read.
+        x_topic: topic of the second camera, of `settings.x_modality`; empty to use RGB alone.
         labels_topic: topic of the true ids; `LABELS_TOPIC` if None and the bag has it.
-        settings: the node's parameters, of which `sync.*` (policy nearest), `stall_after`,
-            `*.on_stall`, `thermal.hold_at_most` and `thermal.shift` count here; the node's
-            defaults if None.
+        settings: the node's parameters, of which the topics, `x_modality`, `sync.*` (policy
+            nearest), `stall_after`, `*.on_stall`, `thermal.hold_at_most` and `thermal.shift`
+            count here; the node's defaults if None.
 
     Returns:
         bag, messages (by topic), pairs, modalities (number of pairs by the images used), dropped
@@ -81,12 +82,18 @@ def replay(
     if report is not None:
         from sartm_ros.bag.report import write_report  # needs matplotlib, an optional package
 
-    settings = replace(settings or Parameters(), rgb_topic=rgb_topic, thermal_topic=thermal_topic)
-    settings = without_unused_topics(settings, predictor.modalities)
-    rgb_topic, thermal_topic = settings.rgb_topic, settings.thermal_topic
-    first_topic = rgb_topic or thermal_topic
+    settings = settings or Parameters()
+    wanted = {
+        name: full_name(topic) if given is None else given
+        for (name, topic), given in zip(
+            camera_topics(settings).items(), (rgb_topic, x_topic), strict=True
+        )
+    }
+    settings = without_unused_topics(with_topics(settings, wanted), predictor.modalities)
+    rgb_topic, x_topic = camera_topics(settings).values()
+    first_topic = rgb_topic or x_topic
     present = {name: topic.messages for name, topic in topics(bag).items()}
-    counts = {topic: present.get(topic, 0) for topic in (rgb_topic, thermal_topic) if topic}
+    counts = {topic: present.get(topic, 0) for topic in (rgb_topic, x_topic) if topic}
     label_space = predictor.label_space
     ground_truth_of: GroundTruth = ground_truth_from_topic
     if labels is not None:
@@ -99,7 +106,7 @@ def replay(
         bag,
         matcher,
         rgb_topic=rgb_topic,
-        thermal_topic=thermal_topic,
+        x_topic=x_topic,
         labels_topic=labels_topic,
         by_arrival=settings.sync_stamp == 'arrival',
     )
@@ -164,7 +171,7 @@ def _statistics(records: Sequence[FrameRecord], dropped: dict[str, int]) -> dict
     stalls = [
         f'{camera}_{state}'
         for record in records
-        for camera, state in (('rgb', record.rgb), ('thermal', record.thermal))
+        for camera, state in record.states.items()
         if state not in ('ok', 'off')
     ]
     return {
@@ -181,14 +188,15 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
 
 
 def _row(predicted: PredictedPair, record: FrameRecord) -> Row:
+    images = predicted.images
+    _, x = images.states
     number = '' if record.index is None else f'frame {record.index}   '
-    stalled = '' if record.thermal in ('ok', 'off') else f' (thermal {record.thermal})'
+    stalled = '' if images.states[x] in ('ok', 'off') else f' ({x} {images.states[x]})'
     skew = '' if record.skew_ms is None else f'   skew {record.skew_ms:+.1f} ms'
     miou = '' if record.miou is None else f'   mIoU {record.miou:.1f} %'
     return Row(
-        caption=f'{number}{DESCRIPTIONS[record.modality]}{stalled}{skew}{miou}',
-        rgb=predicted.images.rgb,
-        thermal=predicted.images.thermal,
+        caption=f'{number}{record.description}{stalled}{skew}{miou}',
+        images={'rgb': images.rgb, x: images.x},
         labels=predicted.prediction.labels,
         overlay=predicted.prediction.overlay,
         ground_truth=predicted.ground_truth,

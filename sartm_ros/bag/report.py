@@ -17,7 +17,6 @@ from sartm_model.labels import LabelSpace
 from sartm_model.utils.files import write_file
 from sartm_ros.bag.frame_record import FrameRecord
 from sartm_ros.bag.timeline import timeline_svg
-from sartm_ros.node.stall_detection import DESCRIPTIONS
 
 
 def write_report(
@@ -47,7 +46,7 @@ def _table(records: Sequence[FrameRecord], label_space: LabelSpace) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator='\n')
     shares = [f'{name}_percent' for name in label_space.classes]
-    named = ['rgb_index', 'stamp_ns', 'modality', 'rgb', 'thermal']
+    named = ['rgb_index', 'stamp_ns', 'modality', *records[0].states]
     measured = ['skew_ms', 'predict_ms', 'pixel_accuracy_percent', 'miou_percent']
     table.writerow([*named, *measured, *shares])
     for record in records:
@@ -57,8 +56,7 @@ def _table(records: Sequence[FrameRecord], label_space: LabelSpace) -> str:
                 '' if record.index is None else record.index,
                 record.stamp_ns,
                 record.modality,
-                record.rgb,
-                record.thermal,
+                *record.states.values(),
                 *('' if value is None else f'{value:.3f}' for value in values),
             ]
         )
@@ -72,10 +70,11 @@ def _page(
     sheet: bytes,
     label_space: LabelSpace,
 ) -> str:
+    descriptions = {record.modality: record.description for record in records}
     context = {
         'title': title,
-        'counts': _counts(result),
-        'metrics': _metrics(result, label_space),
+        'counts': _counts(result, descriptions),
+        'metrics': _metrics(result, descriptions, label_space),
         'timeline': Markup(timeline_svg(records)),
         'shares': [
             (name, color, sum(record.shares[label] for record in records) / len(records))
@@ -89,20 +88,22 @@ def _page(
     return render('replay.html.j2', context, __package__)
 
 
-def _counts(result: Mapping[str, Any]) -> list[str]:
-    modalities = [f'{count} {DESCRIPTIONS[name]}' for name, count in result['modalities'].items()]
+def _counts(result: Mapping[str, Any], descriptions: Mapping[str, str]) -> list[str]:
+    modalities = [f'{count} {descriptions[name]}' for name, count in result['modalities'].items()]
     counts = [f'{result["pairs"]} pairs', *modalities]
     if result['metrics'] is not None:
         counts.append(f'{result["frames_with_truth"]} frames with ground truth')
     return counts
 
 
-def _metrics(result: Mapping[str, Any], label_space: LabelSpace) -> dict[str, Any] | None:
+def _metrics(
+    result: Mapping[str, Any], descriptions: Mapping[str, str], label_space: LabelSpace
+) -> dict[str, Any] | None:
     """Return the metrics for the page, with a column per modality where there are several."""
     if result['metrics'] is None:
         return None
     parts = result['metrics_by_modality']
-    groups = {DESCRIPTIONS[name]: part for name, part in parts.items()} if len(parts) > 1 else {}
+    groups = {descriptions[name]: part for name, part in parts.items()} if len(parts) > 1 else {}
     return metrics_context({'all': result['metrics'], **groups}, label_space)
 
 

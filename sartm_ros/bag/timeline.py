@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 
 from sartm_model.evaluation.report.curves import BLUE, GREY, ORANGE, STYLE, as_svg
 from sartm_ros.bag.frame_record import FrameRecord
-from sartm_ros.node.stall_detection import DESCRIPTIONS
+from sartm_ros.node.cameras import selections
 
-COLORS = {'both': BLUE, 'rgb': ORANGE, 'thermal': GREY}
+COLORS = (BLUE, ORANGE, GREY)
+"""Of pairs, of RGB alone, and of the second camera alone."""
 
 
 def timeline_svg(records: Sequence[FrameRecord]) -> str:
@@ -37,11 +38,10 @@ def timeline_svg(records: Sequence[FrameRecord]) -> str:
             _points(one, seconds, values, records)
             one.set_ylabel(name)
         axes[0].set_ylim(bottom=0)
-        names = [
-            name for name in DESCRIPTIONS if any(name == record.modality for record in records)
-        ]
+        descriptions = {record.modality: record.description for record in records}
+        names = [name for name in _selections(records) if name in descriptions]
         _points(last, seconds, [names.index(record.modality) for record in records], records)
-        last.set_yticks(range(len(names)), [DESCRIPTIONS[name] for name in names])
+        last.set_yticks(range(len(names)), [descriptions[name] for name in names])
         last.set_ylim(len(names) - 0.5, -0.5)
         last.set_xlabel('stamp, seconds since the first pair')
         return as_svg(figure, 'timeline')
@@ -53,7 +53,7 @@ def _points(
     values: Sequence[float | None],
     records: Sequence[FrameRecord],
 ) -> None:
-    for name, color in COLORS.items():
+    for name, color in zip(_selections(records), COLORS, strict=True):
         chosen = [
             (x, y)
             for x, y, record in zip(seconds, values, records, strict=True)
@@ -61,3 +61,8 @@ def _points(
         ]
         if chosen:
             axes.plot(*zip(*chosen, strict=True), '.', color=color, markersize=5)
+
+
+def _selections(records: Sequence[FrameRecord]) -> tuple[str, str, str]:
+    _, x = records[0].states
+    return selections(x)

@@ -65,7 +65,7 @@ def latency_ms(pair: BagPair, recording: Recording, number: int) -> float:
     """Return the milliseconds from publishing the pair's later message to receiving its labels."""
     published_s = recording.published_s[number]
     sent_s = published_s[RGB_TOPIC, pair.stamp_ns]
-    if pair.thermal is not None:
+    if pair.x is not None:
         sent_s = max(sent_s, published_s[THERMAL_TOPIC, pair.stamp_ns + pair.skew_ns])
     return 1e3 * (recording.received_s[number][pair.stamp_ns] - sent_s)
 

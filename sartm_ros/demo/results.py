@@ -36,8 +36,10 @@ def results(
             pair,
             Row(
                 caption='',
-                rgb=to_rgb(pair.rgb),
-                thermal=None if pair.thermal is None else to_thermal(pair.thermal),
+                images={
+                    'rgb': to_rgb(pair.rgb),
+                    'thermal': None if pair.x is None else to_thermal(pair.x),
+                },
                 labels=to_thermal(labels),
                 overlay=None if overlay is None else to_rgb(overlay),
                 ground_truth=None if pair.labels is None else to_thermal(pair.labels),

@@ -175,7 +175,7 @@ def _measure(
     for number, received in enumerate(recording.received_s):
         for pair, row in results(bag, recorded, number, received):
             latencies_ms.append(latency_ms(pair, recording, number))
-            if pair.thermal is not None:
+            if pair.x is not None:
                 skews_ms.append(abs(pair.skew_ns) / 1e6)
             if row.ground_truth is not None and row.labels is not None:
                 confusion.update(row.labels, row.ground_truth)

@@ -48,7 +48,7 @@ def decompress_depth(msg: Any) -> Decompressed:
         )
     if encoding == '16UC1':
         return as_message(counts, encoding, msg.header)
-    _, numerator, offset = _HEADER.unpack_from(data)
+    _, numerator, offset = _HEADER.unpack(data[: _HEADER.size].tobytes())
     inverse = counts.astype(np.float32) - np.float32(offset)
     no_reading = (counts == 0) | (inverse <= 0)
     metres = np.float32(numerator) / np.where(no_reading, np.float32(np.nan), inverse)

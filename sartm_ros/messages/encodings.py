@@ -84,7 +84,12 @@ RGB = tuple(
 """The encodings of which an RGB image can be made; a monochrome one of 8 bits is repeated."""
 
 _COLORS = {
-    **{name: LAYOUTS[name].colors for name in ('rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', '8UC4')},
+    'rgb8': _RGB,
+    'bgr8': _BGR,
+    '8UC3': _BGR,
+    'rgba8': _RGB,
+    'bgra8': _BGRA,
+    '8UC4': _BGRA,
     'mono8': _ALL,
     '8UC1': _ALL,
 }

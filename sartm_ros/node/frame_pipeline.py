@@ -89,7 +89,7 @@ class FramePipeline:
         update_matcher(self._matcher, settings)
 
     def add(self, camera: str, msg: Any) -> None:
-        """Take a message of the camera 'rgb' or 'thermal'."""
+        """Take a message of a camera."""
         self._health.received(camera)
         now_ns = time.monotonic_ns()
         header_ns = stamp_ns(msg.header)
@@ -118,7 +118,9 @@ class FramePipeline:
 
     def _start_matching(self, settings: Parameters) -> None:
         self._matcher = make_matcher(settings)
-        self._stall_policy = StallPolicy()  # the inference thread takes it anew for each pair
+        self._stall_policy = StallPolicy(
+            settings.x_modality
+        )  # the inference thread takes it anew for each pair
         self.timing = InputTiming(settings)
         self.apply(settings)
 
@@ -128,7 +130,7 @@ class FramePipeline:
 
     def _queue(self, pairs: list[Pair]) -> None:
         for pair in pairs:
-            alone = pair.rgb is None or pair.thermal is None
+            alone = pair.rgb is None or pair.x is None
             self._health.record_pair(None if alone else pair.skew_ns)
             if self._worker.put((pair, time.monotonic_ns())):
                 self._health.dropped('replaced')
@@ -143,12 +145,11 @@ class FramePipeline:
         images = self._stall_policy.usable_images(pair, settings)
         self._observations.record_images(images, settings)
         if images.modality is None:
-            self._health.dropped(f'stall_{images.states["thermal"]}')
+            self._health.dropped(f'stall_{images.states[settings.x_modality]}')
             return
         read_ns = time.monotonic_ns()
         prediction = self._predictor.predict(
-            images.rgb,
-            images.thermal,
+            {'rgb': images.rgb, settings.x_modality: images.x},
             confidence=publishers.has_listener('confidence'),
             overlay=publishers.has_listener('overlay'),
             overlay_opacity=settings.overlay_opacity,
@@ -200,13 +201,13 @@ class FramePipeline:
 
 
 def _header(pair: Pair, settings: Parameters) -> Any:
-    """Return the RGB message's header; without RGB the thermal one's.
+    """Return the RGB message's header; without RGB that of the second camera.
 
     If images are paired by the stamps of headers, `sync.thermal_offset` is added to that.
     """
     if pair.rgb is not None:
         return pair.rgb.header
-    header = copy.deepcopy(pair.thermal.header)
+    header = copy.deepcopy(pair.x.header)
     if settings.sync_stamp == 'header':
         header.stamp.sec, header.stamp.nanosec = divmod(pair.stamp_ns, 1_000_000_000)
     return header

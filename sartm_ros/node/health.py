@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sartm_ros.node.input_timing import CAMERAS
-from sartm_ros.node.stall_detection import SELECTIONS
+from sartm_model.modalities import MODALITIES
+from sartm_ros.node.cameras import selections
+from sartm_ros.node.stall_detection import FAULTS
 
 SAMPLES = 1000
 """Number of newest samples that the statistics are of: half a minute at 30 Hz."""
@@ -23,14 +24,8 @@ are copied to the device and normalised; `network`; `download`: the labels are c
 `publish`: the labels are published. Their sum is the latency. `extras`: the other outputs are
 published, after which the thread is free for the next pair."""
 
-STALLS = ('thermal_frozen', 'thermal_flat', 'thermal_gap', 'thermal_unreadable', 'rgb_gap')
-"""The counters of pairs during a stall, by camera and state."""
-
-UNREADABLE = {camera: f'{camera}_unreadable' for camera in CAMERAS}
-"""The drop reason of messages that are truncated or not images."""
-
-FAILURES = ('bad_frame', 'failed', 'out_of_memory', *UNREADABLE.values())
-"""Drop reasons that come with an error text."""
+FAILURES = ('bad_frame', 'failed', 'out_of_memory')
+"""Drop reasons of pairs that come with an error text."""
 
 _SAMPLED = ('latency', 'skew', *STAGES)
 
@@ -42,9 +37,10 @@ class Recent:
     Attributes:
         new: the counters' increases, by name.
         values: all counters and figures as text, by name.
-        silence_s: seconds since the last message of 'rgb' and 'thermal', or since the subscription.
+        silence_s: seconds since the last message of each camera, or since the subscription.
         failures_in_row: failures since the last result.
-        invalid_share: share of the pixels of the last thermal image that see nothing.
+        invalid_share: share of the pixels of the last thermal image that see nothing; 0 of images
+            of another modality.
     """
 
     new: Counter[str]
@@ -54,13 +50,33 @@ class Recent:
     invalid_share: float
 
 
-class Health:
-    """The counters and measurements of one node. It may be used from any thread."""
+def stalls(x: str) -> tuple[str, ...]:
+    """Return the counters of pairs during a stall, by camera and state; X is the second camera."""
+    return (*(f'{x}_{fault}' for fault in FAULTS), 'rgb_gap')
 
-    def __init__(self) -> None:
+
+def unreadable(camera: str) -> str:
+    """Return the drop reason of a camera's messages that are truncated or not images."""
+    return f'{camera}_unreadable'
+
+
+def failures(x: str) -> tuple[str, ...]:
+    """Return the drop reasons that come with an error text; X is the second camera."""
+    return (*FAILURES, unreadable('rgb'), unreadable(x))
+
+
+class Health:
+    """The counters and measurements of one node. It may be used from any thread.
+
+    Args:
+        x: name of the second camera.
+    """
+
+    def __init__(self, x: str = 'thermal') -> None:
+        self._x = x
         self._lock = threading.Lock()
         self._received: Counter[str] = Counter()
-        self._last_s = dict.fromkeys(CAMERAS, time.monotonic())
+        self._last_s = dict.fromkeys(('rgb', x), time.monotonic())
         self._pairs_in = 0
         self._pairs_matched = 0
         self._pairs_out = 0
@@ -69,7 +85,7 @@ class Health:
         self._dropped: Counter[str] = Counter()
         self._failures_in_row = 0
         self._nan_outputs = 0
-        self._invalid_share = 0.0
+        self._invalid_share = 0.0 if MODALITIES[x].has_range else None
         self._samples_s = {name: deque[float](maxlen=SAMPLES) for name in _SAMPLED}
         self._last_error, self._last_error_s = '', 0.0
         self._reported: Mapping[str, int] = Counter()
@@ -78,10 +94,10 @@ class Health:
     def restart_clocks(self) -> None:
         """Measure the cameras' silence from now on, because the node has just subscribed."""
         with self._lock:
-            self._last_s = dict.fromkeys(CAMERAS, time.monotonic())
+            self._last_s = dict.fromkeys(self._last_s, time.monotonic())
 
     def received(self, camera: str) -> None:
-        """Count a message of 'rgb' or 'thermal'."""
+        """Count a message of a camera."""
         with self._lock:
             self._received[camera] += 1
             self._last_s[camera] = time.monotonic()
@@ -95,7 +111,7 @@ class Health:
                 self._samples_s['skew'].append(abs(skew_ns) * 1e-9)
 
     def stalled(self, kind: str) -> None:
-        """Count a pair during one of the `STALLS`."""
+        """Count a pair during one of the `stalls`."""
         with self._lock:
             self._stalled[kind] += 1
 
@@ -104,7 +120,7 @@ class Health:
 
         Args:
             latency_s: from the arrival of the RGB message until the labels were published.
-            modality: what the labels were computed from, one of `SELECTIONS`.
+            modality: what the labels were computed from, one of `cameras.selections`.
         """
         with self._lock:
             self._pairs_out += 1
@@ -133,7 +149,7 @@ class Health:
         with self._lock:
             if count:
                 self._dropped[reason] += count
-            if reason in FAILURES:
+            if reason in failures(self._x):
                 self._failures_in_row += count
         if error:
             self.record_error(error)
@@ -147,14 +163,14 @@ class Health:
         """Return every counter by name: received, pairs, served, stalls, `dropped.<reason>`."""
         with self._lock:
             dropped = self._dropped + Counter(matcher_drops)
-            result = {f'{camera}_received': self._received[camera] for camera in CAMERAS}
+            result = {f'{camera}_received': self._received[camera] for camera in self._last_s}
             result |= {
                 'pairs_in': self._pairs_in,
                 'pairs_matched': self._pairs_matched,
                 'pairs_out': self._pairs_out,
             }
-            result |= {f'served_{name}': self._served[name] for name in SELECTIONS}
-            result |= {name: self._stalled[name] for name in STALLS if self._stalled[name]}
+            result |= {f'served_{name}': self._served[name] for name in selections(self._x)}
+            result |= {name: self._stalled[name] for name in stalls(self._x) if self._stalled[name]}
             if self._nan_outputs:
                 result['nan_outputs'] = self._nan_outputs
             return result | {f'dropped.{name}': dropped[name] for name in sorted(dropped)}
@@ -179,19 +195,20 @@ class Health:
             failures_in_row, invalid_share = self._failures_in_row, self._invalid_share
         values = {name: str(count) for name, count in counts.items()}
         values |= {
-            f'{camera}_hz': f'{new[f"{camera}_received"] / span_s:.1f}' for camera in CAMERAS
+            f'{camera}_hz': f'{new[f"{camera}_received"] / span_s:.1f}' for camera in silence_s
         }
         values['pairs_hz'] = f'{new["pairs_matched"] / span_s:.1f}'
         values['rate_hz'] = f'{new["pairs_out"] / span_s:.1f}'
-        in_use = [name for name in SELECTIONS if new[f'served_{name}']]
+        in_use = [name for name in selections(self._x) if new[f'served_{name}']]
         values['modality'] = ', '.join(in_use) or 'none'
         for name, sampled_s in samples_s.items():
             values |= _statistics(name, sampled_s)
-        values['thermal_invalid_percent'] = f'{100 * invalid_share:.1f}'
+        if invalid_share is not None:
+            values[f'{self._x}_invalid_percent'] = f'{100 * invalid_share:.1f}'
         values['last_error'] = error or 'none'
         if error:
             values['last_error_age_s'] = f'{error_age_s:.1f}'
-        return Recent(new, values, silence_s, failures_in_row, invalid_share)
+        return Recent(new, values, silence_s, failures_in_row, invalid_share or 0.0)
 
 
 def _statistics(name: str, samples_s: np.ndarray) -> dict[str, str]:

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sartm_model.modalities import MODALITIES
+from sartm_ros.node.cameras import names
 from sartm_ros.node.fastdds import PROFILE_VARIABLE
 from sartm_ros.node.parameters import FIELDS, Parameters, seconds_to_ns
 from sartm_ros.sync.pair_matcher import REORDER_NS
-
-CAMERAS = ('rgb', 'thermal')
 
 WINDOW = 33
 """Number of newest images of each topic that the figures are computed from."""
@@ -108,37 +108,37 @@ class InputTiming:
         settings: the node's parameters.
 
     Attributes:
-        settings: may be replaced at any time.
-        streams: a `StreamTiming` for each of 'rgb' and 'thermal'.
+        settings: may be replaced at any time, but for `x_modality`.
+        streams: a `StreamTiming` for each camera, RGB first.
     """
 
     def __init__(self, settings: Parameters) -> None:
         self.settings = settings
-        self.streams = {camera: StreamTiming() for camera in CAMERAS}
+        self.streams = {camera: StreamTiming() for camera in names(settings)}
 
     def add(self, camera: str, stamp_ns: int, arrival_ns: int) -> None:
         """Take the stamp of an image's header and the monotonic time of its arrival."""
         self.streams[camera].add(stamp_ns, arrival_ns)
 
     def offset_s(self) -> float | None:
-        """Return by how much thermal's stamps are ahead of RGB's for images that arrive together.
+        """Return by how much the stamps of X are ahead of RGB's for images that arrive together.
 
         `sync.thermal_offset` is not included. The result is None while a topic has no stamps.
 
-        It is the median over the thermal images of the difference of the stamps minus that of the
+        It is the median over the images of X of the difference of the stamps minus that of the
         arrivals, to the RGB image that arrived nearest: neighbours differ by the same also where a
         bag is played slowly.
         """
         if not all(map(len, self.streams.values())):
             return None
-        rgb, thermal = (self.streams[camera] for camera in CAMERAS)
-        late_ns = thermal.arrivals_ns[:, None] - rgb.arrivals_ns
+        rgb, x = self.streams.values()
+        late_ns = x.arrivals_ns[:, None] - rgb.arrivals_ns
         nearest = np.abs(late_ns).argmin(axis=1)
-        ahead_ns = thermal.stamps_ns - rgb.stamps_ns[nearest]
-        ahead_ns -= thermal.arrivals_ns - rgb.arrivals_ns[nearest]
-        # Of the thermal images before the first known RGB image, only the last one is of use.
-        first = np.searchsorted(thermal.arrivals_ns, rgb.arrivals_ns[0])
-        return float(np.median(ahead_ns[min(first, len(thermal) - 1) :])) * 1e-9
+        ahead_ns = x.stamps_ns - rgb.stamps_ns[nearest]
+        ahead_ns -= x.arrivals_ns - rgb.arrivals_ns[nearest]
+        # Of the images of X before the first known RGB image, only the last one is of use.
+        first = np.searchsorted(x.arrivals_ns, rgb.arrivals_ns[0])
+        return float(np.median(ahead_ns[min(first, len(x) - 1) :])) * 1e-9
 
     def values(self) -> dict[str, str]:
         """Return the figures of the diagnostics by name."""
@@ -151,18 +151,19 @@ class InputTiming:
             values[f'{camera}_expected_hz'] = 'unknown' if rate is None else f'{rate[0]:.1f}'
             values[f'{camera}_lost'] = 'unknown' if rate is None else f'{rate[1]:.0%}'
         pairs_hz = 'unknown'
-        if len(rates_hz) == len(CAMERAS):
+        if len(rates_hz) == len(self.streams):
             pairs_hz = f'{rates_hz[0] if self.settings.sync_reuse_thermal else min(rates_hz):.1f}'
         offset_s = self.offset_s()
         # Adding zero turns -0.0 into 0.0.
         offset = 'unknown' if offset_s is None else f'{round(offset_s, 3) + 0.0:.3f}'
-        return values | {'pairs_expected_hz': pairs_hz, 'thermal_stamps_ahead_s': offset}
+        ahead = f'{self.settings.x_modality}_stamps_ahead_s'
+        return values | {'pairs_expected_hz': pairs_hz, ahead: offset}
 
     def describe_losses(self, topics: Mapping[str, str]) -> str:
         """Return which topics lose many images and what to do, or ''.
 
         Args:
-            topics: the topic names of 'rgb' and 'thermal'.
+            topics: the topic name of each camera.
         """
         losses = []
         for camera, stream in self.streams.items():
@@ -189,7 +190,8 @@ class InputTiming:
         offset_s = self.offset_s()
         if offset_s is None:
             return ''
-        measured = f'the stamps of thermal are {_ahead(offset_s)} those of RGB'
+        title = MODALITIES[settings.x_modality].title
+        measured = f'the stamps of {title} are {_ahead(offset_s)} those of RGB'
         if settings.sync_policy == 'exact':
             return f'{measured}, and sync.policy exact pairs equal stamps only: set it to nearest'
         by_arrival = settings.sync_stamp == 'arrival'
@@ -211,21 +213,21 @@ class InputTiming:
         late = ''
         if -GREATEST_WAIT_S < remaining_s < 0:
             wait = _round_up(-remaining_s)
-            late = f', or sync.max_wait to {wait} if thermal only arrives late'
+            late = f', or sync.max_wait to {wait} if {title} only arrives late'
         return (
             f'{measured}: set {policy}sync.thermal_offset to {-offset_s:.3f}{late}; '
             'if the offset varies, set sync.stamp to arrival'
         )
 
     def _nearest_s(self) -> float:
-        """Return the median distance of RGB's images from the nearest thermal one, as matched."""
-        rgb, thermal = (self.streams[camera] for camera in CAMERAS)
+        """Return the median distance of RGB's images from the nearest one of X, as matched."""
+        rgb, x = self.streams.values()
         offset_ns = seconds_to_ns(self.settings.sync_thermal_offset_s)
         if self.settings.sync_stamp == 'arrival':
-            rgb_ns, thermal_ns = rgb.arrivals_ns, thermal.arrivals_ns
+            rgb_ns, x_ns = rgb.arrivals_ns, x.arrivals_ns
         else:
-            rgb_ns, thermal_ns = rgb.stamps_ns, thermal.stamps_ns
-        distances_ns = np.abs(thermal_ns[None] + offset_ns - rgb_ns[:, None]).min(axis=1)
+            rgb_ns, x_ns = rgb.stamps_ns, x.stamps_ns
+        distances_ns = np.abs(x_ns[None] + offset_ns - rgb_ns[:, None]).min(axis=1)
         return float(np.median(distances_ns)) * 1e-9
 
 

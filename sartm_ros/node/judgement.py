@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from sartm_ros.node.health import FAILURES, STALLS, Recent
-from sartm_ros.node.input_timing import CAMERAS, InputTiming
-from sartm_ros.node.stall_detection import DESCRIPTIONS, SELECTIONS
+from sartm_model.modalities import MODALITIES, describe
+from sartm_ros.node.cameras import selections
+from sartm_ros.node.health import Recent, failures, stalls, unreadable
+from sartm_ros.node.input_timing import InputTiming
 
 OK, WARN, ERROR = range(3)  # the levels of diagnostic_msgs/DiagnosticStatus
 
@@ -20,22 +21,14 @@ FAILURES_FOR_ERROR = 3
 MOSTLY_INVALID = 0.25
 """Share of the pixels of thermal images that see nothing from which on there is a warning."""
 
-NAMES = {'rgb': 'RGB', 'thermal': 'thermal'}
-
 STALL_HINTS = {
-    'thermal_frozen': 'the image does not change: a closed shutter, or a driver that hangs?',
-    'thermal_flat': 'the image has no contrast: a closed shutter, or a lens cap?',
-    'thermal_gap': 'no images arrive: a closed shutter, or a loose cable?',
-    'thermal_unreadable': 'the messages cannot be read; the last error follows.',
+    'frozen': 'the image does not change: a closed shutter, or a driver that hangs?',
+    'flat': 'the image has no contrast: a closed shutter, or a lens cap?',
+    'gap': 'no images arrive: a closed shutter, or a loose cable?',
+    'unreadable': 'the messages cannot be read; the last error follows.',
     'rgb_gap': 'no images arrive: a loose cable?',
 }
-"""What may have caused each kind of stall."""
-
-NO_STAMPS = {
-    f'{camera}_no_stamp': f'the {name} driver leaves header.stamp empty: set sync.stamp to arrival'
-    for camera, name in NAMES.items()
-}
-"""The drop reasons of messages without a stamp, and what to do."""
+"""What may have caused each kind of stall, of X by its state."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +59,10 @@ def judge(
     Args:
         recent: what has happened since the last report.
         timing: of the messages of both topics.
-        topics: the topic names of 'rgb' and 'thermal', or of the only camera.
-        explain_silence: returns why 'rgb' or 'thermal' may be silent, and what to do.
+        topics: the topic name of each camera, or of the only one.
+        explain_silence: returns why a camera may be silent, and what to do.
     """
-    new = recent.new
+    new, x = recent.new, timing.settings.x_modality
     values = recent.values | timing.values()
 
     def report(level: int, message: str, problem: str = '') -> Report:
@@ -77,23 +70,23 @@ def judge(
 
     silent = [camera for camera in topics if recent.silence_s[camera] > SILENT_S]
     silence = '; '.join(f'no messages on {topics[c]}, {explain_silence(c)}' for c in silent)
-    stalls = [name for name in STALLS if new[name]]
-    served = _describe_served(stalls, new)
-    if silent and not (stalls and new['pairs_out']):
+    stalled = [name for name in stalls(x) if new[name]]
+    served = _describe_served(stalled, new, x)
+    if silent and not (stalled and new['pairs_out']):
         return report(ERROR, silence, f'silent {" ".join(silent)}')
 
-    failed = any(new[f'dropped.{reason}'] for reason in FAILURES)
+    failed = any(new[f'dropped.{reason}'] for reason in failures(x))
     if failed and recent.failures_in_row >= FAILURES_FOR_ERROR and not new['pairs_out']:
         text = f'no results, the last {recent.failures_in_row} attempts failed'
         return report(ERROR, f'{text}: {values["last_error"]}', 'failing')
 
-    no_pairs = _describe_no_pairs(new, timing, bool(stalls)) if len(topics) > 1 else ''
+    no_pairs = _describe_no_pairs(new, timing, bool(stalled)) if len(topics) > 1 else ''
     if no_pairs and not failed:
-        return report(WARN, f'{no_pairs}; {served}' if stalls else no_pairs, 'no pairs')
+        return report(WARN, f'{no_pairs}; {served}' if stalled else no_pairs, 'no pairs')
 
-    if stalls:
-        hints = [f'{topics[name.partition("_")[0]]}: {STALL_HINTS[name]}' for name in stalls]
-        if new['thermal_unreadable']:
+    if stalled:
+        hints = [_hint(name, x, topics) for name in stalled]
+        if new[unreadable(x)]:
             hints.append(values['last_error'])
         text = '; '.join([served, silence or ' '.join(hints)])
         return report(WARN, text, f'silent {" ".join(silent)}' if silent else '')
@@ -108,7 +101,9 @@ def judge(
     if losses:
         return report(WARN, losses, 'losses')
 
-    rates = ', '.join(f'{NAMES[camera]} {values[f"{camera}_hz"]} Hz' for camera in topics)
+    rates = ', '.join(
+        f'{MODALITIES[camera].title} {values[f"{camera}_hz"]} Hz' for camera in topics
+    )
     unit = 'pairs' if len(topics) > 1 else 'images'
     return report(OK, f'{values["rate_hz"]} {unit} a second ({rates})')
 
@@ -129,15 +124,33 @@ def _describe_no_pairs(new: Mapping[str, int], timing: InputTiming, stalls: bool
         timing: of the messages of both topics.
         stalls: whether a camera stalls, so that the other one is alone.
     """
-    both_arrive = all(new[f'{camera}_received'] for camera in CAMERAS)
+    cameras = timing.streams
+    both_arrive = all(new[f'{camera}_received'] for camera in cameras)
     if new['pairs_matched'] or not (both_arrive or (new['rgb_received'] and not stalls)):
         return ''
-    reason = next((text for name, text in NO_STAMPS.items() if new[f'dropped.{name}']), '')
+    reason = next(
+        (
+            f'the {MODALITIES[camera].title} driver leaves header.stamp empty: set sync.stamp to '
+            'arrival'
+            for camera in cameras
+            if new[f'dropped.{camera}_no_stamp']
+        ),
+        '',
+    )
     if both_arrive and not reason:
         reason = timing.explain_no_pairs()
     return f'no pairs: {reason or "the images wait for their partners"}'
 
 
-def _describe_served(stalls: list[str], new: Mapping[str, int]) -> str:
-    parts = [f'{new[f"served_{name}"]} results from {DESCRIPTIONS[name]}' for name in SELECTIONS]
-    return f'{", ".join(stalls)}: {", ".join(parts)}'
+def _describe_served(stalled: list[str], new: Mapping[str, int], x: str) -> str:
+    parts = [
+        f'{new[f"served_{name}"]} results from {describe(name, ("rgb", x))}'
+        for name in selections(x)
+    ]
+    return f'{", ".join(stalled)}: {", ".join(parts)}'
+
+
+def _hint(stall: str, x: str, topics: Mapping[str, str]) -> str:
+    if stall in STALL_HINTS:
+        return f'{topics["rgb"]}: {STALL_HINTS[stall]}'
+    return f'{topics[x]}: {STALL_HINTS[stall.removeprefix(f"{x}_")]}'

@@ -17,19 +17,15 @@ from std_srvs.srv import SetBool
 
 from sartm_model.errors import SartmError
 from sartm_ros.node import memory, ros_parameters
+from sartm_ros.node.cameras import without_unused_topics
 from sartm_ros.node.deadline_timer import DeadlineTimer
 from sartm_ros.node.diagnostics import Diagnostics
 from sartm_ros.node.frame_pipeline import FramePipeline
-from sartm_ros.node.health import UNREADABLE, Health
+from sartm_ros.node.health import Health, unreadable
 from sartm_ros.node.judgement import ERROR, OK, Report, judge
 from sartm_ros.node.loading import load_predictor
 from sartm_ros.node.matching import make_matcher
-from sartm_ros.node.parameters import (
-    Parameters,
-    homography,
-    thermal_settings,
-    without_unused_topics,
-)
+from sartm_ros.node.parameters import Parameters, homography, thermal_settings
 from sartm_ros.node.publishers import Publishers
 from sartm_ros.node.subscriptions import Subscriptions, topic_names
 from sartm_ros.node.transitions import logged
@@ -86,7 +82,7 @@ class SartmNode(LifecycleNode):
             self._settings = ros_parameters.read(self)
             topic_names(self, self._settings)
             make_matcher(self._settings)
-            self._health = Health()
+            self._health = Health(self._settings.x_modality)
             self._predictor = load_predictor(self._settings, self.get_logger())
             self._result_publishers = Publishers(self)
             memory.freeze_gc()
@@ -220,8 +216,8 @@ class SartmNode(LifecycleNode):
         if not self._enabled:
             return
         self._health.received(camera)
-        self._health.dropped(UNREADABLE[camera], error=f'{camera}: {error}')
-        self._diagnostics.warn(UNREADABLE[camera], f'message dropped: {camera}: {error}')
+        self._health.dropped(unreadable(camera), error=f'{camera}: {error}')
+        self._diagnostics.warn(unreadable(camera), f'message dropped: {camera}: {error}')
 
     # Reports and settings -------------------------------------------------------------------------
 

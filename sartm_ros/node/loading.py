@@ -5,12 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sartm_ros.node.parameters import (
-    Parameters,
-    homography,
-    thermal_settings,
-    without_unused_topics,
-)
+from sartm_ros.node.cameras import topic_parameter, topics, without_unused_topics
+from sartm_ros.node.parameters import FIELDS, Parameters, homography, thermal_settings
 
 
 def predictor_options(settings: Parameters) -> dict[str, Any]:
@@ -35,6 +31,7 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
 
     begun_s = time.monotonic()
     predictor: Any = open_predictor(**predictor_options(settings))
+    used = topics(without_unused_topics(settings, predictor.modalities))
     width, height = settings.warm_up_width, settings.warm_up_height
     if width and height:
         if predictor.engine == 'compile':
@@ -42,15 +39,27 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
                 f'compiling the network for {width}x{height}, which takes minutes the first time; '
                 f'later starts take it from {predictor.compiled_folder}'
             )
-        predictor.warm_up(height, width)
+        cameras = [name for name, topic in used.items() if topic]
+        predictor.warm_up(height, width, cameras)
     logger.info(
         f'configured in {time.monotonic() - begun_s:.1f} s: checkpoint {settings.checkpoint}, '
         f'{len(predictor.label_space)} classes, {predictor.device} in {predictor.precision}, '
         f'engine {predictor.engine}'
     )
-    used = without_unused_topics(settings, predictor.modalities)
-    for name in ('rgb_topic', 'thermal_topic'):
-        if getattr(used, name) != getattr(settings, name):
-            takes = ' and '.join(predictor.modalities)
-            logger.info(f'{name} is not used: the network takes {takes} alone')
+    takes = f'the network takes {" and ".join(predictor.modalities)}'
+    others = [name for name in predictor.modalities if name not in used]
+    for name, topic in topics(settings).items():
+        if used[name] == topic:
+            continue
+        if others and name != 'rgb':
+            logger.warning(
+                f'{topic_parameter(name)} is not used: {takes}; for labels from both cameras set '
+                f'x_modality to {" or ".join(others)}, and x_topic'
+            )
+        else:
+            logger.info(f'{topic_parameter(name)} is not used: {takes} alone')
+    thermal_topic = topic_parameter('thermal')
+    is_set = settings.thermal_topic not in ('', FIELDS[thermal_topic].default)
+    if is_set and settings.x_modality != 'thermal':
+        logger.info(f'{thermal_topic} is not used: x_modality is {settings.x_modality}')
     return predictor

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sartm_ros.node.parameters import Parameters, one_camera, seconds_to_ns
+from sartm_ros.node.cameras import one_camera
+from sartm_ros.node.parameters import Parameters, seconds_to_ns
 from sartm_ros.sync.message_filters_matcher import MessageFilterMatcher
 from sartm_ros.sync.pair_matcher import PairMatcher
 
@@ -15,7 +16,10 @@ def make_matcher(settings: Parameters) -> PairMatcher | MessageFilterMatcher:
     if settings.sync_policy == 'nearest' or one_camera(settings):
         return make_pair_matcher(settings)
     return MessageFilterMatcher(
-        settings.sync_policy, settings.sync_max_skew_s, settings.sync_queue_size
+        settings.sync_policy,
+        settings.sync_max_skew_s,
+        settings.sync_queue_size,
+        settings.x_modality,
     )
 
 
@@ -27,6 +31,7 @@ def make_pair_matcher(settings: Parameters) -> PairMatcher:
         x_offset_ns=seconds_to_ns(settings.sync_thermal_offset_s),
         reuse_x=settings.sync_reuse_thermal,
         queue_size=settings.sync_queue_size,
+        x_name=settings.x_modality,
     )
     update_matcher(matcher, settings)
     return matcher

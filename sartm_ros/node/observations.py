@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from sartm_model.labels import IGNORE_ID
+from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.thermal_settings import telemetry_rows
 from sartm_ros.node.health import Health
-from sartm_ros.node.input_timing import CAMERAS
 from sartm_ros.node.judgement import MOSTLY_INVALID, describe_invalid
 from sartm_ros.node.parameters import Parameters
 from sartm_ros.node.stall_detection import UsableImages
@@ -26,15 +26,17 @@ class Observations:
     def __init__(self, health: Health, warn: Callable[[str, str], None]) -> None:
         self._health = health
         self._warn = warn
-        self._logged_states = dict.fromkeys(CAMERAS, 'ok')
+        self._logged_states: dict[str, str] = {}
 
     def record_images(self, images: UsableImages, settings: Parameters) -> None:
-        """Record the stalls of a pair and what is wrong with its thermal image."""
+        """Record the stalls of a pair and what is wrong with the image of its second camera."""
+        modality = MODALITIES[settings.x_modality]
         self._record_stalls(images.states, settings)
         if images.error is not None:
             self._health.record_error(str(images.error))
-            self._warn('bad_frame', f'thermal is not used: {images.error}')
-        self._record_thermal(images, settings)
+            self._warn('bad_frame', f'{modality.title} is not used: {images.error}')
+        if modality.has_range:
+            self._record_thermal(images, settings)
 
     def record_labels(self, labels: np.ndarray) -> None:
         """Count a result in which the network gave NaN for some pixels."""
@@ -54,16 +56,16 @@ class Observations:
                 continue
             if state != 'ok':
                 self._health.stalled(f'{camera}_{state}')
-            if state == self._logged_states[camera]:
+            if state == self._logged_states.get(camera, 'ok'):
                 continue
             self._logged_states[camera] = state
             if state == 'ok':
                 self._warn(f'{camera} ok', f'{camera} is back')
             else:
-                policy = getattr(settings, f'{camera}_on_stall')
-                self._warn(
-                    f'{camera} {state}', f'{camera} stalls: {state} ({camera}.on_stall: {policy})'
-                )
+                of_rgb = camera == 'rgb'
+                policy = settings.rgb_on_stall if of_rgb else settings.thermal_on_stall
+                parameter = f'{"rgb" if of_rgb else "thermal"}.on_stall'
+                self._warn(f'{camera} {state}', f'{camera} stalls: {state} ({parameter}: {policy})')
 
     def _record_thermal(self, images: UsableImages, settings: Parameters) -> None:
         """Record how much of a thermal image sees nothing, and hint at rows of telemetry.
@@ -74,11 +76,11 @@ class Observations:
             self._health.record_invalid(images.invalid_share)
             if images.invalid_share >= MOSTLY_INVALID:
                 self._warn('invalid', describe_invalid(images.invalid_share))
-        if images.thermal is None or any(settings.thermal_crop):
+        if images.x is None or any(settings.thermal_crop):
             return
-        rows = telemetry_rows(images.thermal)
+        rows = telemetry_rows(images.x)
         if rows:
-            height, width = images.thermal.shape
+            height, width = images.x.shape
             self._warn(
                 'telemetry',
                 f'thermal images are {width}x{height}, as of a camera that adds {rows} rows of '

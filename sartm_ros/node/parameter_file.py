@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import yaml
 from sartm_model.cli.options import NodeSettings
 from sartm_model.errors import SartmError
 from sartm_model.utils.text import first_line
+from sartm_ros.node.cameras import topics, with_topics
 from sartm_ros.node.loading import predictor_options
 from sartm_ros.node.parameters import FIELDS, NAMES, Parameters
 from sartm_ros.node.ros_parameters import parse
@@ -68,11 +68,8 @@ def read_parameter_file(path: Path) -> Parameters:
     except SartmError as error:
         raise SartmError(f'{path}: {error}') from error
     namespace_ = next(iter(namespaces), '')
-    return replace(
-        parameters,
-        rgb_topic=_full_name(parameters.rgb_topic, namespace_),
-        thermal_topic=_full_name(parameters.thermal_topic, namespace_),
-    )
+    full_names = {name: full_name(topic, namespace_) for name, topic in topics(parameters).items()}
+    return with_topics(parameters, full_names)
 
 
 def node_settings(path: Path) -> NodeSettings:
@@ -105,7 +102,7 @@ def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield f'{prefix}{key}', value
 
 
-def _full_name(topic: str, namespace: str) -> str:
+def full_name(topic: str, namespace: str = '') -> str:
     """Resolve a topic as the node in this namespace does; an empty one stays empty."""
     base = f'/{namespace}' if namespace else ''
     if topic.startswith('/') or not topic:

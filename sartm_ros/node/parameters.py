@@ -7,13 +7,13 @@ of an rclpy node.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.thermal_settings import POLARITIES, ThermalSettings
 from sartm_model.registration.homography import check_homography
 
@@ -94,8 +94,18 @@ class Parameters:
         "Topic of the RGB images; without a leading slash it is in the node's namespace. Empty: "
         'there is no such camera, and labels come from thermal alone.',
     )
+    x_modality: str = _parameter(
+        'thermal',
+        'What the second camera, X, measures. What is said of thermal below holds for X, except '
+        'for thermal.range, smoothing, low, high, shift, crop, invalid and polarity.',
+        choices=tuple(name for name in MODALITIES if name != 'rgb'),
+    )
     thermal_topic: str = _parameter(
         'thermal/image_raw', 'Topic of the thermal images; see rgb_topic. Not both may be empty.'
+    )
+    x_topic: str = _parameter(
+        'auto',
+        'In place of thermal_topic with another x_modality; auto: <x_modality>/image_raw.',
     )
     rgb_transport: str = _parameter(
         'auto',
@@ -106,9 +116,12 @@ class Parameters:
     thermal_transport: str = _parameter(
         'auto', 'Message type of thermal_topic; see rgb_transport.', choices=TRANSPORTS
     )
+    x_transport: str = _parameter(
+        'auto', 'Message type of x_topic; see rgb_transport.', choices=TRANSPORTS
+    )
     sync_policy: str = _parameter(
         'nearest',
-        'How RGB and thermal are paired: nearest, or approximate or exact of message_filters.',
+        'How RGB and thermal (X) are paired: nearest, or approximate or exact of message_filters.',
         name='sync.policy',
         choices=('nearest', 'approximate', 'exact'),
     )
@@ -287,32 +300,6 @@ def homography(parameters: Parameters) -> np.ndarray | None:
         return check_homography(parameters.thermal_homography, size if all(size) else None)
     except SartmError as error:
         raise SartmError(f'parameter thermal.homography is not usable: {error}') from error
-
-
-def one_camera(parameters: Parameters) -> bool:
-    """Return whether one of the topics is empty, so that each image is segmented alone."""
-    return not (parameters.rgb_topic and parameters.thermal_topic)
-
-
-def without_unused_topics(parameters: Parameters, modalities: Sequence[str]) -> Parameters:
-    """Return the parameters in which the topics of images that a network does not take are empty.
-
-    Args:
-        parameters: of the node.
-        modalities: of the network.
-
-    Raises:
-        SartmError: no topic is left.
-    """
-    unused = {f'{camera}_topic': '' for camera in ('rgb', 'thermal') if camera not in modalities}
-    used = replace(parameters, **unused)  # type: ignore[arg-type]
-    if not (used.rgb_topic or used.thermal_topic):
-        needed = ' or '.join(f'{name}_topic' for name in modalities)
-        raise SartmError(
-            f'the network takes {" and ".join(modalities)} images, but {needed} is empty; name '
-            'a topic'
-        )
-    return used
 
 
 def thermal_settings(parameters: Parameters) -> ThermalSettings:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sartm_model.errors import SartmError
+from sartm_ros.node.cameras import topic_parameter, topics
 from sartm_ros.node.parameters import (
     FIELDS,
     NAMES,
@@ -23,7 +24,16 @@ RUN_TIME = 'May be changed at run time.'
 NEAREST_ONLY = ('sync.stamp', 'sync.thermal_offset', 'sync.reuse_thermal', 'rgb.on_stall')
 """Parameters that have no effect with a policy of message_filters."""
 
-MAY_BE_EMPTY = ('rgb_topic', 'thermal_topic')
+OF_THERMAL = tuple(
+    f'thermal.{name}'
+    for name in ('shift', 'range', 'smoothing', 'low', 'high', 'crop', 'invalid', 'polarity')
+)
+"""Parameters that have no effect on images of another `x_modality`."""
+
+OF_OTHERS = ('x_topic', 'x_transport')
+"""Parameters that have no effect while `x_modality` is thermal."""
+
+MAY_BE_EMPTY = ('rgb_topic', 'thermal_topic', 'x_topic')
 """Texts that may be empty: there is no such camera."""
 
 
@@ -40,15 +50,23 @@ def parse(values: Mapping[str, Any]) -> Parameters:
             f'parameter thermal.low is {parameters.thermal_low:g}; expected less than '
             f'thermal.high, {parameters.thermal_high:g}'
         )
-    if not (parameters.rgb_topic or parameters.thermal_topic):
-        raise SartmError('parameters rgb_topic and thermal_topic are empty; name at least one')
+    given = topics(parameters)
+    if not any(given.values()):
+        both = ' and '.join(map(topic_parameter, given))
+        raise SartmError(f'parameters {both} are empty; name at least one')
     if parameters.sync_policy != 'nearest':
-        for name in NEAREST_ONLY:
-            if getattr(parameters, FIELDS[name].name) != FIELDS[name].default:
-                raise SartmError(
-                    f'parameter {name} is set; with sync.policy {parameters.sync_policy} expected '
-                    'its default, because only nearest supports it'
-                )
+        _require_defaults(
+            parameters,
+            NEAREST_ONLY,
+            f'with sync.policy {parameters.sync_policy}',
+            'only nearest supports it',
+        )
+    modality = f'with x_modality {parameters.x_modality}'
+    if parameters.x_modality == 'thermal':
+        reason = 'thermal has thermal_topic and thermal_transport. Is another x_modality meant?'
+        _require_defaults(parameters, OF_OTHERS, modality, reason)
+    else:
+        _require_defaults(parameters, OF_THERMAL, modality, 'it is about thermal images')
     homography(parameters)
     try:
         thermal_settings(parameters)
@@ -150,6 +168,17 @@ def descriptor(name: str) -> Any:
         low, high = metadata['between']
         result.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
     return result
+
+
+def _require_defaults(
+    parameters: Parameters, names: Iterable[str], where: str, because: str
+) -> None:
+    """Raise SartmError if one of the parameters does not have its default."""
+    for name in names:
+        if getattr(parameters, FIELDS[name].name) != FIELDS[name].default:
+            raise SartmError(
+                f'parameter {name} is set; {where} expected its default, because {because}'
+            )
 
 
 def _check(name: str, value: Any) -> Any:

@@ -1,53 +1,55 @@
-"""Detects when thermal images no longer show the scene, or cannot be read. No ROS import.
+"""Detects when X, the second camera, no longer shows the scene, or cannot be read. No ROS import.
 
 An uncooled thermal camera closes its shutter every few minutes. Its driver then repeats the last
 image with new stamps ('frozen', see `frozen_detection`), sends images of the shutter ('flat'), or
-sends nothing ('gap').
+sends nothing ('gap'). Drivers of other cameras do so where they hang, or where the lens is covered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sartm_model.errors import SartmError
-from sartm_model.modalities import describe
+from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.base import to_counts
 from sartm_model.modalities.thermal_range import PERCENTILES
 from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image
 from sartm_model.modalities.thermal_valid import invalid_pixels, min_span
 from sartm_model.utils.percentiles import percentiles
-from sartm_ros.messages.images import to_rgb, to_thermal
+from sartm_ros.messages.images import to_modality
+from sartm_ros.node.cameras import topics
 from sartm_ros.node.frozen_detection import FrozenDetector
 from sartm_ros.node.parameters import Parameters, seconds_to_ns, thermal_settings
 from sartm_ros.sync.pair_matcher import Pair
 
-SELECTIONS = ('both', 'rgb', 'thermal')
-"""What the network is given of a pair: both images, or one of them alone."""
+FAULTS = ('frozen', 'flat', 'gap', 'unreadable')
+"""What may be wrong with X; of RGB only 'gap' is noticed."""
 
-DESCRIPTIONS = {name: describe(name, ('rgb', 'thermal')) for name in SELECTIONS}
-"""Text for each selection, for messages and reports."""
-
-STATES = ('ok', 'frozen', 'flat', 'gap', 'unreadable', 'off')
+STATES = ('ok', *FAULTS, 'off')
 """States of a camera; it is off if its topic is empty."""
 
 DEFAULTS = ThermalSettings()
 
 
 class StallDetector:
-    """Classifies each thermal image and remembers the last good one. Not thread-safe.
+    """Classifies each image of X and remembers the last good one. Not thread-safe.
+
+    Args:
+        modality: of the images.
 
     Attributes:
         state: one of `STATES`, after the last call of `update` or `mark_missing`.
-        invalid_share: share of the pixels of the last image, after the crop, that see nothing.
+        invalid_share: share of the pixels of the last thermal image, after the crop, that see
+            nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, modality: str = 'thermal') -> None:
         self.state = 'ok'
+        self._modality = MODALITIES[modality]
         self.invalid_share = 0.0
         self._frozen = FrozenDetector()
         self._last_good: tuple[np.ndarray, int] | None = None
@@ -65,22 +67,27 @@ class StallDetector:
         """Return the state after a new image.
 
         Args:
-            image: counts uint8 or uint16 `[h, w]`, not copied. To be called once for each image.
+            image: a raw image of the modality, not copied. To be called once for each image.
             stamp_ns: its stamp in nanoseconds.
             stall_after_ns: how long the image has to stay until the state is 'frozen', by the
                 stamps; see `frozen_detection`. It becomes 'flat' at once.
             rgb: the RGB image of the pair, uint8 `[H, W, 3]`, or None.
-            settings: the crop and the counts that mean 'no measurement'.
+            settings: the crop and the counts that mean 'no measurement', of a thermal image.
             detect_frozen: whether 'frozen' is looked for.
 
         Raises:
             SartmError: the crop leaves nothing.
         """
-        seen = crop_image(image, settings.crop)
-        invalid = invalid_pixels(to_counts(seen), seen.dtype == np.uint8, settings.invalid)
-        self.invalid_share = float(invalid.mean())
+        seen = image
+        if self._modality.has_range:
+            seen = crop_image(image, settings.crop)
+            invalid = invalid_pixels(to_counts(seen), seen.dtype == np.uint8, settings.invalid)
+            self.invalid_share = float(invalid.mean())
+            flat = is_flat(seen, invalid)
+        else:
+            flat = not self._modality.may_be_even and is_even(seen)
         frozen = self._frozen.update(seen, rgb, stamp_ns, stall_after_ns)
-        if is_flat(seen, invalid):
+        if flat:
             self.state = 'flat'
         elif frozen and detect_frozen:
             self.state = 'frozen'
@@ -90,7 +97,7 @@ class StallDetector:
         return self.state
 
     def mark_missing(self, state: str = 'gap') -> str:
-        """Return the state after a pair without a thermal image: 'gap' or 'unreadable'."""
+        """Return the state after a pair without an image of X: 'gap' or 'unreadable'."""
         self.state = state
         return self.state
 
@@ -107,16 +114,16 @@ class UsableImages:
 
     Attributes:
         rgb: uint8 `[H, W, 3]`, or None in a gap of RGB.
-        thermal: uint8 or uint16 `[h, w]`, or None while thermal stalls.
-        skew_ns: stamp of `thermal` minus that of the pair; 0 if one image is missing.
-        states: one of `STATES` for each of 'rgb' and 'thermal'.
-        modality: one of `SELECTIONS`, or None if the pair is to be dropped.
-        error: why the thermal message cannot be read; None if it could.
+        x: raw image of the second camera, or None while it stalls.
+        skew_ns: stamp of `x` minus that of the pair; 0 if one image is missing.
+        states: one of `STATES` for each camera.
+        modality: one of `cameras.selections`, or None if the pair is to be dropped.
+        error: why the message of X cannot be read; None if it could.
         invalid_share: share of the pixels of the pair's thermal image that see nothing.
     """
 
     rgb: np.ndarray | None
-    thermal: np.ndarray | None
+    x: np.ndarray | None
     skew_ns: int
     states: Mapping[str, str]
     modality: str | None
@@ -128,52 +135,53 @@ class StallPolicy:
     """Reads the images of each pair, and applies `rgb.on_stall` and `thermal.on_stall`.
 
     Not thread-safe.
+
+    Args:
+        x: modality of the second camera.
     """
 
-    def __init__(self) -> None:
-        self._detector = StallDetector()
+    def __init__(self, x: str = 'thermal') -> None:
+        self._x = x
+        self._detector = StallDetector(x)
 
     def usable_images(self, pair: Pair, settings: Parameters) -> UsableImages:
         """Return what the network is given of a pair; to be called once for each pair, in order.
 
-        Labels come from RGB alone, or not at all, while thermal messages cannot be read, as
+        Labels come from RGB alone, or not at all, while messages of X cannot be read, as
         `thermal.on_stall` says.
 
         Raises:
-            SartmError: the RGB message cannot be read, or the thermal one where the pair is dropped
+            SartmError: the RGB message cannot be read, or that of X where the pair is dropped
                 without it.
         """
-        rgb = None if pair.rgb is None else _read('RGB', to_rgb, pair.rgb)
+        rgb = None if pair.rgb is None else _read('rgb', pair.rgb)
         image, error = None, None
-        if pair.thermal is not None:
+        if pair.x is not None:
             try:
-                convert = partial(to_thermal, shift=settings.thermal_shift)
-                image = _read('thermal', convert, pair.thermal)
-                crop_image(image, thermal_settings(settings).crop)
+                image = _read(self._x, pair.x, settings.thermal_shift)
+                if MODALITIES[self._x].has_range:
+                    crop_image(image, thermal_settings(settings).crop)
             except SartmError as failure:
                 image, error = None, failure
-        thermal, skew_ns = self._thermal(pair, image, rgb, settings)
-        states = {'rgb': 'gap' if rgb is None else 'ok', 'thermal': self._detector.state}
-        if not settings.rgb_topic:
-            states['rgb'] = 'off'
-        if not settings.thermal_topic:
-            states['thermal'] = 'off'
-        modality: str | None = 'thermal' if rgb is None else 'rgb' if thermal is None else 'both'
-        drops = settings.thermal_on_stall == 'drop' and states['thermal'] != 'off'
-        if thermal is None and (rgb is None or drops):
+        x, skew_ns = self._usable_x(pair, image, rgb, settings)
+        states = {'rgb': 'gap' if rgb is None else 'ok', self._x: self._detector.state}
+        states |= {name: 'off' for name, topic in topics(settings).items() if not topic}
+        modality: str | None = self._x if rgb is None else 'rgb' if x is None else 'both'
+        drops = settings.thermal_on_stall == 'drop' and states[self._x] != 'off'
+        if x is None and (rgb is None or drops):
             if error is not None:
                 raise error
             modality = None
         skew_ns = skew_ns if modality == 'both' else 0
         share = 0.0 if image is None else self._detector.invalid_share
-        return UsableImages(rgb, thermal, skew_ns, states, modality, error, share)
+        return UsableImages(rgb, x, skew_ns, states, modality, error, share)
 
-    def _thermal(
+    def _usable_x(
         self, pair: Pair, image: np.ndarray | None, rgb: np.ndarray | None, settings: Parameters
     ) -> tuple[np.ndarray | None, int]:
-        """Return the thermal image, or None while it stalls, and its stamp minus the pair's."""
+        """Return the image of X, or None while it stalls, and its stamp minus the pair's."""
         if image is None:
-            self._detector.mark_missing('gap' if pair.thermal is None else 'unreadable')
+            self._detector.mark_missing('gap' if pair.x is None else 'unreadable')
         else:
             state = self._detector.update(
                 image,
@@ -210,8 +218,15 @@ def is_flat(image: np.ndarray, invalid: np.ndarray) -> bool:
     return high - low < min_span(image.dtype == np.uint8)
 
 
-def _read(name: str, convert: Callable[[Any], np.ndarray], msg: Any) -> np.ndarray:
+def is_even(image: np.ndarray) -> bool:
+    """Return whether all pixels of an image `[H, W, ...]` are equal."""
+    first = image[0, 0]
+    # A grid of pixels is enough for nearly every image that is not even.
+    return bool((image[::16, ::16] == first).all() and (image == first).all())
+
+
+def _read(camera: str, msg: Any, shift: int = 0) -> np.ndarray:
     try:
-        return convert(msg)
+        return to_modality(msg, camera, shift)
     except SartmError as error:
-        raise SartmError(f'{name}: {error}') from error
+        raise SartmError(f'{MODALITIES[camera].title}: {error}') from error

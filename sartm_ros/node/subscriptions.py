@@ -14,8 +14,16 @@ from sensor_msgs.msg import CompressedImage, Image
 from sartm_model.errors import SartmError
 from sartm_ros.messages import cdr
 from sartm_ros.node import qos
-from sartm_ros.node.input_timing import CAMERAS
+from sartm_ros.node.cameras import (
+    topic_parameter,
+    topics,
+    transport_parameter,
+    transports,
+)
 from sartm_ros.node.parameters import Parameters
+
+COMPRESSED_NAMES = ('/compressed', '/compressedDepth')
+"""Ends of the names of topics that carry compressed images."""
 
 _TYPES = {'raw': Image, 'compressed': CompressedImage}
 _TRANSPORTS = {'sensor_msgs/msg/Image': 'raw', 'sensor_msgs/msg/CompressedImage': 'compressed'}
@@ -27,23 +35,23 @@ _TYPE_NAMES = {transport: name for name, transport in _TRANSPORTS.items()}
 
 
 def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
-    """Return the full topic names of 'rgb' and 'thermal', as far as they are not empty.
+    """Return the full topic name of each camera, as far as it is not empty.
 
     Raises:
         SartmError: a name is invalid, or both are the same topic.
     """
-    given = dict(zip(CAMERAS, (settings.rgb_topic, settings.thermal_topic), strict=True))
-    names = {camera: name for camera, name in given.items() if name}
+    names = {camera: name for camera, name in topics(settings).items() if name}
     for camera, name in names.items():
         try:
             names[camera] = node.resolve_topic_name(name)
         except (RuntimeError, ValueError) as error:
             raise SartmError(
-                f'parameter {camera}_topic is {name!r}; expected a topic name'
+                f'parameter {topic_parameter(camera)} is {name!r}; expected a topic name'
             ) from error
     if len(set(names.values())) < len(names):
+        x = settings.x_modality
         raise SartmError(
-            f'parameter thermal_topic is {settings.thermal_topic!r}; '
+            f'parameter {topic_parameter(x)} is {topics(settings)[x]!r}; '
             f'expected another topic than rgb_topic, which is {names["rgb"]} too'
         )
     return names
@@ -55,11 +63,11 @@ class Subscriptions:
     Args:
         node: the node.
         settings: the topics and their transports.
-        on_image: called with 'rgb' or 'thermal' and the message, as `cdr` reads it.
-        on_unreadable: called with 'rgb' or 'thermal' and the reason why a message cannot be read.
+        on_image: called with a camera and the message, as `cdr` reads it.
+        on_unreadable: called with a camera and the reason why a message cannot be read.
 
     Attributes:
-        topics: the full topic names of 'rgb' and 'thermal', as far as they are not empty.
+        topics: the full topic name of each camera, as far as it is not empty.
 
     Raises:
         SartmError: a subscription cannot be created.
@@ -75,9 +83,7 @@ class Subscriptions:
         self._node = node
         self._on_image = on_image
         self._on_unreadable = on_unreadable
-        self._requested = dict(
-            zip(CAMERAS, (settings.rgb_transport, settings.thermal_transport), strict=True)
-        )
+        self._requested = transports(settings)
         self.topics = topic_names(node, settings)
         self._transports: dict[str, str] = {}
         self._subscriptions: dict[str, Any] = {}
@@ -108,15 +114,16 @@ class Subscriptions:
     def explain_silence(self, camera: str) -> str:
         """Return what may be wrong with a topic on which no message arrives."""
         topic, transport = self.topics[camera], self._transports[camera]
+        parameter = topic_parameter(camera)
         types = {i.topic_type for i in self._node.get_publishers_info_by_topic(topic)}
         if types and transport not in (_TRANSPORTS.get(name) for name in types):
             return (
                 f'which carries {" and ".join(sorted(types))}, but this node subscribes to '
-                f'{transport} images: is {camera}_topic right, is {camera}_transport?'
+                f'{transport} images: is {parameter} right, is {transport_parameter(camera)}?'
             )
         return (
             f'which has {self._node.count_publishers(topic)} publishers: is the driver running, '
-            f'is {camera}_topic right?'
+            f'is {parameter} right?'
         )
 
     def qos_mismatches(self) -> list[str]:
@@ -147,7 +154,7 @@ class Subscriptions:
         offered = {_TRANSPORTS[i.topic_type] for i in infos if i.topic_type in _TRANSPORTS}
         if len(offered) == 1:
             return offered.pop()
-        by_name = 'compressed' if topic.endswith('/compressed') else 'raw'
+        by_name = 'compressed' if topic.endswith(COMPRESSED_NAMES) else 'raw'
         return self._transports.get(camera, by_name)
 
     def _subscribe(self, camera: str, topic: str, transport: str) -> Any:

@@ -70,7 +70,7 @@ def check_complete(bag: Path) -> None:
     pairs = list(read_pairs(bag, make_pair_matcher(Parameters())))
     for pair, frame in zip(pairs, frames(), strict=True):
         assert pair.rgb.data.tobytes() == frame.rgb.tobytes()
-        assert pair.thermal.data.tobytes() == frame.thermal.tobytes()
+        assert pair.x.data.tobytes() == frame.thermal.tobytes()
 
 
 def test_metadata_with_another_quality_of_service_than_the_files(bag):

@@ -138,7 +138,7 @@ def test_pairs(tmp_path, storage):
         assert isinstance(pair, BagPair)
         assert pair.skew_ns == 7 * MS
         assert pair.rgb.data.tobytes() == frame.rgb.tobytes()
-        assert pair.thermal.data.tobytes() == frame.thermal.tobytes()
+        assert pair.x.data.tobytes() == frame.thermal.tobytes()
         assert pair.labels.data.tobytes() == frame.labels.tobytes()
 
 

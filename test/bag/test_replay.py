@@ -52,7 +52,8 @@ class ThresholdPredictor:
     label_space = MFNET
     modalities = ('rgb', 'thermal')
 
-    def predict(self, rgb, thermal, *, confidence=False, overlay=False, time_s=None):
+    def predict(self, images, *, confidence=False, overlay=False, time_s=None):
+        rgb, thermal = images['rgb'], images['thermal']
         labels = np.where(rgb[..., 0] > 100, 1, 0).astype(np.uint8)
         if thermal is not None:
             labels[thermal > 100] = 2
@@ -212,10 +213,11 @@ def test_thermal_alone_has_no_truth_and_no_place_among_the_rgb_images(tmp_path):
                 bag.write(raw)
 
     class AnyPredictor(ThresholdPredictor):
-        def predict(self, rgb, thermal, **asked):
-            if rgb is None:
-                rgb = np.repeat(thermal[..., None], 3, axis=2)
-            return super().predict(rgb, thermal, **asked)
+        def predict(self, images, **asked):
+            if images['rgb'] is None:
+                grey = np.repeat(images['thermal'][..., None], 3, axis=2)
+                images = {**images, 'rgb': grey}
+            return super().predict(images, **asked)
 
     settings = Parameters(rgb_on_stall='thermal_only')
     result = replay(tmp_path / 'bag', AnyPredictor(), settings=settings, report=tmp_path / 'report')
@@ -396,15 +398,15 @@ def test_a_bag_of_compressed_images_gives_what_the_images_give(tmp_path, kind, s
     rewrite(tmp_path / 'raw', tmp_path / 'compressed', compressed, storage)
 
     class Counts(ThresholdPredictor):
-        def predict(self, rgb, thermal, **asked):
-            assert thermal.dtype == np.uint16
-            return super().predict(rgb, thermal // 64, **asked)
+        def predict(self, images, **asked):
+            assert images['thermal'].dtype == np.uint16
+            return super().predict({**images, 'thermal': images['thermal'] // 64}, **asked)
 
     result = replay(
         tmp_path / 'compressed',
         Counts(),
         rgb_topic=f'{RGB_TOPIC}/compressed',
-        thermal_topic=f'{THERMAL_TOPIC}/compressed',
+        x_topic=f'{THERMAL_TOPIC}/compressed',
         labels_topic=f'{LABELS_TOPIC}/compressed',
     )
     assert result['pairs'] == result['frames_with_truth'] == 4
@@ -422,8 +424,9 @@ def test_thermal_alone_is_replayed_and_measured(tmp_path, by):
     class Thermal(ThresholdPredictor):
         modalities = ('thermal',) if by == 'network' else ('rgb', 'thermal')
 
-        def predict(self, rgb, thermal, *, confidence=False, overlay=False, time_s=None):
-            assert rgb is None
+        def predict(self, images, *, confidence=False, overlay=False, time_s=None):
+            thermal = images['thermal']
+            assert images['rgb'] is None
             labels = np.where(thermal > 100, 2, 0).astype(np.uint8)
             return Prediction(labels, None, np.dstack([thermal] * 3) if overlay else None)
 

@@ -18,8 +18,7 @@ def make_row(**changes) -> Row:
     gradient = np.tile(np.arange(128, dtype=np.uint8), (96, 1))
     values = {
         'caption': 'frame 1',
-        'rgb': np.full((96, 128, 3), (200, 10, 10), np.uint8),
-        'thermal': gradient,
+        'images': {'rgb': np.full((96, 128, 3), (200, 10, 10), np.uint8), 'thermal': gradient},
         'labels': np.full((96, 128), 3, np.uint8),
         'overlay': np.full((96, 128, 3), (10, 200, 10), np.uint8),
         'ground_truth': np.full((96, 128), 7, np.uint8),
@@ -52,9 +51,22 @@ def test_rows_and_the_ground_truth_make_a_sheet_larger():
 
 
 def test_what_is_missing_is_shown_as_missing():
-    row = Row('nothing came', None, None, None, None)
+    row = Row('nothing came', {'rgb': None, 'thermal': None}, None, None)
     sheet = contact_sheet([row], MFNET, 'title', cell_width=CELL)
     assert colors(sheet)[225, 225, 222] > 3 * CELL * CELL * 3 // 4
+
+
+def test_another_sensor_is_shown_by_its_own_function():
+    """Depth goes from red, near, to blue, far; without a reading it is black."""
+    depth = np.full((96, 128), 900, np.uint16)
+    depth[:, 32:64], depth[:, 64:] = 9000, 0
+    row = make_row(images={'rgb': None, 'depth': depth}, labels=None, overlay=None)
+    found = colors(contact_sheet([row], MFNET, 'title', cell_width=128))
+    near, far, black = (tuple(MODALITIES['depth'].show(depth)[0, x]) for x in (0, 40, 100))
+    assert near[0] > 100 > near[2]
+    assert far[2] > far[0]
+    assert found[near] >= 32 * 96 <= found[far]
+    assert found[black] >= 64 * 96
 
 
 def test_the_legend_has_every_colour():

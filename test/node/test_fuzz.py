@@ -145,8 +145,8 @@ class CountingPublishers:
 class NoNetwork:
     """A predictor that labels everything 0."""
 
-    def predict(self, rgb, thermal, **_):
-        given = thermal if rgb is None else rgb
+    def predict(self, images, **_):
+        given = next(image for image in images.values() if image is not None)
         return SimpleNamespace(
             labels=np.zeros(given.shape[:2], np.uint8),
             confidence=None,

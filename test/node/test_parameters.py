@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from sartm_model.errors import SartmError
-from sartm_ros.node import ros_parameters
+from sartm_ros.node import cameras, ros_parameters
+from sartm_ros.node.cameras import without_unused_topics
 from sartm_ros.node.parameters import (
     NAMES,
     Parameters,
     homography,
     seconds_to_ns,
     to_dict,
-    without_unused_topics,
 )
 from sartm_ros.node.ros_parameters import parse, update
 
@@ -47,6 +47,69 @@ def test_the_topics_that_a_network_does_not_take_are_unused():
     assert without_unused_topics(given, ('rgb',)).thermal_topic == ''
     with pytest.raises(SartmError, match='takes rgb images, but rgb_topic is empty'):
         without_unused_topics(Parameters(rgb_topic=''), ('rgb',))
+
+
+def test_another_second_camera_has_a_topic_of_its_own():
+    depth = parse({'x_modality': 'depth', 'thermal_topic': '/flir'})
+    assert cameras.topics(depth) == {'rgb': 'camera/color/image_raw', 'depth': 'depth/image_raw'}
+    depth = parse({'x_modality': 'depth', 'x_topic': '/d', 'x_transport': 'raw'})
+    assert cameras.topics(depth)['depth'] == '/d'
+    assert cameras.transports(depth) == {'rgb': 'auto', 'depth': 'raw'}
+    alone = parse({'x_modality': 'depth', 'rgb_topic': ''})
+    assert cameras.one_camera(alone)
+    with pytest.raises(SartmError, match='rgb_topic and x_topic are empty'):
+        parse({'x_modality': 'depth', 'rgb_topic': '', 'x_topic': ''})
+    with pytest.raises(SartmError, match='parameter x_topic is set; with x_modality thermal'):
+        parse({'x_topic': '/d'})
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('thermal.shift', 2),
+        ('thermal.range', 'fixed'),
+        ('thermal.smoothing', 1.0),
+        ('thermal.low', 3.0),
+        ('thermal.high', 300.0),
+        ('thermal.crop', [0, 0, 2, 0]),
+        ('thermal.invalid', [0]),
+        ('thermal.polarity', 'black_hot'),
+    ],
+)
+def test_what_is_about_thermal_is_refused_for_another_second_camera(name, value):
+    assert parse({name: value}) != Parameters()
+    with pytest.raises(
+        SartmError, match=f'parameter {name} is set; with x_modality depth expected'
+    ):
+        parse({'x_modality': 'depth', name: value})
+
+
+def test_what_is_about_any_second_camera_keeps_its_name():
+    values = {
+        'thermal.on_stall': 'hold',
+        'thermal.hold_at_most': 2.0,
+        'thermal.detect_frozen': False,
+        'thermal.homography': [1.0, 0, 3, 0, 1, 0, 0, 0, 1],
+        'sync.thermal_offset': 0.1,
+        'sync.reuse_thermal': True,
+    }
+    result = parse({'x_modality': 'event', **values})
+    assert {name: to_dict(result)[name] for name in values} == values
+
+
+def test_a_network_that_does_not_take_the_second_camera_says_what_it_takes():
+    depth = Parameters(x_modality='depth')
+    assert without_unused_topics(depth, ('rgb', 'thermal', 'depth')) == depth
+    assert without_unused_topics(depth, ('depth',)).rgb_topic == ''
+    takes = 'x_modality is depth, but the network takes rgb and thermal images; '
+    with pytest.raises(SartmError, match=f'{takes}set x_modality to thermal, or use another'):
+        without_unused_topics(depth, ('rgb', 'thermal'))
+    with pytest.raises(
+        SartmError, match='takes depth images; set x_modality to depth, and x_topic'
+    ):
+        without_unused_topics(Parameters(), ('depth',))
+    # As before there were others, RGB alone is left of the default.
+    assert without_unused_topics(Parameters(), ('rgb', 'depth')).thermal_topic == ''
 
 
 def test_an_integer_serves_as_a_float():

@@ -1,0 +1,86 @@
+"""The two cameras of the node: RGB, and a second one, X, of the modality `x_modality`.
+
+A camera is called by its modality, 'rgb' or for instance 'thermal', in counters, drop reasons, the
+status and the log. Thermal has parameters of its own for topic and transport; every other modality
+has `x_topic` and `x_transport`. No ROS import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sartm_model.errors import SartmError
+from sartm_ros.node.parameters import Parameters
+
+AUTO_TOPIC = 'auto'
+"""The value of `x_topic` that stands for `<x_modality>/image_raw`, as thermal's default is."""
+
+
+def names(parameters: Parameters) -> tuple[str, str]:
+    """Return the names of both cameras, RGB first."""
+    return 'rgb', parameters.x_modality
+
+
+def selections(x: str) -> tuple[str, str, str]:
+    """Return what the network may be given of a pair: both images, or that of one camera."""
+    return 'both', 'rgb', x
+
+
+def topic_parameter(camera: str) -> str:
+    """Return the parameter with the topic of a camera."""
+    return f'{camera if camera in ("rgb", "thermal") else "x"}_topic'
+
+
+def topics(parameters: Parameters) -> dict[str, str]:
+    """Return the topic of each camera; '' where there is no such camera."""
+    given = {name: str(getattr(parameters, topic_parameter(name))) for name in names(parameters)}
+    auto = f'{parameters.x_modality}/image_raw'
+    return {name: auto if topic == AUTO_TOPIC else topic for name, topic in given.items()}
+
+
+def with_topics(parameters: Parameters, of: dict[str, str]) -> Parameters:
+    """Return the parameters with other topics of cameras."""
+    changes = {topic_parameter(name): topic for name, topic in of.items()}
+    return replace(parameters, **changes)  # type: ignore[arg-type]
+
+
+def transport_parameter(camera: str) -> str:
+    """Return the parameter with the transport of a camera's topic."""
+    return topic_parameter(camera).replace('topic', 'transport')
+
+
+def transports(parameters: Parameters) -> dict[str, str]:
+    """Return the transport that is asked for of each camera's topic."""
+    return {name: str(getattr(parameters, transport_parameter(name))) for name in names(parameters)}
+
+
+def one_camera(parameters: Parameters) -> bool:
+    """Return whether one of the topics is empty, so that each image is segmented alone."""
+    return not all(topics(parameters).values())
+
+
+def without_unused_topics(parameters: Parameters, modalities: Sequence[str]) -> Parameters:
+    """Return the parameters in which the topics of images that a network does not take are empty.
+
+    Args:
+        parameters: of the node.
+        modalities: of the network.
+
+    Raises:
+        SartmError: no topic is left, or `x_modality` was set to a modality that the network does
+            not take.
+    """
+    given = topics(parameters)
+    x, takes = parameters.x_modality, f'the network takes {" and ".join(modalities)} images'
+    others = [name for name in modalities if name != 'rgb']
+    if given[x] and x not in modalities and x != 'thermal':
+        remedy = f'set x_modality to {" or ".join(others)}, or use' if others else 'use'
+        raise SartmError(f'x_modality is {x}, but {takes}; {remedy} another checkpoint')
+    used = with_topics(parameters, {name: '' for name in given if name not in modalities})
+    if not any(topics(used).values()):
+        needed = ' or '.join(topic_parameter(name) for name in given if name in modalities)
+        if needed:
+            raise SartmError(f'{takes}, but {needed} is empty; name a topic')
+        raise SartmError(f'{takes}; set x_modality to {" or ".join(others)}, and x_topic')
+    return used
