@@ -19,10 +19,13 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
+from sartm_ros.node.cameras import topics
 from sartm_ros.node.fastdds import image_profile
+from sartm_ros.node.parameters import Parameters
 
 CONFIG = Path(get_package_share_directory('sartm_ros')) / 'config'
-TEXTS = ('checkpoint', 'device', 'precision', 'rgb_topic', 'thermal_topic')
+TOPICS = ('rgb_topic', 'thermal_topic', 'x_modality', 'x_topic')
+TEXTS = ('checkpoint', 'device', 'precision', *TOPICS)
 SWITCHES = ('autostart', 'use_sim_time')
 SWITCH_VALUES = {'': None, 'true': True, '1': True, 'false': False, '0': False}
 RESPAWN_DELAY_S = 2.0
@@ -47,6 +50,14 @@ ARGUMENTS = [
     DeclareLaunchArgument('rgb_topic', default_value='', description='Topic of the RGB images.'),
     DeclareLaunchArgument(
         'thermal_topic', default_value='', description='Topic of the thermal images.'
+    ),
+    DeclareLaunchArgument(
+        'x_modality',
+        default_value='',
+        description='What the second camera measures: thermal, depth, event, ...',
+    ),
+    DeclareLaunchArgument(
+        'x_topic', default_value='', description='Topic of another x_modality than thermal.'
     ),
     DeclareLaunchArgument(
         'namespace',
@@ -134,9 +145,12 @@ def generate_launch_description() -> LaunchDescription:
 
 def _rviz(context: LaunchContext, values: dict[str, Any], environment: dict[str, str]) -> Node:
     """Return RViz in the node's namespace; remappings lead its topics to those of the node."""
-    topics = {
-        'camera/color/image_raw': values.get('rgb_topic'),
-        'thermal/image_raw': values.get('thermal_topic'),
+    rgb_topic, x_topic = topics(
+        Parameters(**{n: values[n] for n in TOPICS if n in values})
+    ).values()
+    shown = {
+        'camera/color/image_raw': rgb_topic,
+        'thermal/image_raw': x_topic,
         'sartm/overlay': None,
         'sartm/confidence': None,
     }
@@ -148,18 +162,18 @@ def _rviz(context: LaunchContext, values: dict[str, Any], environment: dict[str,
         parameters=[{'use_sim_time': values.get('use_sim_time', False)}],
         # RViz adds the transport's name to the topic itself.
         remappings=[
-            (f'/{t}', (name or t).removesuffix('/compressed')) for t, name in topics.items()
+            (f'/{t}', (name or t).removesuffix('/compressed')) for t, name in shown.items()
         ],
         additional_env=environment,
     )
 
 
 def _topics(params_file: Path) -> dict[str, str]:
-    """Return the topics that a parameter file sets, for any node and in no nested namespace."""
+    """Return the `TOPICS` that a parameter file sets, for any node and in no nested namespace."""
     found: dict[str, str] = {}
     for section in (yaml.safe_load(params_file.read_text()) or {}).values():
         values = section.get('ros__parameters', {}) if isinstance(section, dict) else {}
-        found |= {n: values[n] for n in ('rgb_topic', 'thermal_topic') if n in values}
+        found |= {n: values[n] for n in TOPICS if n in values}
     return found
 
 

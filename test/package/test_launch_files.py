@@ -25,6 +25,8 @@ ARGUMENTS = {
     'precision',
     'rgb_topic',
     'thermal_topic',
+    'x_modality',
+    'x_topic',
     'namespace',
     'params_file',
     'use_sim_time',
@@ -68,10 +70,12 @@ def test_the_launch_file_declares_and_describes_its_arguments():
 
 
 def test_the_launch_file_overrides_only_parameters_that_exist():
-    constants = {}
+    constants = {'TEXTS': ()}
     for node in ast.parse(LAUNCH_FILE.read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id in ('TEXTS', 'SWITCHES'):
-            constants[node.targets[0].id] = ast.literal_eval(node.value)
+        if isinstance(node, ast.Assign) and node.targets[0].id in ('TOPICS', 'TEXTS', 'SWITCHES'):
+            values = [leaf.value for leaf in ast.walk(node.value) if isinstance(leaf, ast.Constant)]
+            name = node.targets[0].id.replace('TOPICS', 'TEXTS')
+            constants[name] = (*constants.get(name, ()), *values)
     defaults = to_dict(Parameters()) | {'use_sim_time': False}
     assert {type(defaults[name]) for name in constants['TEXTS']} == {str}
     assert {type(defaults[name]) for name in constants['SWITCHES']} == {bool}
@@ -286,3 +290,18 @@ def test_rviz_shows_the_nodes_topics():
     settings = Parameters()
     inputs = [f'/{settings.rgb_topic}', f'/{settings.thermal_topic}']
     assert topics[:3] == [*inputs, '/sartm/overlay']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        ({'x_modality': 'depth', 'x_topic': '/camera/aligned'}, '/camera/aligned'),
+        ({'x_modality': 'event'}, 'event/image_raw'),
+        ({}, 'thermal/image_raw'),
+    ],
+)
+def test_another_second_camera_is_given_to_the_node_and_shown(launched, arguments, expected):
+    launched.install_rviz()
+    node, rviz = launched(rviz='true', **arguments)
+    assert node.options['parameters'][1] == arguments
+    assert dict(rviz.options['remappings'])['/thermal/image_raw'] == expected
