@@ -44,7 +44,7 @@ $(READY): setup.py $(wildcard requirements/*.txt)
 
 demo: setup
 	$(BIN)/python -m sartm_ros.demo.run --out demo_output --loop '$(LOOP)' \
-	  $(if $(SEQUENCE),--sequence '$(SEQUENCE)')
+	  $(if $(SEQUENCE),--sequence '$(SEQUENCE)') $(if $(MODALITY),--modality '$(MODALITY)')
 
 # The shipped checkpoint: a teacher, then three rounds of labelling frames without labels and training
 # on them. What was stopped goes on where it was. MFNet is expected in data/MFNet, and frames without

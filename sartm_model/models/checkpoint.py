@@ -29,6 +29,9 @@ from sartm_model.utils.files import write_file
 KIND = 'sartm'
 VERSION = 2
 
+SHIPPED = ('demo', 'demo_rgbx')
+"""Names of the checkpoints in the package: RGB and thermal; RGB and any of five sensors."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -50,9 +53,11 @@ class Checkpoint:
 
 
 def resolve(checkpoint: str | Path) -> Path:
-    """Return the path of a checkpoint; 'demo' names the one that is installed with the package."""
-    if str(checkpoint) == 'demo':
-        return Path(str(resources.files('sartm_model') / 'checkpoints' / 'demo.safetensors'))
+    """Return the path of a checkpoint; the names `SHIPPED` are those of the package."""
+    if str(checkpoint) in SHIPPED:
+        return Path(
+            str(resources.files('sartm_model') / 'checkpoints' / f'{checkpoint}.safetensors')
+        )
     return Path(checkpoint)
 
 
@@ -154,7 +159,7 @@ def _open(path: Path) -> Any:
     """Open a safetensors file; if it is something else, raise SartmError that says what it is."""
     expected = 'expected a .safetensors checkpoint written by sartm train'
     if not path.is_file():
-        raise SartmError(f'no checkpoint {path}; {expected}, or demo for the shipped one')
+        raise SartmError(f'no checkpoint {path}; {expected}, or {" or ".join(SHIPPED)}')
     try:
         return safe_open(path, framework='pt')
     except (SafetensorError, OSError) as error:

@@ -16,6 +16,7 @@ from sartm_model.cli.options import (
     open_predictor,
 )
 from sartm_model.cli.output import check_report_folder, emit_json
+from sartm_model.errors import SartmError
 
 
 def add_make_bag(verbs: Verbs) -> None:
@@ -30,10 +31,18 @@ def add_make_bag(verbs: Verbs) -> None:
         'sartm make-bag --rgb rgb --thermal thermal --labels labels --out bag --rate 30\n'
         '               --thermal-rate 9 --storage sqlite3\n'
         'sartm make-bag --rgb rgb --thermal thermal --out bad_bag --jitter 0.03 --drop 0.05\n'
-        '               --thermal-offset 0.02 --freeze 2:1.5 --freeze 8:0.7',
+        '               --thermal-offset 0.02 --freeze 2:1.5 --freeze 8:0.7\n'
+        'sartm make-bag --rgb rgb --x depth=depth --out depth_bag',
     )
     verb.add_argument('--rgb', metavar='DIR', type=Path, required=True, help='RGB images')
-    verb.add_argument('--thermal', metavar='DIR', type=Path, required=True, help='thermal images')
+    second = verb.add_mutually_exclusive_group(required=True)
+    second.add_argument('--thermal', metavar='DIR', type=Path, help='thermal images')
+    second.add_argument(
+        '--x',
+        metavar='NAME=DIR',
+        help='images of another second camera, such as depth=DIR; the options that are named after '
+        'thermal are then about it',
+    )
     verb.add_argument('--out', metavar='BAG', type=Path, required=True, help='a new folder')
     verb.add_argument(
         '--labels', metavar='DIR', type=Path, help='true ids, for the topic /ground_truth/labels'
@@ -86,6 +95,10 @@ def make_bag(args: argparse.Namespace) -> None:
     from sartm_model.labels import MAX_CLASSES, LabelSpace
     from sartm_ros.bag.writing import Faults, parse_freeze, write_bag
 
+    x, folder = 'thermal', args.thermal
+    if args.x is not None:
+        x, folder = _parse_x(args.x)
+
     faults = Faults(
         jitter_s=args.jitter,
         drop=args.drop,
@@ -95,12 +108,11 @@ def make_bag(args: argparse.Namespace) -> None:
     )
     # A bag stores ids without their meaning, so every id is allowed.
     any_ids = LabelSpace('ids', tuple(map(str, range(MAX_CLASSES))), ((0, 0, 0),) * MAX_CLASSES)
-    frames = FolderPairs(
-        {'rgb': args.rgb, 'thermal': args.thermal}, args.labels, label_space=any_ids
-    )
+    frames = FolderPairs({'rgb': args.rgb, x: folder}, args.labels, label_space=any_ids)
     counts = write_bag(
         tqdm(frames, total=len(frames), unit='frame', disable=None),
         args.out,
+        x=x,
         rate_hz=args.rate,
         thermal_rate_hz=args.thermal_rate,
         faults=faults,
@@ -108,6 +120,19 @@ def make_bag(args: argparse.Namespace) -> None:
     )
     for topic, count in counts.items():
         print(f'{count:6d}  {topic}')
+
+
+def _parse_x(text: str) -> tuple[str, Path]:
+    """Return modality and folder of 'NAME=DIR'. Raises SartmError if it is not that."""
+    from sartm_model.modalities import MODALITIES
+
+    name, _, folder = text.partition('=')
+    others = [other for other in MODALITIES if other != 'rgb']
+    if name not in others or not folder:
+        raise SartmError(
+            f'--x is {text!r}; expected NAME=DIR with one of {", ".join(others)}, such as depth=DIR'
+        )
+    return name, Path(folder)
 
 
 def add_replay(verbs: Verbs) -> None:

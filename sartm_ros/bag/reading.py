@@ -34,6 +34,11 @@ LABELS_WAIT_NS = 1_000_000_000
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
+def x_topic(modality: str) -> str:
+    """Return the topic of a second camera in bags of this package, which is the node's default."""
+    return f'/{modality}/image_raw'
+
+
 @dataclass(frozen=True)
 class BagPair(Pair):
     """Two messages of a bag that belong together, or one alone in a gap of the other stream.

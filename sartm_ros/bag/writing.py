@@ -16,20 +16,21 @@ import numpy as np
 
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
 from sartm_ros.bag.reading import (
     IMAGE_TYPE,
     LABELS_TOPIC,
     RGB_TOPIC,
-    THERMAL_TOPIC,
     TYPES,
     BagWriter,
     RawMessage,
     Storage,
     open_writer,
+    x_topic,
 )
+from sartm_ros.messages.encodings import CHANNELS, LAYOUTS
 
 RGB_FRAME = 'camera_color_optical_frame'
-THERMAL_FRAME = 'thermal_optical_frame'
 START_NS = 1_700_000_000_000_000_000
 """The stamp of the first frame in nanoseconds; fixed, so that bags are reproducible."""
 
@@ -47,9 +48,9 @@ class Faults:
         jitter_s: greatest delay in seconds with which an image is received. Delays are uniformly
             distributed and keep the order of a topic. Stamps do not change.
         drop: probability, from 0 to below 1, that an image is lost.
-        thermal_offset_s: seconds by which the thermal camera lags behind RGB: its images are
-            stamped and received that much later. Negative: RGB lags.
-        freezes: (start, duration) in seconds since the first frame. During that time the thermal
+        thermal_offset_s: seconds by which thermal, or another second camera, lags behind RGB: its
+            images are stamped and received that much later. Negative: RGB lags.
+        freezes: (start, duration) in seconds since the first frame. During that time the second
             camera repeats its last image with advancing stamps, as while its shutter is closed.
         seed: of the random generator; the same seed makes the same bag.
     """
@@ -90,6 +91,7 @@ def write_bag(
     frames: Iterable[Frame],
     out: Path,
     *,
+    x: str = 'thermal',
     rate_hz: float = 10.0,
     thermal_rate_hz: float | None = None,
     faults: Faults | None = None,
@@ -97,16 +99,18 @@ def write_bag(
 ) -> dict[str, int]:
     """Write `frames` as the bag `out`, a folder that must not exist yet.
 
-    RGB goes to `RGB_TOPIC` as rgb8, thermal to `THERMAL_TOPIC` as mono8 or mono16, and the labels
-    of frames that have them to `LABELS_TOPIC` as mono8 with the stamp of the RGB image. The bag
-    appears under its name only when it is complete.
+    RGB goes to `RGB_TOPIC` as rgb8, and the second camera to `x_topic(x)`: thermal as mono8 or
+    mono16, depth as 16UC1, others as the first encoding of `CHANNELS`. The labels of frames that
+    have them go to `LABELS_TOPIC` as mono8 with the stamp of the RGB image. The bag appears under
+    its name only when it is complete.
 
     Args:
         frames: frames in time order, each with both modalities.
         out: the bag's folder.
+        x: modality of the second camera.
         rate_hz: RGB frames a second.
-        thermal_rate_hz: thermal images a second; `rate_hz` if None. At another rate each thermal
-            message shows the frame that is current at its time.
+        thermal_rate_hz: images a second of the second camera; `rate_hz` if None. At another rate
+            each of its messages shows the frame that is current at its time.
         faults: none if None.
         storage: 'mcap' or 'sqlite3'.
 
@@ -122,25 +126,27 @@ def write_bag(
     )
     offset_ns = round(faults.thermal_offset_s * _NS)
     freezes = [(start * _NS, (start + duration) * _NS) for start, duration in faults.freezes]
-    thermal_count = 0
-    shown: np.ndarray | None = None  # the image that the thermal camera sends
+    x_count = 0
+    shown: np.ndarray | None = None  # the image that the second camera sends
+    topic, frame_id = x_topic(x), f'{x}_optical_frame'
     with open_writer(out, storage) as bag:
         link = _Link(bag, faults)
         count = 0
         for count, frame in enumerate(frames, start=1):
-            if frame.rgb is None or frame.thermal is None:
-                missing = 'RGB' if frame.rgb is None else 'thermal'
+            rgb, image = frame.images.get('rgb'), frame.images.get(x)
+            if rgb is None or image is None:
+                missing = MODALITIES['rgb' if rgb is None else x].title
                 raise SartmError(f'frame {frame.name} has no {missing} image; a bag needs both')
             stamp_ns = START_NS + round((count - 1) * rgb_period)
-            link.send(_message(RGB_TOPIC, frame.rgb, stamp_ns, RGB_FRAME))
+            link.send(_message(RGB_TOPIC, rgb, 'rgb8', stamp_ns, RGB_FRAME))
             if frame.labels is not None:
-                bag.write(_message(LABELS_TOPIC, frame.labels, stamp_ns, RGB_FRAME))
-            while (since_ns := thermal_count * thermal_period) < count * rgb_period:
+                bag.write(_message(LABELS_TOPIC, frame.labels, 'mono8', stamp_ns, RGB_FRAME))
+            while (since_ns := x_count * thermal_period) < count * rgb_period:
                 if shown is None or not any(start <= since_ns < end for start, end in freezes):
-                    shown = frame.thermal
+                    shown = image
                 stamp_ns = START_NS + offset_ns + round(since_ns)
-                link.send(_message(THERMAL_TOPIC, shown, stamp_ns, THERMAL_FRAME))
-                thermal_count += 1
+                link.send(_message(topic, shown, _encoding(x, shown), stamp_ns, frame_id))
+                x_count += 1
         if not count:
             raise SartmError(f'no frames to write to {out}')
         return dict(bag.counts)
@@ -174,9 +180,18 @@ def _period_ns(name: str, rate_hz: float) -> Fraction:
     return Fraction(_NS) / Fraction(str(rate_hz))
 
 
-def _message(topic: str, image: np.ndarray, stamp_ns: int, frame_id: str) -> RawMessage:
+def _encoding(modality: str, image: np.ndarray) -> str:
+    """Return the encoding in which an image of the second camera is written."""
+    if modality == 'thermal':
+        return 'mono16' if image.itemsize == 2 else 'mono8'
+    encodings = CHANNELS[modality]
+    return next(name for name in encodings if np.dtype(LAYOUTS[name].dtype) == image.dtype)
+
+
+def _message(
+    topic: str, image: np.ndarray, encoding: str, stamp_ns: int, frame_id: str
+) -> RawMessage:
     little_endian = np.ascontiguousarray(image.astype(image.dtype.newbyteorder('<'), copy=False))
-    encoding = 'rgb8' if image.ndim == 3 else 'mono16' if image.itemsize == 2 else 'mono8'
     height, width = image.shape[:2]
     message = _Image(
         header=_Header(stamp=_Time(sec=stamp_ns // _NS, nanosec=stamp_ns % _NS), frame_id=frame_id),

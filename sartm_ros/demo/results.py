@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from sartm_model.evaluation.contact_sheet import Row
-from sartm_ros.bag.reading import LABELS_TOPIC, BagPair, read_images, read_pairs, topics
+from sartm_ros.bag.reading import LABELS_TOPIC, BagPair, read_images, read_pairs, topics, x_topic
 from sartm_ros.demo.recorder import LABELS, OVERLAY
-from sartm_ros.messages.images import stamp_ns, to_rgb, to_thermal
+from sartm_ros.messages.images import stamp_ns, to_modality, to_rgb, to_thermal
 from sartm_ros.node.matching import make_pair_matcher
 from sartm_ros.node.parameters import Parameters
 
 
 def results(
-    bag: Path, recorded: Path, number: int, stamps: Container[int]
+    bag: Path, recorded: Path, number: int, stamps: Container[int], x: str
 ) -> Iterator[tuple[BagPair, Row]]:
     """Yield the pairs whose labels the node published in one pass, with the pictures to draw.
 
@@ -24,11 +24,13 @@ def results(
         recorded: the bag of the node's outputs.
         number: the pass, from 0.
         stamps: header stamps in nanoseconds of the labels received in this pass.
+        x: modality of the second camera.
     """
     labels_at = _lookup(recorded, LABELS, number)
     overlay_at = _lookup(recorded, OVERLAY, number)
     labels_topic = LABELS_TOPIC if LABELS_TOPIC in topics(bag) else None
-    for pair in read_pairs(bag, make_pair_matcher(Parameters()), labels_topic=labels_topic):
+    matcher = make_pair_matcher(Parameters(x_modality=x))
+    for pair in read_pairs(bag, matcher, x_topic=x_topic(x), labels_topic=labels_topic):
         labels, overlay = labels_at(pair.stamp_ns), overlay_at(pair.stamp_ns)
         if labels is None or pair.stamp_ns not in stamps:
             continue
@@ -38,7 +40,7 @@ def results(
                 caption='',
                 images={
                     'rgb': to_rgb(pair.rgb),
-                    'thermal': None if pair.x is None else to_thermal(pair.x),
+                    x: None if pair.x is None else to_modality(pair.x, x),
                 },
                 labels=to_thermal(labels),
                 overlay=None if overlay is None else to_rgb(overlay),

@@ -1,7 +1,8 @@
 """The whole path from images to labels: `python -m sartm_ros.demo.run`, which `make demo` runs.
 
-An RGB-thermal night sequence becomes a bag, the bag is played over DDS to the installed node, and
-what the node publishes becomes a contact sheet, an animation and a summary.
+A night sequence of RGB and thermal, or another second sensor, becomes a bag, the bag is played over
+DDS to the installed node, and what the node publishes becomes a contact sheet, an animation and a
+summary.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from sartm_ros.demo.play_and_record import play_and_record
 from sartm_ros.demo.recorder import Recording, drops
 from sartm_ros.demo.results import results
 from sartm_ros.messages.images import to_rgb
+from sartm_ros.node.parameters import FIELDS
 
 SEED = 990_010  # a drive with about as many persons and cars as the generator's test split
 FRAMES = 40
@@ -42,9 +44,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m sartm_ros.demo.run', description=__doc__)
     parser.add_argument('--out', metavar='DIR', type=Path, default=Path('demo_output'))
     parser.add_argument(
-        '--sequence', metavar='DIR', type=Path, help='folder with rgb/, thermal/, maybe labels/'
+        '--modality',
+        metavar='NAME',
+        choices=FIELDS['x_modality'].metadata['choices'],
+        default='thermal',
+        help='what the second camera measures, such as depth (default: %(default)s)',
     )
-    parser.add_argument('--checkpoint', metavar='F', default='demo', help='default: %(default)s')
+    parser.add_argument(
+        '--sequence',
+        metavar='DIR',
+        type=Path,
+        help='folder with rgb/, a folder named after the modality, maybe labels/',
+    )
+    parser.add_argument(
+        '--checkpoint', metavar='F', help='default: demo for thermal, demo_rgbx for the others'
+    )
     parser.add_argument(
         '--loop',
         metavar='N',
@@ -56,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.loop < 1:
         parser.error(f'--loop is {args.loop}; expected 1 or more')
     try:
-        summary = run_demo(args.out, args.sequence, args.checkpoint, args.loop)
+        checkpoint = args.checkpoint or ('demo' if args.modality == 'thermal' else 'demo_rgbx')
+        summary = run_demo(args.out, args.sequence, checkpoint, args.loop, x=args.modality)
     except SartmError as error:
         print(f'demo: error: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
@@ -67,7 +82,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if _ended_well(summary) else 1
 
 
-def run_demo(out: Path, sequence: Path | None, checkpoint: str, passes: int = 1) -> dict[str, Any]:
+def run_demo(
+    out: Path, sequence: Path | None, checkpoint: str, passes: int = 1, *, x: str = 'thermal'
+) -> dict[str, Any]:
     """Run the demo and return its summary.
 
     Afterwards `out` has the bags `bag` and `recorded`, sheet.png, animation.webp, summary.json and
@@ -76,8 +93,9 @@ def run_demo(out: Path, sequence: Path | None, checkpoint: str, passes: int = 1)
     Args:
         out: created if missing; results of an earlier demo are replaced.
         sequence: folder with rgb/, thermal/ and maybe labels/; a generated drive if None.
-        checkpoint: a file, or 'demo'.
+        checkpoint: a file, or a name of `sartm_model.models.checkpoint.SHIPPED`.
         passes: how often the bag is played.
+        x: modality of the second camera; the sequence has a folder of this name.
 
     Raises SartmError if the sequence or the checkpoint cannot be used, or the node gives no labels.
     """
@@ -88,13 +106,14 @@ def run_demo(out: Path, sequence: Path | None, checkpoint: str, passes: int = 1)
             shutil.rmtree(earlier)
     print(f'Writing {bag} ...', flush=True)
     faults = Faults(thermal_offset_s=THERMAL_DELAY_S)
-    write_bag(_frames(sequence, label_space), bag, rate_hz=RATE_HZ, faults=faults)
+    write_bag(_frames(sequence, x, label_space), bag, x=x, rate_hz=RATE_HZ, faults=faults)
     height, width = to_rgb(next(read_images(bag, [RGB_TOPIC]))[1]).shape[:2]
     print('Playing it to the node at the recorded rate ...', flush=True)
     recording = play_and_record(
         bag,
         recorded,
         checkpoint=checkpoint,
+        x=x,
         height=height,
         width=width,
         log=out / 'node.log',
@@ -109,9 +128,10 @@ def run_demo(out: Path, sequence: Path | None, checkpoint: str, passes: int = 1)
     summary = {
         'sequence': name,
         'checkpoint': checkpoint,
+        'x_modality': x,
         'size': [width, height],
         'rate_hz': RATE_HZ,
-        **_measure(bag, recorded, recording, label_space),
+        **_measure(bag, recorded, recording, x, label_space),
     }
     write_file(out / 'summary.json', json.dumps(summary, indent=2) + '\n')
     print('Drawing ...', flush=True)
@@ -151,16 +171,18 @@ def _ended_well(summary: dict[str, Any]) -> bool:
     return summary['node_ended_by'] == 'SIGINT' and summary['node_exit_status'] == 0
 
 
-def _frames(sequence: Path | None, label_space: LabelSpace) -> Iterator[Frame]:
+def _frames(sequence: Path | None, x: str, label_space: LabelSpace) -> Iterator[Frame]:
     if sequence is None:
-        drive = render_sequence(SEED, FRAMES, rate_hz=RATE_HZ, condition='night')
+        drive = render_sequence(
+            SEED, FRAMES, rate_hz=RATE_HZ, condition='night', modalities=('rgb', x)
+        )
         if label_space.classes == MFNET.classes:
             return iter(drive)
         return (Frame(frame.name, frame.images) for frame in drive)
     labels = sequence / 'labels'
     return iter(
         FolderPairs(
-            {name: sequence / name for name in ('rgb', 'thermal')},
+            {name: sequence / name for name in ('rgb', x)},
             labels if labels.is_dir() else None,
             label_space=label_space,
         )
@@ -168,13 +190,13 @@ def _frames(sequence: Path | None, label_space: LabelSpace) -> Iterator[Frame]:
 
 
 def _measure(
-    bag: Path, recorded: Path, recording: Recording, label_space: LabelSpace
+    bag: Path, recorded: Path, recording: Recording, x: str, label_space: LabelSpace
 ) -> dict[str, Any]:
     confusion = ConfusionMatrix(len(label_space))
     latencies_ms, skews_ms = [], []
     for number, received in enumerate(recording.received_s):
-        for pair, row in results(bag, recorded, number, received):
-            latencies_ms.append(latency_ms(pair, recording, number))
+        for pair, row in results(bag, recorded, number, received, x):
+            latencies_ms.append(latency_ms(pair, recording, number, x))
             if pair.x is not None:
                 skews_ms.append(abs(pair.skew_ns) / 1e6)
             if row.ground_truth is not None and row.labels is not None:
@@ -183,7 +205,7 @@ def _measure(
     return {
         'frames': topics(bag)[RGB_TOPIC].messages,
         'rgb_received': counters.get('rgb_received', 0),
-        'thermal_received': counters.get('thermal_received', 0),
+        f'{x}_received': counters.get(f'{x}_received', 0),
         'pairs_in': counters.get('pairs_in', 0),
         'pairs_out': counters.get('pairs_out', 0),
         'labels_received': sum(map(len, recording.received_s)),
