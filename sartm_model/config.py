@@ -408,6 +408,8 @@ class TrainConfig:
         keep_best: number of checkpoints to keep, those of the best val mIoU.
         ema_decay: decay of the averaged weights, which are measured and saved; 0 for no average.
         precision: precision of Lightning's trainer: 32-true, bf16-mixed or 16-mixed.
+        compile: whether the network is trained as `torch.compile` makes it, which takes minutes at
+            the start. Results differ by rounding. Without effect in stage ma_clip.
         device: auto, cpu or cuda.
         devices: number of processes on this machine, one per device; each has its own batch of
             `data.batch_size`.
@@ -432,6 +434,7 @@ class TrainConfig:
     keep_best: int = 1
     ema_decay: float = 0.999
     precision: str = '32-true'
+    compile: bool = False
     device: str = 'auto'
     devices: int = 1
     nodes: int = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,8 +26,9 @@ from sartm_model.errors import SartmError
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
 from sartm_model.modalities import select
-from sartm_model.models.base import SegmentationModel
+from sartm_model.models.base import SegmentationModel, SegmentationOutput
 from sartm_model.models.logits import labels_and_confidence
+from sartm_model.training.compiled_forward import compiled_forward
 from sartm_model.training.loss_table import LossInputs, loss_terms
 from sartm_model.training.losses import Prototypes
 
@@ -53,6 +54,7 @@ class SegmentationTraining(pl.LightningModule):
         super().__init__()
         # Convolutions are faster with the channels of a pixel beside each other.
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._compiled_forward: Callable[..., SegmentationOutput] | None = None
         self.config = config
         self.label_space = label_space
         self.loss_terms = loss_terms(config.loss, model)
@@ -80,6 +82,11 @@ class SegmentationTraining(pl.LightningModule):
         # The run's, or views of it: the figures are those of each data set's own classes.
         self.val_spaces = [frames.dataset.label_space for frames in measured]
         self.val_names = _different_names([source.dataset for source in sources])
+
+    def on_fit_start(self) -> None:
+        """Have the network compiled at the first batch, if `compile` is set."""
+        if self.config.compile:
+            self._compiled_forward = compiled_forward(self.model, self.device)
 
     def train_dataloader(self) -> DataLoader:
         """The batches of this process, starting with the first that was not trained on yet."""
@@ -111,6 +118,12 @@ class SegmentationTraining(pl.LightningModule):
         workers = 0 if self.config.data.cache else min(2, self.config.data.workers)
         return DataLoader(self.val_frames, batch_size=None, sampler=indices, num_workers=workers)
 
+    def forward(self, *args: Any, **options: Any) -> SegmentationOutput:
+        """Run the network, compiled if `compile` is set."""
+        run = self._compiled_forward or self.model
+        outputs: SegmentationOutput = run(*args, **options)
+        return outputs
+
     def training_step(self, batch: Sample, index: int) -> Tensor:
         """The loss of a batch, the weighted sum of its terms (eq. 15), each of which is logged.
 
@@ -126,7 +139,7 @@ class SegmentationTraining(pl.LightningModule):
         }
         known = {'embeddings': batch.embeddings} if batch.embeddings else {}
         inputs = LossInputs(
-            self.model(images, drop_mask, **known),
+            self.forward(images, drop_mask, **known),
             batch.labels.long(),
             self.config.loss,
             self.prototypes,
