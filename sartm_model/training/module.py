@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -127,8 +128,15 @@ class SegmentationTraining(pl.LightningModule):
     def training_step(self, batch: Sample, index: int) -> Tensor:
         """The loss of a batch, the weighted sum of its terms (eq. 15), each of which is logged.
 
+        What a network draws, such as what dropout hides, depends on the seed, the number of the
+        batch and the process, so that a resumed run draws what it would have drawn.
+
         Raises SartmError naming the frames if the loss is not finite.
         """
+        accumulate = self.config.optim.accumulate
+        number = self.global_step * accumulate + index % accumulate
+        drawn = np.random.SeedSequence([self.config.seed, number, self.global_rank])
+        torch.manual_seed(int(drawn.generate_state(1)[0]))
         # A modality that is trained alone is never dropped, and the others are not there.
         drop_mask = None
         if self.config.data.modality == 'both':
