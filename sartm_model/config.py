@@ -75,7 +75,7 @@ class ModelConfig:
     prediction: str = 'mean'
     input_scale: float = 1.0
     without: tuple[str, ...] = ()
-    ma_clip: ClipTowerConfig | None = None
+    ma_clip: Any = None  # ClipTowerConfig | None; OmegaConf fills no optional frozen dataclass
 
     def __post_init__(self) -> None:
         if isinstance(self.ma_clip, Mapping):

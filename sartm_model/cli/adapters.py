@@ -1,4 +1,4 @@
-"""`sartm adapters`: take SAM2's weights out of a checkpoint, or put them back."""
+"""`sartm adapters`: take published weights out of a checkpoint, or put them back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ def add_parser(verbs: Verbs) -> None:
         run,
         "Take SAM2's weights out of a checkpoint, or put them back. What remains without them is\n"
         'what training added: adapters, fusion and heads. They are put back from the official\n'
-        'file of SAM2 that the training started from, given by --sam2.',
+        'file of SAM2 that the training started from, given by --sam2.\n'
+        'Out of a segrgbx network with MA-CLIP its image tower is taken; what remains is a\n'
+        'checkpoint that uses the mean embedding of each modality, see docs/segrgbx.md.',
         'sartm adapters runs/mfnet/best.safetensors --out adapters.safetensors\n'
         'sartm adapters adapters.safetensors --sam2 sam2.1_hiera_tiny.pt --out model.safetensors',
     )
@@ -26,11 +28,16 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the checkpoint without, or with, the weights of SAM2."""
+    """Write the checkpoint without, or with, the weights of SAM2, or without MA-CLIP's tower."""
+    from sartm_model.models import checkpoint as checkpoints
     from sartm_model.models.sartm.adapters import apply, extract
 
-    if args.sam2 is None:
-        extract(args.file, args.out)
-    else:
+    if args.sam2 is not None:
         apply(args.file, args.sam2, args.out)
+    elif (loaded := checkpoints.load(args.file)).config.name == 'segrgbx':
+        from sartm_model.models.segrgbx.ma_clip_means import without_tower
+
+        without_tower(loaded, args.out)
+    else:
+        extract(args.file, args.out)
     print(f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB')

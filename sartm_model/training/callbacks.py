@@ -37,7 +37,8 @@ class AveragedWeights(WeightAveraging):
 
     Lightning's callback updates the average after each optimiser step, exchanges it with the
     weights during validation and saves both. The decay grows with the number n of steps as
-    min(`decay`, (1 + n) / (10 + n)), so that the random weights of the start fade quickly.
+    min(`decay`, (1 + n) / (10 + n)), so that the random weights of the start fade quickly. Frozen
+    weights, which may be many, are not copied and not averaged.
 
     Args:
         decay: the final decay; 0 makes the average equal to the weights.
@@ -52,6 +53,14 @@ class AveragedWeights(WeightAveraging):
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the average have the frozen weights of the model; now both are on the device."""
+        assert self._average_model is not None
+        averaged = self._average_model.module.parameters()
+        for average, current in zip(averaged, pl_module.parameters(), strict=True):
+            if not current.requires_grad:
+                average.data = current.data
+
     @property
     def model(self) -> SegmentationModel:
         """The model with the averaged weights."""
@@ -62,7 +71,10 @@ class AveragedWeights(WeightAveraging):
 
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Any) -> None:
         decay = min(self.decay, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(decay)(averaged, current, count)
+        pairs = zip(averaged, current, strict=True)
+        changing = [pair for pair in pairs if pair[0].data_ptr() != pair[1].data_ptr()]
+        if changing:
+            get_ema_multi_avg_fn(decay)(*map(list, zip(*changing, strict=True)), count)
 
 
 class ResumeCheckpoint(Callback):

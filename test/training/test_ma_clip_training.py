@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from safetensors.torch import load_file
 from small_clip import register
 
 from sartm_model.cli.main import main
+from sartm_model.config import load_train_config
+from sartm_model.data.registry import open_dataset
+from sartm_model.data.sampling import FirstFrames, TrainingSamples
+from sartm_model.data.transforms import network_inputs
+from sartm_model.inference.predictor import Predictor
+from sartm_model.labels import MFNET
+from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.segrgbx.ma_clip import MaClip
+from sartm_model.models.segrgbx.ma_clip_adapters import merge, read_adapters
+from sartm_model.training.clip import load_clip
 from sartm_model.training.ma_clip.loss import contrastive_loss
 from sartm_model.training.ma_clip.prompts import prompt_words
+from sartm_model.training.module import SegmentationTraining
 
 # The loss ----------------------------------------------------------------------------------------
 
@@ -95,8 +109,7 @@ def test_words_that_are_given_replace_those():
 
 # The commands ------------------------------------------------------------------------------------
 
-
-SCENES = {'dataset': 'synthetic', 'frames': 4, 'frames_seed': 0}
+SCENES = {'dataset': 'synthetic', 'frames': 3, 'frames_seed': 0}
 
 
 def write_config(folder, **values):
@@ -105,39 +118,164 @@ def write_config(folder, **values):
         'model': {'name': 'segrgbx', 'size': 'b0', 'modalities': ['rgb', 'thermal']},
         'data': {
             'train': [SCENES],
-            'val': {**SCENES, 'split': 'val', 'frames': 2},
+            'val': {**SCENES, 'split': 'val', 'frames': 1},
             'crop_height': 64,
             'crop_width': 64,
-            'batch_size': 4,
+            'batch_size': 2,
             'workers': 0,
         },
         'ma_clip': {'model': 'small-test', 'pretrained': 'random', 'rank': 2},
-        'optim': {'lr': 1e-3},
-        'steps': 3,
-        'val_every': 3,
-        'ema_decay': 0.0,
+        'optim': {'lr': 1e-2},
+        'steps': 4,
+        'val_every': 4,
+        'ema_decay': 0.5,
         'device': 'cpu',
     }
     (folder / 'train.yaml').write_text(yaml.safe_dump(settings | values))
     return folder / 'train.yaml'
 
 
+def command(config, out, *overrides):
+    return ['train', '--config', str(config), '--out', str(out), *overrides]
+
+
 @pytest.fixture(scope='module')
 def adapters(tmp_path_factory):
     """What the command trains in a few steps."""
     pytest.importorskip('open_clip', reason='needs open_clip')
+    pytest.importorskip('transformers', reason='needs transformers')
     folder = tmp_path_factory.mktemp('adapters')
     register(folder)
-    config = write_config(folder, stage='ma_clip')
-    assert main(['train', '--config', str(config), '--out', str(folder / 'run')]) == 0
+    assert main(command(write_config(folder, stage='ma_clip'), folder / 'run')) == 0
     return folder / 'run' / 'ma_clip.safetensors'
 
 
-def test_a_network_is_trained_with_it(adapters, tmp_path, capsys):
-    command = ['train', '--config', str(write_config(tmp_path)), '--out', str(tmp_path / 'run')]
-    assert main([*command, f'ma_clip.adapters={adapters}']) == 0
+@pytest.fixture(scope='module')
+def trained(adapters, tmp_path_factory):
+    """The folder of a run of a network with MA-CLIP."""
+    folder = tmp_path_factory.mktemp('network')
+    config = write_config(folder)
+    assert main(command(config, folder / 'run', f'ma_clip.adapters={adapters}')) == 0
+    return folder / 'run'
+
+
+def test_the_file_of_adapters_says_what_they_are_of(adapters):
+    weights, card = read_adapters(adapters)
+    assert len(weights) == 2 * 2 * 2  # blocks, query and value, A and B
+    assert all(weight.abs().sum() > 0 for weight in weights.values())  # B begins as 0
+    assert (card['model'], card['pretrained'], card['seed']) == ('small-test', 'random', 0)
+    assert card['modalities'] == ['rgb', 'thermal']
+    assert {words.split()[0] for words in card['prompts']} == {'colour', 'thermal'}
+    assert 0 <= card['val_prompt'] <= card['val_modality'] <= 100
+    assert sorted(path.name for path in adapters.parent.iterdir()) == [
+        'config.yaml', 'events', 'ma_clip.safetensors', 'metrics.csv'
+    ]  # fmt: skip
+
+
+def network_and_frames(trained):
+    """The trained network, the frames of its run, and what the run kept of each."""
+    network = checkpoints.build(checkpoints.load(trained / 'last.safetensors'))
+    frames = FirstFrames(open_dataset('synthetic', None, 'train'), 3, 0)
+    return network, list(frames), load_file(trained / 'ma_clip_embeddings.safetensors')
+
+
+@torch.no_grad()
+def test_an_embedding_that_is_kept_is_what_the_network_computes(trained):
+    network, frames, kept = network_and_frames(trained)
+    assert kept.keys() == {'0.rgb', '0.thermal'}
+    computed = []
+    network.ma_clip.register_forward_hook(lambda *of_call: computed.append(of_call[2]))
+    for number, frame in enumerate(frames):
+        images = network_inputs({k: torch.from_numpy(x) for k, x in frame.images.items()})
+        network.segment(images)
+        for name, embedding in computed.pop().items():
+            torch.testing.assert_close(kept[f'0.{name}'][number], embedding[0])
+    for index, name in enumerate(('rgb', 'thermal')):
+        mean = kept[f'0.{name}'].double().numpy().mean(axis=0)
+        expected = mean / np.sqrt((mean**2).sum())
+        np.testing.assert_allclose(network.mean_embeddings[index], expected, atol=1e-6)
+
+
+@torch.no_grad()
+def test_each_sample_has_the_embeddings_of_its_frame(trained):
+    """And is otherwise that of a training without MA-CLIP."""
+    _, frames, kept = network_and_frames(trained)
+    config = load_train_config(trained / 'config.yaml')
+    both = [TrainingSamples(config.data, MFNET, ('rgb', 'thermal'), seed=0) for _ in range(2)]
+    both[0].embeddings = [{name: kept[f'0.{name}'] for name in ('rgb', 'thermal')}]
+    names = [frame.name for frame in frames]
+    for index in range(6):
+        sample, plain = (samples[index] for samples in both)
+        assert torch.equal(sample.labels, plain.labels)
+        assert torch.equal(sample.images['rgb'], plain.images['rgb'])
+        assert plain.embeddings == {}
+        for name, embedding in sample.embeddings.items():
+            assert torch.equal(embedding, kept[f'0.{name}'][names.index(sample.name)])
+    assert len({both[0][index].name for index in range(6)}) > 1
+
+
+def test_a_step_of_the_training_computes_no_embedding(trained, adapters, tmp_path, monkeypatch):
+    """A run that is stopped and resumed ends with the weights of one that was not."""
+    step, embed, steps_of_calls = SegmentationTraining.training_step, MaClip.forward, []
+
+    def stop_in_step_1(self, batch, index):
+        if self.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        steps_of_calls.append('step')
+        result = step(self, batch, index)
+        steps_of_calls.append('done')
+        return result
+
+    def count(self, images):
+        steps_of_calls.append('embed')
+        return embed(self, images)
+
+    config = write_config(tmp_path)
+    words = command(config, tmp_path / 'run', f'ma_clip.adapters={adapters}')
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTraining, 'training_step', stop_in_step_1)
+        patch.setattr(MaClip, 'forward', count)
+        assert main(words) == 0
+    assert steps_of_calls == ['embed'] * 3 + ['step', 'done'] * 2
+    kept = tmp_path / 'run' / 'ma_clip_embeddings.safetensors'
+    written = kept.stat().st_mtime_ns
+    assert main([*words, '--resume']) == 0
+    assert kept.stat().st_mtime_ns == written
+    one, other = (
+        checkpoints.load(folder / 'last.safetensors').state
+        for folder in (trained, tmp_path / 'run')
+    )
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_tower_of_the_checkpoint_is_that_of_the_adapters(trained, adapters):
+    found = checkpoints.load(trained / 'last.safetensors').state
+    tower = load_clip('small-test', 'random', '', seed=0)[0].visual
+    merge(tower, read_adapters(adapters)[0])
+    for name, weight in tower.state_dict().items():
+        assert torch.equal(found[f'ma_clip.tower.{name}'], weight)
+
+
+def test_a_checkpoint_predicts_in_a_process_that_has_no_network(trained, tmp_path, capsys):
+    frame = open_dataset('synthetic', None, 'val')[0]
+    predictor = Predictor(trained / 'last.safetensors', device='cpu')
+    results = [predictor.predict(given).labels for given in (frame.images, {'rgb': frame.rgb})]
+    assert all(labels.shape == frame.labels.shape for labels in results)
     capsys.readouterr()
-    assert main(['info', str(tmp_path / 'run' / 'last.safetensors')]) == 0
-    described = json.loads(capsys.readouterr().out)
-    assert described['model']['ma_clip']['model'] == 'small-test'
-    assert described['parameters']['ma_clip'] > 0
+    assert main(['info', str(trained / 'last.safetensors')]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert whole['model']['ma_clip']['context'] == 'image'
+    # The same without the tower.
+    small = tmp_path / 'small.safetensors'
+    assert main(['adapters', str(trained / 'last.safetensors'), '--out', str(small)]) == 0
+    capsys.readouterr()
+    assert main(['info', str(small)]) == 0
+    left = json.loads(capsys.readouterr().out)
+    assert left['model']['ma_clip'] == {**whole['model']['ma_clip'], 'context': 'mean'}
+    tower = whole['parameters']['ma_clip']
+    assert whole['parameters']['total'] - left['parameters']['total'] == tower > 100_000
+    assert left['flops']['pair'] < whole['flops']['pair']
+    assert (Predictor(small, device='cpu').predict(frame.images).labels == results[0]).mean() > 0.5
+    assert main(['adapters', str(small), '--out', str(tmp_path / 'no.safetensors')]) == 2
+    assert 'has no image tower of MA-CLIP' in capsys.readouterr().err

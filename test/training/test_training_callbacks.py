@@ -33,6 +33,28 @@ def test_the_decay_of_the_average_grows_up_to_the_configured_one():
     assert not torch.equal(average, weight)
 
 
+def test_frozen_weights_are_neither_copied_nor_averaged():
+    module = SegmentationTraining(Sartm(ModelConfig(), len(MFNET)), TrainConfig(), MFNET)
+    module.model.encoder.requires_grad_(False)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device('cpu')))
+    callback = AveragedWeights(0.5)
+    callback.setup(trainer, module, 'fit')
+    callback.on_train_start(trainer, module)
+    expected = {name: weight.clone() for name, weight in module.model.named_parameters()}
+    for step in (1, 2):
+        for weight in module.model.auxiliary_head.parameters():
+            weight.data += 1
+        trainer.global_step = step
+        callback.on_train_batch_end(trainer, module, None, None, step - 1)
+    current = dict(module.model.named_parameters())
+    for name, average in callback.model.named_parameters():
+        is_shared = average.data_ptr() == current[name].data_ptr()
+        assert is_shared == (not current[name].requires_grad)
+        # 1 after the first step, 2 / 11 of it and 9 / 11 of 2 after the second.
+        moved = 20 / 11 if name.startswith('auxiliary_head.') else 0
+        torch.testing.assert_close(average, expected[name] + moved, rtol=1e-5, atol=1e-5)
+
+
 def test_the_module_that_ddp_wraps_has_the_weights_once():
     """DDP sends the buffers of its module to every process at each step."""
     model = Sartm(ModelConfig(), len(MFNET))
