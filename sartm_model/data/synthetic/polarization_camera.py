@@ -16,11 +16,14 @@ angle and gives a random degree.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
 from sartm_model.data.synthetic.canvas import Canvas
 from sartm_model.data.synthetic.surfaces import Material
+from sartm_model.data.synthetic.textures import piece, textures
 from sartm_model.modalities.polarization import ANGLES, from_four_angles
 
 INDEX = 1.5
@@ -77,12 +80,14 @@ def measure(
     light = cv2.cvtColor(canvas.rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
     cosine, sine, degree = polarization(canvas, wet, None if night else sun)
     gain = float(np.clip(EXPOSED / max(float(light.mean()), 1.0), 1, MOST_GAIN))
+    height, width = light.shape
     images = []
     for angle in ANGLES:
-        twice = 2 * np.deg2rad(float(angle))
-        passed = 0.5 * light * (1 + degree * (np.cos(twice) * cosine + np.sin(twice) * sine))
+        twice = math.radians(2 * float(angle))
+        along = math.cos(twice) * cosine + math.sin(twice) * sine
+        passed = 0.5 * light * (1 + degree * along)
         deviation = np.sqrt(READ_NOISE**2 + SHOT_NOISE * passed)
-        noisy = passed + deviation * rng.standard_normal(light.shape, np.float32)
+        noisy = passed + deviation * piece(textures()['grain'], height, width, rng)
         images.append(np.clip(gain * noisy, 0, 255))
     return from_four_angles(images)
 
