@@ -28,6 +28,7 @@ def predict(
     overlay: bool,
     overlay_opacity: float,
     time_s: float,
+    copy: bool,
 ) -> Prediction:
     """See the module's text."""
     rgb, thermal = images['rgb'], images['thermal']

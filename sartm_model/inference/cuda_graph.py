@@ -65,8 +65,10 @@ class CudaGraphCache:
         packed_params: np.ndarray,
         request: OutputRequest,
         on_stage_end: StageCallback,
+        *,
+        copy: bool = True,
     ) -> dict[str, np.ndarray]:
-        """Run `InferencePipeline` on a frame and return its outputs as new arrays."""
+        """Run `InferencePipeline` on a frame and return its outputs; see `CudaGraph` for `copy`."""
         kinds = (
             (name, image.shape, image.dtype, reversed_axes(image)) for name, image in images.items()
         )
@@ -79,7 +81,7 @@ class CudaGraphCache:
                 self._pipeline, images, packed_params, request, self._stream, self._pool
             )
         self._graphs[key] = graph
-        return graph(images, packed_params, on_stage_end)
+        return graph(images, packed_params, on_stage_end, copy=copy)
 
 
 def prepare_for_graph(model: SegmentationModel, device: torch.device) -> None:
@@ -138,8 +140,14 @@ class CudaGraph:
         images: Mapping[str, np.ndarray],
         packed_params: np.ndarray,
         on_stage_end: StageCallback,
+        *,
+        copy: bool = True,
     ) -> dict[str, np.ndarray]:
-        """Run a frame of the same kind and return the outputs as new arrays."""
+        """Run a frame of the same kind and return the outputs.
+
+        They are new arrays, or without `copy` views of the memory into which the GPU writes them,
+        which the next frame overwrites.
+        """
         self._staging.fill([*images.values(), packed_params])
         on_stage_end('upload')
         if self._graph is None:
@@ -149,7 +157,8 @@ class CudaGraph:
                 self._graph.replay()
             torch.cuda.current_stream(self._pipeline.device).synchronize()
         on_stage_end('network')
-        return unpack(self._pinned_output.clone(), self._shapes)  # the next frame overwrites it
+        output = self._pinned_output.clone() if copy else self._pinned_output
+        return unpack(output, self._shapes)
 
     def _run(self) -> dict[str, Tensor]:
         *tensors, packed_params = self._staging.send()

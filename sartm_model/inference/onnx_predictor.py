@@ -157,6 +157,7 @@ class OnnxPredictor:
         overlay: bool = False,
         overlay_opacity: float = 0.5,
         time_s: float | None = None,
+        copy: bool = True,
     ) -> Prediction:
         """Segment one frame; arguments and result are those of `Predictor.predict`.
 

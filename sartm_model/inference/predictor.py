@@ -147,6 +147,7 @@ class Predictor:
         overlay: bool = False,
         overlay_opacity: float = 0.5,
         time_s: float | None = None,
+        copy: bool = True,
     ) -> Prediction:
         """Segment one frame.
 
@@ -164,6 +165,8 @@ class Predictor:
             overlay_opacity: 0 (image only) to 1 (colours only).
             time_s: time of the images in a video, in seconds, if `thermal_settings` has a
                 `smoothing_s`. Without it the result depends on this frame alone.
+            copy: with False the arrays of the result may be overwritten by the next call, which
+                saves a copy of them.
 
         Raises:
             SartmError: an image has another shape or type, none is given, the network lacks its
@@ -173,11 +176,11 @@ class Predictor:
         given, packed_params, request = self._frame_request(given, time_s, overlay_opacity)
         request = request._replace(confidence=confidence, overlay=overlay)
         try:
-            return self._run(given, packed_params, request)
+            return self._run(given, packed_params, request, copy)
         except CannotCompileError as error:
             self._use_engine(choose_engine('auto', self.device))
             _log.warning('engine %s is used, because of compile: %s', self.engine, error)
-            return self._run(given, packed_params, request)
+            return self._run(given, packed_params, request, copy)
 
     def preprocess(
         self, images: Images, thermal: np.ndarray | None = None, time_s: float | None = None
@@ -252,11 +255,15 @@ class Predictor:
             self.pipeline.compiled = CompiledNetwork(model)
 
     def _run(
-        self, images: Mapping[str, np.ndarray], packed_params: np.ndarray, request: OutputRequest
+        self,
+        images: Mapping[str, np.ndarray],
+        packed_params: np.ndarray,
+        request: OutputRequest,
+        copy: bool,
     ) -> Prediction:
         if self._graphs is not None:
             clock = StageClock()  # the stages within a graph cannot be told apart
-            outputs = self._graphs(images, packed_params, request, clock.end_stage)
+            outputs = self._graphs(images, packed_params, request, clock.end_stage, copy=copy)
         else:
             clock = StageClock(self.device if self.device.type == 'cuda' else None)
             tensors, params = frame_to_device(images, packed_params, self.device)

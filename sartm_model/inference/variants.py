@@ -75,7 +75,7 @@ def compare(
     times_s: dict[str, list[float]] = defaultdict(list)
     for _ in range(iterations):
         for name, predictor in predictors.items():
-            times_s[name].append(measure_s(lambda p=predictor: p.predict(frames[0])))  # type: ignore[misc]
+            times_s[name].append(measure_s(lambda p=predictor: p.predict(frames[0], copy=False)))  # type: ignore[misc]
     labels = {
         name: np.stack([predictor.predict(images).labels for images in frames])
         for name, predictor in predictors.items()

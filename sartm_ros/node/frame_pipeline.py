@@ -154,6 +154,7 @@ class FramePipeline:
             overlay=publishers.has_listener('overlay'),
             overlay_opacity=settings.overlay_opacity,
             time_s=pair.stamp_ns * 1e-9,
+            copy=False,  # all that is published is copied into messages before the next pair
         )
         predicted_ns = time.monotonic_ns()
         self._observations.record_labels(prediction.labels)

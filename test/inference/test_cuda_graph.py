@@ -136,6 +136,18 @@ def test_a_result_is_not_overwritten_by_the_next(both):
     np.testing.assert_array_equal(result.confidence, kept[1])
 
 
+def test_without_a_copy_results_lie_in_the_same_memory(both):
+    """They are right until the next call, which is all that the node needs."""
+    eager, replayed = both
+    results = []
+    for images in pairs():
+        results.append(replayed.predict(*images, confidence=True, copy=False))
+        check_equal(eager.predict(*images, confidence=True), results[-1])
+    for name in ('labels', 'confidence'):
+        first, *others = (getattr(result, name) for result in results)
+        assert all(np.shares_memory(first, other) for other in others)
+
+
 @pytest.fixture
 def recordings(monkeypatch):
     """Counts the graphs recorded: each call of the class adds an entry."""
