@@ -4,7 +4,8 @@ A network is trained on N labelled frames, thermal alone, and measured on others
 weights (none), from ImageNet's (imagenet), or after pretraining on pseudo-labels of thermal images
 (satir, and imagenet-satir if that starts from ImageNet's weights). Nothing else differs. The number
 of steps is fixed and the last weights are measured, so nothing is selected on the frames that are
-measured.
+measured. Each run weights the classes by the cube root of their inverse frequency in its own
+training frames, because in short trainings rare classes are otherwise not learned at all.
 
     sartm pseudo-label --source graph --images recordings --out pseudo
     python -m benchmarks.satir_comparison --pseudo-labels pseudo/data.yaml --out comparison \\
@@ -17,15 +18,18 @@ where it was stopped; finished runs are not repeated.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from benchmarks.training_runs import claim, train_whole
 from sartm_model.cli.options import DATASETS
+from sartm_model.data.base import PairDataset
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.sampling import FirstFrames
 from sartm_model.errors import SartmError
@@ -92,7 +96,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
         lines += [f'| pretraining | {" | ".join(titles)} |', '|' + '---|' * (len(titles) + 1)]
         for start in dict.fromkeys(result['start'] for result in of_model):
             cells = []
-            for count, measure in product(counts, MEASURES):
+            for count, measure in itertools.product(counts, MEASURES):
                 values = [
                     result[measure]
                     for result in of_model
@@ -119,7 +123,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _runs(args: argparse.Namespace) -> Iterator[Run]:
-    for model, start, labelled, seed in product(args.models, args.starts, args.frames, args.seeds):
+    for model, start, labelled, seed in itertools.product(
+        args.models, args.starts, args.frames, args.seeds
+    ):
         yield Run(model, start, labelled, seed)
 
 
@@ -136,6 +142,7 @@ def _result(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         )
     config = {
         **_common(run.model, args, [labelled], {**source, 'split': args.val_split}),
+        'loss': _loss(run.model, [_frames_of(labelled)]),
         'steps': args.steps,
         'seed': run.seed,
     }
@@ -164,6 +171,7 @@ def _pretrained(model: str, start: str, args: argparse.Namespace) -> Path:
     ]
     config = {
         **_common(model, args, sources, sources[0]),
+        'loss': _loss(model, [_frames_of(source) for source in sources]),
         'stage': 'pretrain',
         'steps': args.pretrain_steps,
     }
@@ -175,6 +183,30 @@ def _pretrained(model: str, start: str, args: argparse.Namespace) -> Path:
         train_whole(config, folder)
         write_file(done, '')
     return folder / LAST_MODEL
+
+
+def _frames_of(source: dict[str, Any]) -> PairDataset:
+    """Return the frames of a source of a training configuration."""
+    dataset = open_dataset(source['dataset'], Path(source['root']), source['split'])
+    if 'frames' not in source:
+        return dataset
+    return FirstFrames(dataset, source['frames'], source['frames_seed'])
+
+
+def class_weights(datasets: Sequence[PairDataset]) -> list[float]:
+    """Return (n / n_c)^(1/3) of each class c, of which the training frames have n_c pixels.
+
+    n is that of the most frequent class. A class without pixels has the weight 1.
+    """
+    counts = np.zeros(len(datasets[0].label_space), np.int64)
+    for frame in itertools.chain.from_iterable(datasets):
+        assert frame.labels is not None
+        counts += np.bincount(frame.labels.ravel(), minlength=256)[: len(counts)]
+    return [float(counts.max() / count) ** (1 / 3) if count else 1.0 for count in counts]
+
+
+def _loss(model: str, datasets: Sequence[PairDataset]) -> dict[str, Any]:
+    return {**MODELS[model].get('loss', {}), 'class_weights': class_weights(datasets)}
 
 
 def _imagenet_weights(model: str, args: argparse.Namespace) -> str:
