@@ -200,6 +200,20 @@ def add_modality(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def parse_x(text: str) -> tuple[str, Path]:
+    """Return modality and path of '--x NAME=PATH'. Raises SartmError if it is not that."""
+    from sartm_model.modalities import MODALITIES
+
+    name, _, path = text.partition('=')
+    others = [other for other in MODALITIES if other != 'rgb']
+    if name not in others or not path:
+        raise SartmError(
+            f'--x is {text!r}; expected NAME=PATH with one of {", ".join(others)}, such as '
+            'depth=depth/'
+        )
+    return name, Path(path)
+
+
 def add_scales(verb: Options) -> None:
     """Add `--scales`, the sizes of the images over which probabilities are averaged."""
     verb.add_argument(

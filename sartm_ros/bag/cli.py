@@ -14,9 +14,9 @@ from sartm_model.cli.options import (
     add_params,
     add_verb,
     open_predictor,
+    parse_x,
 )
 from sartm_model.cli.output import check_report_folder, emit_json
-from sartm_model.errors import SartmError
 
 
 def add_make_bag(verbs: Verbs) -> None:
@@ -97,7 +97,7 @@ def make_bag(args: argparse.Namespace) -> None:
 
     x, folder = 'thermal', args.thermal
     if args.x is not None:
-        x, folder = _parse_x(args.x)
+        x, folder = parse_x(args.x)
 
     faults = Faults(
         jitter_s=args.jitter,
@@ -120,19 +120,6 @@ def make_bag(args: argparse.Namespace) -> None:
     )
     for topic, count in counts.items():
         print(f'{count:6d}  {topic}')
-
-
-def _parse_x(text: str) -> tuple[str, Path]:
-    """Return modality and folder of 'NAME=DIR'. Raises SartmError if it is not that."""
-    from sartm_model.modalities import MODALITIES
-
-    name, _, folder = text.partition('=')
-    others = [other for other in MODALITIES if other != 'rgb']
-    if name not in others or not folder:
-        raise SartmError(
-            f'--x is {text!r}; expected NAME=DIR with one of {", ".join(others)}, such as depth=DIR'
-        )
-    return name, Path(folder)
 
 
 def add_replay(verbs: Verbs) -> None:

@@ -178,6 +178,26 @@ def test_generated_scenes_have_the_images_that_the_network_takes(toy, tmp_path):
     np.testing.assert_array_equal(labels, expected.labels)
 
 
+def test_predict_takes_files_of_another_sensor_and_pairs_of_a_data_set(capsys, toy, tmp_path):
+    checkpoint = toy('rgb', 'depth', 'event')
+    frame = synthetic.SyntheticScenes('test', modalities=['rgb', 'depth', 'event'])[0]
+    expected = Predictor(checkpoint).predict(frame.select(('rgb', 'depth'))).labels
+    cv2.imwrite(str(tmp_path / 'rgb.png'), frame.images['rgb'][..., ::-1])
+    cv2.imwrite(str(tmp_path / 'depth.png'), frame.images['depth'])
+    out, x = ('--out', tmp_path / 'out'), ('--x', f'depth={tmp_path / "depth.png"}')
+    files = ('predict', '--checkpoint', checkpoint, '--rgb', tmp_path / 'rgb.png', *out)
+    assert run(*files, *x) == 0
+    np.testing.assert_array_equal(read(tmp_path / 'out' / 'rgb_labels.png'), expected)
+    assert run('predict', *GENERATED, checkpoint, *out, '--modality', 'rgb,depth') == 0
+    labels = read(tmp_path / 'out' / f'{frame.name}_labels.png')
+    np.testing.assert_array_equal(labels, expected)
+    for wrong, words in (
+        (('--x', 'sonar=here'), 'expected NAME=PATH'),
+        ((*x, '--thermal', 'here'), 'both'),
+    ):
+        assert words in expect_error(capsys, None, *files, *wrong)
+
+
 def test_an_evaluation_of_a_pair_renders_that_pair_alone(toy, tmp_path, monkeypatch):
     rendered, shoot = set(), synthetic.shoot
 
