@@ -153,6 +153,8 @@ class DataConfig:
         thermal_freeze: probability that thermal shows an earlier moment, as while a camera's
             shutter is closed.
         over_exposure: probability that RGB is over-exposed or has glare.
+        sensor_noise: largest standard deviation of the noise of images that are neither RGB nor
+            thermal, relative to the deviation by which they are normalised.
     """
 
     train: list[SourceConfig] = field(default_factory=lambda: [SourceConfig()])
@@ -175,6 +177,7 @@ class DataConfig:
     thermal_noise: float = 0.0
     thermal_freeze: float = 0.0
     over_exposure: float = 0.0
+    sensor_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.train:
@@ -198,7 +201,7 @@ class DataConfig:
             if not 0 <= value <= 1:
                 raise SartmError(f'data.{key} is {value}; expected a probability, 0 to 1')
         self._check_drop_modality()
-        for key in ('thermal_shift', 'thermal_noise'):
+        for key in ('thermal_shift', 'thermal_noise', 'sensor_noise'):
             value = getattr(self, key)
             if value < 0:
                 raise SartmError(f'data.{key} is {value}; expected 0 or more')

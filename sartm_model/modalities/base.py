@@ -128,8 +128,15 @@ class Modality(ABC):
     def photometric(
         self, image: np.ndarray, config: DataConfig, rng: np.random.Generator
     ) -> np.ndarray:
-        """Augment a scaled training crop by what changes an image but not its labels."""
-        return image
+        """Augment a scaled training crop by what changes an image but not its labels.
+
+        Here that is Gaussian noise, see `DataConfig.sensor_noise`.
+        """
+        if not config.sensor_noise:
+            return image
+        deviation = rng.uniform(0, config.sensor_noise) * np.array(self.std, np.float32)
+        noisy = image + deviation * rng.standard_normal(image.shape, np.float32)
+        return round_counts(noisy, np.uint8) if image.dtype == np.uint8 else noisy
 
     def backdrop(self, scaled: Any) -> Any:
         """Return the counts, 0 to 255, that an overlay is blended over: `[H, W, 3]` or `[H, W, 1]`.

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
+from sartm_model.config import DataConfig
 from sartm_model.errors import SartmError
 from sartm_model.modalities.base import SEVERITIES, EarlierImage, Modality, to_counts
 from sartm_model.modalities.coded import CodedImage
@@ -156,6 +157,12 @@ class Depth(Modality):
     def resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
         """Resize without interpolation: between a distance and no reading there is nothing."""
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
+
+    def photometric(
+        self, image: np.ndarray, config: DataConfig, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Add noise where there is a reading, which is wherever the distance is not the mean."""
+        return np.where(image == MEAN_METRES, image, super().photometric(image, config, rng))
 
     def backdrop(self, scaled: Any) -> Any:
         """Return a grey image, from white for near to black for 10 m."""

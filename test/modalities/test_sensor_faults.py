@@ -213,6 +213,7 @@ def test_a_sample_with_every_fault_is_finite_and_repeatable():
         ({'colour_jitter': 2}, 'colour_jitter'),
         ({'thermal_shift': -1}, 'thermal_shift is -1; expected 0 or more'),
         ({'thermal_noise': -1}, 'thermal_noise'),
+        ({'sensor_noise': -1}, 'sensor_noise'),
         ({'thermal_scale': 1.0}, 'thermal_scale is 1.0; expected 0 to below 1'),
     ],
 )

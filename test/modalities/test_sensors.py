@@ -320,3 +320,34 @@ def test_views_are_selected(tmp_path, prefix):
         MODALITIES['light_field_row'].read(tmp_path / f'{prefix}5_1.png')
     with pytest.raises(SartmError, match='is no view of a light field'):
         MODALITIES['light_field_row'].read(tmp_path / 'centre.png')
+
+
+@pytest.mark.parametrize('name', SENSORS)
+def test_noise_in_training_has_the_deviation_that_the_configuration_allows(name):
+    modality = MODALITIES[name]
+    blank = modality.blank(200, 200)
+    middle = (12_000 if name == 'depth' else 128) * (blank.dtype.kind == 'u')
+    image = modality.scale(np.full_like(blank, middle))
+    unchanged = modality.photometric(image, DataConfig(), np.random.default_rng(0))
+    np.testing.assert_array_equal(unchanged, image)
+    deviations = []
+    for seed in range(40):
+        noisy = modality.photometric(
+            image, DataConfig(sensor_noise=0.2), np.random.default_rng(seed)
+        )
+        assert noisy.dtype == image.dtype
+        assert noisy.shape == image.shape
+        difference = (noisy.astype(np.float32) - image).reshape(200 * 200, -1)
+        deviations.append(difference.std(axis=0) / modality.std)
+    # The deviation is drawn evenly from 0 to 0.2; 40 draws reach 0.15 and have a mean of 0.1.
+    assert 0.15 < np.max(deviations) < 0.205
+    assert np.mean(deviations) == pytest.approx(0.1, abs=0.03)
+
+
+def test_noise_in_training_leaves_depth_without_a_reading():
+    depth = np.array([[0, 2000], [9000, 0]], np.uint16)
+    scaled = MODALITIES['depth'].scale(depth)
+    noisy = MODALITIES['depth'].photometric(
+        scaled, DataConfig(sensor_noise=1.0), np.random.default_rng(0)
+    )
+    np.testing.assert_array_equal(noisy == scaled, depth == 0)
