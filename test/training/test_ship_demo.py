@@ -29,8 +29,8 @@ def test_the_card_has_the_figures_of_each_modality(tmp_path, small_frames, monke
     predictor = Predictor(out)
     selected = {
         'MFNet, 4 frames of its validation split': lambda frame: (frame.rgb, frame.thermal),
-        'the same, RGB only': lambda frame: (frame.rgb, None),
-        'the same, thermal only': lambda frame: (None, frame.thermal),
+        'the same MFNet frames, RGB only': lambda frame: (frame.rgb, None),
+        'the same MFNet frames, thermal only': lambda frame: (None, frame.thermal),
     }
     figures = after.card['figures_percent']
     for name, images in selected.items():
@@ -40,7 +40,7 @@ def test_the_card_has_the_figures_of_each_modality(tmp_path, small_frames, monke
         )
         assert figures[name]['miou'] == pytest.approx(expected['miou'])
         assert figures[name]['night'] == pytest.approx(expected['night']['miou'])
-    assert figures['generated scenes, test']['frames'] == 4
+    assert figures['generated scenes, test, RGB and thermal']['frames'] == 4
 
 
 def test_a_checkpoint_that_is_missing_is_one_line(tmp_path, capsys):
