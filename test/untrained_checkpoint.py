@@ -13,10 +13,16 @@ from sartm_model.models.checkpoint import save
 from sartm_model.models.sartm import Sartm
 
 
-def save_untrained(path: Path, label_space: LabelSpace = MFNET, seed: int = 0) -> Path:
+def save_untrained(
+    path: Path,
+    label_space: LabelSpace = MFNET,
+    seed: int = 0,
+    modalities: tuple[str, ...] = ('rgb', 'thermal'),
+) -> Path:
     """Write the checkpoint, which depends on the seed alone, and return its path."""
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter('ignore')
         torch.manual_seed(seed)
-        save(path, Sartm(ModelConfig(), len(label_space)), label_space, {'note': 'not trained'})
+        model = Sartm(ModelConfig(modalities=modalities), len(label_space))
+        save(path, model, label_space, {'note': 'not trained'})
     return path

@@ -109,8 +109,8 @@ class OnnxPredictor:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of the images that the network was trained for; the file may take one alone."""
-        return self.config.modalities
+        """Names of the images that the file takes, which may be some of the network's."""
+        return tuple(self.config.sizes)
 
     @property
     def thermal_settings(self) -> ThermalSettings:
@@ -167,7 +167,7 @@ class OnnxPredictor:
             MemoryError: there is not enough memory.
         """
         clock = StageClock()
-        given = check_images(images, thermal, self.modalities)
+        given = check_images(images, thermal, self.config.modalities)
         feeds = self._feeds(given)
         clock.end_stage('upload')
         labels, confidence_image = self._run(feeds)

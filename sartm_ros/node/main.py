@@ -47,12 +47,14 @@ Python runs its handler when the main thread next runs."""
 USAGE = """\
 usage: sartm_node [-h] [--version] [--ros-args ...]
 
-Starts the lifecycle node 'sartm', which segments pairs of RGB and thermal images.
+Starts the lifecycle node 'sartm', which segments pairs of RGB and thermal images, or of RGB and
+another sensor's (x_modality).
 
 examples:
   sartm_node
   sartm_node --ros-args --params-file sartm.yaml
   sartm_node --ros-args -p checkpoint:=model.safetensors -p rgb_topic:=/camera/image
+  sartm_node --ros-args -p checkpoint:=rgbd.safetensors -p x_modality:=depth -p x_topic:=/depth
   sartm_node --ros-args -r __ns:=/front --log-level debug
 
 config/sartm.yaml lists every parameter at its default. A running node describes them:

@@ -60,7 +60,7 @@ class Parameters:
     checkpoint: str = _parameter(
         'demo',
         "Weights: the path of a .safetensors file or of an .onnx file of `sartm export`, or 'demo' "
-        'for the weights in the package.',
+        "or 'demo_rgbx' for the weights in the package.",
     )
     device: str = _parameter('auto', 'Where the network runs: auto, cpu, cuda or cuda:N.')
     precision: str = _parameter(
@@ -96,8 +96,8 @@ class Parameters:
     )
     x_modality: str = _parameter(
         'thermal',
-        'What the second camera, X, measures. What is said of thermal below holds for X, except '
-        'for thermal.range, smoothing, low, high, shift, crop, invalid and polarity.',
+        'What the second camera, X, measures. What other parameters say of thermal holds for X, '
+        'except for thermal.range, smoothing, low, high, shift, crop, invalid and polarity.',
         choices=tuple(name for name in MODALITIES if name != 'rgb'),
     )
     thermal_topic: str = _parameter(

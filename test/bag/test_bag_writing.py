@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 
+from sartm_model.cli.main import main as cli
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
-from sartm_ros.bag.reading import LABELS_TOPIC, RGB_TOPIC, THERMAL_TOPIC
+from sartm_model.modalities import MODALITIES
+from sartm_ros.bag.reading import (
+    LABELS_TOPIC,
+    RGB_TOPIC,
+    THERMAL_TOPIC,
+    read_pairs,
+    x_topic,
+)
 from sartm_ros.bag.writing import START_NS, Faults, parse_freeze, write_bag
+from sartm_ros.messages.images import to_modality
+from sartm_ros.node.matching import make_pair_matcher
+from sartm_ros.node.parameters import Parameters
 
 PERIOD_NS = 100_000_000
 SHAPE = (2, 3)
@@ -126,3 +139,45 @@ def test_a_freeze_as_typed():
     for text in ('2', '2:3:4', 'a:1', ''):
         with pytest.raises(SartmError, match='START:DURATION'):
             parse_freeze(text)
+
+
+@pytest.mark.parametrize(
+    ('x', 'encoding'),
+    [
+        ('thermal', 'mono8'),
+        ('depth', '16UC1'),
+        ('hha', 'rgb8'),
+        ('event', 'rgb8'),
+        ('event_voxel3', '32FC3'),
+        ('event_voxel5', '32FC5'),
+        ('polarization', 'rgb8'),
+        ('light_field', 'rgb8'),
+        ('light_field_row', '8UC24'),
+    ],
+)
+def test_images_of_any_sensor_come_back_as_they_were(tmp_path, x, encoding):
+    modality, rng = MODALITIES[x], np.random.default_rng(0)
+    shape = modality.blank(6, 8).shape
+    images = [rng.integers(100, 200, shape).astype(modality.dtypes[0]) for _ in range(3)]
+    rgb = np.zeros((6, 8, 3), np.uint8)
+    frames = [Frame(str(n), {'rgb': rgb, x: image}, None) for n, image in enumerate(images)]
+    assert write_bag(frames, tmp_path / 'bag', x=x) == {RGB_TOPIC: 3, f'/{x}/image_raw': 3}
+    matcher = make_pair_matcher(Parameters(x_modality=x))
+    pairs = list(read_pairs(tmp_path / 'bag', matcher, x_topic=x_topic(x)))
+    assert [pair.x.encoding for pair in pairs] == [encoding] * 3
+    for pair, image in zip(pairs, images, strict=True):
+        np.testing.assert_array_equal(to_modality(pair.x, x), image)
+    with pytest.raises(SartmError, match=re.escape(f'has no {modality.title} image')):
+        write_bag([Frame('a', {'rgb': rgb}, None)], tmp_path / 'none', x=x)
+
+
+def test_the_verb_takes_another_sensor(tmp_path, capsys, bag_verbs):
+    images = {'rgb': np.zeros((6, 8, 3), np.uint8), 'depth': np.full((6, 8), 900, np.uint16)}
+    for name, image in images.items():
+        (tmp_path / name).mkdir()
+        assert cv2.imwrite(str(tmp_path / name / '1.png'), image)
+    arguments = ['make-bag', '--rgb', str(tmp_path / 'rgb'), '--out', str(tmp_path / 'bag')]
+    assert cli([*arguments, '--x', f'depth={tmp_path / "depth"}']) == 0
+    assert '1  /depth/image_raw' in capsys.readouterr().out
+    assert cli([*arguments, '--x', 'sonar=somewhere']) == 2
+    assert "--x is 'sonar=somewhere'; expected NAME=DIR with one of" in capsys.readouterr().err

@@ -448,3 +448,55 @@ def test_thermal_alone_is_replayed_and_measured(tmp_path, by):
         cv2.imwrite(str(tmp_path / 'labels' / f'{frame.name}.png'), frame.labels)
     again = replay(tmp_path / 'bag', Thermal(), labels=tmp_path / 'labels', **topics)
     assert again['metrics']['pixel_accuracy'] == pytest.approx(right)
+
+
+def test_a_bag_of_another_sensor(tmp_path):
+    """Depth in place of thermal: its gap, its state in the table, its name everywhere."""
+
+    class NearIsPerson(ThresholdPredictor):
+        modalities = ('rgb', 'depth')
+
+        def predict(self, images, *, confidence=False, overlay=False, time_s=None):
+            rgb, depth = images['rgb'], images['depth']
+            labels = np.zeros(rgb.shape[:2], np.uint8)
+            if depth is not None:
+                labels[depth < 1500] = 2
+            return Prediction(labels, None, np.array(rgb) if overlay else None)
+
+    rng = np.random.default_rng(1)
+    frames = [
+        replace(
+            frame,
+            images={
+                'rgb': frame.rgb,
+                'depth': rng.integers(500, 3000, SHAPE).astype(np.uint16),
+            },
+        )
+        for frame in make_frames(20)
+    ]
+    write_bag(frames, tmp_path / 'whole', x='depth')
+    with open_writer(tmp_path / 'bag') as bag:
+        for raw in read_raw(tmp_path / 'whole'):
+            gone = START_NS + 500_000_000 <= raw.time_ns < START_NS + 1_500_000_000
+            if not (raw.topic == '/depth/image_raw' and gone):
+                bag.write(raw)
+    settings = Parameters(x_modality='depth')
+    folder = tmp_path / 'report'
+    result = replay(tmp_path / 'bag', NearIsPerson(), settings=settings, report=folder)
+    assert result['messages'] == {RGB_TOPIC: 20, '/depth/image_raw': 10}
+    # The first RGB image after the gap does not wait for the depth image that returns.
+    assert result['modalities']['both'] == 9
+    assert result['stalls'] == {'depth_gap': result['modalities']['rgb']}
+    lines = list(csv.DictReader((folder / 'frames.csv').open()))
+    assert [line['depth'] for line in lines[:5]] == ['ok'] * 5
+    alone = [line for line in lines if line['modality'] == 'rgb']
+    assert {line['depth'] for line in alone} == {'gap'}
+    page = (folder / 'report.html').read_text()
+    assert 'RGB and depth' in page
+    assert 'thermal' not in page
+    # The part that was seen with depth, counted by hand.
+    given = [*frames[:5], *frames[16:]]
+    said = np.stack([np.where(f.images['depth'] < 1500, 2, 0) for f in given])
+    truth = np.stack([frame.labels for frame in given])
+    right = 100 * (said == truth)[truth != 255].mean()
+    assert result['metrics_by_modality']['both']['pixel_accuracy'] == pytest.approx(right)

@@ -19,20 +19,24 @@ import pytest
 from PIL import Image
 from processes import child_environment, wait_until
 from rosbags.highlevel import AnyReader
+from untrained_checkpoint import save_untrained
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render_sequence
 from sartm_model.inference.predictor import Predictor
+from sartm_model.labels import MFNET
+from sartm_model.modalities import MODALITIES
+from sartm_model.models.checkpoint import resolve
 from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC
 from sartm_ros.bag.writing import START_NS
 from sartm_ros.demo.node_process import child_process, stop_process
-from sartm_ros.demo.run import RATE_HZ, format_summary, main
+from sartm_ros.demo.run import RATE_HZ, _frames, format_summary, main
 
 FRAMES, HEIGHT, WIDTH = 10, 96, 128
 PASSES = 2
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 
 @dataclass
@@ -168,6 +172,57 @@ def test_the_text_of_one_pass_does_not_list_passes(demo):
     replaced = format_summary(summary | {'dropped': {'replaced': 3}})
     assert '3 replaced' in replaced
     assert 'slower than the recorded rate' in replaced
+
+
+def test_another_second_camera(tmp_path):
+    """Depth in a folder of its own, to a network of RGB and depth."""
+    frames = list(render_sequence(1, 4, HEIGHT, WIDTH, modalities=('rgb', 'depth')))
+    for name in ('rgb', 'depth'):
+        (tmp_path / name).mkdir()
+        for number, frame in enumerate(frames):
+            image = frame.images[name]
+            image = image[..., ::-1] if name == 'rgb' else image
+            assert cv2.imwrite(str(tmp_path / name / f'{number:02d}.png'), image)
+    checkpoint = save_untrained(tmp_path / 'depth.safetensors', modalities=('rgb', 'depth'))
+    out = tmp_path / 'out'
+    arguments = ['--out', out, '--sequence', tmp_path, '--checkpoint', checkpoint]
+    result = run_demo(['-m', 'sartm_ros.demo.run'], *arguments, '--modality', 'depth')
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((out / 'summary.json').read_text())
+    assert (summary['x_modality'], summary['depth_received'], summary['pairs_in']) == (
+        'depth',
+        4,
+        4,
+    )
+    assert summary['skew_ms'] == {'median': 7.0, 'max': 7.0}
+    sent = recorded(out / 'bag')['/depth/image_raw']
+    assert {message.encoding for message in sent} == {'16UC1'}
+    assert sent[0].data.tobytes() == frames[0].images['depth'].tobytes()
+    predictor = Predictor(checkpoint)
+    for message in recorded(out / 'recorded')['/sartm/labels']:
+        expected = predictor.predict(frames[frame_of(message)].images).labels
+        assert (message.data.reshape(HEIGHT, WIDTH) == expected).mean() > 0.999
+    assert Image.open(out / 'sheet.png').width > 4 * 320
+    assert getattr(Image.open(out / 'animation.webp'), 'n_frames', 1) == summary['pairs_out']
+
+
+@pytest.mark.parametrize('x', ['depth', 'event', 'polarization', 'light_field'])
+def test_the_generated_drive_has_the_sensor(x):
+    frame = next(_frames(None, x, MFNET))
+    assert list(frame.images) == ['rgb', x]
+    MODALITIES[x].check(frame.images[x])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not resolve('demo_rgbx').is_file(), reason='needs the checkpoint demo_rgbx')
+def test_the_shipped_checkpoint_on_a_generated_drive(tmp_path):
+    arguments = ['--out', tmp_path, '--modality', 'depth']
+    result = run_demo(['-m', 'sartm_ros.demo.run'], *arguments)
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    assert summary['checkpoint'] == 'demo_rgbx'
+    assert summary['pairs_out'] > 0
+    assert summary['frames_with_truth'] > 0
 
 
 STUBBORN = """\

@@ -440,7 +440,7 @@ def test_a_file_of_one_pair(checkpoint, tmp_path):
     size = ['--height', '64', '--width', '96', '--modality', 'event,rgb']
     assert main(['export', '--checkpoint', str(checkpoint), '--out', str(file), *size]) == 0
     exported = onnx_predictor.OnnxPredictor(file, device='cpu')
-    assert list(exported.config.sizes) == ['rgb', 'event']
+    assert exported.modalities == ('rgb', 'event')
     predictor = Predictor(checkpoint, device='cpu')
     frame = scene(10, 'event')[0]
     for given in (frame, {'rgb': frame['rgb']}, {'event': frame['event']}):

@@ -157,3 +157,32 @@ class TestUnreadableThermal:
         settings = Parameters(thermal_on_stall=on_stall)
         with pytest.raises(SartmError, match=text):
             StallPolicy().usable_images(self.pair('h264', 0, **options), settings)
+
+
+def test_depth_is_flat_without_any_reading_and_not_in_front_of_a_wall():
+    blind, wall = np.zeros((48, 64), np.uint16), np.full((48, 64), 1500, np.uint16)
+    wall[3, 5] = 0  # not one of the pixels that are looked at first
+    assert StallDetector('thermal').update(wall, 0, AFTER) == 'flat'
+    watch = StallDetector('depth')
+    assert states(watch, [wall, blind, wall]) == ['ok', 'flat', 'ok']
+    assert watch.last_good(66 * MS, 0)[0] is wall
+
+
+def test_an_event_image_may_be_empty():
+    empty = np.full((48, 64, 3), 127, np.uint8)
+    assert StallDetector('event').update(empty, 0, AFTER) == 'ok'
+    assert StallDetector('event_voxel5').update(np.zeros((48, 64, 5), np.float32), 0, AFTER) == 'ok'
+    assert StallDetector('light_field').update(empty, 0, AFTER) == 'flat'
+
+
+@pytest.mark.parametrize('modality', ['depth', 'event', 'event_voxel5', 'light_field_row'])
+def test_any_sensor_that_repeats_its_image_while_rgb_moves_is_frozen(modality):
+    sensor, rng = MODALITIES[modality], np.random.default_rng(0)
+    shape = sensor.blank(48, 64).shape
+    image = rng.integers(0, 200, shape).astype(sensor.dtypes[0])
+    watch, found = StallDetector(modality), []
+    for index in range(20):
+        squares = np.random.default_rng(index).integers(0, 256, (12, 16, 3), np.uint8)
+        rgb = squares.repeat(4, axis=0).repeat(4, axis=1)
+        found.append(watch.update(image.copy(), index * 50 * MS, AFTER, rgb=rgb))
+    assert found == ['ok'] * 6 + ['frozen'] * 14
