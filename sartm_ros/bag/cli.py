@@ -177,6 +177,7 @@ def add_replay(verbs: Verbs) -> None:
 def replay(args: argparse.Namespace) -> None:
     """Print the metrics of the bag's pairs, and write the report."""
     from sartm_ros.bag import replay as replaying
+    from sartm_ros.node.cameras import forgotten_modality
     from sartm_ros.node.parameter_file import read_parameter_file
     from sartm_ros.node.parameters import Parameters, to_dict
     from sartm_ros.node.ros_parameters import parse
@@ -193,9 +194,12 @@ def replay(args: argparse.Namespace) -> None:
     options = ('rgb_topic', 'thermal_topic', 'x_modality', 'x_topic')
     given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
     settings = parse(to_dict(settings) | given)
+    predictor = open_predictor(args)
+    if forgotten := forgotten_modality(settings, predictor.modalities):
+        print(f'sartm replay: {forgotten}', file=sys.stderr)
     result = replaying.replay(
         args.bag,
-        open_predictor(args),
+        predictor,
         labels=args.labels,
         report=args.report,
         labels_topic=args.labels_topic,

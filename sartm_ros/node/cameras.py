@@ -84,3 +84,15 @@ def without_unused_topics(parameters: Parameters, modalities: Sequence[str]) -> 
             raise SartmError(f'{takes}, but {needed} is empty; name a topic')
         raise SartmError(f'{takes}; set x_modality to {" or ".join(others)}, and x_topic')
     return used
+
+
+def forgotten_modality(parameters: Parameters, modalities: Sequence[str]) -> str:
+    """Return a warning if a network takes another second sensor than the parameters name, or ''."""
+    x = parameters.x_modality
+    others = [name for name in modalities if name != 'rgb']
+    if x in modalities or not others or not topics(parameters)[x]:
+        return ''
+    return (
+        f'{topic_parameter(x)} is not used: the network takes {" and ".join(modalities)}; for '
+        f'labels from both cameras set x_modality to {" or ".join(others)}, and x_topic'
+    )

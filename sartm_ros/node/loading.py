@@ -5,7 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sartm_ros.node.cameras import topic_parameter, topics, without_unused_topics
+from sartm_ros.node.cameras import (
+    forgotten_modality,
+    topic_parameter,
+    topics,
+    without_unused_topics,
+)
 from sartm_ros.node.parameters import FIELDS, Parameters, homography, thermal_settings
 
 
@@ -46,18 +51,13 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
         f'{len(predictor.label_space)} classes, {predictor.device} in {predictor.precision}, '
         f'engine {predictor.engine}'
     )
-    takes = f'the network takes {" and ".join(predictor.modalities)}'
-    others = [name for name in predictor.modalities if name not in used]
+    forgotten = forgotten_modality(settings, predictor.modalities)
+    if forgotten:
+        logger.warning(forgotten)
     for name, topic in topics(settings).items():
-        if used[name] == topic:
-            continue
-        if others and name != 'rgb':
-            logger.warning(
-                f'{topic_parameter(name)} is not used: {takes}; for labels from both cameras set '
-                f'x_modality to {" or ".join(others)}, and x_topic'
-            )
-        else:
-            logger.info(f'{topic_parameter(name)} is not used: {takes} alone')
+        if used[name] != topic and not (forgotten and name != 'rgb'):
+            takes = ' and '.join(predictor.modalities)
+            logger.info(f'{topic_parameter(name)} is not used: the network takes {takes} alone')
     thermal_topic = topic_parameter('thermal')
     is_set = settings.thermal_topic not in ('', FIELDS[thermal_topic].default)
     if is_set and settings.x_modality != 'thermal':

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from command_line import NAMES, read, run
+from untrained_checkpoint import save_untrained
 
 from sartm_model.inference.predictor import Predictor
 from sartm_model.modalities.thermal_settings import ThermalSettings
@@ -106,3 +107,28 @@ def test_make_bag_with_faults(capsys, folders, nano_checkpoint):
     assert result['skew_ms'] == {'median': 20.0, 'max': 20.0}
     assert result['modalities'] == {'both': 1, 'rgb': 2}
     assert result['stalls'] == {'thermal_frozen': 2}
+
+
+def test_replay_of_another_sensor(capsys, folders):
+    checkpoint = save_untrained(folders / 'rgbd.safetensors', modalities=('rgb', 'depth'))
+    depths = {name: 1000 + 50 * index for index, name in enumerate(NAMES)}
+    (folders / 'depth').mkdir()
+    for name, nearest in depths.items():
+        ramp = np.add.outer(np.arange(64), np.arange(96)).astype(np.uint16)
+        assert cv2.imwrite(str(folders / 'depth' / f'{name}.png'), ramp + nearest)
+    images = ['--rgb', folders / 'rgb', '--x', f'depth={folders / "depth"}']
+    assert run('make-bag', *images, '--out', folders / 'bag') == 0
+    arguments = ['replay', folders / 'bag', '--checkpoint', checkpoint]
+    capsys.readouterr()
+    assert run(*arguments, '--x-modality', 'depth') == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result['modalities'] == {'both': 3}
+    assert 'set x_modality' not in printed.err
+    # Without the option RGB alone is left, and a line says how to have both.
+    assert run(*arguments) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)['modalities'] == {'rgb': 3}
+    assert 'sartm replay: thermal_topic is not used: the network takes rgb and depth' in printed.err
+    assert run(*arguments, '--x-topic', '/depth/image_raw') == 2
+    assert 'parameter x_topic is set; with x_modality thermal' in capsys.readouterr().err
