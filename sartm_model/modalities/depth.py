@@ -56,8 +56,8 @@ def millimetres(metres: np.ndarray) -> np.ndarray:
             f'depth in floating point has a median of {np.median(some):.6g}; expected metres. Is '
             'it in millimetres? Divide it by 1000, or store it as 16-bit integers'
         )
-    counts = np.rint(np.clip(np.where(metres > 0, metres, 0) * MM_PER_METRE, 0, FARTHEST_MM))
-    return counts.astype(np.uint16)
+    within = np.where(metres > 0, metres, 0).clip(0, FARTHEST_MM / MM_PER_METRE)
+    return np.rint(within * MM_PER_METRE).astype(np.uint16)
 
 
 def noise(

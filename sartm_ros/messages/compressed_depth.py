@@ -51,5 +51,6 @@ def decompress_depth(msg: Any) -> Decompressed:
     _, numerator, offset = _HEADER.unpack(data[: _HEADER.size].tobytes())
     inverse = counts.astype(np.float32) - np.float32(offset)
     no_reading = (counts == 0) | (inverse <= 0)
-    metres = np.float32(numerator) / np.where(no_reading, np.float32(np.nan), inverse)
+    with np.errstate(over='ignore', invalid='ignore'):  # a damaged header may have any numbers
+        metres = np.float32(numerator) / np.where(no_reading, np.float32(np.nan), inverse)
     return as_message(metres, encoding, msg.header)

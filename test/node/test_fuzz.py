@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from mutations import ENCODINGS, SIZES, Fields, corrupt, corrupt_file, valid_image
 
 from sartm_model.errors import SartmError
-from sartm_ros.messages.images import to_rgb, to_thermal
+from sartm_model.modalities import MODALITIES
+from sartm_ros.messages.images import to_modality, to_rgb
 from sartm_ros.node.frame_pipeline import FramePipeline
 from sartm_ros.node.health import Health
 from sartm_ros.node.parameters import Parameters
@@ -26,19 +27,20 @@ bounds = getattr(np, 'byte_bounds', None) or np.lib.array_utils.byte_bounds  # N
 
 
 def convert(msg) -> int:
-    """Read a message as RGB and as thermal; return how many of the two could be read."""
+    """Read a message as an image of each modality; return how many of them could be read."""
     read, texts = 0, []
-    for function, channels in ((to_rgb, (3,)), (to_thermal, ())):
+    for name, modality in MODALITIES.items():
         try:
-            image = function(msg)
+            image = to_modality(msg, name)
         except SartmError as error:
             texts.append(str(error))
             continue
         read += 1
+        modality.check(image)
         if hasattr(msg, 'height'):
-            assert image.shape == (msg.height, msg.width, *channels)
-        assert image.dtype in ((np.uint8,) if channels else (np.uint8, np.uint16))
-        assert image.sum() >= 0  # touches every pixel: a view out of bounds would crash
+            assert image.shape[:2] == (msg.height, msg.width)
+        # The sum touches every pixel: a view out of bounds would crash.
+        assert image.dtype.kind == 'f' or image.sum() >= 0
         if isinstance(getattr(msg, 'data', None), bytes):
             low, high = bounds(image)
             data_low, data_high = bounds(np.frombuffer(msg.data, np.uint8))
@@ -80,11 +82,16 @@ def test_corrupt_files(count):
         cv2.imencode('.jpg', pixels[0])[1].tobytes(),
         *(cv2.imencode('.png', image)[1].tobytes() for image in pixels),
     ]
-    formats = ('jpeg', 'png', 'rgb8; jpeg compressed bgr8', 'bayer_rggb8; png compressed', '', 'x')
+    formats = (
+        *('jpeg', 'png', 'rgb8; jpeg compressed bgr8', 'bayer_rggb8; png compressed', '', 'x'),
+        *('16UC1; compressedDepth', '32FC1; compressedDepth png'),
+    )
     read = 0
     for index in range(count):
         data = corrupt_file(files[index % 3], rng)
         format_ = formats[rng.integers(len(formats))]
+        if 'compressedDepth' in format_:
+            data = rng.bytes(12) + data
         read += convert(SimpleNamespace(header=None, format=format_, data=data)) > 0
     assert 0 < read < count
 
