@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 import torch
-from processes import running_node, wait_until
+from processes import TIMEOUT_S, running_node, wait_until
 from rclpy.qos import qos_profile_sensor_data
 from ros_helpers import SECOND, image, send_until, stamp_of
 from sensor_msgs.msg import CompressedImage, Image
@@ -224,6 +224,7 @@ def test_depth_alone_by_the_transport_compressed_depth(tmp_path, depth_checkpoin
 def test_a_network_that_takes_another_sensor_says_what_it_takes(tmp_path, depth_checkpoint, peer):
     parameters = {'checkpoint': depth_checkpoint, 'device': 'cpu', 'x_modality': 'event'}
     with running_node(tmp_path, parameters, SCRIPT) as node:
+        wait_until(lambda: node.ended, 'the end of the node', 2 * TIMEOUT_S)
         assert node.wait() == 2
         lines = [line for line in node.output.splitlines() if 'x_modality' in line]
         assert len(lines) == 1
