@@ -470,6 +470,11 @@ class TrainConfig:
                 'ones; leave it out'
             )
         starts = [key for key in STARTS if getattr(self, key)]
+        if self.model.ma_clip and not (self.ma_clip.adapters or self.start_from):
+            raise SartmError(
+                'model.ma_clip is set, but nothing says where its weights are; leave it out and '
+                'set ma_clip.adapters'
+            )
         if len(starts) > 1:
             raise SartmError(f'{" and ".join(starts)} are set; a run starts from one of them')
 
@@ -518,7 +523,8 @@ def load_train_config(
         starts = [key for key in STARTS if given.get(key)]
         if model_of is None or starts != ['start_from']:
             return TrainConfig()
-        return TrainConfig(model=model_of(str(given['start_from'])))
+        start = str(given['start_from'])
+        return TrainConfig(model=model_of(start), start_from=start)
 
     return load_config(TrainConfig, path, overrides, PATH_KEYS, defaults)
 

@@ -12,13 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_clip import register
 
 from sartm_model.cli.main import main
 from sartm_model.config import load_train_config
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.sampling import FirstFrames, TrainingSamples
+from sartm_model.data.synthetic import render
 from sartm_model.data.transforms import network_inputs
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
@@ -257,7 +258,7 @@ def test_the_tower_of_the_checkpoint_is_that_of_the_adapters(trained, adapters):
         assert torch.equal(found[f'ma_clip.tower.{name}'], weight)
 
 
-def test_a_checkpoint_predicts_in_a_process_that_has_no_network(trained, tmp_path, capsys):
+def test_a_checkpoint_predicts_with_its_tower_and_without(trained, tmp_path, capsys):
     frame = open_dataset('synthetic', None, 'val')[0]
     predictor = Predictor(trained / 'last.safetensors', device='cpu')
     results = [predictor.predict(given).labels for given in (frame.images, {'rgb': frame.rgb})]
@@ -279,3 +280,84 @@ def test_a_checkpoint_predicts_in_a_process_that_has_no_network(trained, tmp_pat
     assert (Predictor(small, device='cpu').predict(frame.images).labels == results[0]).mean() > 0.5
     assert main(['adapters', str(small), '--out', str(tmp_path / 'no.safetensors')]) == 2
     assert 'has no image tower of MA-CLIP' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_exported_file_gives_the_same_labels(trained, tmp_path):
+    pytest.importorskip('onnxscript', reason='needs onnxscript')
+    onnx_predictor = pytest.importorskip('sartm_model.inference.onnx_predictor')
+    file = tmp_path / 'network.onnx'
+    checkpoint = trained / 'last.safetensors'
+    size = ['--height', '96', '--width', '128', '--thermal-type', 'uint8']
+    assert main(['export', '--checkpoint', str(checkpoint), '--out', str(file), *size]) == 0
+    exported = onnx_predictor.OnnxPredictor(file, device='cpu')
+    predictor = Predictor(checkpoint, device='cpu')
+    for seed in range(2):
+        frame = render(seed, 96, 128)
+        for given in (frame.images, {'rgb': frame.rgb}, {'thermal': frame.thermal}):
+            found, expected = (one.predict(given, confidence=True) for one in (exported, predictor))
+            assert (found.labels == expected.labels).mean() > 0.99
+            np.testing.assert_allclose(
+                found.confidence.astype(int), expected.confidence.astype(int), atol=2
+            )
+
+
+def other_weights(folder):
+    """Weights of CLIP that no adapters were trained for."""
+    path = folder / 'other.safetensors'
+    save_file(load_clip('small-test', 'random', '', seed=5)[0].state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'words'),
+    [
+        (
+            ['ma_clip.adapters=none.safetensors'],
+            'no adapters of MA-CLIP none.safetensors; expected',
+        ),
+        (['ma_clip.pretrained=no-such-tag'], "'no-such-tag' cannot be loaded"),
+        (
+            ['ma_clip.pretrained={other}'],
+            'has adapters for small-test with weights random, and not',
+        ),
+        (['ma_clip.model=no-model'], "model 'no-model' with weights 'random' cannot be loaded"),
+        (['model.modalities=[rgb,depth]'], 'on rgb, thermal and not on depth, which model.mod'),
+        (['model.name=sartm', 'model.size=nano'], 'is set, but sartm has no MA-CLIP'),
+        (['stage=ma_clip'], 'with stage ma_clip, which trains new ones; leave it out'),
+        (['ma_clip.context=both'], "ma_clip.context is 'both'; expected one of image, mean"),
+        (['ma_clip.templates=[thermal]'], "ma_clip.templates is ['thermal']; expected one or more"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(adapters, tmp_path, capsys, overrides, words):
+    given = [f'ma_clip.adapters={adapters}', *overrides]
+    given = [text.format(other=other_weights(tmp_path)) if '{' in text else text for text in given]
+    capsys.readouterr()
+    assert main(command(write_config(tmp_path), tmp_path / 'run', *given)) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert not (tmp_path / 'run').exists()
+
+
+def test_adapters_are_not_trained_into_a_folder_that_has_some(adapters, tmp_path, capsys):
+    config = write_config(tmp_path, stage='ma_clip')
+    before = adapters.read_bytes()
+    for words in ([], ['--resume']):
+        assert main([*command(config, adapters.parent), *words]) == 2
+        assert 'choose another folder' in capsys.readouterr().err
+    assert adapters.read_bytes() == before
+
+
+def test_a_network_starts_from_a_checkpoint_with_ma_clip(trained, tmp_path, capsys):
+    small = tmp_path / 'small.safetensors'
+    assert main(['adapters', str(trained / 'last.safetensors'), '--out', str(small)]) == 0
+    config = yaml.safe_load(write_config(tmp_path, steps=1).read_text())
+    del config['model']
+    (tmp_path / 'train.yaml').write_text(yaml.safe_dump(config))
+    words = command(tmp_path / 'train.yaml', tmp_path / 'a', f'start_from={small}')
+    assert main(words) == 2
+    assert 'has the mean embeddings of MA-CLIP and not its image tower' in capsys.readouterr().err
+    start = f'start_from={trained / "last.safetensors"}'
+    assert main(command(tmp_path / 'train.yaml', tmp_path / 'b', start)) == 0
+    kept = [load_file(run / 'ma_clip_embeddings.safetensors') for run in (trained, tmp_path / 'b')]
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
