@@ -14,9 +14,14 @@ from small_clip import register
 from sartm_model.config import ClipTowerConfig, ModelConfig, model_config_from_dict, to_dict
 from sartm_model.errors import SartmError
 from sartm_model.models.segrgbx import Segrgbx
-from sartm_model.models.segrgbx.ma_clip import MaClip, build_tower, to_clip
-from sartm_model.models.segrgbx.ma_clip_adapters import (
+from sartm_model.models.segrgbx.ma_clip import (
+    MaClip,
     SplitAttention,
+    build_tower,
+    split_attentions,
+    to_clip,
+)
+from sartm_model.models.segrgbx.ma_clip_adapters import (
     adapters_of,
     add_adapters,
     merge,
@@ -113,6 +118,19 @@ def test_another_gelu_is_another_embedding():
 
 
 @torch.no_grad()
+def test_the_tower_is_that_of_open_clip():
+    import open_clip
+
+    visual = open_clip.create_model('small-test', force_quick_gelu=True).visual.eval()
+    x = torch.randn(2, 3, 32, 32)
+    expected = visual(x)
+    built = build_tower(TOWER).eval()
+    split_attentions(visual)
+    built.load_state_dict(visual.state_dict())
+    torch.testing.assert_close(built(x), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_split_attention_is_that_of_torch():
     torch.manual_seed(0)
     fused = torch.nn.MultiheadAttention(12, 3, batch_first=True).eval()
@@ -177,8 +195,8 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_a_tower_without_attentions_is_refused():
-    with pytest.raises(SartmError, match='a Linear without attentions to adapt; expected ma_clip'):
-        add_adapters(torch.nn.Linear(2, 2), rank=2)
+    with pytest.raises(SartmError, match='a Linear without attentions to adapt; expected that of'):
+        split_attentions(torch.nn.Linear(2, 2))
     with pytest.raises(SartmError, match="open_clip has no model 'no-model'"):
         build_tower(ClipTowerConfig('no-model', False, MEAN, STD, width=24))
 

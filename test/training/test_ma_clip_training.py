@@ -24,7 +24,7 @@ from sartm_model.data.transforms import network_inputs
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
-from sartm_model.models.segrgbx.ma_clip import MaClip
+from sartm_model.models.segrgbx.ma_clip import MaClip, split_attentions
 from sartm_model.models.segrgbx.ma_clip_adapters import merge, read_adapters
 from sartm_model.training.clip import load_clip
 from sartm_model.training.ma_clip.loss import contrastive_loss
@@ -253,6 +253,7 @@ def test_a_step_of_the_training_computes_no_embedding(trained, adapters, tmp_pat
 def test_the_tower_of_the_checkpoint_is_that_of_the_adapters(trained, adapters):
     found = checkpoints.load(trained / 'last.safetensors').state
     tower = load_clip('small-test', 'random', '', seed=0)[0].visual
+    split_attentions(tower)
     merge(tower, read_adapters(adapters)[0])
     for name, weight in tower.state_dict().items():
         assert torch.equal(found[f'ma_clip.tower.{name}'], weight)

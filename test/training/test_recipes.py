@@ -84,3 +84,16 @@ def test_the_joint_recipe_has_a_batch_for_each_sensor_and_classes_for_each_data_
     }  # fmt: skip
     network = build(config.model, len(label_space))
     assert network.decode_head.classifier.out_channels == len(label_space)
+
+
+def test_ma_clip_is_trained_on_the_sensors_and_data_sets_of_the_joint_recipe():
+    joint, ma_clip = (load_train_config(FOLDER / f'{name}.yaml') for name in ('segrgbx', 'ma_clip'))
+    assert (ma_clip.stage, joint.stage) == ('ma_clip', 'train')
+    assert ma_clip.model.modalities == joint.model.modalities
+    assert ma_clip.data.train == joint.data.train
+    assert ma_clip.data.val == joint.data.val
+    assert ma_clip.data.more_val == joint.data.more_val
+    for key in ('model', 'pretrained', 'templates', 'words'):
+        assert getattr(ma_clip.ma_clip, key) == getattr(joint.ma_clip, key)
+    switched_on = load_train_config(FOLDER / 'segrgbx.yaml', ['ma_clip.adapters=a.safetensors'])
+    assert switched_on.ma_clip.adapters == 'a.safetensors'

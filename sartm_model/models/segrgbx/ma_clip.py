@@ -32,7 +32,7 @@ class MaClip(nn.Module):
         config: of the tower.
 
     Attributes:
-        tower: the module of open_clip, `[B, 3, S, S]` -> `[B, D]`.
+        tower: the module of open_clip with split attentions, `[B, 3, S, S]` -> `[B, D]`.
 
     Raises:
         SartmError: open_clip is not installed or has no such model.
@@ -61,8 +61,50 @@ class MaClip(nn.Module):
         return dict(zip(images, unit.chunk(len(images)), strict=True))
 
 
+class SplitAttention(nn.Module):
+    """An `nn.MultiheadAttention` as four Linears, so that `peft` can adapt those of `q` and `v`.
+
+    `peft` has adapters for `nn.MultiheadAttention` itself, too. They add to its weights in each
+    step and subtract again, which changes the weights by rounding. Nor does PyTorch count the
+    operations of its inference.
+    """
+
+    def __init__(self, fused: nn.MultiheadAttention) -> None:
+        super().__init__()
+        width, self.heads = fused.embed_dim, fused.num_heads
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+        with torch.no_grad():
+            weights = (*fused.in_proj_weight.chunk(3), fused.out_proj.weight)
+            biases = (*fused.in_proj_bias.chunk(3), fused.out_proj.bias)
+            for part, weight, bias in zip(
+                (self.q, self.k, self.v, self.out), weights, biases, strict=True
+            ):
+                part.weight.copy_(weight)
+                part.bias.copy_(bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """Attend, `[B, N, C]` -> `[B, N, C]` and None, as `nn.MultiheadAttention` does."""
+        assert not need_weights
+        q, k, v = (
+            layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for layer, x in ((self.q, query), (self.k, key), (self.v, value))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask)
+        return self.out(mixed.transpose(1, 2).flatten(2)), None
+
+
 def build_tower(config: ClipTowerConfig) -> Any:
-    """Return the image tower of an open_clip model with random weights; raises as `MaClip`."""
+    """Return the image tower of an open_clip model with random weights; raises as `MaClip`.
+
+    Its attentions are split, see `SplitAttention`.
+    """
     patch_torchvision_ops()
     try:
         import open_clip
@@ -76,7 +118,7 @@ def build_tower(config: ClipTowerConfig) -> Any:
         raise SartmError(f'open_clip has no model {config.model!r}, which MA-CLIP is made of')
     try:
         with torch.random.fork_rng(devices=[]):  # the other weights are those without MA-CLIP
-            return open_clip.CLIP(
+            tower = open_clip.CLIP(
                 settings['embed_dim'],
                 settings['vision_cfg'],
                 SMALLEST_TEXT,
@@ -87,6 +129,26 @@ def build_tower(config: ClipTowerConfig) -> Any:
             f'open_clip model {config.model!r} has no image tower for MA-CLIP '
             f'({first_line(error)}); expected a vision transformer such as ViT-B-32'
         ) from error
+    split_attentions(tower)
+    return tower
+
+
+def split_attentions(tower: nn.Module) -> None:
+    """Make a `SplitAttention` of each attention of an image tower as open_clip builds it.
+
+    Raises:
+        SartmError: the tower has none.
+    """
+    found = [n for n, part in tower.named_modules() if isinstance(part, nn.MultiheadAttention)]
+    if not found:
+        raise SartmError(
+            f'the image tower of MA-CLIP is a {type(tower).__name__} without attentions to adapt; '
+            'expected that of a vision transformer such as ViT-B-32'
+        )
+    for name in found:
+        fused = tower.get_submodule(name)
+        assert isinstance(fused, nn.MultiheadAttention)
+        tower.set_submodule(name, SplitAttention(fused))
 
 
 def to_clip(images: Tensor, config: ClipTowerConfig, size: tuple[int, int]) -> Tensor:

@@ -24,7 +24,7 @@ from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.models.base import SegmentationModel
 from sartm_model.models.registry import model_class
-from sartm_model.models.segrgbx.ma_clip import MaClip
+from sartm_model.models.segrgbx.ma_clip import MaClip, split_attentions
 from sartm_model.models.segrgbx.ma_clip_adapters import merge, read_adapters
 from sartm_model.models.state_dict import sha256_of
 from sartm_model.training.clip import load_clip, tower_config
@@ -68,6 +68,7 @@ def open_ma_clip(config: TrainConfig) -> MaClip | None:
             f'for {settings.model} with {settings.pretrained}, which ma_clip.model and '
             'ma_clip.pretrained name'
         )
+    split_attentions(clip.visual)
     merge(clip.visual, adapters)
     ma_clip = MaClip(tower_config(clip, settings))
     ma_clip.tower.load_state_dict(clip.visual.state_dict())

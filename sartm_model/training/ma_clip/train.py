@@ -24,7 +24,7 @@ from sartm_model.data.sampling import (
     open_frames,
 )
 from sartm_model.data.transforms import network_inputs
-from sartm_model.models.segrgbx.ma_clip import to_clip
+from sartm_model.models.segrgbx.ma_clip import split_attentions, to_clip
 from sartm_model.models.segrgbx.ma_clip_adapters import adapters_of, add_adapters, write_adapters
 from sartm_model.models.state_dict import sha256_of
 from sartm_model.training.clip import RANDOM, load_clip, tower_config
@@ -141,6 +141,7 @@ class MaClipTraining(pl.LightningModule):
         self.train_images, self.val_images = train_images, val_images
         self.tower = clip.visual.train()
         self.scale = float(clip.logit_scale.detach().exp())
+        split_attentions(self.tower)
         add_adapters(self.tower, config.ma_clip.rank)
         # A function, so that Lightning does not take the text tower for a part of this module.
         self._encode: Any = partial(encode, clip, tokenizer, templates=config.ma_clip.templates)
@@ -232,12 +233,11 @@ def train_ma_clip(config: TrainConfig, trainer: pl.Trainer, out: Path) -> Path:
     settings = config.ma_clip
     clip, tokenizer = load_clip(settings.model, settings.pretrained, ALTERNATIVES, config.seed)
     tower = tower_config(clip, settings)
-    base = clip.visual.state_dict()
     card: dict[str, Any] = {
         'model': settings.model,
         'pretrained': settings.pretrained,
         'seed': config.seed if settings.pretrained == RANDOM else None,
-        'base_sha256': sha256_of(base),
+        'base_sha256': sha256_of(clip.visual.state_dict()),
         'modalities': list(config.model.modalities),
         'tower': asdict(tower),
     }
