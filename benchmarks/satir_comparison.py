@@ -25,9 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from benchmarks.training_runs import claim, train_whole
+from benchmarks.training_runs import claim, class_weights, train_whole
 from sartm_model.cli.options import DATASETS
 from sartm_model.data.base import PairDataset
 from sartm_model.data.registry import open_dataset
@@ -191,18 +189,6 @@ def _frames_of(source: dict[str, Any]) -> PairDataset:
     if 'frames' not in source:
         return dataset
     return FirstFrames(dataset, source['frames'], source['frames_seed'])
-
-
-def class_weights(datasets: Sequence[PairDataset]) -> list[float]:
-    """Return (n / n_c)^(1/3) of each class c, of which the training frames have n_c pixels.
-
-    n is that of the most frequent class. A class without pixels has the weight 1.
-    """
-    counts = np.zeros(len(datasets[0].label_space), np.int64)
-    for frame in itertools.chain.from_iterable(datasets):
-        assert frame.labels is not None
-        counts += np.bincount(frame.labels.ravel(), minlength=256)[: len(counts)]
-    return [float(counts.max() / count) ** (1 / 3) if count else 1.0 for count in counts]
 
 
 def _loss(model: str, datasets: Sequence[PairDataset]) -> dict[str, Any]:

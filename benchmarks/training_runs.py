@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from sartm_model.data.base import PairDataset
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.callbacks import STATE_FILE
@@ -45,3 +49,15 @@ def train_whole(config: dict[str, Any], folder: Path) -> Path:
     if steps < config['steps']:
         raise SartmError(f'stopped after {steps} steps of {folder}; the same command continues')
     return last
+
+
+def class_weights(datasets: Sequence[PairDataset]) -> list[float]:
+    """Return (n / n_c)^(1/3) of each class c, of which the training frames have n_c pixels.
+
+    n is that of the most frequent class. A class without pixels has the weight 1.
+    """
+    counts = np.zeros(len(datasets[0].label_space), np.int64)
+    for frame in itertools.chain.from_iterable(datasets):
+        assert frame.labels is not None
+        counts += np.bincount(frame.labels.ravel(), minlength=256)[: len(counts)]
+    return [float(counts.max() / count) ** (1 / 3) if count else 1.0 for count in counts]
