@@ -394,9 +394,11 @@ class TrainConfig:
             segformer and segrgbx 'hub' for the model repository nvidia/mit-b0 (to b5), or a folder
             or file with its weights.
         start_from: a checkpoint to start from instead; empty for none. The settings of `model` that
-            are left out are its own, and only `prediction` and `input_scale` may differ from it. If
-            its classes are others, those of the same name keep their weights and the rest start
-            anew. If it was written by a run of stage `pretrain`, its heads start anew.
+            are left out are its own, and only `prediction`, `input_scale` and the names in
+            `modalities` may differ from it. A modality in the place of another one, such as depth
+            in that of thermal, starts from its weights. If the checkpoint's classes are others,
+            those of the same name keep their weights and the rest start anew. If it was written by
+            a run of stage `pretrain`, its heads start anew.
         stage: train, or pretrain for a run on pseudo-labels (see docs/satir.md), whose classes mean
             nothing: there is no language term, and a later run keeps none of the heads' weights.
             Or ma_clip, which trains the adapters of MA-CLIP and no network; it uses

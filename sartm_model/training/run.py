@@ -182,6 +182,8 @@ def _initial_model(config: TrainConfig, label_space: LabelSpace) -> Segmentation
         # These two settings change what is made of the weights, not which weights there are.
         free = {key: getattr(config.model, key) for key in ('prediction', 'input_scale')}
         earlier = replace(earlier, config=replace(earlier.config, **free))
+        if len(earlier.config.modalities) == len(config.model.modalities):
+            earlier = _for_modalities(earlier, config.model.modalities)
         if earlier.config != config.model:
             raise SartmError(
                 f'checkpoint {earlier.path} is of {earlier.config}, but the run has '
@@ -198,6 +200,27 @@ def _initial_model(config: TrainConfig, label_space: LabelSpace) -> Segmentation
         if source := getattr(config, setting):
             model.load_pretrained(setting, source)
     return model
+
+
+def _for_modalities(
+    checkpoint: checkpoints.Checkpoint, modalities: Sequence[str]
+) -> checkpoints.Checkpoint:
+    """Return a checkpoint in which the weights of each modality are those of another one.
+
+    The names of modalities are parts of the names of weights, see `ModelConfig`.
+    """
+    others = dict(zip(checkpoint.config.modalities, modalities, strict=True))
+    changed = {old: new for old, new in others.items() if old != new}
+    if changed and _is_first_process():
+        for old, new in changed.items():
+            print(f'{checkpoint.path}: {new} starts from the weights of {old}')
+    state = {
+        '.'.join(changed.get(part, part) for part in name.split('.')): value
+        for name, value in checkpoint.state.items()
+    }
+    return replace(
+        checkpoint, state=state, config=replace(checkpoint.config, modalities=tuple(modalities))
+    )
 
 
 def _stage(checkpoint: checkpoints.Checkpoint) -> str:

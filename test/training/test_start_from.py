@@ -50,6 +50,22 @@ def test_settings_that_no_weight_depends_on_may_be_changed(tmp_path, write_confi
     torch.testing.assert_close(found.state[key], earlier.state[key], atol=1e-6, rtol=0)
 
 
+def test_another_sensor_starts_from_the_weights_of_thermal(tmp_path, write_config, earlier, capsys):
+    scenes = '{dataset: synthetic, frames: 2}'
+    config = write_config(start_from='earlier.safetensors', model={'modalities': ['rgb', 'depth']})
+    overrides = ['steps=1', 'optim.lr=1e-9', 'ema_decay=0']
+    sources = [f'data.train=[{scenes}]', f'data.val={scenes}']
+    found = checkpoints.load(train(config, tmp_path / 'run', [*overrides, *sources]))
+    assert found.config.modalities == ('rgb', 'depth')
+    assert 'depth starts from the weights of thermal' in capsys.readouterr().out
+    of_thermal = [name for name in earlier.state if '.thermal.' in name]
+    assert of_thermal
+    for name in of_thermal:
+        value = found.state[name.replace('.thermal.', '.depth.')]
+        torch.testing.assert_close(value, earlier.state[name], atol=1e-6, rtol=0)
+    assert not any('thermal' in name for name in found.state)
+
+
 def test_a_network_of_another_form_is_refused(tmp_path, write_config, earlier):
     config = write_config(start_from='earlier.safetensors', model={'lora_rank': 8})
     with pytest.raises(SartmError, match=r'lora_rank=4.*lora_rank=8.*leave model out'):
