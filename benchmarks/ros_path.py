@@ -4,6 +4,9 @@ Cameras, node and listener are processes that communicate over DDS on this machi
 `config/fastdds_images.xml`, in a ROS domain of their own. The network does nothing: see
 `ros_path_nodes`. A plain node, `ros_path_nodes.PlainNode`, is measured in the same run, alternating
 with this one. In the last rounds the network takes `OVERLOAD_S`, longer than the cameras' interval.
+
+With `--checkpoint` the node runs that network, on a GPU where there is one, and is measured alone:
+`added` is then the latency from a pair's later message to its labels.
 """
 
 from __future__ import annotations
@@ -174,28 +177,36 @@ def _listener() -> Iterator[_Listener]:
 
 
 def measure(
-    sizes: Sequence[tuple[int, int]], pairs: int, rate_hz: float, overload_pairs: int
+    sizes: Sequence[tuple[int, int]],
+    pairs: int,
+    rate_hz: float,
+    overload_pairs: int,
+    checkpoint: str = '',
 ) -> dict[str, Any]:
     """Return all figures: 'sizes' by 'WIDTHxHEIGHT' and node, and 'overload' by node.
 
-    The overload is measured at the first size.
+    The overload is measured at the first size. With a checkpoint there is neither it nor the plain
+    node.
     """
+    nodes = NODES[:1] if checkpoint else NODES
     result: dict[str, Any] = {'rate_hz': rate_hz, 'load': os.getloadavg(), 'sizes': {}}
 
     def rounds_of(settings: Settings, count: int) -> dict[str, list[Round]]:
-        rounds: dict[str, list[Round]] = {node: [] for node in NODES}
+        rounds: dict[str, list[Round]] = {node: [] for node in nodes}
         for _ in range(count):
-            for node in NODES:
+            for node in nodes:
                 with tempfile.TemporaryDirectory() as folder:
                     rounds[node].append(run_round(node, settings, Path(folder)))
         return rounds
 
     count = ROUNDS if pairs >= ROUNDS * MIN_PAIRS else 1
     for width, height in sizes:
-        settings = Settings('', width, height, rate_hz, pairs // count)
+        settings = Settings('', width, height, rate_hz, pairs // count, checkpoint=checkpoint)
         result['sizes'][f'{width}x{height}'] = {
             node: summary(rounds) for node, rounds in rounds_of(settings, count).items()
         }
+    if checkpoint:
+        return {**result, 'checkpoint': checkpoint, 'overload': {}}
     width, height = sizes[0]
     settings = Settings('', width, height, rate_hz, overload_pairs, OVERLOAD_S)
     result['overload'] = {
@@ -242,13 +253,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--sizes', type=_size, nargs='+', default=[(640, 480), (1280, 1024)], metavar='WxH'
     )
+    parser.add_argument('--checkpoint', metavar='FILE', default='', help='or demo; a real network')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there too')
     args = parser.parse_args(argv)
     if args.pairs < 1 or not args.rate > 0:
         parser.error(f'--pairs is {args.pairs}, --rate {args.rate}; expected more than 0')
     use_own_domain()
     try:
-        result = measure(args.sizes, args.pairs, args.rate, min(args.pairs, OVERLOAD_PAIRS))
+        overload_pairs = min(args.pairs, OVERLOAD_PAIRS)
+        result = measure(args.sizes, args.pairs, args.rate, overload_pairs, args.checkpoint)
     except SartmError as error:
         print(f'{parser.prog}: {error}', file=sys.stderr)
         return 2

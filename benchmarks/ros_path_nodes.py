@@ -50,6 +50,7 @@ class Settings:
         rate_hz: of the cameras.
         pairs: number of pairs counted.
         network_s: how long the network in the nodes sleeps.
+        checkpoint: runs in the node in place of a network that sleeps; '' for none.
     """
 
     record: str
@@ -58,6 +59,7 @@ class Settings:
     rate_hz: float = 30.0
     pairs: int = 100
     network_s: float = 0.0
+    checkpoint: str = ''
 
 
 @dataclass
@@ -120,15 +122,19 @@ class NoNetwork:
 
 
 class TimedNode(SartmNode):
-    """The node with `NoNetwork`, which records when messages arrive and labels are published."""
+    """The node, which records when messages arrive and labels are published.
+
+    It has `NoNetwork` unless the settings name a checkpoint.
+    """
 
     def __init__(self, settings: Settings, record: Record) -> None:
         self._round, self._record = settings, record
         super().__init__()
 
     def on_configure(self, state: Any) -> Any:
-        """Configure with `NoNetwork`, and record the times of `publish`."""
-        lifecycle_node.load_predictor = lambda *_: NoNetwork(self._round)
+        """Configure, and record the times of `publish`."""
+        if not self._round.checkpoint:
+            lifecycle_node.load_predictor = lambda *_: NoNetwork(self._round)
         result = super().on_configure(state)
         if self._result_publishers is not None:
             publish, published = self._result_publishers.publish, self._record.published
@@ -265,10 +271,14 @@ def _scene(settings: Settings, index: int) -> tuple[bytearray, bytearray]:
 
 
 def sartm(settings: Settings) -> int:
-    """Run the node without its network."""
+    """Run the node, without its network unless a checkpoint is named."""
     record = Record()
-    remap = f'/sartm/labels:={LABELS_TOPIC}'
-    status = node_main(['--ros-args', '-r', remap], lambda: TimedNode(settings, record))
+    arguments = ['--ros-args', '-r', f'/sartm/labels:={LABELS_TOPIC}']
+    if settings.checkpoint:
+        size = (f'warm_up.width:={settings.width}', f'warm_up.height:={settings.height}')
+        for parameter in (f'checkpoint:={settings.checkpoint}', *size):
+            arguments += ['-p', parameter]
+    status = node_main(arguments, lambda: TimedNode(settings, record))
     record.write(Path(settings.record))
     return status
 

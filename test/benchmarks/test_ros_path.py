@@ -13,6 +13,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 import ros_helpers  # noqa: F401  sets this process's ROS domain
 from processes import ROOT, child_environment
+from untrained_checkpoint import save_untrained
 
 from benchmarks.ros_path import NODES, run_round, table
 from benchmarks.ros_path_figures import Round, overload, served, summary, waiting_newer
@@ -54,6 +55,24 @@ def test_a_run_gives_every_figure_and_accounts_for_every_pair(tmp_path):
             assert figures['cpu_percent'] >= 0
     assert result['overload']['sartm']['unserved'] > 0
     assert result['overload']['sartm']['not_newest'] == 0
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_measured_in_the_node_alone(tmp_path):
+    checkpoint = save_untrained(tmp_path / 'nano.safetensors')
+    command = [sys.executable, '-m', 'benchmarks.ros_path', '--pairs', '10', '--rate', '2']
+    command += ['--sizes', '64x64', '--checkpoint', str(checkpoint)]
+    command += ['--json', str(tmp_path / 'figures.json')]
+    done = subprocess.run(
+        command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / 'figures.json').read_text())
+    assert result['overload'] == {}
+    [(node, figures)] = result['sizes']['64x64'].items()
+    assert node == 'sartm'
+    assert figures['pairs'] == 10
+    assert figures['received'] > 0
 
 
 def test_under_overload_the_newest_pair_is_served(tmp_path):
