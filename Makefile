@@ -1,4 +1,4 @@
-# make setup | demo | test | test-slow | lint | bench | bench-gpu | train-demo. Everything is installed in .venv of this folder.
+# make setup | demo | test | test-slow | lint | bench | bench-gpu | train-demo | train-demo-depth. Everything is installed in .venv of this folder.
 #
 # Where a ROS 2 environment is sourced, its rclpy is used; elsewhere ROS comes as wheels.
 
@@ -9,6 +9,8 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SEQUENCE ?=
 LOOP ?= 1
+MODALITY ?=
+CHECKPOINT ?=
 export SAM2_BUILD_CUDA := 0
 
 ifneq ($(AMENT_PREFIX_PATH),)
@@ -25,7 +27,7 @@ CONSTRAINTS :=
 ROS_WHEELS := -r requirements/ros.txt
 endif
 
-.PHONY: setup demo train-demo test test-slow lint format bench bench-gpu clean
+.PHONY: setup demo train-demo train-demo-depth test test-slow lint format bench bench-gpu clean
 
 setup: $(READY)
 
@@ -44,13 +46,22 @@ $(READY): setup.py $(wildcard requirements/*.txt)
 
 demo: setup
 	$(BIN)/python -m sartm_ros.demo.run --out demo_output --loop '$(LOOP)' \
-	  $(if $(SEQUENCE),--sequence '$(SEQUENCE)') $(if $(MODALITY),--modality '$(MODALITY)')
+	  $(if $(SEQUENCE),--sequence '$(SEQUENCE)') $(if $(MODALITY),--modality '$(MODALITY)') \
+	  $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)')
 
 # The shipped checkpoint: a teacher, then three rounds of labelling frames without labels and training
 # on them. What was stopped goes on where it was. MFNet is expected in data/MFNet, and frames without
 # labels as data/unlabelled/data.yaml declares them (`sartm data init` writes it).
 train-demo: setup runs/demo.done
 	$(BIN)/python -m tools.ship_demo runs/demo/last.safetensors --mfnet data/MFNet
+
+# The shipped checkpoint for RGB and depth, from `demo` and generated scenes.
+train-demo-depth: setup runs/demo_depth.done
+	$(BIN)/python -m tools.ship_demo runs/demo_depth/last.safetensors --name demo_depth
+
+runs/demo_depth.done: | setup
+	$(TRAIN) config/train/demo_depth.yaml
+	@touch $@
 
 runs/demo_0.done: | setup
 	$(TRAIN) config/train/demo_teacher.yaml
@@ -107,6 +118,7 @@ bench-gpu: setup
 	$(BIN)/python -m pytest test/inference/test_predictor.py test/inference/test_cuda_graph.py \
 	  test/inference/test_compiled.py test/inference/test_stage_clock.py test/models/test_parallel.py
 	$(BIN)/python -m benchmarks.gpu_report --out gpu_report
+	$(BIN)/python -m benchmarks.ros_path --checkpoint demo --pairs 600 --json gpu_report/node.json
 
 clean:
 	rm -rf $(VENV) build install log demo_output *.egg-info

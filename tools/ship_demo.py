@@ -1,7 +1,7 @@
 """Measure a trained checkpoint and write it with a model card as a shipped one.
 
     python -m tools.ship_demo runs/demo/last.safetensors --mfnet data/MFNet
-    python -m tools.ship_demo runs/demo_rgbx/last.safetensors --name demo_rgbx
+    python -m tools.ship_demo runs/demo_depth/last.safetensors --name demo_depth
 
 The weights are stored in half precision. The card gets the training data and their terms, the
 command and the measured figures.
@@ -55,11 +55,17 @@ CARDS: dict[str, dict[str, Any]] = {
         ],
         'command': 'make train-demo',
     },
-    'demo_rgbx': {
-        'intended_use': 'to show and to test the software with sensors of which no frames were at '
-        'hand. It has seen generated scenes only: train on own frames for anything else.',
-        'data': [SCENES],
-        'command': 'make train-demo-rgbx',
+    'demo_depth': {
+        'intended_use': 'to show and to test the software with an RGB-D camera. It has seen depth '
+        'in generated scenes only: train on own frames for anything else.',
+        'data': [
+            {
+                'name': 'the checkpoint demo, from which it starts',
+                'terms': 'those of its data, see sartm info demo',
+            },
+            SCENES,
+        ],
+        'command': 'make train-demo-depth',
     },
 }
 """What the card of each shipped checkpoint says of its training."""

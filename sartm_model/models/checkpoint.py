@@ -29,7 +29,7 @@ from sartm_model.utils.files import write_file
 KIND = 'sartm'
 VERSION = 2
 
-SHIPPED = ('demo', 'demo_rgbx')
+SHIPPED = ('demo', 'demo_depth')
 """Names of the checkpoints in the package: RGB and thermal; RGB and any of five sensors."""
 
 

@@ -39,6 +39,10 @@ RATE_HZ = 4.0  # two slow cores can follow; public night sequences have few fram
 THERMAL_DELAY_S = 0.007  # two cameras do not trigger at exactly the same time
 
 
+SHIPPED_FOR = {'thermal': 'demo', 'depth': 'demo_depth'}
+"""Modality of the second camera -> the checkpoint of the package that takes it."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the demo's command line and return its exit status."""
     parser = argparse.ArgumentParser(prog='python -m sartm_ros.demo.run', description=__doc__)
@@ -57,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         help='folder with rgb/, a folder named after the modality, maybe labels/',
     )
     parser.add_argument(
-        '--checkpoint', metavar='F', help='default: demo for thermal, demo_rgbx for the others'
+        '--checkpoint', metavar='F', help='default: that of the package, for thermal and depth'
     )
     parser.add_argument(
         '--loop',
@@ -70,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.loop < 1:
         parser.error(f'--loop is {args.loop}; expected 1 or more')
     try:
-        checkpoint = args.checkpoint or ('demo' if args.modality == 'thermal' else 'demo_rgbx')
+        checkpoint = args.checkpoint or _shipped(args.modality)
         summary = run_demo(args.out, args.sequence, checkpoint, args.loop, x=args.modality)
     except SartmError as error:
         print(f'demo: error: {" ".join(str(error).split())}', file=sys.stderr)
@@ -80,6 +84,17 @@ def main(argv: list[str] | None = None) -> int:
     print(format_summary(summary))
     print(f'\nLook at {args.out / "sheet.png"} and {args.out / "animation.webp"}.')
     return 0 if _ended_well(summary) else 1
+
+
+def _shipped(x: str) -> str:
+    """Return the name of the shipped checkpoint for RGB and the modality x."""
+    if x not in SHIPPED_FOR:
+        raise SartmError(
+            f'no checkpoint for RGB and {x} comes with the package, but for '
+            f'{" and ".join(SHIPPED_FOR)}; name one that takes {x}: --checkpoint FILE, or '
+            'make demo CHECKPOINT=FILE'
+        )
+    return SHIPPED_FOR[x]
 
 
 def run_demo(

@@ -60,7 +60,7 @@ class Parameters:
     checkpoint: str = _parameter(
         'demo',
         "Weights: the path of a .safetensors file or of an .onnx file of `sartm export`, or 'demo' "
-        "or 'demo_rgbx' for the weights in the package.",
+        "or 'demo_depth' for the weights in the package.",
     )
     device: str = _parameter('auto', 'Where the network runs: auto, cpu, cuda or cuda:N.')
     precision: str = _parameter(

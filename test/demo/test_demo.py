@@ -28,7 +28,6 @@ from sartm_model.data.synthetic import render_sequence
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
 from sartm_model.modalities import MODALITIES
-from sartm_model.models.checkpoint import resolve
 from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC
 from sartm_ros.bag.writing import START_NS
 from sartm_ros.demo.node_process import child_process, stop_process
@@ -213,14 +212,20 @@ def test_the_generated_drive_has_the_sensor(x):
     MODALITIES[x].check(frame.images[x])
 
 
+def test_a_sensor_without_a_shipped_checkpoint_is_one_line(tmp_path, capsys):
+    assert main(['--out', str(tmp_path), '--modality', 'event']) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert 'no checkpoint for RGB and event' in line
+    assert 'CHECKPOINT=FILE' in line
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not resolve('demo_rgbx').is_file(), reason='needs the checkpoint demo_rgbx')
 def test_the_shipped_checkpoint_on_a_generated_drive(tmp_path):
     arguments = ['--out', tmp_path, '--modality', 'depth']
     result = run_demo(['-m', 'sartm_ros.demo.run'], *arguments)
     assert result.returncode == 0, result.stderr
     summary = json.loads((tmp_path / 'summary.json').read_text())
-    assert summary['checkpoint'] == 'demo_rgbx'
+    assert summary['checkpoint'] == 'demo_depth'
     assert summary['pairs_out'] > 0
     assert summary['frames_with_truth'] > 0
 
