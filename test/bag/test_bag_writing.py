@@ -180,4 +180,4 @@ def test_the_verb_takes_another_sensor(tmp_path, capsys, bag_verbs):
     assert cli([*arguments, '--x', f'depth={tmp_path / "depth"}']) == 0
     assert '1  /depth/image_raw' in capsys.readouterr().out
     assert cli([*arguments, '--x', 'sonar=somewhere']) == 2
-    assert "--x is 'sonar=somewhere'; expected NAME=DIR with one of" in capsys.readouterr().err
+    assert "--x is 'sonar=somewhere'; expected NAME=PATH with one of" in capsys.readouterr().err
