@@ -118,9 +118,8 @@ class FramePipeline:
 
     def _start_matching(self, settings: Parameters) -> None:
         self._matcher = make_matcher(settings)
-        self._stall_policy = StallPolicy(
-            settings.x_modality
-        )  # the inference thread takes it anew for each pair
+        # The inference thread takes it anew for each pair.
+        self._stall_policy = StallPolicy(settings.x_modality)
         self.timing = InputTiming(settings)
         self.apply(settings)
 
