@@ -71,6 +71,17 @@ def test_logits_are_those_of_transformers(modality, channels):
 
 
 @torch.no_grad()
+def test_random_convolutions_keep_the_scale_of_a_signal():
+    """Noise of variance 1 leaves each depthwise convolution with variance 2, which ReLU halves."""
+    convs = [m for m in model().encoder.modules() if getattr(m, 'groups', 1) > 1]
+    assert len(convs) == 8
+    for conv in convs:
+        noise = torch.randn(4, conv.in_channels, 32, 32)
+        inner = conv(noise)[..., 1:-1, 1:-1]  # without the zeros of the padding
+        assert inner.var() == pytest.approx(2, rel=0.25)  # over 128 random kernels at least
+
+
+@torch.no_grad()
 def test_the_inference_form_computes_the_same():
     network = model()
     reference = theirs(network)

@@ -6,7 +6,10 @@ NeurIPS 2021.
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Any, NamedTuple
+
+from torch import nn
 
 from sartm_model.errors import SartmError
 from sartm_model.utils.torchvision_patch import patch_torchvision_ops
@@ -40,6 +43,10 @@ VARIANTS = {
 def build_mit(variant: Variant) -> Any:
     """Return the encoder of a size, with random weights.
 
+    Those of the convolutions have the deviation sqrt(2 / fan_out) of SegFormer's authors. That of
+    `transformers` is 0.02, with which a depthwise 3x3 convolution lets almost nothing through, so
+    that a training without ImageNet's weights starts slowly.
+
     Raises:
         SartmError: the package `transformers` is not installed.
     """
@@ -52,4 +59,10 @@ def build_mit(variant: Variant) -> Any:
             f"SegFormer's encoder needs the package transformers ({error}); pip install "
             'sartm_ros[segformer]'
         ) from error
-    return SegformerModel(SegformerConfig(hidden_sizes=variant.widths, depths=variant.depths))
+    encoder = SegformerModel(SegformerConfig(hidden_sizes=variant.widths, depths=variant.depths))
+    for conv in encoder.modules():
+        if isinstance(conv, nn.Conv2d):
+            height, width = conv.kernel_size
+            fan_out = height * width * conv.out_channels // conv.groups
+            nn.init.normal_(conv.weight, std=sqrt(2 / fan_out))
+    return encoder
