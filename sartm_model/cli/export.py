@@ -35,13 +35,14 @@ def add_parser(verbs: Verbs) -> None:
         metavar=('H', 'W'),
         type=int,
         nargs=2,
-        help='of thermal beside RGB (default: that of RGB)',
+        help='of thermal, or of another second image, beside RGB (default: that of RGB)',
     )
     verb.add_argument(
         '--thermal-type',
         choices=('uint8', 'uint16', 'float32'),
         default='uint8',
-        help='of the pixels of thermal; float32 for 16-bit counts in TensorRT (default: uint8)',
+        help='of the pixels of thermal; float32, for TensorRT, gives images of 16 bits, such as '
+        'depth, as floating point (default: uint8)',
     )
     verb.add_argument(
         '--thermal-range',

@@ -18,7 +18,9 @@ def add_parser(verbs: Verbs) -> None:
         'parameters, floating point operations a pair and the model card.',
         'sartm info demo\nsartm info runs/long/best.safetensors --height 720 --width 1280',
     )
-    verb.add_argument('checkpoint', metavar='F', help="a .safetensors checkpoint, or 'demo'")
+    verb.add_argument(
+        'checkpoint', metavar='F', help='a .safetensors checkpoint, demo or demo_depth'
+    )
     add_size(verb, 'the pair whose operations are counted')
 
 

@@ -91,8 +91,8 @@ def add_model(verb: argparse.ArgumentParser) -> None:
         '--checkpoint',
         metavar='F',
         default=MODEL_DEFAULTS['checkpoint'],
-        help="a .safetensors checkpoint, an .onnx file of sartm export, or 'demo' for the "
-        'checkpoint that comes with the package (default: demo)',
+        help='a .safetensors checkpoint, an .onnx file of sartm export, or one that comes with the '
+        'package: demo (RGB and thermal) or demo_depth (default: demo)',
     )
     verb.add_argument(
         '--device',

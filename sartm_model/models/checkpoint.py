@@ -30,7 +30,7 @@ KIND = 'sartm'
 VERSION = 2
 
 SHIPPED = ('demo', 'demo_depth')
-"""Names of the checkpoints in the package: RGB and thermal; RGB and any of five sensors."""
+"""Names of the checkpoints in the package: for RGB and thermal, and for RGB and depth."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def load(checkpoint: str | Path) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        checkpoint: a file, or 'demo'.
+        checkpoint: a file, or one of `SHIPPED`.
 
     Raises:
         SartmError: the file is missing, damaged, pickled, or not a checkpoint of SARTM.
