@@ -1,6 +1,7 @@
 """Starts the node `sartm`, and RViz on request.
 
-An empty argument keeps the value of the parameter file. A switch is written true, True or 1.
+An empty argument keeps the value of the parameter file. A switch is true, True or 1, or else false,
+False or 0.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'checkpoint',
         default_value='',
-        description="Path of a .safetensors or .onnx file, or 'demo'.",
+        description="Path of a .safetensors or .onnx file, or 'demo' or 'demo_depth'.",
     ),
     DeclareLaunchArgument(
         'device', default_value='', description='Where the network runs: auto, cpu, cuda, cuda:N.'
@@ -57,7 +58,9 @@ ARGUMENTS = [
         description='What the second camera measures: thermal, depth, event, ...',
     ),
     DeclareLaunchArgument(
-        'x_topic', default_value='', description='Topic of another x_modality than thermal.'
+        'x_topic',
+        default_value='',
+        description='Topic of the second camera if x_modality is not thermal.',
     ),
     DeclareLaunchArgument(
         'namespace',
