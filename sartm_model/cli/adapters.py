@@ -17,7 +17,7 @@ def add_parser(verbs: Verbs) -> None:
         "Take SAM2's weights out of a checkpoint, or put them back. What remains without them is\n"
         'what training added: adapters, fusion and heads. They are put back from the official\n'
         'file of SAM2 that the training started from, given by --sam2.\n'
-        'Out of a segrgbx network with MA-CLIP its image tower is taken; what remains is a\n'
+        'From a segrgbx network with MA-CLIP the image tower is removed; the result is a\n'
         'checkpoint that uses the mean embedding of each modality, see docs/segrgbx.md.',
         'sartm adapters runs/mfnet/best.safetensors --out adapters.safetensors\n'
         'sartm adapters adapters.safetensors --sam2 sam2.1_hiera_tiny.pt --out model.safetensors',

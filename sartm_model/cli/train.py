@@ -17,8 +17,8 @@ def add_parser(verbs: Verbs) -> None:
         'Train a network. Every setting of the configuration can be overridden as key=value;\n'
         'an unknown key is an error. SIGTERM and Ctrl-C save the state after the current step;\n'
         'the same command with --resume continues as if it had not stopped.',
-        'sartm train --config config/train/demo.yaml --out runs/demo\n'
-        'sartm train --config config/train/demo.yaml --out runs/long steps=20000',
+        'sartm train --config config/train/mfnet.yaml --out runs/mfnet\n'
+        'sartm train --config config/train/mfnet.yaml --out runs/short steps=20000',
     )
     verb.add_argument('--config', metavar='FILE', type=Path, required=True, help='a YAML file')
     verb.add_argument('--out', metavar='DIR', type=Path, required=True, help="the run's folder")
