@@ -8,7 +8,8 @@ camera that has frozen. So the decision is made from two things that can be know
   unrelated amounts, as they do while nothing moves. From then on images that are identical for
   `stall_after` are frozen.
 - RGB shows whether the view moves. Where it has moved and thermal has not changed, or only by
-  noise, for `stall_after`, thermal is frozen, with noise or without.
+  noise, for `stall_after`, thermal is frozen, with noise or without. An RGB image
+  without texture, as in the dark, is not compared: what the images before it showed still counts.
 
 While neither holds, nothing moves, and the image shows the scene as it is. A camera that freezes
 while RGB sees nothing move, in the dark for example, is noticed if it was seen to have noise and
@@ -45,7 +46,7 @@ SAME_VIEW = 0.8
 changes the brightness of a part and not its pattern."""
 
 MIN_TEXTURED = 4
-"""Parts with texture that are needed to see motion."""
+"""Number of parts with texture that an RGB image must have to be compared with others."""
 
 
 class FrozenDetector:
@@ -55,8 +56,10 @@ class FrozenDetector:
         self._has_noise = False
         self._last: tuple[np.ndarray, int] | None = None
         self._same_since_ns = 0  # stamp of the first image identical to the last one
-        self._still: tuple[np.ndarray, np.ndarray | None] | None = None  # thermal and RGB, first
-        self._unmoved_ns = 0  # stamp of the last pair whose RGB showed the view of the first one
+        self._still: np.ndarray | None = None  # the first image that shows what the last one does
+        self._view: np.ndarray | None = None  # the first `view_parts` of RGB since then
+        self._has_moved = False  # whether the last `view_parts` are of another view
+        self._unmoved_ns = 0  # stamp of the last image before the view moved
 
     def update(
         self, image: np.ndarray, rgb: np.ndarray | None, stamp_ns: int, stall_after_ns: int
@@ -77,13 +80,17 @@ class FrozenDetector:
             self._same_since_ns = stamp_ns
         self._last = image, stamp_ns
         if self._still is not None and not is_same:
-            if differs_by_noise(image, self._still[0]):
+            if differs_by_noise(image, self._still):
                 self._has_noise = True
             else:
                 self._still = None
         if self._still is None:
-            self._still, self._unmoved_ns = (image, rgb), stamp_ns
-        elif rgb is None or self._still[1] is None or not has_moved(self._still[1], rgb):
+            self._still, self._view, self._has_moved = image, None, False
+        parts = None if rgb is None else view_parts(rgb)
+        if parts is not None:
+            self._view = parts if self._view is None else self._view
+            self._has_moved = has_moved(self._view, parts)
+        if not self._has_moved:
             self._unmoved_ns = stamp_ns
         since_ns = self._same_since_ns if self._has_noise else stamp_ns
         return stamp_ns - min(since_ns, self._unmoved_ns) >= max(stall_after_ns, 1)
@@ -108,28 +115,41 @@ def differs_by_noise(image: np.ndarray, earlier: np.ndarray) -> bool:
     )
 
 
-def has_moved(first: np.ndarray, now: np.ndarray) -> bool:
-    """Return whether more than half of the textured parts of two RGB images differ in pattern."""
-    if first.shape != now.shape:
-        return True
-    (height, width), (rows, columns) = first.shape[:2], PART_SIZE
+def view_parts(image: np.ndarray) -> np.ndarray | None:
+    """Return the parts of an RGB image, reduced to `PART_SIZE` and each less its mean.
+
+    Args:
+        image: uint8 `[H, W, 3]`, of which green is examined.
+
+    Returns:
+        float32 `[down, rows, across, columns]`, or None if fewer than `MIN_TEXTURED` parts have
+        texture, as in the dark or in a very small image.
+    """
+    (height, width), (rows, columns) = image.shape[:2], PART_SIZE
     down, across = min(PARTS, height // rows), min(PARTS, width // columns)
     if down * across < MIN_TEXTURED:
-        return False
+        return None
     step = 2 if height >= 2 * down * rows and width >= 2 * across * columns else 1
     size = across * columns, down * rows
-    reduced = [
-        cv2.resize(image[::step, ::step, 1], size, interpolation=cv2.INTER_AREA)
-        for image in (first, now)
-    ]
-    parts = np.reshape(reduced, (2, down, rows, across, columns)).astype(np.float32)
-    parts -= parts.mean(axis=(2, 4), keepdims=True)
-    deviations = parts.std(axis=(2, 4))  # [2, down, across]
-    is_textured = deviations.max(axis=0) >= TEXTURE
-    if np.count_nonzero(is_textured) < MIN_TEXTURED:
-        return False
-    scale = np.maximum(deviations[0] * deviations[1], 1e-6)
-    correlations = (parts[0] * parts[1]).mean(axis=(1, 3)) / scale
+    reduced = cv2.resize(image[::step, ::step, 1], size, interpolation=cv2.INTER_AREA)
+    parts = reduced.reshape(down, rows, across, columns).astype(np.float32)
+    parts -= parts.mean(axis=(1, 3), keepdims=True)
+    is_textured = parts.std(axis=(1, 3)) >= TEXTURE
+    return parts if np.count_nonzero(is_textured) >= MIN_TEXTURED else None
+
+
+def has_moved(first: np.ndarray, now: np.ndarray) -> bool:
+    """Return whether more than half of the textured parts of two views differ in pattern.
+
+    Args:
+        first, now: of `view_parts`.
+    """
+    if first.shape != now.shape:
+        return True
+    old, new = (parts.std(axis=(1, 3)) for parts in (first, now))
+    is_textured = np.maximum(old, new) >= TEXTURE
+    scale = np.maximum(old * new, 1e-6)
+    correlations = (first * now).mean(axis=(1, 3)) / scale
     return float(np.median(correlations[is_textured])) < SAME_VIEW
 
 

@@ -67,7 +67,7 @@ class StallDetector:
         """Return the state after a new image.
 
         Args:
-            image: a raw image of the modality, not copied. To be called once for each image.
+            image: the raw image of the next pair, not copied. One image may serve several pairs.
             stamp_ns: its stamp in nanoseconds.
             stall_after_ns: how long the image has to stay until the state is 'frozen', by the
                 stamps; see `frozen_detection`. It becomes 'flat' at once.
