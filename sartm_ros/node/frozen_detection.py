@@ -8,8 +8,8 @@ camera that has frozen. So the decision is made from two things that can be know
   unrelated amounts, as they do while nothing moves. From then on images that are identical for
   `stall_after` are frozen.
 - RGB shows whether the view moves. Where it has moved and thermal has not changed, or only by
-  noise, for `stall_after`, thermal is frozen, with noise or without. An RGB image
-  without texture, as in the dark, is not compared: what the images before it showed still counts.
+  noise, for `stall_after`, thermal is frozen, with noise or without. An RGB image without texture,
+  as in the dark, is not compared: what the images before it showed still counts.
 
 While neither holds, nothing moves, and the image shows the scene as it is. A camera that freezes
 while RGB sees nothing move, in the dark for example, is noticed if it was seen to have noise and

@@ -37,7 +37,8 @@ class Recent:
     Attributes:
         new: the counters' increases, by name.
         values: all counters and figures as text, by name.
-        silence_s: seconds since the last message of each camera, or since the subscription.
+        active_s: seconds since the node subscribed, or was enabled again.
+        silence_s: seconds since the last message of each camera, at most `active_s`.
         failures_in_row: failures since the last result.
         invalid_share: share of the pixels of the last thermal image that see nothing; 0 of images
             of another modality.
@@ -45,6 +46,7 @@ class Recent:
 
     new: Counter[str]
     values: dict[str, str]
+    active_s: float
     silence_s: Mapping[str, float]
     failures_in_row: int
     invalid_share: float
@@ -76,7 +78,8 @@ class Health:
         self._x = x
         self._lock = threading.Lock()
         self._received: Counter[str] = Counter()
-        self._last_s = dict.fromkeys(('rgb', x), time.monotonic())
+        self._active_from_s = time.monotonic()
+        self._last_s = dict.fromkeys(('rgb', x), self._active_from_s)
         self._pairs_in = 0
         self._pairs_matched = 0
         self._pairs_out = 0
@@ -94,7 +97,8 @@ class Health:
     def restart_clocks(self) -> None:
         """Measure the cameras' silence from now on, because the node has just subscribed."""
         with self._lock:
-            self._last_s = dict.fromkeys(self._last_s, time.monotonic())
+            self._active_from_s = time.monotonic()
+            self._last_s = dict.fromkeys(self._last_s, self._active_from_s)
 
     def received(self, camera: str) -> None:
         """Count a message of a camera."""
@@ -191,6 +195,7 @@ class Health:
             self._reported, self._reported_s = counts, now_s
             samples_s = {name: np.array(s) for name, s in self._samples_s.items() if s}
             error, error_age_s = self._last_error, now_s - self._last_error_s
+            active_s = now_s - self._active_from_s
             silence_s = {camera: now_s - last_s for camera, last_s in self._last_s.items()}
             failures_in_row, invalid_share = self._failures_in_row, self._invalid_share
         values = {name: str(count) for name, count in counts.items()}
@@ -208,7 +213,7 @@ class Health:
         values['last_error'] = error or 'none'
         if error:
             values['last_error_age_s'] = f'{error_age_s:.1f}'
-        return Recent(new, values, silence_s, failures_in_row, invalid_share or 0.0)
+        return Recent(new, values, active_s, silence_s, failures_in_row, invalid_share or 0.0)
 
 
 def _statistics(name: str, samples_s: np.ndarray) -> dict[str, str]:

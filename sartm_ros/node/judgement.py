@@ -15,6 +15,10 @@ OK, WARN, ERROR = range(3)  # the levels of diagnostic_msgs/DiagnosticStatus
 SILENT_S = 2.0
 """A topic without a message for this long is reported."""
 
+START_UP_S = 10.0
+"""How long after the node has subscribed a silent topic is only a warning, which is not logged: a
+camera that is started together with the node takes some seconds to its first image."""
+
 FAILURES_FOR_ERROR = 3
 """Number of failures in a row, without a result in between, from which on the level is ERROR."""
 
@@ -73,6 +77,8 @@ def judge(
     stalled = [name for name in stalls(x) if new[name]]
     served = _describe_served(stalled, new, x)
     if silent and not (stalled and new['pairs_out']):
+        if recent.active_s < START_UP_S:
+            return report(WARN, silence)
         return report(ERROR, silence, f'silent {" ".join(silent)}')
 
     failed = any(new[f'dropped.{reason}'] for reason in failures(x))

@@ -10,7 +10,7 @@ import pytest
 from sartm_ros.node import health as health_module
 from sartm_ros.node.health import SAMPLES, STAGES, Health, stalls
 from sartm_ros.node.input_timing import InputTiming
-from sartm_ros.node.judgement import ERROR, OK, STALL_HINTS, WARN, Report, judge
+from sartm_ros.node.judgement import ERROR, OK, STALL_HINTS, START_UP_S, WARN, Report, judge
 from sartm_ros.node.observations import Observations
 from sartm_ros.node.parameters import Parameters
 from sartm_ros.node.stall_detection import UsableImages
@@ -97,8 +97,27 @@ def test_the_rate_is_that_since_the_last_report(health, clock):
         assert report.values['thermal_hz'] == f'{expected + 0.5}'
 
 
+def test_cameras_have_time_to_start(health, clock):
+    """A driver that is started together with the node is not reported as an error at once."""
+    for _ in range(int(START_UP_S) - 1):
+        clock.now_s += 1.0
+        report = report_of(health)
+        assert report.level < ERROR
+        assert report.problem == ''  # not logged
+    assert report.level == WARN
+    assert report.message == (
+        'no messages on /color, why rgb; no messages on /thermal, why thermal'
+    )
+    clock.now_s += 1.0
+    report = report_of(health)
+    assert (report.level, report.problem) == (ERROR, 'silent rgb thermal')
+    clock.now_s += 1.0
+    frame(health)
+    assert report_of(health).level == OK
+
+
 def test_a_silent_topic_is_named(health, clock):
-    clock.now_s += 3.0
+    clock.now_s += START_UP_S
     health.received('rgb')
     report = report_of(health)
     assert report.level == ERROR
@@ -247,7 +266,7 @@ def test_a_stall_is_a_warning_that_says_what_was_served(health, clock):
     frame(health)
     assert report_of(health).level == OK
     # A silent topic is an error only where nothing comes out.
-    clock.now_s += 3.0
+    clock.now_s += START_UP_S
     health.received('rgb')
     for served, level in ((True, WARN), (False, ERROR)):
         health.stalled('thermal_gap')
