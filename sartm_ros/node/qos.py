@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rclpy.duration import Infinite
+from rclpy.exceptions import ParameterException
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -83,7 +84,7 @@ def checked(topic: str) -> Iterator[None]:
     """Raise SartmError for a wrong QoS override, while an endpoint of `topic` is created."""
     try:
         yield
-    except (RuntimeError, ValueError, InvalidQosOverridesError) as error:
+    except (RuntimeError, ValueError, ParameterException, InvalidQosOverridesError) as error:
         raise SartmError(f'{topic} cannot be opened: {error}') from error
 
 

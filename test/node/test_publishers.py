@@ -13,10 +13,14 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
+import rclpy
 from builtin_interfaces.msg import Time
+from rclpy.context import Context
 from std_msgs.msg import Header
 
+from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
+from sartm_ros.node import qos
 from sartm_ros.node.publishers import Publishers
 
 
@@ -98,3 +102,26 @@ def test_without_vision_msgs_there_are_the_classes_alone(monkeypatch):
     assert '/sartm/label_info' not in node.published
     ((classes, _),) = node.published['/sartm/classes']
     assert json.loads(classes.data) == {**MFNET.to_dict(), 'unknown_id': 255}
+
+
+@pytest.mark.parametrize(
+    ('override', 'expected'),
+    [
+        ('reliability:=sure', 'reliability`: `sure`'),
+        ('reliability:=3', 'expecting type'),
+        ('depth:=ten', 'expecting type'),
+    ],
+)
+def test_an_override_of_the_qos_that_cannot_be_used_is_named(monkeypatch, override, expected):
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    context = Context()
+    context.init(['--ros-args', '-p', f'qos_overrides./labels.publisher.{override}'])
+    node = rclpy.create_node('sartm', context=context)
+    profile, options = qos.output_qos(), qos.overridable()
+    named = pytest.raises(SartmError, match=f'^/labels cannot be opened: .*{expected}')
+    try:
+        with named, qos.checked('/labels'):
+            node.create_publisher(Header, '/labels', profile, qos_overriding_options=options)
+    finally:
+        node.destroy_node()
+        context.shutdown()
