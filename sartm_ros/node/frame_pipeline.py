@@ -176,6 +176,7 @@ class FramePipeline:
             {
                 'stamp_ns': stamp_ns(header),
                 'modality': images.modality,
+                'x_modality': settings.x_modality,  # says what 'both' are: RGB and this
                 **images.states,
                 'latency_ms': round(latency_s * 1e3, 3),
                 'stages_ms': {name: round(time_s * 1e3, 3) for name, time_s in stages_s.items()},
