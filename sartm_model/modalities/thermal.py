@@ -48,10 +48,12 @@ class Thermal(Modality):
         """Return the counts with those that scale to the mean where the image sees nothing.
 
         The range is that of the valid pixels, apart enough that a flat image is not stretched.
+        Where no pixel is valid, it is one around 0.
         """
         counts = to_counts(image)
         invalid = invalid_pixels(counts, has_8_bits(image))
-        low, high = np.nan_to_num(enforce_min_span(own_range(image, invalid), has_8_bits(image)))
+        own = np.nan_to_num(own_range(image, invalid))
+        low, high = enforce_min_span(own, has_8_bits(image))
         return replace_invalid(counts, invalid, low + MEAN * (high - low)), (low, high)
 
     def scale(self, image: Any, ends: Any = None) -> Any:

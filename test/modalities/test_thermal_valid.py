@@ -208,6 +208,18 @@ def test_training_crops_have_the_mean_where_the_image_sees_nothing():
     assert scaled.max() > 0.9
 
 
+def test_a_training_crop_of_single_pixels_in_fill_is_the_mean_as_in_inference():
+    """Each of them is beside fill, so no pixel is valid, and the image has no range of its own."""
+    image = np.zeros((64, 80), np.uint16)
+    image[8::16, 8::16] = 30000
+    assert invalid_pixels(image.astype(np.float32), eight_bits=False).all()
+    frame = Frame('x', {'thermal': image}, np.zeros(image.shape, np.uint8))
+    config = DataConfig(crop_height=64, crop_width=80, scale_min=1, scale_max=1)
+    crop = random_resized_crop(frame, config, np.random.default_rng(0), None)
+    np.testing.assert_allclose(crop.images['thermal'], MEAN, atol=1e-6)
+    np.testing.assert_allclose(scale_thermal(image), MEAN)
+
+
 def test_an_image_that_sees_nothing_at_all():
     image = np.full(SIZE, 7, np.uint16)
     for kind in (image, torch.from_numpy(image)):
