@@ -24,6 +24,9 @@ SFM_STRIDE = 16
 MOMENTUM = 0.9
 """Weight of the old value when a prototype is updated."""
 
+TINY = torch.finfo(torch.float32).tiny
+"""The smallest sum that is divided by."""
+
 
 def ohem_cross_entropy(
     logits: Tensor,
@@ -50,7 +53,8 @@ def ohem_cross_entropy(
             no gradient. None for none.
 
     Returns:
-        The mean loss of the chosen pixels; zero if no pixel is labelled.
+        The mean loss of the chosen pixels; zero if no pixel is labelled, or all that are chosen
+        have the weight 0.
     """
     known = logits.float()
     if excluded is not None:
@@ -67,7 +71,8 @@ def ohem_cross_entropy(
     if class_weights is None:
         return losses[hard].mean()
     weights = class_weights[classes[hard]]
-    return (weights * losses[hard]).sum() / weights.sum()
+    # All of them may be of classes of weight 0; their loss is then 0.
+    return (weights * losses[hard]).sum() / weights.sum().clamp(min=TINY)
 
 
 class ClassMeans(NamedTuple):

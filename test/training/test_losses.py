@@ -124,6 +124,16 @@ def test_ohem_without_labels_is_zero_and_differentiable():
     assert logits.grad.abs().sum() == 0
 
 
+def test_ohem_of_classes_of_weight_0_is_zero_and_differentiable():
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    weights = torch.tensor([0.0, 1.0, 1.0])
+    loss = ohem_cross_entropy(logits, torch.zeros(1, 4, 4, dtype=int), class_weights=weights)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() == 0
+
+
 def test_ohem_gradient():
     logits = torch.randn(1, 3, 3, 3, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(0, 3, (1, 3, 3))
