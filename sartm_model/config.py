@@ -123,6 +123,10 @@ class SourceConfig:
     frames_seed: int | None = None
     modalities: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        for key in ('weight', 'frames'):
+            _not_negative(f'the setting {key} of the source {self.dataset}', getattr(self, key))
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -182,9 +186,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.train:
             raise SartmError('data.train is empty; name at least one source')
+        if not any(source.weight for source in self.train):
+            raise SartmError('all sources of data.train have weight 0; expected more for one')
         for key in ('batch_size', 'crop_height', 'crop_width'):
             _positive(f'data.{key}', getattr(self, key))
-        if not 0 < self.scale_min <= self.scale_max:
+        if not 0 < self.scale_min <= self.scale_max < math.inf:
             raise SartmError(
                 f'data.scale_min and data.scale_max are {self.scale_min} and {self.scale_max}; '
                 f'expected 0 < scale_min <= scale_max'
@@ -201,10 +207,8 @@ class DataConfig:
             if not 0 <= value <= 1:
                 raise SartmError(f'data.{key} is {value}; expected a probability, 0 to 1')
         self._check_drop_modality()
-        for key in ('thermal_shift', 'thermal_noise', 'sensor_noise'):
-            value = getattr(self, key)
-            if value < 0:
-                raise SartmError(f'data.{key} is {value}; expected 0 or more')
+        for key in ('workers', 'thermal_shift', 'thermal_noise', 'sensor_noise'):
+            _not_negative(f'data.{key}', getattr(self, key))
         if not 0 <= self.thermal_scale < 1:
             raise SartmError(f'data.thermal_scale is {self.thermal_scale}; expected 0 to below 1')
 
@@ -286,6 +290,13 @@ class LossConfig:
         for name, value in self.weights._asdict().items():
             if not 0 <= value < math.inf:
                 raise SartmError(f'loss.{name} is {value}; expected 0 (off) or more')
+        if not 0 < self.ohem_probability <= 1:
+            raise SartmError(
+                f'loss.ohem_probability is {self.ohem_probability}; expected above 0 and at most 1'
+            )
+        _fraction('loss.ohem_min_fraction', self.ohem_min_fraction)
+        for weight in self.class_weights:
+            _not_negative('a weight in loss.class_weights', weight)
 
     @property
     def weights(self) -> LossWeights:
@@ -363,7 +374,7 @@ class OptimConfig:
         weight_decay: applies to parameters of two or more dimensions.
         warmup_fraction: fraction of the steps in which the rate rises from a tenth to the peak.
         power: exponent of the polynomial decay.
-        clip_norm: largest norm of the gradient.
+        clip_norm: largest norm of the gradient; 0 for no limit.
         accumulate: number of batches whose gradients are accumulated for one step.
     """
 
@@ -377,10 +388,15 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _positive('optim.accumulate', self.accumulate)
-        if self.encoder_lr_factor < 0:
-            raise SartmError(
-                f'optim.encoder_lr_factor is {self.encoder_lr_factor}; expected 0 or more'
-            )
+        for key in (
+            'lr',
+            'encoder_lr_factor',
+            'weight_decay',
+            'warmup_fraction',
+            'power',
+            'clip_norm',
+        ):
+            _not_negative(f'optim.{key}', getattr(self, key))
 
 
 @dataclass(frozen=True)
@@ -449,6 +465,11 @@ class TrainConfig:
         _positive('steps', self.steps)
         for key in ('val_every', 'keep_best', 'devices', 'nodes'):
             _positive(key, getattr(self, key))
+        _not_negative('patience', self.patience)
+        _fraction('ema_decay', self.ema_decay)
+        if not 0 <= self.seed < 2**32:
+            raise SartmError(f'seed is {self.seed}; expected 0 to {2**32 - 1}')
+        check_choice('device', self.device, ('auto', 'cpu', 'cuda'))
         check_choice('stage', self.stage, STAGES)
         if self.stage == 'pretrain':
             if self.loss.language:
@@ -558,3 +579,13 @@ def _check_templates(key: str, templates: Sequence[str]) -> None:
 def _positive(key: str, value: int) -> None:
     if value < 1:
         raise SartmError(f'{key} is {value}; expected 1 or more')
+
+
+def _not_negative(key: str, value: float) -> None:
+    if not 0 <= value < math.inf:  # nor NaN
+        raise SartmError(f'{key} is {value}; expected 0 or more')
+
+
+def _fraction(key: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise SartmError(f'{key} is {value}; expected 0 to 1')

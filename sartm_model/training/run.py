@@ -17,6 +17,7 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from sartm_model.config import PRETRAINED, ModelConfig, TrainConfig, load_train_config, to_dict
 from sartm_model.data.sampling import label_space_of_run
@@ -42,7 +43,7 @@ from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.text_teacher import text_embeddings
 from sartm_model.utils.files import write_file
 from sartm_model.utils.overrides import differences
-from sartm_model.utils.text import format_names
+from sartm_model.utils.text import first_line, format_names
 
 CONFIG_FILE = 'config.yaml'
 METRICS_FILE = 'metrics.csv'
@@ -278,27 +279,33 @@ def _trainer(config: TrainConfig, out: Path, callbacks: list[Callback]) -> pl.Tr
     always_all = config.data.modality == 'both' and not any(s.modalities for s in config.data.train)
     strategy = 'ddp' if always_all else 'ddp_find_unused_parameters_true'
     on_gpu = config.device != 'cpu' and torch.cuda.is_available()
-    return pl.Trainer(
-        accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[config.device],
-        devices=config.devices,
-        num_nodes=config.nodes,
-        strategy=strategy if distributed else 'auto',
-        sync_batchnorm=distributed and on_gpu,
-        use_distributed_sampler=False,
-        precision=cast(Any, config.precision),
-        max_steps=config.steps,
-        accumulate_grad_batches=config.optim.accumulate,
-        gradient_clip_val=config.optim.clip_norm,
-        # In batches, and counted over the whole run.
-        val_check_interval=config.val_every * config.optim.accumulate,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=[
-            CSVLogger(out, name='', version=''),
-            TensorBoardLogger(out, name='', version='', sub_dir='events'),
-        ],
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        log_every_n_steps=min(20, config.val_every),
-    )
+    try:
+        return pl.Trainer(
+            accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[config.device],
+            devices=config.devices,
+            num_nodes=config.nodes,
+            strategy=strategy if distributed else 'auto',
+            sync_batchnorm=distributed and on_gpu,
+            use_distributed_sampler=False,
+            precision=cast(Any, config.precision),
+            max_steps=config.steps,
+            accumulate_grad_batches=config.optim.accumulate,
+            gradient_clip_val=config.optim.clip_norm,
+            # In batches, and counted over the whole run.
+            val_check_interval=config.val_every * config.optim.accumulate,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            logger=[
+                CSVLogger(out, name='', version=''),
+                TensorBoardLogger(out, name='', version='', sub_dir='events'),
+            ],
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            log_every_n_steps=min(20, config.val_every),
+        )
+    except (MisconfigurationException, ValueError) as error:  # no such device, or no such precision
+        raise SartmError(
+            f'Lightning refuses device {config.device}, devices {config.devices}, nodes '
+            f'{config.nodes} and precision {config.precision}: {first_line(error)}'
+        ) from error

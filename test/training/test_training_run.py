@@ -71,6 +71,7 @@ def test_the_measured_weights_are_the_saved_ones(tmp_path, small_frames, write_c
         ({}, ['sam2_weights=a', 'start_from=b'], 'starts from one of them'),
         ({}, ['label_space=fmb', 'loss.language=0'], 'classes of mfnet'),
         ({}, ['loss.class_weights=[1,2]'], 'one a class of mfnet'),
+        ({}, ['precision=fp16', 'loss.language=0'], r"precision fp16: .*'fp16' is invalid"),
         ({}, ['start_from=/nowhere.safetensors'], 'no checkpoint'),
     ],
 )
