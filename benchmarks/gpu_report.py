@@ -164,7 +164,17 @@ def report(
                 )
                 result['compared'].append({**found, 'checkpoint': size})
                 _write(out, result, profiles)
-                for name in (*names[:2], *(name for name in names[2:] if name in DEPTHWISE)):
+                variants = found['variants']
+                errors = {
+                    name: variants[name]['error'] for name in names if 'error' in variants[name]
+                }
+                failed += [
+                    f'{size} compared, {name}: {error}'
+                    for name, error in errors.items()
+                    if not error.startswith(torch.OutOfMemoryError.__name__)
+                ]
+                profiled = [*names[:2], *(name for name in names[2:] if name in DEPTHWISE)]
+                for name in (name for name in profiled if name not in errors):
                     kernels = profile(checkpoint, name, height, width, device)
                     profiles.append(f'{size} at {height}x{width}, {name}\n{kernels}')
         except Exception as error:

@@ -54,6 +54,9 @@ def compare(
         p99_ms, ratio (its median over that of the reference) and agreement (share of the pixels
         with the label that the reference gives, on generated frames), or error, what kept it from
         running.
+
+    Raises:
+        SartmError: the reference does not run.
     """
     default = Predictor(checkpoint, device=device)
     chosen = default.device
@@ -72,6 +75,11 @@ def compare(
             variants[name] = {'error': f'{type(error).__name__}: {first_line(error)[:200]}'}
         else:
             predictors[name] = predictor
+    if reference not in predictors:
+        raise SartmError(
+            f'the variant {reference!r}, with which the others are compared, does not run here: '
+            f'{variants[reference]["error"]}'
+        )
     times_s: dict[str, list[float]] = defaultdict(list)
     for _ in range(iterations):
         for name, predictor in predictors.items():

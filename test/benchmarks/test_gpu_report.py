@@ -79,6 +79,20 @@ def test_what_fails_on_a_gpu_does_not_end_the_report(tmp_path, monkeypatch):
     assert gpu_report.main(['--out', str(tmp_path)]) == 1
 
 
+def test_variants_that_fail_on_a_gpu_are_failures_unless_memory_runs_out(tmp_path, monkeypatch):
+    found = {'image': [64, 64], 'device': 'a GPU'}
+    errors = ('RuntimeError: a fault', 'OutOfMemoryError: too much')
+    names = ('first', 'second', 'third')
+    variants = dict(zip(names, [{'median_ms': 1.0}, *({'error': e} for e in errors)], strict=True))
+    monkeypatch.setattr(gpu_report, 'agreement', lambda device: 1.0)
+    monkeypatch.setattr(gpu_report, 'compare', lambda *_, **__: {**found, 'variants': variants})
+    monkeypatch.setattr(gpu_report, 'profile', lambda checkpoint, name, *_: f'kernels of {name}')
+    result = gpu_report.report(tmp_path, 'cpu', [], {('nano', 64, 64): names}, {}, 1)
+    assert result['failed'] == ['nano compared, second: RuntimeError: a fault']
+    assert 'OutOfMemoryError: too much' in (tmp_path / 'table.md').read_text()
+    assert (tmp_path / 'profile.txt').read_text() == 'nano at 64x64, first\nkernels of first'
+
+
 def test_the_forms_of_depthwise_convolutions():
     """Kernels have the size with which they are trained, where that is what is asked for."""
     variants = depthwise_variants('demo', 'cpu', 'fp32')

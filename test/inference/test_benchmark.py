@@ -44,6 +44,17 @@ def test_every_variant_is_compared_with_fp32(nano_checkpoint, monkeypatch):
     assert variants['fp32 compile'] == {'error': 'RuntimeError: no compiler here'}
 
 
+def test_a_reference_that_does_not_run_is_named(nano_checkpoint, monkeypatch):
+    def too_much(*_, **__):
+        raise torch.OutOfMemoryError('too much')
+
+    monkeypatch.setattr(
+        'sartm_model.inference.variants.build_variants', lambda *_: {'fp32': too_much}
+    )
+    with pytest.raises(SartmError, match=r"'fp32', with which .*: OutOfMemoryError: too much"):
+        compare(nano_checkpoint, 64, 96, device='cpu', iterations=1)
+
+
 def test_the_command_writes_json(tmp_path, capsys):
     file = tmp_path / 'speed.json'
     arguments = ['benchmark', '--size', 'nano', '--height', '64', '--width', '64']
