@@ -21,13 +21,6 @@ class Runner(Protocol):
     ) -> tuple[First, Second]: ...
 
 
-def run_sequential(
-    first: Callable[[], First], second: Callable[[], Second]
-) -> tuple[First, Second]:
-    """Run two functions one after the other, in place of a `Runner`."""
-    return first(), second()
-
-
 class ParallelRunner:
     """Runs two functions in parallel, without gradients, in threads of its own.
 
