@@ -99,12 +99,16 @@ def read_images(bag: Path, only: Sequence[str]) -> Iterator[tuple[RawMessage, An
     Raises SartmError also if a topic has another type, or a message is damaged.
     """
     for raw in read_raw(bag, only):
-        if raw.type not in (IMAGE_TYPE, COMPRESSED_TYPE):
-            raise SartmError(
-                f'{bag}: topic {raw.topic} carries {raw.type}, not {IMAGE_TYPE} or '
-                f'{COMPRESSED_TYPE}'
-            )
+        check_image_type(bag, raw.topic, raw.type)
         yield raw, decode(raw)
+
+
+def check_image_type(bag: Path, topic: str, type_: str) -> None:
+    """Raise SartmError if the messages of a topic are not images."""
+    if type_ not in (IMAGE_TYPE, COMPRESSED_TYPE):
+        raise SartmError(
+            f'{bag}: topic {topic} carries {type_}, not {IMAGE_TYPE} or {COMPRESSED_TYPE}'
+        )
 
 
 def read_pairs(

@@ -10,7 +10,14 @@ import numpy as np
 
 from sartm_model.errors import SartmError
 from sartm_model.pseudo_labels.from_segments import SourceImage
-from sartm_ros.bag.reading import THERMAL_TOPIC, RawMessage, decode, read_raw, topics
+from sartm_ros.bag.reading import (
+    THERMAL_TOPIC,
+    RawMessage,
+    check_image_type,
+    decode,
+    read_raw,
+    topics,
+)
 from sartm_ros.messages.images import to_thermal
 
 
@@ -24,12 +31,13 @@ def thermal_images(bag: Path, topic: str | None) -> tuple[int, Iterator[SourceIm
         topic: of the images; None for the node's default.
 
     Raises:
-        SartmError: the bag cannot be read, or has no such topic.
+        SartmError: the bag cannot be read, or has no such topic, or one that carries no images.
     """
     topic = topic or THERMAL_TOPIC
     found = topics(bag)
     if topic not in found:
         raise SartmError(f'{bag} has no topic {topic}; its topics are: {", ".join(sorted(found))}')
+    check_image_type(bag, topic, found[topic].type)
     messages = enumerate(read_raw(bag, [topic]))
     images = (
         SourceImage(f'{bag.stem}_{index:06d}', None, partial(_read, raw)) for index, raw in messages

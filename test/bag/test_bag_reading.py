@@ -25,6 +25,7 @@ from sartm_ros.bag.reading import (
     read_raw,
     topics,
 )
+from sartm_ros.bag.thermal_images import thermal_images
 from sartm_ros.bag.writing import START_NS, Faults, write_bag
 from sartm_ros.sync.pair_matcher import PairMatcher
 
@@ -252,6 +253,8 @@ def test_a_topic_of_another_type(tmp_path):
             writer.write(connection, 1, types.serialize_cdr(text, 'std_msgs/msg/String'))
     with pytest.raises(SartmError, match='std_msgs/msg/String'):
         list(read_pairs(tmp_path / 'bag', matcher()))
+    with pytest.raises(SartmError, match='std_msgs/msg/String'):
+        thermal_images(tmp_path / 'bag', None)
 
 
 def test_a_damaged_message(tmp_path):
