@@ -66,8 +66,9 @@ def replay(
         x_topic: topic of the second camera, of `settings.x_modality`; empty to use RGB alone.
         labels_topic: topic of the true ids; `LABELS_TOPIC` if None and the bag has it.
         settings: the node's parameters, of which the topics, `x_modality`, `sync.*` (policy
-            nearest), `stall_after`, `*.on_stall`, `thermal.hold_at_most` and `thermal.shift`
-            count here; the node's defaults if None.
+            nearest), `stall_after`, `*.on_stall` and, of `thermal.*`, `hold_at_most`,
+            `detect_frozen`, `shift`, `crop` and `invalid` count here. The predictor has the rest.
+            The node's defaults if None.
 
     Returns:
         bag, messages (by topic), pairs, modalities (number of pairs by the images used), dropped
