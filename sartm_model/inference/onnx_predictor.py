@@ -6,6 +6,7 @@ Imports neither torch nor SAM2.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,12 @@ import numpy as np
 
 from sartm_model.errors import SartmError
 from sartm_model.inference.export_config import PRESENT, ExportConfig
-from sartm_model.inference.onnx_session import choose_providers, open_session, read_metadata
+from sartm_model.inference.onnx_session import (
+    CUDA_PROVIDER,
+    choose_providers,
+    open_session,
+    read_metadata,
+)
 from sartm_model.inference.overlay import blend_classes
 from sartm_model.inference.prediction import Images, Prediction, check_images
 from sartm_model.inference.stage_clock import StageClock
@@ -25,6 +31,8 @@ from sartm_model.modalities.thermal_settings import ThermalSettings
 
 if TYPE_CHECKING:
     from sartm_model.inference.predictor import Predictor
+
+_log = logging.getLogger(__name__)
 
 
 def open_predictor(checkpoint: str | Path, **settings: Any) -> Predictor | OnnxPredictor:
@@ -91,6 +99,15 @@ class OnnxPredictor:
         self.engine = 'onnx'
         self.device, providers = choose_providers(device)
         self._session = open_session(self.path, providers, threads)
+        if self.device != 'cpu' and CUDA_PROVIDER not in self._session.get_providers():
+            # ONNX Runtime goes on without a provider whose libraries it cannot load.
+            if device != 'auto':
+                raise SartmError(
+                    f'device {device!r} cannot be used: ONNX Runtime has CUDA, but cannot load its '
+                    'libraries; install the CUDA and cuDNN that it was built for, or use cpu'
+                )
+            _log.warning('the CPU is used: ONNX Runtime cannot load the libraries of CUDA')
+            self.device = 'cpu'
         texts = read_metadata(self._session, self.path)
         optional = {value.name for value in self._session.get_overridable_initializers()}
         self._may_miss_one = PRESENT in optional

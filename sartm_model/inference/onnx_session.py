@@ -10,6 +10,8 @@ from sartm_model.errors import SartmError
 from sartm_model.inference.export_config import FORMAT
 from sartm_model.utils.text import first_line
 
+CUDA_PROVIDER = 'CUDAExecutionProvider'
+
 
 def choose_providers(device: str) -> tuple[str, list[Any]]:
     """Return the device's name and ONNX Runtime's execution providers.
@@ -20,7 +22,7 @@ def choose_providers(device: str) -> tuple[str, list[Any]]:
     Raises:
         SartmError: ONNX Runtime is missing or has no such device.
     """
-    has_cuda = 'CUDAExecutionProvider' in _import_runtime().get_available_providers()
+    has_cuda = CUDA_PROVIDER in _import_runtime().get_available_providers()
     if device == 'cpu' or (device == 'auto' and not has_cuda):
         return 'cpu', ['CPUExecutionProvider']
     kind, _, index = device.partition(':')
@@ -31,7 +33,7 @@ def choose_providers(device: str) -> tuple[str, list[Any]]:
             f'device {device!r} is not there: this ONNX Runtime has no CUDA; use cpu, or install '
             f'onnxruntime-gpu'
         )
-    cuda = ('CUDAExecutionProvider', {'device_id': int(index or 0)})
+    cuda = (CUDA_PROVIDER, {'device_id': int(index or 0)})
     return 'cuda' if device == 'auto' else device, [cuda, 'CPUExecutionProvider']
 
 

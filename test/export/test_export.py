@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +18,14 @@ pytest.importorskip('onnx', reason='needs onnx')
 pytest.importorskip('onnxscript', reason='needs onnxscript')
 
 import onnx
+import onnxruntime
 
 from sartm_model.cli.main import main
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
 from sartm_model.export.exported_model import ExportedModel
 from sartm_model.export.onnx_export import export_onnx
-from sartm_model.inference.export_config import ExportConfig
+from sartm_model.inference.export_config import FORMAT, ExportConfig
 from sartm_model.inference.onnx_predictor import OnnxPredictor, open_predictor
 from sartm_model.inference.prediction import Prediction
 from sartm_model.inference.predictor import Predictor
@@ -282,6 +284,28 @@ def test_what_does_not_fit_the_file_is_named(demo_onnx):
     for settings in ({'precision': 'fp16'}, {'head': 'mask'}, {'device': 'tpu'}):
         with pytest.raises(SartmError):
             OnnxPredictor(demo_onnx, **settings)
+
+
+def test_a_gpu_whose_libraries_are_missing_is_not_claimed(tmp_path, monkeypatch, caplog):
+    """ONNX Runtime then runs on the CPU, without an error."""
+    node = onnx.helper.make_node('Identity', ['x'], ['y'])
+    x, y = (onnx.helper.make_tensor_value_info(n, 1, [1]) for n in 'xy')
+    graph = onnx.helper.make_graph([node], 'g', [x], [y])
+    opset = onnx.helper.make_opsetid('', 18)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    contents = {'model': {'prediction': 'mean'}, 'labels': MFNET.to_dict(), 'export': {}}
+    texts = {'format': FORMAT, **{key: json.dumps(value) for key, value in contents.items()}}
+    onnx.helper.set_model_props(model, texts)
+    file = tmp_path / 'x.onnx'
+    file.write_bytes(model.SerializeToString())
+    available = ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: available)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # ONNX Runtime, which has no CUDA here, says so
+        assert OnnxPredictor(file).device == 'cpu'
+        with pytest.raises(SartmError, match="device 'cuda' cannot be used"):
+            OnnxPredictor(file, device='cuda')
+    assert caplog.messages == ['the CPU is used: ONNX Runtime cannot load the libraries of CUDA']
 
 
 def test_files_of_others_are_refused(tmp_path):
