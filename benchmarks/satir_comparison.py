@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.training_runs import claim, class_weights, train_whole
+from benchmarks.training_runs import claim, class_weights, mean_and_range, train_whole
 from sartm_model.cli.options import DATASETS
 from sartm_model.data.base import PairDataset
 from sartm_model.data.registry import open_dataset
@@ -100,15 +100,10 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
                     for result in of_model
                     if (result['start'], result['labelled']) == (start, count)
                 ]
-                cells.append(_cell(values))
+                cells.append(mean_and_range(values))
             lines.append(f'| {start} | {" | ".join(cells)} |')
         lines.append('')
     return '\n'.join(lines)
-
-
-def _cell(values: Sequence[float]) -> str:
-    mean = f'{sum(values) / len(values):.1f}'
-    return mean if len(values) == 1 else f'{mean} ({min(values):.1f} to {max(values):.1f})'
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

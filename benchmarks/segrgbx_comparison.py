@@ -23,9 +23,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
-from benchmarks.training_runs import claim, class_weights, train_whole
+from benchmarks.training_runs import claim, class_weights, mean_and_range, train_whole
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
@@ -50,13 +51,15 @@ class Run(NamedTuple):
     """A training.
 
     Attributes:
-        name: of its folder.
+        name: of its folder, within that of its seed.
+        seed: of the weights, the samples and MA-CLIP.
         sensors: beside RGB, that it is trained for.
         without: parts of the network that are left out.
         share: of the steps of a joint training.
     """
 
     name: str
+    seed: int
     sensors: tuple[str, ...]
     without: tuple[str, ...] = ()
     share: float = 1.0
@@ -66,13 +69,15 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Do all runs that are not done yet; return the results and write both files."""
     settings = _settings(args)
     claim(args.out, settings)
-    results = {}
-    for run in _runs(args):
-        path = args.out / run.name / RESULT
-        if not path.exists():
-            write_file(path, json.dumps(_result(run, args), indent=2) + '\n')
-        results[run.name] = json.loads(path.read_text())
-        print(f'{run.name}: {_in_words(results[run.name]["miou"])}', flush=True)
+    results: dict[str, dict[str, Any]] = {}
+    for seed in args.seeds:
+        of_seed = results[f'seed_{seed}'] = {}
+        for run in _runs(seed, args):
+            path = _folder(run, args) / RESULT
+            if not path.exists():
+                write_file(path, json.dumps(_result(run, args), indent=2) + '\n')
+            result = of_seed[run.name] = json.loads(path.read_text())
+            print(f'{run.name}, seed {seed}: {_in_words(result["miou"])}', flush=True)
     comparison = {'settings': settings, 'runs': results, 'cost': _costs(args)}
     write_file(args.out / 'comparison.json', json.dumps(comparison, indent=2, default=str) + '\n')
     write_file(args.out / 'comparison.md', markdown(comparison))
@@ -80,10 +85,29 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def markdown(comparison: dict[str, Any]) -> str:
-    """Return a table of accuracy and one of cost."""
-    runs, cost = comparison['runs'], comparison['cost']
+    """Return a table of accuracy, means over the seeds, and one of cost."""
+    by_seed = list(comparison['runs'].values())
+    columns = list(by_seed[0]['joint']['miou'])
+    rows = [_rows(runs, columns) for runs in by_seed]
+    lines = ['mIoU in %', '', f'| network | {" | ".join(columns)} | mean |']
+    lines.append('|' + '---|' * (len(columns) + 2))
+    for title in rows[0]:
+        values = np.array([of_seed[title] for of_seed in rows])  # [seeds, columns]
+        cells = [f'{value:.1f}' for value in values.mean(axis=0)]
+        cells.append(mean_and_range(values.mean(axis=1)))
+        lines.append(f'| {title} | {" | ".join(cells)} |')
+    lines += ['', '| network | parameters, M | GFLOP | ms |', '|---|---|---|---|']
+    for name, of_one in comparison['cost'].items():
+        lines.append(
+            f'| {name} | {of_one["parameters"] / 1e6:.1f} | {of_one["gflop"]:.1f} | '
+            f'{of_one["ms"]:.0f} |'
+        )
+    return '\n'.join(lines) + '\n'
+
+
+def _rows(runs: dict[str, dict[str, Any]], columns: Sequence[str]) -> dict[str, list[float]]:
+    """Return title -> mIoU of each column, of the runs of one seed."""
     joint = runs['joint']['miou']
-    columns = list(joint)
     separate = {
         column: runs[f'separate/{"thermal" if column == "mfnet" else column}']['miou'][column]
         for column in columns
@@ -95,19 +119,10 @@ def markdown(comparison: dict[str, Any]) -> str:
     for title, images in (('RGB alone', 'rgb'), ('X alone', 'x')):
         rows[f'one network for each sensor, given {title}'] = (separate, images)
         rows[f'one for all, given {title}'] = (joint, images)
-    lines = ['mIoU in %', '', f'| network | {" | ".join(columns)} | mean |']
-    lines.append('|' + '---|' * (len(columns) + 2))
-    for title, (miou, images) in rows.items():
-        values = [miou[column][images] for column in columns]
-        cells = [f'{value:.1f}' for value in (*values, sum(values) / len(values))]
-        lines.append(f'| {title} | {" | ".join(cells)} |')
-    lines += ['', '| network | parameters, M | GFLOP | ms |', '|---|---|---|---|']
-    for name, of_one in cost.items():
-        lines.append(
-            f'| {name} | {of_one["parameters"] / 1e6:.1f} | {of_one["gflop"]:.1f} | '
-            f'{of_one["ms"]:.0f} |'
-        )
-    return '\n'.join(lines) + '\n'
+    return {
+        title: [miou[column][images] for column in columns]
+        for title, (miou, images) in rows.items()
+    }
 
 
 def _in_words(miou: dict[str, dict[str, float]]) -> str:
@@ -117,22 +132,26 @@ def _in_words(miou: dict[str, dict[str, float]]) -> str:
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """Return what all runs in a folder must have in common."""
     names = [
-        *('sensors', 'mfnet', 'clip', 'clip_model', 'clip_steps', 'seed'),
+        *('sensors', 'mfnet', 'clip', 'clip_model', 'clip_steps'),
         *('steps', 'batch_size', 'crop', 'frames', 'val_frames'),
     ]
     return {name: getattr(args, name) for name in names}
 
 
-def _runs(args: argparse.Namespace) -> Iterator[Run]:
+def _runs(seed: int, args: argparse.Namespace) -> Iterator[Run]:
     sensors = tuple(args.sensors)
-    yield Run('joint', sensors)
+    yield Run('joint', seed, sensors)
     for part in Segrgbx.PARTS:
         if part != 'ma_clip' or args.clip:
-            yield Run(f'joint/without_{part}', sensors, (part,))
+            yield Run(f'joint/without_{part}', seed, sensors, (part,))
     sources = _sources(sensors, args)
     for sensor in sensors:
         share = sum(sensor in source['modalities'] for source in sources) / len(sources)
-        yield Run(f'separate/{sensor}', (sensor,), share=share)
+        yield Run(f'separate/{sensor}', seed, (sensor,), share=share)
+
+
+def _folder(run: Run, args: argparse.Namespace) -> Path:
+    return args.out / f'seed_{run.seed}' / run.name
 
 
 def _sources(sensors: Sequence[str], args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -173,12 +192,12 @@ def _result(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         'val_every': steps,
         'ema_decay': 0.99,
         'loss': {'class_weights': class_weights([_scenes('train', args.sensors[0], args.frames)])},
-        'seed': args.seed,
+        'seed': run.seed,
         'device': args.device,
         'optim': {'lr': 6e-4},
-        'ma_clip': _ma_clip(args) if args.clip else {},
+        'ma_clip': _ma_clip(run.seed, args) if args.clip else {},
     }
-    predictor = Predictor(train_whole(config, args.out / run.name), device=args.device)
+    predictor = Predictor(train_whole(config, _folder(run, args)), device=args.device)
 
     def predict(frame: Frame) -> FramePrediction:
         return FramePrediction(predictor.predict(frame.images).labels)
@@ -195,10 +214,11 @@ def _result(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     return {'steps': steps, 'miou': miou}
 
 
-def _ma_clip(args: argparse.Namespace) -> dict[str, Any]:
+def _ma_clip(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train MA-CLIP for all sensors, if it is not there yet; return its settings for a network."""
     clip = {'model': args.clip_model, 'pretrained': args.clip}
-    adapters = args.out / 'ma_clip' / 'ma_clip.safetensors'
+    folder = args.out / f'seed_{seed}' / 'ma_clip'
+    adapters = folder / 'ma_clip.safetensors'
     if not adapters.exists():
         sources = _sources(args.sensors, args)
         val, *more_val = [{**source, 'split': 'val', 'frames': 4} for source in sources]
@@ -210,13 +230,13 @@ def _ma_clip(args: argparse.Namespace) -> dict[str, Any]:
             'data': {**data, 'batch_size': 16, 'workers': args.workers},
             'steps': args.clip_steps,
             'val_every': args.clip_steps,
-            'seed': args.seed,
+            'seed': seed,
             'device': args.device,
             'optim': {'lr': 1e-3},
         }
-        path = args.out / 'ma_clip' / 'train.yaml'
+        path = folder / 'train.yaml'
         write_file(path, yaml.safe_dump(config, sort_keys=False))
-        train(path, path.parent)
+        train(path, folder)
     return {**clip, 'adapters': str(adapters)}
 
 
@@ -238,16 +258,18 @@ def _scenes(split: str, sensor: str, count: int) -> PairDataset:
 def _costs(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Return parameters, operations and time of the networks for a pair of 480x640 pixels.
 
-    The pair is RGB and the first sensor. The networks take turns, so that a change of the machine's
-    speed concerns all of them.
+    The pair is RGB and the first sensor; the networks are those of the first seed. They take turns,
+    so that a change of the machine's speed concerns all of them.
     """
-    names = [run.name for run in _runs(args) if run.name.startswith('joint')]
-    names.append(f'separate/{args.sensors[0]}')
-    paths = {name: args.out / name / LAST_MODEL for name in names}
+    paths = {
+        run.name: _folder(run, args) / LAST_MODEL
+        for run in _runs(args.seeds[0], args)
+        if run.name.startswith('joint') or run.sensors == (args.sensors[0],)
+    }
     predictors = {name: Predictor(path, device=args.device) for name, path in paths.items()}
     pair = ('rgb', args.sensors[0])
     [images] = generate_frames(480, 640, pair)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
     for _ in range(args.repeats):
         for name, predictor in predictors.items():
             seconds[name].append(measure_s(lambda p=predictor: p.predict(images)))  # type: ignore[misc]
@@ -283,7 +305,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--val-frames', metavar='N', type=int, default=40, help='the same')
     parser.add_argument('--batch-size', metavar='N', type=int, default=4)
     parser.add_argument('--crop', metavar=('H', 'W'), type=int, nargs=2, default=[160, 224])
-    parser.add_argument('--seed', metavar='N', type=int, default=1)
+    parser.add_argument('--seeds', metavar='N', type=int, nargs='+', default=[1, 2])
     parser.add_argument('--repeats', metavar='N', type=int, default=11, help='of a timed pair')
     parser.add_argument('--workers', metavar='N', type=int, default=1)
     parser.add_argument('--device', default='auto')

@@ -61,3 +61,9 @@ def class_weights(datasets: Sequence[PairDataset]) -> list[float]:
         assert frame.labels is not None
         counts += np.bincount(frame.labels.ravel(), minlength=256)[: len(counts)]
     return [float(counts.max() / count) ** (1 / 3) if count else 1.0 for count in counts]
+
+
+def mean_and_range(values: Sequence[float]) -> str:
+    """Return the mean as text, and of several values the lowest and the highest."""
+    mean = f'{sum(values) / len(values):.1f}'
+    return mean if len(values) == 1 else f'{mean} ({min(values):.1f} to {max(values):.1f})'
