@@ -4,9 +4,9 @@
 
 Writes `table.md`, `results.json` and `profile.txt`, which lists the kernels of a pair by their time
 before and after the rearrangements for inference. 'Before' is the variant `fp16 plain graph`, which
-runs in the same process. Also compared are the engine 'compile', which takes most of the time, and
-for size `lite` the forms of `depthwise_variants`. Starts are timed in processes of their own, those
-of 'compile' without and with what an earlier start has compiled.
+runs in the same process. The engine 'compile' is compared, too, and takes most of the time. Starts
+are timed in processes of their own, those of 'compile' without and with what an earlier start has
+compiled.
 
 Whatever fails is reported, and the rest goes on. The exit status is 1 where something failed for
 another reason than lack of memory, or where labels in half precision differ on too many pixels; 2
@@ -19,14 +19,13 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.depthwise_variants import depthwise_variants
 from benchmarks.start_time import start_s
 from sartm_model.inference.benchmark import benchmark, generate_frames, untrained
 from sartm_model.inference.predictor import Predictor
@@ -57,20 +56,18 @@ TARGETS_MIB = {'base_plus': 2048}
 BEFORE_AND_AFTER = ('fp16 plain graph', 'fp16 graph')
 LAYOUTS = ('fp16 one stream graph', 'fp16 channels first graph')
 COMPILED = 'fp16 compile'
-DEPTHWISE = ('odd kernels', 'depthwise channels first', 'odd kernels, depthwise channels first')
 
 Run = tuple[str, int, int]
 """Size or 'demo', height and width."""
 
 COMPARED: dict[Run, Sequence[str]] = {
-    ('lite', 480, 640): (*BEFORE_AND_AFTER, *LAYOUTS, COMPILED, *DEPTHWISE),
+    ('lite', 480, 640): (*BEFORE_AND_AFTER, *LAYOUTS, COMPILED),
     ('tiny', 480, 640): (*BEFORE_AND_AFTER, *LAYOUTS, COMPILED),
     ('base_plus', 480, 640): (*BEFORE_AND_AFTER, *LAYOUTS),
     ('base_plus', 1280, 1280): (*BEFORE_AND_AFTER, COMPILED),
     ('large', 480, 640): BEFORE_AND_AFTER,
 }
-"""Variants of `build_variants` or `depthwise_variants` of each run. They are compared with the
-first; that one, the second and those of `DEPTHWISE` are also profiled."""
+"""Variants of each run. They are compared with the first; the first two are also profiled."""
 
 STARTS = {('tiny', 480, 640): ('auto', 'compile', 'compile')}
 """Engines that are started one after the other."""
@@ -160,7 +157,6 @@ def report(
                     iterations=iterations,
                     names=names,
                     reference=names[0],
-                    more=_depthwise(checkpoint, device),
                 )
                 result['compared'].append({**found, 'checkpoint': size})
                 _write(out, result, profiles)
@@ -173,8 +169,7 @@ def report(
                     for name, error in errors.items()
                     if not error.startswith(torch.OutOfMemoryError.__name__)
                 ]
-                profiled = [*names[:2], *(name for name in names[2:] if name in DEPTHWISE)]
-                for name in (name for name in profiled if name not in errors):
+                for name in (name for name in names[:2] if name not in errors):
                     kernels = profile(checkpoint, name, height, width, device)
                     profiles.append(f'{size} at {height}x{width}, {name}\n{kernels}')
         except Exception as error:
@@ -197,10 +192,6 @@ def report(
 
 def _checkpoint(size: str) -> AbstractContextManager[str | Path]:
     return nullcontext(size) if size == 'demo' else untrained(size)
-
-
-def _depthwise(checkpoint: str | Path, device: str) -> dict[str, Callable[[], Predictor]]:
-    return depthwise_variants(checkpoint, device, 'fp32' if device == 'cpu' else 'fp16')
 
 
 def _first_line(error: Exception) -> str:
@@ -235,7 +226,7 @@ def profile(checkpoint: str | Path, name: str, height: int, width: int, device: 
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity
 
-    builders = build_variants(checkpoint, torch.device(device)) | _depthwise(checkpoint, device)
+    builders = build_variants(checkpoint, torch.device(device))
     predictor = builders[name]()
     images = generate_frames(height, width, predictor.modalities)[0]
     for _ in range(3):

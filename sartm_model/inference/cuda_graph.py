@@ -92,8 +92,10 @@ def prepare_for_graph(model: SegmentationModel, device: torch.device) -> None:
 
     Args:
         model: in its inference form, on the device and in its precision.
-        device: where it runs; streams are only used on a GPU.
+        device: where it runs; streams, and layers for a GPU, are only used on one.
     """
+    if device.type == 'cuda':
+        model.optimize_for_gpu()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == 'cuda':
         model.enable_parallel(TwoStreams(device))

@@ -6,7 +6,7 @@ Whether two variants give the same labels shows only with trained weights.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ def compare(
     iterations: int = 20,
     names: Sequence[str] | None = None,
     reference: str = 'fp32',
-    more: Mapping[str, Callable[[], Predictor]] | None = None,
 ) -> dict[str, Any]:
     """Run variants in turn, pair by pair, and compare each with one of them.
 
@@ -47,7 +46,6 @@ def compare(
         names: the variants; all that the device has where left out.
         reference: the variant with whose time and labels the others are compared. 'fp32' is the
             engine 'eager' with merged adapters.
-        more: builders of further variants, by name.
 
     Returns:
         device, image, threads, iterations and variants. A variant has, by its name, median_ms,
@@ -63,7 +61,7 @@ def compare(
     frames = generate_frames(height, width, default.modalities, SAMPLES)
     predictors: dict[str, Predictor] = {}
     variants: dict[str, Any] = {}
-    builders = {**build_variants(checkpoint, chosen), **(more or {})}
+    builders = build_variants(checkpoint, chosen)
     for name in names or builders:
         try:
             predictor = builders[name]()

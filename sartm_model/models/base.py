@@ -179,6 +179,12 @@ class SegmentationModel(nn.Module, ABC):
         Called once, in float32. The names of the weights may change.
         """
 
+    def optimize_for_gpu(self) -> None:
+        """Replace layers by others that compute the same and are faster on a GPU, if there are.
+
+        Called once, after `optimize_for_inference`.
+        """
+
     def to_precision(self, dtype: torch.dtype) -> SegmentationModel:
         """Convert the weights in place, but for those that need float32; return the network."""
         return self.to(dtype)

@@ -48,7 +48,8 @@ def find_config(name: str) -> Path:
     Raises SartmError if there is none.
     """
     here = Path(__file__).resolve()
-    prefixes = [here.parents[5], Path(sys.prefix), *workspaces()]  # [5]: above lib/python/site
+    # The prefix of an installation is the sixth folder above; a checkout may have fewer.
+    prefixes = [*here.parents[5:6], Path(sys.prefix), *workspaces()]
     folders = [here.parents[2], *(prefix / 'share' / 'sartm_ros' for prefix in prefixes)]
     for folder in folders:
         if (folder / 'config' / name).is_file():

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from benchmarks import gpu_report
-from benchmarks.depthwise_variants import depthwise_variants
 from benchmarks.start_time import start_s
 from sartm_model.errors import SartmError
 
@@ -20,8 +19,7 @@ def test_the_report_of_a_gpu_on_a_cpu(tmp_path, monkeypatch):
     names = ('fp32 plain', 'fp32')
     monkeypatch.setattr(gpu_report, 'start_s', lambda *arguments: float(len(arguments[1])))
     starts = {runs[0]: ('auto', 'compile', 'compile')}
-    *_, depthwise = gpu_report.DEPTHWISE
-    result = gpu_report.report(tmp_path, 'cpu', runs, {runs[1]: (*names, depthwise)}, starts, 1)
+    result = gpu_report.report(tmp_path, 'cpu', runs, {runs[1]: names}, starts, 1)
     assert result['failed'] == []
     text = (tmp_path / 'table.md').read_text()
     assert [run['checkpoint'] for run in result['runs']] == ['nano', 'demo']
@@ -29,7 +27,6 @@ def test_the_report_of_a_gpu_on_a_cpu(tmp_path, monkeypatch):
     before, after = (result['compared'][0]['variants'][name] for name in names)
     assert before['ratio'] == 1
     assert after['agreement'] > 0.999
-    assert result['compared'][0]['variants'][depthwise]['agreement'] > 0.999
     assert 'nano at 64x64, starts in turn: auto 4.0 s, compile 7.0 s, compile 7.0 s.' in text
     assert json.loads((tmp_path / 'results.json').read_text()) == result
     profile = (tmp_path / 'profile.txt').read_text()
@@ -41,7 +38,6 @@ def test_the_report_of_a_gpu_on_a_cpu(tmp_path, monkeypatch):
         assert times_ms == sorted(times_ms, reverse=True)
         assert 0 < sum(times_ms) <= float(total_ms)
         counts.append(int(count))
-    assert f'demo at 64x96, {depthwise}\n' in profile
     assert counts[1] < counts[0]
 
 
@@ -91,18 +87,6 @@ def test_variants_that_fail_on_a_gpu_are_failures_unless_memory_runs_out(tmp_pat
     assert result['failed'] == ['nano compared, second: RuntimeError: a fault']
     assert 'OutOfMemoryError: too much' in (tmp_path / 'table.md').read_text()
     assert (tmp_path / 'profile.txt').read_text() == 'nano at 64x64, first\nkernels of first'
-
-
-def test_the_forms_of_depthwise_convolutions():
-    """Kernels have the size with which they are trained, where that is what is asked for."""
-    variants = depthwise_variants('demo', 'cpu', 'fp32')
-    sides = {}
-    for name, build in variants.items():
-        encoder = build().pipeline.model.get_submodule('encoder')
-        convs = [conv for conv in encoder.modules() if getattr(conv, 'groups', 1) > 1]
-        sides[name] = {conv.kernel_size[0] for conv in convs}
-        assert len(convs) == 2 * 16  # of each modality
-    assert list(sides.values()) == [{3, 5}, {3, 4, 5, 6}, {3, 5}]
 
 
 @pytest.mark.slow

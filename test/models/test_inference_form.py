@@ -25,7 +25,7 @@ TOLERANCE = {'rtol': 1e-4, 'atol': 1e-5}
 
 @pytest.fixture(scope='module', params=['nano', 'lite', 'tiny'])
 def forms(request):
-    """A network whose weights are all random, and its inference form."""
+    """A network whose weights are all random, its inference form, and that for a GPU."""
     torch.manual_seed(2)
     model = Sartm(ModelConfig(size=request.param), len(MFNET)).eval()
     with torch.no_grad():
@@ -35,19 +35,33 @@ def forms(request):
             elif name.endswith(('norm.weight', 'running_var', 'mix.4.weight')):
                 value.uniform_(0.5, 2.0)
     trained = Checkpoint(Path('random'), model.config, MFNET, {}, model.state_dict())
-    return model, build(trained)
+    optimized, for_gpu = build(trained), build(trained)
+    for_gpu.optimize_for_gpu()
+    return model, optimized, for_gpu
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('given', [('rgb', 'thermal'), ('rgb',), ('thermal',)])
 @pytest.mark.parametrize('size', [(64, 96), (65, 33), (96, 160), (230, 190)])
 def test_the_inference_form_gives_the_logits_of_the_trained_form(forms, size, given):
-    trained, optimized = forms
+    trained, *optimized = forms
     generator = torch.Generator().manual_seed(1)
     shapes = {'rgb': (1, 3, *size), 'thermal': (1, 1, *size)}
     images = {name: torch.randn(shapes[name], generator=generator) for name in given}
-    for ours, theirs in zip(optimized(images)[:2], trained(images)[:2], strict=True):
-        torch.testing.assert_close(ours, theirs, **TOLERANCE)
+    expected = trained(images)[:2]
+    for form in optimized:
+        for ours, theirs in zip(form(images)[:2], expected, strict=True):
+            torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+@pytest.mark.parametrize('forms', ['lite'], indirect=True)
+def test_depthwise_kernels_for_a_gpu_have_the_sizes_of_training(forms):
+    trained, optimized, for_gpu = (
+        {conv.kernel_size[0] for conv in form.modules() if getattr(conv, 'groups', 1) > 32}
+        for form in forms
+    )
+    assert trained == for_gpu == {3, 5}
+    assert optimized == {3, 4, 5, 6}
 
 
 @torch.no_grad()

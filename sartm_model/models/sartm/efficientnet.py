@@ -136,6 +136,17 @@ class ConvPerModality(nn.Module):
                 conv.kernel_size = (conv.kernel_size[0] + 1,) * 2
                 conv.weight = nn.Parameter(F.pad(conv.weight.detach(), (1, 0, 1, 0)))
 
+    def crop_kernel(self) -> None:
+        """Undo `pad_kernel`, for a GPU.
+
+        cuDNN's fast depthwise convolutions are of 3x3 and 5x5; they are worth the padded copy.
+        """
+        for conv in list[Any](self.convs.values()):
+            if conv.groups > 1 and conv.kernel_size[0] % 2 == 0:
+                conv.padding = (0, 0)
+                conv.kernel_size = (conv.kernel_size[0] - 1,) * 2
+                conv.weight = nn.Parameter(conv.weight.detach()[..., 1:, 1:].contiguous())
+
 
 def _conv_same(conv: Any, x: Tensor) -> Tensor:
     """Convolve with the padding that TensorFlow calls SAME.

@@ -15,7 +15,7 @@ from sartm_model.models.base import SegmentationModel
 from sartm_model.models.layers.fusion import CrossModalFusion
 from sartm_model.models.sartm import efficientnet, lora
 from sartm_model.models.sartm.auxiliary_head import AuxiliaryHead, InferenceAuxiliaryHead
-from sartm_model.models.sartm.efficientnet import EfficientNetEncoder
+from sartm_model.models.sartm.efficientnet import ConvPerModality, EfficientNetEncoder
 from sartm_model.models.sartm.encoder import STRIDE, Encoder, Pyramid
 from sartm_model.models.sartm.imagenet_weights import load_imagenet
 from sartm_model.models.sartm.inference_fusion import InferenceFusion
@@ -105,6 +105,12 @@ class Sartm(SegmentationModel):
         self.mask_decoder = InferenceMaskDecoder(self.mask_decoder)
         assert isinstance(self.auxiliary_head, AuxiliaryHead)
         self.auxiliary_head = InferenceAuxiliaryHead(self.auxiliary_head)
+
+    def optimize_for_gpu(self) -> None:
+        """Give depthwise convolutions the kernels for which a GPU has fast code."""
+        for module in self.encoder.modules():
+            if isinstance(module, ConvPerModality):
+                module.crop_kernel()
 
     def encode(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> Pyramid:
         """Encode the images and fuse their maps."""
