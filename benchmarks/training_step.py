@@ -1,7 +1,7 @@
 """Time a step of a training: `python -m benchmarks.training_step --config FILE key=value ...`.
 
-    python -m benchmarks.training_step --config config/train/mfnet.yaml --variants '' compile=true \
-        loss.language=0 "sam2_weights=''" data.workers=14
+    python -m benchmarks.training_step --config config/train/mfnet.yaml \
+        --variant '' --variant compile=true loss.language=0 "sam2_weights=''" data.workers=14
 
 Each variant trains on generated scenes for a few steps and for more. The difference of the times,
 divided by that of the steps, is the time of a step: it has neither start nor measurement, and the
@@ -63,18 +63,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--config', metavar='FILE', type=Path, required=True)
     parser.add_argument(
-        '--variants', metavar='KEY=VALUE', nargs='+', default=[''],
-        help='a setting that each variant has, several with spaces between them; ratios are to the '
+        '--variant', metavar='KEY=VALUE', action='append', dest='variants',
+        help='settings that a variant has, with spaces between them, or none; ratios are to the '
         'first variant',
     )  # fmt: skip
     parser.add_argument('--steps', metavar='N', type=int, nargs=2, default=[20, 120])
-    args, overrides = parser.parse_known_args(argv)
+    parser.add_argument(
+        'overrides', metavar='key=value', nargs='*', help='settings of all variants'
+    )
+    args = parser.parse_intermixed_args(argv)
     first = None
-    for variant in args.variants:
+    for variant in args.variants or ['']:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         try:
-            found = step_s(args.config, [*overrides, *variant.split()], *args.steps)
+            found = step_s(args.config, [*args.overrides, *variant.split()], *args.steps)
         except SartmError as error:
             print(f'training_step: {error}', file=sys.stderr)
             return 2

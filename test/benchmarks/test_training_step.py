@@ -18,7 +18,17 @@ SMALL = (
 
 @pytest.mark.slow
 def test_each_variant_has_a_line(capsys):
-    command = ['--config', str(CONFIG), '--steps', '1', '2', '--variants', '', 'optim.lr=0.1']
+    command = [
+        '--config',
+        str(CONFIG),
+        '--steps',
+        '1',
+        '2',
+        '--variant',
+        '',
+        '--variant',
+        'optim.lr=0.1',
+    ]
     assert training_step.main([*command, *SMALL]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line[:1] == '{']
     assert [line['variant'] for line in lines] == ['', 'optim.lr=0.1']

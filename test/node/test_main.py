@@ -12,6 +12,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from processes import ROOT, child_environment
 
+from sartm_ros.node import fastdds
 from sartm_ros.node.fastdds import PROFILE_VARIABLE
 
 STOP_AT_THE_NODE = """
@@ -95,3 +96,13 @@ def test_the_image_profile_is_used_unless_the_user_has_chosen(monkeypatch, given
 def test_importing_the_package_sets_nothing_in_the_environment():
     code = 'import os; before = dict(os.environ); import sartm_model; print(before == os.environ)'
     assert run_python('-c', code).stdout == 'True\n'
+
+
+def test_the_files_of_a_checkout_near_the_root_are_found(monkeypatch, tmp_path):
+    """Such as /sartm_ros in a container, which has fewer folders above it than an installation."""
+    monkeypatch.setattr(fastdds, '__file__', '/sartm_ros/sartm_ros/node/fastdds.py')
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
+    installed = tmp_path / 'share' / 'sartm_ros' / 'config' / 'fastdds_images.xml'
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    assert fastdds.find_config('fastdds_images.xml') == installed
