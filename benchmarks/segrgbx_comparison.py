@@ -9,8 +9,8 @@ same frames.
 
     python -m benchmarks.segrgbx_comparison --out comparison --mfnet data/MFNet --clip openai
 
-The folder receives each run, comparison.json and comparison.md. The same command again continues
-where it was stopped; finished runs are not repeated.
+The folder receives the runs of each seed, comparison.json and comparison.md. The same command
+again continues where it was stopped; finished runs are not repeated.
 """
 
 from __future__ import annotations

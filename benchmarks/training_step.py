@@ -28,6 +28,7 @@ from sartm_model.training.run import train
 SCENES = (
     'data.train=[{dataset: synthetic, split: train, frames: 48}]',
     'data.val={dataset: synthetic, split: val, frames: 1}',
+    'data.cache=true',
 )
 
 

@@ -96,9 +96,8 @@ def prepare_for_graph(model: SegmentationModel, device: torch.device) -> None:
     """
     if device.type == 'cuda':
         model.optimize_for_gpu()
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if device.type == 'cuda':
         model.enable_parallel(TwoStreams(device))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class CudaGraph:
