@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PERCENTILES = (0.01, 0.99)
 """Shares of the pixels below the low and below the high end of an image's own range."""
 
+_HUNDREDTHS = round(100 * PERCENTILES[0])
+
 GRID_STEP = 4
 """Percentiles are taken over every fourth row and column, a sixteenth of the pixels."""
 
@@ -75,12 +77,10 @@ def scale_thermal(
     eight_bits = has_8_bits(thermal) if eight_bits is None else eight_bits
     invalid = invalid_pixels(counts, eight_bits, invalid_values)
     if ends is None:
-        # NumPy sorts whole numbers faster. TensorRT takes no parts of an image of bytes.
-        source: Any = thermal if isinstance(thermal, np.ndarray) else counts
         if running is None:
-            own = own_range(source, invalid)
+            own = own_range(thermal, invalid)
         else:
-            own = running_ends(running[0], source, invalid, running[1])
+            own = running_ends(running[0], thermal, invalid, running[1])
         ends = enforce_min_span(own, eight_bits)
     low, high = ends
     scaled = scale_counts(counts, (high, low) if black_hot else (low, high))
@@ -129,30 +129,64 @@ def own_range(counts: Any, invalid: Any) -> Any:
 def percentile_range(counts: Tensor, invalid: Tensor) -> Tensor:
     """Return the two `PERCENTILES` of the valid counts, float32 `[2]`, linear between two counts.
 
-    Equals `torch.quantile` over the valid ones. Only the counts outside the range are sorted, which
-    is faster than sorting all. Their number is that of an image in which all are valid, so that the
-    shapes do not depend on the image: a CUDA graph records it, and ONNX expresses it.
+    Equals `torch.quantile` over the valid ones, and NaN where there is none. No shape depends on
+    the image, so that a CUDA graph can record it.
 
     Args:
-        counts: float32 `[n]`.
+        counts: `[n]`, uint8 or uint16; or float32, which an exported network has.
         invalid: bool `[n]`.
     """
     import torch
 
-    hundredths = round(100 * PERCENTILES[0])  # the same share lies above the other percentile
+    of_ranks = _values_of_ranks if counts.is_floating_point() else _counts_of_ranks
     last = (~invalid).sum() - 1
-    position = last * hundredths
     zero = torch.zeros_like(last)  # TensorRT clips floats alone
+    # The same share lies below one percentile and above the other.
+    position = last * _HUNDREDTHS
     below = torch.maximum(position // 100, zero)
     ranks = torch.stack([below, torch.minimum(below + 1, torch.maximum(last, zero))])
-    weight = (position % 100) / 100
-    sorted_outside = min((len(counts) - 1) * hundredths // 100 + 2, len(counts))
-    ends = []
+    inner, outer = of_ranks(counts, invalid, ranks, last)
+    ends = torch.lerp(inner, outer, (position % 100) / 100)
+    return torch.where(last < 0, math.nan, ends)
+
+
+def _counts_of_ranks(counts: Tensor, invalid: Tensor, ranks: Tensor, last: Tensor) -> Tensor:
+    """Return the valid counts of these ranks, by a histogram.
+
+    Args:
+        counts: uint8 or uint16 `[n]`.
+        invalid: bool `[n]`.
+        ranks: int64 `[r]`, from 0.
+        last: the largest rank, an int64 number.
+
+    Returns:
+        float32 `[r, 2]`: the counts of these ranks from below, and from above.
+    """
+    import torch
+
+    bins = 256 if counts.itemsize == 1 else 65536
+    places = counts.to(torch.int64).masked_fill(invalid, bins)
+    histogram = torch.zeros(bins + 1, dtype=torch.int32, device=counts.device)
+    histogram.scatter_add_(0, places, torch.ones_like(places, dtype=torch.int32))
+    up_to = histogram[:bins].cumsum(0)
+    both = torch.stack([ranks, last - ranks], dim=1)
+    return torch.searchsorted(up_to, both, right=True).float()
+
+
+def _values_of_ranks(counts: Tensor, invalid: Tensor, ranks: Tensor, last: Tensor) -> Tensor:
+    """Return what `_counts_of_ranks` does, of float32 counts and ranks outside of the percentiles.
+
+    Only the counts outside the range are sorted. Their number is that of an image in which all are
+    valid. ONNX and TensorRT have operators for this, but none for a histogram.
+    """
+    import torch
+
+    outside = min((len(counts) - 1) * _HUNDREDTHS // 100 + 2, len(counts))
+    columns = []
     for largest, filler in ((False, math.inf), (True, -math.inf)):
         filled = torch.where(invalid, filler, counts)
-        lower, upper = filled.topk(sorted_outside, largest=largest).values[ranks]
-        ends.append(torch.lerp(lower, upper, weight))
-    return torch.where(last < 0, math.nan, torch.stack(ends))
+        columns.append(filled.topk(outside, largest=largest).values[ranks])
+    return torch.stack(columns, dim=1)
 
 
 def running_ends(running_range: Tensor, counts: Tensor, invalid: Tensor, weight: Tensor) -> Tensor:

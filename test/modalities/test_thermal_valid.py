@@ -163,9 +163,10 @@ def test_tensors_are_examined_as_arrays_are(monkeypatch):
 
 
 @pytest.mark.parametrize('valid', [0, 1, 2, 3, 70, 199, 200])
-def test_the_range_is_the_quantiles_of_the_valid_counts(valid):
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_the_range_is_the_quantiles_of_the_valid_counts(valid, dtype):
     rng = np.random.default_rng(valid)
-    counts = rng.integers(0, 60000, 200).astype(np.float32)
+    counts = rng.integers(0, 256 if dtype == np.uint8 else 60000, 200).astype(dtype)
     left_out = np.ones(200, bool)
     left_out[rng.permutation(200)[:valid]] = False
     found = percentile_range(torch.from_numpy(counts), torch.from_numpy(left_out)).numpy()
