@@ -46,8 +46,8 @@ def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
         root: the data set's folder; for 'folder' the YAML file that declares it (see `declared`);
             None for 'synthetic', which needs none.
         split: for 'mfnet' the name of a `<split>.txt` under the root; for 'pst900' and 'fmb'
-            'train' or 'test'; for 'folder' a split of the file; for 'synthetic' 'train', 'val' or
-            'test'; for the others one of their `SPLITS`.
+            'train' or 'test'; for 'folder' a split of the file; for the others one of their
+            `SPLITS`.
 
     Raises:
         SartmError: unknown name or split, or the folder is not such a data set.

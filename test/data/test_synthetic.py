@@ -69,6 +69,25 @@ def test_a_size_shows_the_same_scene_as_another():
     assert np.median(agreements) > 0.75
 
 
+def test_near_scenes_have_large_objects_that_the_image_cuts_off():
+    def has_large_person(split: str, index: int) -> bool:
+        person = SyntheticScenes(split, 40, 120, 160)[index].labels == MFNET.classes.index('person')
+        return person.mean() > 0.05 and bool(person[-1].any() or person[:, [0, -1]].any())
+
+    assert sum(has_large_person('train_near', index) for index in range(40)) >= 8
+    assert not any(has_large_person('train', index) for index in range(40))
+
+
+def test_near_objects_are_added_to_a_scene():
+    """They hide a part of what is there without them and change nothing else of its labels."""
+    seen = set()
+    for seed in range(20):
+        plain, near = (render(seed, 120, 160, near=near).labels for near in (False, True))
+        seen |= set(np.unique(near[near != plain]))
+    classes = {'car', 'person', 'bike', 'car_stop', 'color_cone'}
+    assert {MFNET.classes[label] for label in seen} <= classes
+
+
 def test_splits_share_no_scene():
     names = {split: set(SyntheticScenes(split, 50).names) for split in SPLITS}
     for one, other in itertools.combinations(names, 2):

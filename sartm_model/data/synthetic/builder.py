@@ -23,6 +23,9 @@ NIGHT_CONTRAST = {
     'bump': (0.3, 0.45, 0.25),
 }
 DAY_CONTRAST = (0.7, 0.22, 0.08)
+NEAREST_M = {'person': 1.2, 'car': 4.0, 'bike': 2.0, 'color_cone': 1.5, 'car_stop': 1.5}
+"""Class -> the smallest distance of its objects in scenes with near ones."""
+
 HIDDEN_CONTRAST = 0.05
 """The fraction of its contrast that an object keeps in a modality in which it is not visible."""
 
@@ -175,6 +178,30 @@ class _Builder:
                 self.add('color_cone', draw, along + gap * index, across + drift * index * gap,
                          contrast, extent=(0.6, 0.7))  # fmt: skip
 
+    def add_near(self, offset_m: float) -> None:
+        """Add objects so close to the camera, `offset_m` across, that many are cut off."""
+        rng, night = self.rng, self.night
+        for _ in range(int(rng.integers(1, 4))):
+            name = str(rng.choice([*NEAREST_M], p=[0.55, 0.2, 0.1, 0.08, 0.07]))
+            nearest = NEAREST_M[name]
+            along = nearest * float(np.exp(rng.uniform(0, np.log(8 / nearest))))
+            across = offset_m + along * rng.uniform(-0.6, 0.6)
+            yaw = rng.uniform(-np.pi, np.pi)
+            if name == 'person':
+                self.add(name, objects.person(rng, night=night), along, across, extent=(0.9, 1.7))
+            elif name == 'car':
+                draw = vehicles.car(rng, night=night, running=rng.random() < 0.45)
+                self.add(name, draw, along, across, yaw=yaw, extent=(2.6, 1.5))
+            elif name == 'bike':
+                draw = vehicles.bicycle(rng, night=night)
+                self.add(name, draw, along, across, yaw=yaw, extent=(1.6, 1.0))
+            elif name == 'color_cone':
+                self.add(name, objects.cone(rng, night=night), along, across, extent=(0.6, 0.7))
+            else:
+                kind = str(rng.choice(['post', 'block', 'fence']))
+                draw = objects.car_stop(rng, night=night, kind=kind)
+                self.add(name, draw, along, across, extent=(1.2, 0.7))
+
     def add_markings(self) -> None:
         rng = self.rng
         end = 90 + self.travel_m
@@ -222,8 +249,11 @@ class _Builder:
             self.objects.append(SceneObject(draw, 0, along, across))
 
 
-def build(rng: np.random.Generator, night: bool, duration_s: float) -> Scene:
-    """Build a random scene for a drive of `duration_s` seconds."""
+def build(rng: np.random.Generator, night: bool, duration_s: float, near: bool = False) -> Scene:
+    """Build a random scene for a drive of `duration_s` seconds.
+
+    With `near` there are objects close to the camera besides all that is in it otherwise.
+    """
     road = rng.uniform(2.4, 5.0)
     speed = rng.uniform(0.5, 4.0)
     travel = speed * duration_s
@@ -241,7 +271,7 @@ def build(rng: np.random.Generator, night: bool, duration_s: float) -> Scene:
     builder.add_barriers()
     builder.add_markings()
     builder.add_scenery(lamps)
-    return Scene(
+    scene = Scene(
         night=night,
         focal=rng.uniform(0.9, 1.7),
         horizon=rng.uniform(0.42, 0.53),
@@ -259,3 +289,6 @@ def build(rng: np.random.Generator, night: bool, duration_s: float) -> Scene:
         lamps=lamps,
         objects=builder.objects,
     )
+    if near:
+        builder.add_near(scene.offset_m)
+    return scene
