@@ -109,10 +109,12 @@ class Publishers:
 
     def qos_mismatches(self) -> list[str]:
         """Describe each topic with an incompatible subscriber: see `qos.output_mismatch`."""
-        texts = [
-            qos.output_mismatch(self._node, publisher.topic_name, publisher.qos_profile)
-            for publisher in self._publishers.values()
-        ]
+        texts = []
+        for name, publisher in self._publishers.items():
+            subscriptions = self._node.get_subscriptions_info_by_topic(f'~/{name}')
+            texts.append(
+                qos.output_mismatch(publisher.topic_name, subscriptions, publisher.qos_profile)
+            )
         return [text for text in texts if text]
 
     def close(self) -> None:
@@ -129,9 +131,9 @@ class Publishers:
 
     def _create(self, message_type: Any, name: str, *, latched: bool = False) -> None:
         node = self._node
-        topic = node.resolve_topic_name(f'~/{name}')
+        topic = f'~/{name}'
         profile = qos.latched_qos() if latched else qos.output_qos()
-        with qos.checked(topic):
+        with qos.checked(node.resolve_topic_name(topic)):
             self._publishers[name] = node.create_lifecycle_publisher(
                 message_type,
                 topic,

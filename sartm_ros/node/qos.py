@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,19 +88,17 @@ def checked(topic: str) -> Iterator[None]:
         raise SartmError(f'{topic} cannot be opened: {error}') from error
 
 
-def input_mismatch(node: Any, topic: str, type_name: str, requested: QoSProfile) -> str:
+def input_mismatch(topic: str, publishers: Iterable[Any], requested: QoSProfile) -> str:
     """Return which publishers are incompatible with a subscription and what to do, or ''.
 
-    The function inspects the graph, because QoS events tell only when a mismatch begins.
+    They are taken from the graph, because QoS events tell only when a mismatch begins.
 
     Args:
-        node: the subscribing node.
         topic: the full name.
-        type_name: the message type, such as 'sensor_msgs/msg/Image'.
+        publishers: `rclpy.topic_endpoint_info.TopicEndpointInfo` of those of the same type.
         requested: the QoS of the subscription.
     """
-    infos = [i for i in node.get_publishers_info_by_topic(topic) if i.topic_type == type_name]
-    others = [(i, problem) for i in infos if (problem := _problem(i.qos_profile, requested))]
+    others = [(i, problem) for i in publishers if (problem := _problem(i.qos_profile, requested))]
     if not others:
         return ''
     return (
@@ -111,10 +109,12 @@ def input_mismatch(node: Any, topic: str, type_name: str, requested: QoSProfile)
     )
 
 
-def output_mismatch(node: Any, topic: str, offered: QoSProfile) -> str:
-    """Return which subscriptions are incompatible with a publisher and what to do, or ''."""
-    infos = node.get_subscriptions_info_by_topic(topic)
-    others = [(i, problem) for i in infos if (problem := _problem(offered, i.qos_profile))]
+def output_mismatch(topic: str, subscriptions: Iterable[Any], offered: QoSProfile) -> str:
+    """Return which subscriptions are incompatible with a publisher and what to do, or ''.
+
+    The arguments are those of `input_mismatch`, for the other side.
+    """
+    others = [(i, problem) for i in subscriptions if (problem := _problem(offered, i.qos_profile))]
     if not others:
         return ''
     remedy = 'Change the subscriber'

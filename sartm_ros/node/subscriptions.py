@@ -85,6 +85,8 @@ class Subscriptions:
         self._on_unreadable = on_unreadable
         self._requested = transports(settings)
         self.topics = topic_names(node, settings)
+        # rclpy remaps the names that it is given, so it must not be given those of `topics`.
+        self._names = topics(settings)
         self._transports: dict[str, str] = {}
         self._subscriptions: dict[str, Any] = {}
         try:
@@ -104,7 +106,7 @@ class Subscriptions:
                     f'{topic} carries {transport} images: subscribing again'
                 )
                 self._node.destroy_subscription(self._subscriptions.pop(camera))
-            self._subscriptions[camera] = self._subscribe(camera, topic, transport)
+            self._subscriptions[camera] = self._subscribe(camera, transport)
             self._transports[camera] = transport
 
     def describe(self) -> str:
@@ -113,17 +115,16 @@ class Subscriptions:
 
     def explain_silence(self, camera: str) -> str:
         """Return what may be wrong with a topic on which no message arrives."""
-        topic, transport = self.topics[camera], self._transports[camera]
-        parameter = topic_parameter(camera)
-        types = {i.topic_type for i in self._node.get_publishers_info_by_topic(topic)}
+        transport, parameter = self._transports[camera], topic_parameter(camera)
+        publishers = self._publishers(camera)
+        types = {i.topic_type for i in publishers}
         if types and transport not in (_TRANSPORTS.get(name) for name in types):
             return (
                 f'which carries {" and ".join(sorted(types))}, but this node subscribes to '
                 f'{transport} images: is {parameter} right, is {transport_parameter(camera)}?'
             )
         return (
-            f'which has {self._node.count_publishers(topic)} publishers: is the driver running, '
-            f'is {parameter} right?'
+            f'which has {len(publishers)} publishers: is the driver running, is {parameter} right?'
         )
 
     def qos_mismatches(self) -> list[str]:
@@ -131,8 +132,9 @@ class Subscriptions:
         texts = []
         for camera, subscription in self._subscriptions.items():
             type_name = _TYPE_NAMES[self._transports[camera]]
+            publishers = [i for i in self._publishers(camera) if i.topic_type == type_name]
             profile = subscription.qos_profile
-            texts.append(qos.input_mismatch(self._node, self.topics[camera], type_name, profile))
+            texts.append(qos.input_mismatch(self.topics[camera], publishers, profile))
         return [text for text in texts if text]
 
     def close(self) -> None:
@@ -147,22 +149,25 @@ class Subscriptions:
         The parameter decides; with 'auto' the type that the publishers offer, without publishers
         the present subscription, and before there is one the topic's name.
         """
-        topic = self.topics[camera]
         if self._requested[camera] != 'auto':
             return self._requested[camera]
-        infos = self._node.get_publishers_info_by_topic(topic)
-        offered = {_TRANSPORTS[i.topic_type] for i in infos if i.topic_type in _TRANSPORTS}
+        types = {i.topic_type for i in self._publishers(camera)}
+        offered = {_TRANSPORTS[name] for name in types if name in _TRANSPORTS}
         if len(offered) == 1:
             return offered.pop()
-        by_name = 'compressed' if topic.endswith(COMPRESSED_NAMES) else 'raw'
+        by_name = 'compressed' if self.topics[camera].endswith(COMPRESSED_NAMES) else 'raw'
         return self._transports.get(camera, by_name)
 
-    def _subscribe(self, camera: str, topic: str, transport: str) -> Any:
+    def _publishers(self, camera: str) -> list[Any]:
+        """Return what the graph knows of the publishers of a camera's topic, of any type."""
+        return list(self._node.get_publishers_info_by_topic(self._names[camera]))
+
+    def _subscribe(self, camera: str, transport: str) -> Any:
         profile = qos.input_qos()
-        with qos.checked(topic):
+        with qos.checked(self.topics[camera]):
             return self._node.create_subscription(
                 _TYPES[transport],
-                topic,
+                self._names[camera],
                 partial(self._read, camera, _READERS[transport]),
                 profile,
                 event_callbacks=qos.QUIET_SUBSCRIPTION,

@@ -50,7 +50,7 @@ class Node:
         return name.replace('~', '/sartm')
 
     def create_lifecycle_publisher(self, message_type: Any, topic: str, *_: Any, **__: Any) -> Any:
-        messages = self.published.setdefault(topic, [])
+        messages = self.published.setdefault(self.resolve_topic_name(topic), [])
 
         def publish(message: Any) -> None:
             frame_id = message.header.frame_id if isinstance(message, LabelInfo) else None
