@@ -82,8 +82,11 @@ class Diagnostics:
 
     def _is_due(self, key: str) -> bool:
         now_s = time.monotonic()
+        for name, repeats in list(self._repeats.items()):
+            if now_s - repeats.occurred_s > FORGET_S:  # some keys name endpoints, which come and go
+                del self._repeats[name]
         known = self._repeats.get(key)
-        if known is None or now_s - known.occurred_s > FORGET_S:
+        if known is None:
             self._repeats[key] = _Repeats(now_s)
             return True
         known.occurred_s = now_s

@@ -332,6 +332,16 @@ def test_a_repeated_warning_is_logged_ever_more_rarely(logs):
     assert logged == ['WARN another', 'WARN anew']
 
 
+def test_problems_that_are_over_take_no_memory(logs):
+    """The text of a QoS mismatch names the node, and each `ros2 topic echo` has another name."""
+    reporter, set_time, logged = logs
+    for number in range(1000):
+        set_time(10 * number)
+        reporter.publish(Report(OK, 'well'), [f'incompatible with /_ros2cli_{number}'], None)
+    assert len(logged) == 1000
+    assert len(reporter._repeats) < 10
+
+
 def test_a_problem_of_the_reports_is_logged_once_it_lasts(logs):
     reporter, set_time, logged = logs
     good = Report(OK, 'well')
