@@ -103,10 +103,14 @@ class Peer:
         while not self._stopping.is_set():
             self._executor.spin_once(timeout_sec=0.1)
 
-    def change_state(self, label: str) -> bool:
-        """Request a lifecycle transition of the node; return whether it succeeded."""
+    def change_state(self, label: str = '', number: int = 0) -> bool:
+        """Request a lifecycle transition of the node, by its label or its number.
+
+        Returns:
+            Whether it succeeded.
+        """
         request = ChangeState.Request()
-        request.transition.label = label
+        request.transition.label, request.transition.id = label, number
         return self.call(ChangeState, '/sartm/change_state', request).success
 
     def state(self) -> str:
@@ -311,8 +315,10 @@ def send_at_rate(peer: Peer, count: int, rate_hz: float = 30) -> list[int]:
     return stamps
 
 
-def parameter(name: str, value: float | str | list[float]) -> Parameter:
-    """Return a parameter message."""
+def parameter(name: str, value: float | str | list[float] | None) -> Parameter:
+    """Return a parameter message; None deletes the parameter."""
+    if value is None:
+        return Parameter(name=name)
     if isinstance(value, list):
         kind = ParameterType.PARAMETER_DOUBLE_ARRAY
         return Parameter(name=name, value=ParameterValue(type=kind, double_array_value=value))

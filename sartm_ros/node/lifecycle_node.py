@@ -28,7 +28,7 @@ from sartm_ros.node.matching import make_matcher
 from sartm_ros.node.parameters import Parameters, homography, thermal_settings
 from sartm_ros.node.publishers import Publishers
 from sartm_ros.node.subscriptions import Subscriptions, topic_names
-from sartm_ros.node.transitions import logged
+from sartm_ros.node.transitions import answer_impossible_transitions, logged
 
 REPORT_PERIOD_S = 1.0
 
@@ -46,6 +46,7 @@ class SartmNode(LifecycleNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('sartm', **kwargs)
+        answer_impossible_transitions(self)
         ros_parameters.declare(self)
         ros_parameters.warn_of_unknown(self)
         self.fatal_error = ''
@@ -269,6 +270,8 @@ class SartmNode(LifecycleNode):
 
     def _check_parameters(self, changes: list[Any]) -> SetParametersResult:
         """Accept all changes of one request together, or none of them."""
+        if reason := ros_parameters.describe_deletion(changes):
+            return SetParametersResult(successful=False, reason=reason)
         if self._predictor is None:
             # `on_configure` checks the values, when all of them are set.
             return SetParametersResult(successful=True)

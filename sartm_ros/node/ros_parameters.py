@@ -99,6 +99,25 @@ def update(current: Parameters, changes: Iterable[tuple[str, Any]]) -> Parameter
     return parse(values)
 
 
+def describe_deletion(changes: Iterable[Any]) -> str:
+    """Return why the node refuses changes that delete one of its parameters, or ''.
+
+    rclpy would accept those of parameters that are not bound to one type, and the node could not be
+    configured afterwards.
+
+    Args:
+        changes: `rclpy.parameter.Parameter` objects.
+    """
+    for change in changes:
+        if change.name in FIELDS and change.type_ == change.Type.NOT_SET:
+            default = to_dict(Parameters())[change.name]
+            return (
+                f'parameter {change.name} cannot be deleted; set it to a value, such as its '
+                f'default, {default!r}'
+            )
+    return ''
+
+
 def declare(node: Any) -> None:
     """Declare every parameter on an `rclpy` node, with its descriptor.
 

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
+from lifecycle_msgs.msg import Transition
 from processes import running_node, wait_until
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_helpers import QUICK, SECOND, image, scene, send_at_rate, send_until, stamp_of
@@ -52,6 +53,11 @@ def test_lifecycle_over_services(tmp_path, checkpoint, peer):
         wait_until(lambda: peer.status().get('level') == 2, 'the diagnostics to turn to error')
         assert 'cannot be configured: no checkpoint' in peer.status()['message']
 
+        ((deleted, reason),) = peer.set_parameters(sync__max_wait=None)
+        assert not deleted
+        assert reason == (
+            'parameter sync.max_wait cannot be deleted; set it to a value, such as its default, 0.1'
+        )
         assert peer.set_parameters(checkpoint=str(checkpoint)) == [(True, '')]
         assert change('configure')
         assert state() == 'inactive'
@@ -60,7 +66,10 @@ def test_lifecycle_over_services(tmp_path, checkpoint, peer):
             assert change('activate')
             assert state() == 'active'
             peer.connect()
-            assert change('deactivate')
+            assert not change('configure')
+            assert not change(number=Transition.TRANSITION_CONFIGURE)
+            assert state() == 'active'
+            assert change(number=Transition.TRANSITION_DEACTIVATE)
             assert state() == 'inactive'
             wait_until(lambda: peer.rgb.get_subscription_count() == 0, 'the node to unsubscribe')
         wait_until(lambda: peer.status()['message'] == 'inactive', 'the diagnostics to say so')
@@ -73,6 +82,7 @@ def test_lifecycle_over_services(tmp_path, checkpoint, peer):
         assert state() == 'finalized'
         for line in ('active: ', 'deactivated', 'cleaned up', 'shut down'):
             assert f'[sartm]: {line}' in node.output
+        assert 'Traceback' not in node.output
         assert node.stop(signal.SIGTERM) == 0
 
 

@@ -216,6 +216,7 @@ def test_of_a_request_with_one_bad_value_nothing_is_taken(quick_peer):
         ({'sync__max_skew': -1.0}, 'sync.max_skew'),
         ({'thermal__high': 5.0}, 'parameter thermal.low is 9; expected less'),
         ({'device': 'cuda'}, 'parameter device is read-only'),
+        ({'thermal__crop': None}, 'parameter thermal.crop cannot be deleted'),
         ({'use_sim_time': 'perhaps'}, 'Wrong parameter type'),
         ({'no_such_parameter': 1.0}, 'undeclared parameter'),
     ]:
