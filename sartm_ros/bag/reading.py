@@ -25,7 +25,6 @@ LABELS_TOPIC = '/ground_truth/labels'
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 Storage = Literal['mcap', 'sqlite3']
-STORAGES: tuple[Storage, ...] = ('mcap', 'sqlite3')
 BAG_VERSION: Literal[8] = 8  # the newest whose QoS is still the text that Humble reads
 
 LABELS_WAIT_NS = 1_000_000_000

@@ -29,8 +29,8 @@ from sartm_ros.bag.ground_truth import (
 from sartm_ros.bag.offline import OfflineRun, PredictedPair
 from sartm_ros.bag.reading import LABELS_TOPIC, read_pairs, topics
 from sartm_ros.bag.threads import map_behind
+from sartm_ros.node.cameras import require_two_topics, with_topics, without_unused_topics
 from sartm_ros.node.cameras import topics as camera_topics
-from sartm_ros.node.cameras import with_topics, without_unused_topics
 from sartm_ros.node.matching import make_pair_matcher
 from sartm_ros.node.parameter_file import full_name
 from sartm_ros.node.parameters import Parameters
@@ -48,8 +48,6 @@ def replay(
     *,
     labels: Path | None = None,
     report: Path | None = None,
-    rgb_topic: str | None = None,
-    x_topic: str | None = None,
     labels_topic: str | None = None,
     settings: Parameters | None = None,
 ) -> dict[str, Any]:
@@ -61,14 +59,11 @@ def replay(
         labels: folder of true ids, by stamp or in the order of the bag's RGB messages; see
             `sartm_ros.bag.ground_truth`. If None, they come from a topic, matched by stamp.
         report: folder to write `report.html`, `frames.csv` and `sheet.png` to.
-        rgb_topic: topic of the RGB images; empty to use the second camera alone; that of `settings`
-            if None. A topic whose images the network does not take is not read.
-        x_topic: topic of the second camera, of `settings.x_modality`; empty to use RGB alone.
         labels_topic: topic of the true ids; `LABELS_TOPIC` if None and the bag has it.
         settings: the node's parameters, of which the topics, `x_modality`, `sync.*` (policy
             nearest), `stall_after`, `*.on_stall` and, of `thermal.*`, `hold_at_most`,
             `detect_frozen`, `shift`, `crop` and `invalid` count here. The predictor has the rest.
-            The node's defaults if None.
+            The node's defaults if None. A topic whose images the network does not take is not read.
 
     Returns:
         bag, messages (by topic), pairs, modalities (number of pairs by the images used), dropped
@@ -83,14 +78,7 @@ def replay(
     if report is not None:
         from sartm_ros.bag.report import write_report  # needs matplotlib, an optional package
 
-    settings = settings or Parameters()
-    wanted = {
-        name: full_name(topic) if given is None else given
-        for (name, topic), given in zip(
-            camera_topics(settings).items(), (rgb_topic, x_topic), strict=True
-        )
-    }
-    settings = without_unused_topics(with_topics(settings, wanted), predictor.modalities)
+    settings = _with_used_topics(settings or Parameters(), predictor.modalities)
     rgb_topic, x_topic = camera_topics(settings).values()
     first_topic = rgb_topic or x_topic
     present = {name: topic.messages for name, topic in topics(bag).items()}
@@ -114,20 +102,9 @@ def replay(
     overlay_every = max(counts[first_topic] // SHEET_ROWS, 1) if report is not None else 0
     run = OfflineRun(predictor, settings, ground_truth_of, overlay_every)
 
-    by_modality: dict[str, MetricAccumulator] = {}
-    records: list[FrameRecord] = []
-    rows: list[Row] = []
     start_s = time.perf_counter()
-    # Computing boundary F1 takes longer than a small network on a GPU.
-    measured = map_behind(partial(measure, label_space=label_space), run.predict(pairs))
-    for predicted, (record, metrics) in tqdm(
-        measured, total=counts[first_topic], unit='pair', disable=None
-    ):
-        records.append(record)
-        if metrics is not None:
-            by_modality.setdefault(record.modality, MetricAccumulator(label_space)).merge(metrics)
-        if predicted.prediction.overlay is not None:
-            rows.append(_row(predicted, record))
+    predicted = tqdm(run.predict(pairs), total=counts[first_topic], unit='pair', disable=None)
+    records, rows, by_modality = _measure_all(predicted, label_space)
     total_s = time.perf_counter() - start_s
 
     dropped = dict(Counter(matcher.drops) + run.dropped)
@@ -156,6 +133,30 @@ def replay(
     if report is not None:
         write_report(report, result, records, rows, label_space)
     return result
+
+
+def _with_used_topics(settings: Parameters, modalities: Sequence[str]) -> Parameters:
+    """Return the settings with full topic names, '' for those that the network does not take."""
+    full_names = {name: full_name(topic) for name, topic in camera_topics(settings).items()}
+    require_two_topics(settings, full_names)
+    return without_unused_topics(with_topics(settings, full_names), modalities)
+
+
+def _measure_all(
+    predicted: Iterable[PredictedPair], label_space: LabelSpace
+) -> tuple[list[FrameRecord], list[Row], dict[str, MetricAccumulator]]:
+    """Return the figures of each pair, the pairs with an overlay, and the metrics by modality."""
+    records: list[FrameRecord] = []
+    rows: list[Row] = []
+    by_modality: dict[str, MetricAccumulator] = {}
+    # Computing boundary F1 takes longer than a small network on a GPU.
+    for pair, (record, metrics) in map_behind(partial(measure, label_space=label_space), predicted):
+        records.append(record)
+        if metrics is not None:
+            by_modality.setdefault(record.modality, MetricAccumulator(label_space)).merge(metrics)
+        if pair.prediction.overlay is not None:
+            rows.append(_row(pair, record))
+    return records, rows, by_modality
 
 
 def _combined(parts: Iterable[MetricAccumulator], label_space: LabelSpace) -> MetricAccumulator:

@@ -7,7 +7,7 @@ has `x_topic` and `x_transport`. No ROS import.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sartm_model.errors import SartmError
@@ -53,6 +53,22 @@ def transport_parameter(camera: str) -> str:
 def transports(parameters: Parameters) -> dict[str, str]:
     """Return the transport that is asked for of each camera's topic."""
     return {name: str(getattr(parameters, transport_parameter(name))) for name in names(parameters)}
+
+
+def require_two_topics(parameters: Parameters, full_names: Mapping[str, str]) -> None:
+    """Raise SartmError if both cameras have the same topic.
+
+    Args:
+        parameters: as they were given, for the text of the error.
+        full_names: the full topic name of each camera, '' where there is no such camera.
+    """
+    rgb, x = (full_names.get(name, '') for name in names(parameters))
+    if rgb and rgb == x:
+        given = topics(parameters)[parameters.x_modality]
+        raise SartmError(
+            f'parameter {topic_parameter(parameters.x_modality)} is {given!r}; expected another '
+            f'topic than rgb_topic, which is {rgb} too'
+        )
 
 
 def one_camera(parameters: Parameters) -> bool:

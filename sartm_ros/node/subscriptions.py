@@ -15,6 +15,7 @@ from sartm_model.errors import SartmError
 from sartm_ros.messages import cdr
 from sartm_ros.node import qos
 from sartm_ros.node.cameras import (
+    require_two_topics,
     topic_parameter,
     topics,
     transport_parameter,
@@ -48,12 +49,7 @@ def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
             raise SartmError(
                 f'parameter {topic_parameter(camera)} is {name!r}; expected a topic name'
             ) from error
-    if len(set(names.values())) < len(names):
-        x = settings.x_modality
-        raise SartmError(
-            f'parameter {topic_parameter(x)} is {topics(settings)[x]!r}; '
-            f'expected another topic than rgb_topic, which is {names["rgb"]} too'
-        )
+    require_two_topics(settings, names)
     return names
 
 

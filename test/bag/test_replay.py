@@ -329,6 +329,20 @@ def test_a_bag_without_pairs_says_why(tmp_path):
         replay(tmp_path / 'bag', ThresholdPredictor())
 
 
+def test_both_cameras_on_one_topic_are_refused_as_by_the_node(tmp_path):
+    write_bag(make_frames(2), tmp_path / 'bag')
+    with pytest.raises(SartmError) as raised:
+        replay(
+            tmp_path / 'bag',
+            ThresholdPredictor(),
+            settings=Parameters(thermal_topic='camera/color/image_raw'),
+        )
+    assert str(raised.value) == (
+        "parameter thermal_topic is 'camera/color/image_raw'; expected another topic than "
+        f'rgb_topic, which is {RGB_TOPIC} too'
+    )
+
+
 def test_truth_of_another_label_space(tmp_path):
     frames = [replace(f, labels=np.full(SHAPE, 12, np.uint8)) for f in make_frames(2)]
     write_bag(frames, tmp_path / 'bag')
@@ -405,9 +419,10 @@ def test_a_bag_of_compressed_images_gives_what_the_images_give(tmp_path, kind, s
     result = replay(
         tmp_path / 'compressed',
         Counts(),
-        rgb_topic=f'{RGB_TOPIC}/compressed',
-        x_topic=f'{THERMAL_TOPIC}/compressed',
         labels_topic=f'{LABELS_TOPIC}/compressed',
+        settings=Parameters(
+            rgb_topic=f'{RGB_TOPIC}/compressed', thermal_topic=f'{THERMAL_TOPIC}/compressed'
+        ),
     )
     assert result['pairs'] == result['frames_with_truth'] == 4
     seen = [
@@ -432,8 +447,8 @@ def test_thermal_alone_is_replayed_and_measured(tmp_path, by):
 
     frames = make_frames(6)
     write_bag(FrameList(frames), tmp_path / 'bag')
-    topics = {} if by == 'network' else {'rgb_topic': ''}
-    result = replay(tmp_path / 'bag', Thermal(), report=tmp_path / 'report', **topics)
+    settings = Parameters() if by == 'network' else Parameters(rgb_topic='')
+    result = replay(tmp_path / 'bag', Thermal(), report=tmp_path / 'report', settings=settings)
     assert result['messages'] == {THERMAL_TOPIC: 6}
     assert (result['pairs'], result['modalities']) == (6, {'thermal': 6})
     assert (result['dropped'], result['stalls'], result['skew_ms']) == ({}, {}, None)
@@ -446,7 +461,7 @@ def test_thermal_alone_is_replayed_and_measured(tmp_path, by):
     (tmp_path / 'labels').mkdir()
     for frame in frames:
         cv2.imwrite(str(tmp_path / 'labels' / f'{frame.name}.png'), frame.labels)
-    again = replay(tmp_path / 'bag', Thermal(), labels=tmp_path / 'labels', **topics)
+    again = replay(tmp_path / 'bag', Thermal(), labels=tmp_path / 'labels', settings=settings)
     assert again['metrics']['pixel_accuracy'] == pytest.approx(right)
 
 
