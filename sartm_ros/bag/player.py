@@ -28,6 +28,7 @@ from sartm_ros.bag.reading import RawMessage, read_raw
 from sartm_ros.bag.storage import open_bag
 from sartm_ros.node.fastdds import use_image_profile
 
+CLOCK = '/clock'
 CLOCK_PERIOD_S = 0.01  # bag seconds between two messages on /clock while no frame is due
 WAIT_S = 5.0
 SETTLE_S = 0.5
@@ -50,7 +51,9 @@ def message_class(type_name: str) -> Any:
 class BagPlayer:
     """Publishers for the topics of a bag and for `/clock`.
 
-    The publishers are reliable, which reliable and best-effort subscriptions both accept.
+    The publishers are reliable, which reliable and best-effort subscriptions both accept. If
+    `/clock` is one of the topics, as in a bag of a simulation, its messages alone are published
+    there: the stamps follow that time, and the bag's times of receiving may be of another clock.
 
     Args:
         node: creates the publishers; it need not be spun by an executor.
@@ -63,7 +66,7 @@ class BagPlayer:
             topic: node.create_publisher(message_class(name), topic, qos)
             for topic, name in types.items()
         }
-        self._clock = node.create_publisher(Clock, '/clock', 10)
+        self._clock = None if CLOCK in types else node.create_publisher(Clock, CLOCK, 10)
 
     def play(
         self,
@@ -99,17 +102,18 @@ class BagPlayer:
             self.publishers[message.topic].publish(message.data)
 
     def wait_for_subscribers(self, limit_s: float) -> list[str]:
-        """Wait until every topic has a subscriber, and return the topics that have none.
+        """Wait until every topic but `/clock` has a subscriber, and return those that have none.
 
         Args:
             limit_s: the longest wait, seconds.
         """
         end_s = time.monotonic() + limit_s
-        while missing := [t for t, p in self.publishers.items() if not p.get_subscription_count()]:
+        publishers = {t: p for t, p in self.publishers.items() if t != CLOCK}
+        while missing := [t for t, p in publishers.items() if not p.get_subscription_count()]:
             if time.monotonic() >= end_s:
                 break
             time.sleep(0.02)
-        if len(missing) < len(self.publishers):
+        if len(missing) < len(publishers):
             time.sleep(min(SETTLE_S, limit_s))
         return missing
 
@@ -119,7 +123,9 @@ class BagPlayer:
             publisher.wait_for_all_acked(Duration(seconds=1))
 
     def tick(self, time_ns: int) -> None:
-        """Publish a time on `/clock`."""
+        """Publish a time on `/clock`, unless the bag has that topic."""
+        if self._clock is None:
+            return
         clock = Clock()
         clock.clock.sec, clock.clock.nanosec = divmod(time_ns, _NS)
         self._clock.publish(clock)

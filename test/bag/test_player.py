@@ -20,7 +20,14 @@ from sensor_msgs.msg import Image
 
 from sartm_model.data.synthetic import render_sequence
 from sartm_ros.bag import player
-from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC, TYPES, open_writer, read_raw
+from sartm_ros.bag.reading import (
+    RGB_TOPIC,
+    THERMAL_TOPIC,
+    TYPES,
+    RawMessage,
+    open_writer,
+    read_raw,
+)
 from sartm_ros.bag.writing import START_NS, write_bag
 from sartm_ros.node.fastdds import PROFILE_VARIABLE
 
@@ -94,6 +101,30 @@ def test_topics_without_a_subscriber_are_named_and_played(tmp_path, capsys):
     assert line == (
         f'playing without a subscriber of {RGB_TOPIC}, /ground_truth/labels, {THERMAL_TOPIC}'
     )
+
+
+def test_the_clock_of_a_simulation_is_played_as_it_is(tmp_path):
+    """Its bag has the times of the computer, and on /clock those of the stamps."""
+    write_bag(render_sequence(2, FRAMES, 48, 64), tmp_path / 'images', rate_hz=1e9 / PERIOD_NS)
+    clock_type = 'rosgraph_msgs/msg/Clock'
+    with open_writer(tmp_path / 'bag') as writer:
+        for index, message in enumerate(read_raw(tmp_path / 'images', [RGB_TOPIC])):
+            now = TYPES.types['builtin_interfaces/msg/Time'](sec=100 + index, nanosec=0)
+            clock = TYPES.types[clock_type](clock=now)
+            data = bytes(TYPES.serialize_cdr(clock, clock_type))
+            writer.write(RawMessage('/clock', clock_type, message.time_ns, data))
+            writer.write(message)
+    peer = Peer()
+    command = [sys.executable, '-m', 'sartm_ros.bag.player', str(tmp_path / 'bag'), '--loop']
+    process = Process(command, tmp_path / 'player.log')
+    try:
+        clock = peer.listen(Clock, '/clock', QoSProfile(depth=200))
+        peer.listen(Image, RGB_TOPIC, QoSProfile(depth=200))
+        wait_until(lambda: len(clock) >= 2 * FRAMES, 'two rounds')
+    finally:
+        process.end()
+        peer.close()
+    assert {message.clock.sec for message in clock} == set(range(100, 100 + FRAMES))
 
 
 def test_a_loop_over_one_message_does_not_run_at_full_speed(tmp_path):
