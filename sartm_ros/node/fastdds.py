@@ -9,6 +9,12 @@ from pathlib import Path
 
 from sartm_model.errors import SartmError
 
+MIDDLEWARE_VARIABLE = 'RMW_IMPLEMENTATION'
+"""Names the middleware of ROS; by default it is Fast DDS."""
+
+FAST_DDS = 'rmw_fastrtps'
+"""How the names of Fast DDS begin there."""
+
 PROFILE_VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 """Names the XML file from which Fast DDS takes its settings."""
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sartm_model.modalities import MODALITIES
 from sartm_ros.node.cameras import names
-from sartm_ros.node.fastdds import PROFILE_VARIABLE
+from sartm_ros.node.fastdds import FAST_DDS, MIDDLEWARE_VARIABLE, PROFILE_VARIABLE
 from sartm_ros.node.parameters import FIELDS, Parameters, seconds_to_ns
 from sartm_ros.sync.pair_matcher import REORDER_NS
 
@@ -175,9 +175,16 @@ class InputTiming:
                 )
         if not losses:
             return ''
+        text = '; '.join(losses)
+        middleware = os.environ.get(MIDDLEWARE_VARIABLE) or FAST_DDS
+        if not middleware.startswith(FAST_DDS):
+            return (
+                f'{text}. {middleware} or the network loses them: enlarge the receive buffers of '
+                'the system and of the middleware, or compress the images'
+            )
         profile = os.environ.get(PROFILE_VARIABLE, 'config/fastdds_images.xml of this package')
         return (
-            f'{"; ".join(losses)}. Start the camera drivers, too, with {PROFILE_VARIABLE} set to '
+            f'{text}. Start the camera drivers, too, with {PROFILE_VARIABLE} set to '
             f'{profile}: the shared memory that Fast DDS has by default is too small for images'
         )
 

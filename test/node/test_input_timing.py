@@ -138,7 +138,8 @@ def test_the_advice(case, expected):
     assert expected in timing_of(**case).explain_no_pairs()
 
 
-def test_losses_name_the_topic_and_the_profile():
+def test_losses_name_the_topic_and_the_profile(monkeypatch):
+    monkeypatch.delenv('RMW_IMPLEMENTATION', raising=False)
     timing = InputTiming(parse({}))
     kept = np.random.default_rng(1).random(300) < 0.2
     for index in range(300):
@@ -150,6 +151,12 @@ def test_losses_name_the_topic_and_the_profile():
     assert 'a camera of 30.3 Hz' in text
     assert '/thermal' not in text
     assert 'FASTRTPS_DEFAULT_PROFILES_FILE set to ' in text
+    monkeypatch.setenv('RMW_IMPLEMENTATION', 'rmw_fastrtps_dynamic_cpp')
+    assert timing.describe_losses(TOPICS) == text
+    monkeypatch.setenv('RMW_IMPLEMENTATION', 'rmw_cyclonedds_cpp')
+    text = timing.describe_losses(TOPICS)
+    assert 'FASTRTPS' not in text
+    assert 'rmw_cyclonedds_cpp or the network loses them: enlarge the receive buffers' in text
     assert timing.values()['rgb_expected_hz'] == timing.values()['pairs_expected_hz'] == '30.3'
     assert timing.values()['thermal_lost'] == '0%'
 
