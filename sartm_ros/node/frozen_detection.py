@@ -6,7 +6,8 @@ camera that has frozen. So the decision is made from two things that can be know
 
 - A camera has noise once two of its images differ in nearly every part of the view by small,
   unrelated amounts, as they do while nothing moves. From then on images that are identical for
-  `stall_after` are frozen.
+  `stall_after` are frozen, also a few old ones that come in turn, as from a driver that goes on
+  through its buffers.
 - RGB shows whether the view moves. Where it has moved and thermal has not changed, or only by
   noise, for `stall_after`, thermal is frozen, with noise or without. An RGB image without texture,
   as in the dark, is not compared: what the images before it showed still counts.
@@ -18,8 +19,13 @@ its frozen images are identical; else it cannot be known.
 
 from __future__ import annotations
 
+from collections import deque
+
 import cv2
 import numpy as np
+
+REMEMBERED = 4
+"""Number of different images of which a repetition is noticed: as many buffers as drivers use."""
 
 ROW_STEP = 8
 """Noise is examined in every eighth row."""
@@ -55,6 +61,8 @@ class FrozenDetector:
     def __init__(self) -> None:
         self._has_noise = False
         self._last: tuple[np.ndarray, int] | None = None
+        self._recent: deque[np.ndarray] = deque(maxlen=REMEMBERED)  # each another image
+        self._new_ns = 0  # stamp of the last image that was none of them
         self._same_since_ns = 0  # stamp of the first image identical to the last one
         self._still: np.ndarray | None = None  # the first image that shows what the last one does
         self._view: np.ndarray | None = None  # the first `view_parts` of RGB since then
@@ -75,9 +83,13 @@ class FrozenDetector:
         """
         if self._last is None or stamp_ns < self._last[1] or not _comparable(image, self._last[0]):
             self._last = self._still = None
+            self._recent.clear()
         is_same = self._last is not None and _equal(image, self._last[0])
         if not is_same:
             self._same_since_ns = stamp_ns
+            if not any(_equal(image, earlier) for earlier in self._recent):
+                self._new_ns = stamp_ns
+                self._recent.append(image)
         self._last = image, stamp_ns
         if self._still is not None and not is_same:
             if differs_by_noise(image, self._still):
@@ -92,7 +104,7 @@ class FrozenDetector:
             self._has_moved = has_moved(self._view, parts)
         if not self._has_moved:
             self._unmoved_ns = stamp_ns
-        since_ns = self._same_since_ns if self._has_noise else stamp_ns
+        since_ns = self._new_ns if self._has_noise else stamp_ns
         return stamp_ns - min(since_ns, self._unmoved_ns) >= max(stall_after_ns, 1)
 
     @property

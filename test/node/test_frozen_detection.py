@@ -88,6 +88,20 @@ def test_identical_images_of_a_camera_with_noise_are_frozen_in_the_dark_too():
     assert found == [False] * 29 + [True] * 6  # the first of the equal images is number 19
 
 
+@pytest.mark.parametrize('buffers', [2, 3, 4])
+def test_old_buffers_that_come_in_turn_are_frozen(buffers):
+    dark = [(image, np.zeros_like(colours)) for image, colours in parked(20, 2.0)]
+    found = run(FrozenDetector(), [*dark, *(dark[-buffers:] * 8)[:15]])
+    assert found == [False] * 29 + [True] * 6
+
+
+def test_something_that_blinks_in_a_simulation_is_not_frozen():
+    lamp = thermal(0)
+    lamp[30:40, 50:60] += 2000
+    pairs = [((lamp, thermal(0))[i // 3 % 2], rgb(0, i)) for i in range(60)]
+    assert not any(run(FrozenDetector(), pairs))
+
+
 def test_without_noise_and_in_the_dark_it_cannot_be_known():
     dark = [(thermal(0), np.zeros((*SIZE, 3), np.uint8))] * 60
     assert not any(run(FrozenDetector(), dark))
