@@ -18,7 +18,7 @@ from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.base import to_counts
 from sartm_model.modalities.thermal_range import PERCENTILES
 from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image
-from sartm_model.modalities.thermal_valid import invalid_pixels, min_span
+from sartm_model.modalities.thermal_valid import MIN_SPAN_8BIT, invalid_pixels, min_span
 from sartm_model.utils.percentiles import percentiles
 from sartm_ros.messages.images import to_modality
 from sartm_ros.node.cameras import topics
@@ -72,7 +72,8 @@ class StallDetector:
             stall_after_ns: how long the image has to stay until the state is 'frozen', by the
                 stamps; see `frozen_detection`. It becomes 'flat' at once.
             rgb: the RGB image of the pair, uint8 `[H, W, 3]`, or None.
-            settings: the crop and the counts that mean 'no measurement', of a thermal image.
+            settings: the crop, the range and the counts that mean 'no measurement', of a thermal
+                image.
             detect_frozen: whether 'frozen' is looked for.
 
         Raises:
@@ -83,7 +84,7 @@ class StallDetector:
             seen = crop_image(image, settings.crop)
             invalid = invalid_pixels(to_counts(seen), seen.dtype == np.uint8, settings.invalid)
             self.invalid_share = float(invalid.mean())
-            flat = is_flat(seen, invalid)
+            flat = is_flat(seen, invalid, settings)
         else:
             flat = not self._modality.may_be_even and is_even(seen)
         frozen = self._frozen.update(seen, rgb, stamp_ns, stall_after_ns)
@@ -201,21 +202,41 @@ class StallPolicy:
         return None, 0
 
 
-def is_flat(image: np.ndarray, invalid: np.ndarray) -> bool:
-    """Return whether the image has less contrast than the least that the preprocessing stretches.
+def is_flat(image: np.ndarray, invalid: np.ndarray, settings: ThermalSettings = DEFAULTS) -> bool:
+    """Return whether the image has less contrast than `least_contrast`.
 
     Only a grid of about sixty rows is examined, which takes a fraction of the time.
 
     Args:
         image: uint8 or uint16 `[h, w]`.
         invalid: bool `[h, w]`, of the pixels that see nothing.
+        settings: the range.
     """
     step = max(1, min(image.shape) // 60)
     valid = image[::step, ::step][~invalid[::step, ::step]]
     if not valid.size:
         return True
     low, high = percentiles(valid, PERCENTILES)
-    return high - low < min_span(image.dtype == np.uint8)
+    return high - low < least_contrast(image.dtype == np.uint8, settings)
+
+
+def least_contrast(eight_bits: bool, settings: ThermalSettings) -> float:
+    """Return the counts between the percentiles of a thermal image below which it is flat.
+
+    With the range of each image it is the least span that the preprocessing stretches. A fixed
+    range shows the size of the camera's counts, which may be 0.01 K or 0.1 K: in 16 bits the limit
+    is then the part of the range that it is of 8 bits, but not below the noise, nor above the limit
+    without a fixed range.
+
+    Args:
+        eight_bits: whether the image is uint8 rather than uint16.
+        settings: the range.
+    """
+    least = min_span(eight_bits)
+    if settings.ends is None:
+        return least
+    low, high = settings.ends
+    return min(least, max(MIN_SPAN_8BIT, MIN_SPAN_8BIT / 255 * (high - low)))
 
 
 def is_even(image: np.ndarray) -> bool:

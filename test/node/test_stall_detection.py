@@ -9,6 +9,7 @@ import pytest
 
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.thermal_settings import ThermalSettings
 from sartm_ros.node.parameters import Parameters
 from sartm_ros.node.stall_detection import StallDetector, StallPolicy, is_flat
 from sartm_ros.sync.pair_matcher import Pair
@@ -80,6 +81,23 @@ def test_flat_is_what_the_range_is_not_stretched_for(dtype, least):
         assert is_flat(image, np.zeros_like(image, bool)) == flat
         scaled = MODALITIES['thermal'].scale(image)
         assert (float(scaled.max() - scaled.min()) < 0.999) == flat
+
+
+def test_with_a_fixed_range_a_room_seen_in_coarse_counts_is_not_flat():
+    """Counts of 0.1 K with noise of about one: a room of 18 to 23 degrees, and a closed shutter."""
+    rng = np.random.default_rng(0)
+    noise = np.rint(rng.standard_normal((288, 382)))
+    room = (np.linspace(1180, 1230, 382) + noise).astype(np.uint16)
+    shutter = (1250 + noise).astype(np.uint16)
+    for settings, expected in (
+        (ThermalSettings(), 'flat'),
+        (ThermalSettings('fixed', 1000, 1400), 'ok'),  # 0 to 40 degrees
+        (ThermalSettings('fixed', 1180, 1230), 'ok'),  # 8 counts are the least
+        (ThermalSettings('fixed', 0, 65535), 'flat'),  # and 64 the most
+    ):
+        watch = StallDetector()
+        assert watch.update(room, 0, AFTER, settings=settings) == expected
+        assert watch.update(shutter, 33 * MS, AFTER, settings=settings) == 'flat'
 
 
 def test_a_flat_image_is_known_at_once_and_dead_pixels_do_not_hide_it():
