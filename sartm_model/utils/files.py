@@ -16,7 +16,8 @@ def write_file(path: Path, content: bytes | str) -> None:
     """Write `content` (text as UTF-8) to `path`, replacing what was there in one step.
 
     The bytes go to a hidden neighbour first, so that a reader never sees a part of them and an
-    interrupted run leaves the old file. Missing parent folders are made.
+    interrupted run leaves the old file. Missing parent folders are made. An OSError names a file,
+    also where the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,8 +27,10 @@ def write_file(path: Path, content: bytes | str) -> None:
             file.write(data)
         os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
         Path(aside).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # such as of a full disk
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
