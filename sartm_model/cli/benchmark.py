@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 
-from sartm_model.cli.options import Verbs, add_json, add_model, add_size, add_verb
+from sartm_model.cli.options import (
+    Verbs,
+    add_json,
+    add_model,
+    add_size,
+    add_verb,
+    positive,
+)
 from sartm_model.cli.output import emit_json
 from sartm_model.config import SIZES
 from sartm_model.errors import SartmError
@@ -31,7 +38,7 @@ def add_parser(verbs: Verbs) -> None:
     verb.add_argument(
         '--iterations',
         metavar='N',
-        type=int,
+        type=positive,
         default=20,
         help='predictions to time (default: %(default)s)',
     )

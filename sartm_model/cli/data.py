@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sartm_model.cli.options import Verbs, add_dataset, add_verb
+from sartm_model.cli.options import Verbs, add_dataset, add_verb, not_negative
 from sartm_model.utils.files import write_file
 from sartm_model.utils.text import format_names
 
@@ -66,7 +66,10 @@ def _add_init(actions: Verbs) -> None:
     )
     verb.add_argument('folder', metavar='DIR', type=Path, help='the folder of the images')
     verb.add_argument(
-        '--seed', type=int, default=0, help='of the random split (default: %(default)s)'
+        '--seed',
+        type=not_negative,
+        default=0,
+        help='of the random split (default: %(default)s)',
     )
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sartm_model.cli.options import Verbs, add_modality, add_size, add_verb
+from sartm_model.cli.options import Verbs, add_modality, add_size, add_verb, positive
+from sartm_model.errors import SartmError
+
+if TYPE_CHECKING:
+    from sartm_model.inference.export_config import ExportConfig
 
 POLARITIES = ('white_hot', 'black_hot')  # of `ThermalSettings`, which needs NumPy
 
@@ -25,7 +30,10 @@ def add_parser(verbs: Verbs) -> None:
         '             --thermal-range 28000 32000 --out my.onnx',
     )
     verb.add_argument(
-        '--checkpoint', metavar='F', default='demo', help='.safetensors (default: %(default)s)'
+        '--checkpoint',
+        metavar='F',
+        default='demo',
+        help='a .safetensors checkpoint, demo or demo_depth (default: %(default)s)',
     )
     verb.add_argument('--out', metavar='FILE', type=Path, required=True, help='.onnx file to write')
     add_size(verb, 'the images')
@@ -33,7 +41,7 @@ def add_parser(verbs: Verbs) -> None:
     verb.add_argument(
         '--thermal-size',
         metavar=('H', 'W'),
-        type=int,
+        type=positive,
         nargs=2,
         help='of thermal, or of another second image, beside RGB (default: that of RGB)',
     )
@@ -100,5 +108,25 @@ def run(args: argparse.Namespace) -> None:
         thermal_invalid=tuple(args.thermal_invalid),
         thermal_polarity=args.thermal_polarity,
     )
+    _check_effects(args, config)
     export_onnx(args.checkpoint, args.out, config)
     print(f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB')
+
+
+def _check_effects(args: argparse.Namespace, config: ExportConfig) -> None:
+    """Raise SartmError if an option is of an image that the file does not take."""
+    from sartm_model.inference.export_config import ExportConfig
+    from sartm_model.modalities import MODALITIES
+
+    takes = f'the file takes {" and ".join(config.sizes)}'
+    if args.thermal_size and len(config.sizes) == 1:
+        raise SartmError(
+            f'--thermal-size is of a second image, but {takes} alone; give its size as --height '
+            'and --width'
+        )
+    has_range = any(MODALITIES[name].has_range for name in config.sizes)
+    if not has_range and config.thermal_settings != ExportConfig().thermal_settings:
+        raise SartmError(
+            '--thermal-range, --thermal-crop, --thermal-invalid and --thermal-polarity are of '
+            f'thermal, but {takes}; leave them out'
+        )

@@ -58,6 +58,28 @@ DATASETS = (
 )
 
 
+def positive(text: str) -> int:
+    """Convert the value of an option to a whole number of 1 or more; the `type` of such options."""
+    return _at_least(1, text)
+
+
+def not_negative(text: str) -> int:
+    """Convert the value of an option to a whole number of 0 or more; the `type` of such options."""
+    return _at_least(0, text)
+
+
+def _at_least(smallest: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = smallest - 1
+    if value < smallest:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is given; expected a whole number of {smallest} or more'
+        )
+    return value
+
+
 def add_verb(
     verbs: Verbs,
     name: str,
@@ -183,7 +205,7 @@ def add_size(verb: argparse.ArgumentParser, subject: str) -> None:
         verb.add_argument(
             f'--{side}',
             metavar='PX',
-            type=int,
+            type=positive,
             default=pixels,
             help=f'of {subject} (default: %(default)s)',
         )

@@ -14,7 +14,9 @@ from sartm_model.cli.options import (
     add_model,
     add_scales,
     add_verb,
+    not_negative,
     open_predictor,
+    positive,
 )
 from sartm_model.errors import SartmError
 
@@ -106,7 +108,7 @@ def add_parser(verbs: Verbs) -> None:
         help='which segments are the best (default: predicted_iou; contrast for graph)',
     )
     segments.add_argument(
-        '--count', metavar='N', type=int, help='labelled segments of an image (default: 9)'
+        '--count', metavar='N', type=positive, help='labelled segments of an image (default: 9)'
     )
     segments.add_argument(
         '--paint',
@@ -119,7 +121,10 @@ def add_parser(verbs: Verbs) -> None:
         help='what other pixels get: 0, the background, or 255 (default: background)',
     )
     segments.add_argument(
-        '--min-area', metavar='PX', type=int, help='leave out smaller segments (default: 0)'
+        '--min-area',
+        metavar='PX',
+        type=not_negative,
+        help='leave out smaller segments (default: 0)',
     )
     segments.add_argument(
         '--preset',
@@ -134,11 +139,11 @@ def add_parser(verbs: Verbs) -> None:
     )
     segments.add_argument('--scale', type=float, help='graph: higher for larger segments (300)')
     segments.add_argument(
-        '--min-size', metavar='PX', type=int, help='graph: merge smaller segments (50)'
+        '--min-size', metavar='PX', type=positive, help='graph: merge smaller segments (50)'
     )
-    segments.add_argument('--points-per-side', metavar='N', type=int, help='sam2: grid (32)')
+    segments.add_argument('--points-per-side', metavar='N', type=positive, help='sam2: grid (32)')
     segments.add_argument(
-        '--points-per-batch', metavar='N', type=int, help='sam2: decoded at once (64)'
+        '--points-per-batch', metavar='N', type=positive, help='sam2: decoded at once (64)'
     )
     segments.add_argument('--min-predicted-iou', metavar='P', type=float, help='sam2: (0.8)')
     segments.add_argument('--min-stability', metavar='P', type=float, help='sam2: (0.95)')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -67,6 +68,54 @@ def test_an_output_that_cannot_be_made(capsys, folders, nano_checkpoint):
     model = ['--checkpoint', nano_checkpoint, '--out', file]
     assert str(file) in expect_error(capsys, None, 'predict', '--rgb', folders / 'rgb', *model)
     assert file.read_text().startswith('00001D')
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(capsys, folders, nano_checkpoint):
+    out = folders / 'out'
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # bytes; stands in for it
+        line = expect_error(
+            *(capsys, None, 'predict', '--rgb', folders / 'rgb', '--out', out),
+            *('--checkpoint', nano_checkpoint),
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert f'{out / "00001D_labels.png"}: File too large' in line
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        'benchmark --iterations 0',
+        'benchmark --compare --iterations -3',
+        'info demo --height -1',
+        'info demo --width 1.5',
+        'export --out OUT --width 0',
+        'export --out OUT --thermal-size 0 640',
+        'data init OUT --seed -1',
+        'pseudo-label --source graph --images OUT --out OUT --count 0',
+        'pseudo-label --source graph --images OUT --out OUT --min-area -1',
+    ],
+)
+def test_numbers_that_cannot_be(capsys, tmp_path, arguments):
+    out = tmp_path / 'out'
+    line = expect_error(capsys, out, *arguments.replace('OUT', str(out)).split())
+    assert 'expected a whole number of ' in line
+
+
+def test_options_of_an_export_that_would_have_no_effect(capsys, tmp_path):
+    pytest.importorskip('onnxscript', reason='needs onnxscript')
+    out = tmp_path / 'out.onnx'
+    alone = ['--modality', 'thermal', '--thermal-size', 512, 640]
+    line = expect_error(capsys, out, 'export', '--out', out, *alone)
+    assert 'give its size as --height and --width' in line
+    rgb = ['--modality', 'rgb', '--thermal-range', 0, 9]
+    assert 'takes rgb; leave' in expect_error(capsys, out, 'export', '--out', out, *rgb)
+    depth = ['--checkpoint', 'demo_depth', '--thermal-polarity', 'black_hot']
+    line = expect_error(capsys, out, 'export', '--out', out, *depth)
+    assert 'takes rgb and depth; leave' in line
 
 
 def test_data_sets_that_do_not_fit(capsys, tmp_path, folders, nano_checkpoint):

@@ -232,6 +232,6 @@ def test_info(capsys, nano_checkpoint):
     smaller = json.loads(capsys.readouterr().out)['flops']
     assert (smaller['height'], smaller['width']) == (120, 160)
     assert smaller['pair'] < described['flops']['pair'] / 3
-    assert '0x64' in expect_error(
+    assert 'width' in expect_error(
         capsys, None, 'info', nano_checkpoint, '--height', 64, '--width', 0
     )
