@@ -114,7 +114,7 @@ def _title(source: SourceConfig) -> str:
 
 
 def _open(source: SourceConfig) -> PairDataset:
-    root = Path(source.root).expanduser() if source.root else None
+    root = Path(source.root) if source.root else None
     return open_dataset(source.dataset, root, source.split)
 
 

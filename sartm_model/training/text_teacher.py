@@ -67,7 +67,7 @@ def text_embeddings(
     """
     words = class_words(config, label_space)
     if config.embeddings:
-        return _from_file(Path(config.embeddings).expanduser(), words)
+        return _from_file(Path(config.embeddings), words)
     request = json.dumps(
         {
             'model': config.model,

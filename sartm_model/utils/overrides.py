@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,6 +19,7 @@ def load_config(
     path: Path,
     overrides: Sequence[str] = (),
     path_keys: Sequence[str] = (),
+    folder_keys: Sequence[str] = (),
     defaults: Callable[[Mapping[str, Any]], Config] | None = None,
 ) -> Config:
     """Read a configuration: defaults, then the file, then the overrides.
@@ -26,8 +29,10 @@ def load_config(
         path: a YAML file with any part of the tree.
         overrides: `key=value` with dotted keys, e.g. `optim.lr=1e-3`, or `data.train.0.root=DIR`
             for the first item of a list.
-        path_keys: keys of the file whose values are paths. A relative one is replaced by the
-            absolute path of what lies beside the file, if there is such a thing.
+        path_keys: keys whose values are paths, at any depth; `~` is expanded in them. A relative
+            path in the file is replaced by the absolute path of the file of that name that lies
+            beside it, if there is one.
+        folder_keys: those of them whose value may also be a folder.
         defaults: returns what applies to all that is not set, if it depends on what is: it is given
             the settings of the file and the overrides.
 
@@ -43,9 +48,12 @@ def load_config(
         if '=' not in item:
             raise SartmError(f'override {item!r} is not of the form key=value')
     try:
-        values = OmegaConf.create(_with_paths(_read(path), path.parent, path_keys))
+        beside = partial(_beside, path.parent, folder_keys)
+        values = OmegaConf.create(_map_paths(_read(path), path_keys, beside))
         if OmegaConf.is_dict(values):
             values.merge_with_dotlist(list(overrides))
+        plain = OmegaConf.to_container(values)
+        values = OmegaConf.create(_map_paths(plain, path_keys, lambda _, p: os.path.expanduser(p)))
         tree = OmegaConf.structured(cls)
         if defaults is not None and OmegaConf.is_dict(values):
             tree = OmegaConf.structured(defaults(cast(dict, OmegaConf.to_container(values))))
@@ -87,19 +95,28 @@ def _read(path: Path) -> Any:
         raise SartmError(f'no configuration file {path}; config/train/ has examples') from None
 
 
-def _with_paths(tree: Any, folder: Path, keys: Sequence[str]) -> Any:
-    """Replace the relative paths of a tree under `keys` that exist in a folder."""
+def _map_paths(tree: Any, keys: Sequence[str], change: Callable[[str, str], str]) -> Any:
+    """Replace the texts of a tree under `keys` by what `change` returns for the key and the text.
+
+    Empty texts stay.
+    """
     if isinstance(tree, list):
-        return [_with_paths(item, folder, keys) for item in tree]
+        return [_map_paths(item, keys, change) for item in tree]
     if not isinstance(tree, dict):
         return tree
-    resolved = {}
-    for key, value in tree.items():
-        if key in keys and isinstance(value, str) and value and (folder / value).exists():
-            resolved[key] = str((folder / value).resolve())
-        else:
-            resolved[key] = _with_paths(value, folder, keys)
-    return resolved
+    return {
+        key: change(key, value)
+        if key in keys and isinstance(value, str) and value
+        else _map_paths(value, keys, change)
+        for key, value in tree.items()
+    }
+
+
+def _beside(folder: Path, folder_keys: Sequence[str], key: str, path: str) -> str:
+    """Return the absolute path of what a relative path names in a folder, or else the path."""
+    found = folder / path
+    is_there = found.exists() if key in folder_keys else found.is_file()
+    return str(found.resolve()) if is_there else path
 
 
 def _make_writable(node: Any) -> None:

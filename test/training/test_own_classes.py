@@ -121,6 +121,37 @@ def test_paths_that_are_not_beside_the_configuration_stay_as_they_are(tmp_path):
     assert config.text.embeddings == 'data.yaml'  # overrides start from the working directory
 
 
+def test_a_folder_beside_the_configuration_is_not_taken_for_a_name(tmp_path):
+    for name in ('mfnet', 'demo', 'frames'):
+        (tmp_path / name).mkdir()
+    (tmp_path / 'train.yaml').write_text(
+        'label_space: mfnet\nstart_from: demo\n'
+        'data: {train: [{dataset: mfnet, root: frames}, {dataset: mfnet, root: mfnet}]}\n'
+    )
+    config = load_train_config(tmp_path / 'train.yaml')
+    assert (config.label_space, config.start_from) == ('mfnet', 'demo')
+    roots = [source.root for source in config.data.train]
+    assert roots == [str(tmp_path / 'frames'), str(tmp_path / 'mfnet')]
+
+
+def test_the_home_folder_is_expanded_in_every_path_of_a_configuration(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', '/home/somebody')
+    (tmp_path / 'train.yaml').write_text(
+        'label_space: ~/classes.yaml\nsam2_weights: ~/sam2.pt\n'
+        'data: {train: [{dataset: mfnet, root: ~/MFNet}]}\n'
+        'text: {pretrained: ~/clip.pt}\nma_clip: {adapters: ~/ma_clip.safetensors}\n'
+    )
+    overrides = ["sam2_weights=''", 'start_from=~/best.safetensors', 'text.embeddings=~/clip.npz']
+    config = load_train_config(tmp_path / 'train.yaml', overrides)
+    paths = [config.label_space, config.start_from, config.data.train[0].root]
+    paths += [config.text.pretrained, config.text.embeddings, config.ma_clip.adapters]
+    names = ['classes.yaml', 'best.safetensors', 'MFNet', 'clip.pt', 'clip.npz']
+    assert paths == [f'/home/somebody/{name}' for name in (*names, 'ma_clip.safetensors')]
+    assert config.sam2_weights == ''
+    weights = load_train_config(tmp_path / 'train.yaml').sam2_weights
+    assert weights == '/home/somebody/sam2.pt'
+
+
 def test_without_a_label_space_a_run_has_the_classes_of_its_first_source():
     assert label_space_of_run(TrainConfig()) is MFNET  # of the generated scenes
 

@@ -47,7 +47,7 @@ def load_imagenet(encoder: nn.Module, size: str, source: str) -> None:
         SartmError: the weights cannot be found, downloaded or read, or are not those of this size;
             they are named.
     """
-    path = _download(size) if source == 'hub' else _find(Path(source).expanduser())
+    path = _download(size) if source == 'hub' else _find(Path(source))
     weights = read_weights(path, f'ImageNet weights of nvidia/mit-{size}')
     state = {
         _present_name(key): value

@@ -49,7 +49,7 @@ def load_imagenet(model: SegmentationModel, source: str) -> None:
         raise SartmError(
             f'size {model.config.size} has no ImageNet weights; expected size lite, or sam2_weights'
         )
-    path = _package_file() if source == 'package' else Path(source).expanduser()
+    path = _package_file() if source == 'package' else Path(source)
     weights = {
         key: value
         for key, value in read_weights(path, _EXPECTED).items()
