@@ -424,7 +424,7 @@ class TrainConfig:
             `data.train`. Every source must have these classes. Or a YAML file that unifies several
             of these, see `data.unified_labels`; every source must have the classes of one of them.
         steps: number of optimiser steps.
-        val_every: number of steps between two measurements on `data.val`, each with a save.
+        val_every: number of steps between two measurements on `data.val`, each followed by a save.
         patience: number of measurements without improvement after which the run ends; 0 for none.
         keep_best: number of checkpoints to keep, those of the best val mIoU.
         ema_decay: decay of the averaged weights, which are measured and saved; 0 for no average.
@@ -517,9 +517,16 @@ PATH_KEYS = (
     'sam2_weights',
     'imagenet_weights',
     'embeddings',
+    'pretrained',
     'adapters',
 )
-"""The keys of a training configuration whose values are paths, at any depth."""
+"""The keys of a training configuration whose values are paths, at any depth.
+
+Some of them may also have a name, such as `mfnet` or `demo`.
+"""
+
+FOLDER_KEYS = ('root', 'imagenet_weights')
+"""Those of them whose values may be folders."""
 
 
 def load_train_config(
@@ -530,7 +537,7 @@ def load_train_config(
     """Read a training configuration from a YAML file and overrides, see `load_config`.
 
     A relative path in the file is looked for beside the file and, if nothing is there, in the
-    working directory; a path in an override in the working directory alone.
+    working directory; a path in an override in the working directory alone. `~` is expanded.
 
     Args:
         path: the file.
@@ -549,7 +556,7 @@ def load_train_config(
         start = str(given['start_from'])
         return TrainConfig(model=model_of(start), start_from=start)
 
-    return load_config(TrainConfig, path, overrides, PATH_KEYS, defaults)
+    return load_config(TrainConfig, path, overrides, PATH_KEYS, FOLDER_KEYS, defaults)
 
 
 def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:

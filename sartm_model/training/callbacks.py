@@ -80,8 +80,11 @@ class AveragedWeights(WeightAveraging):
 class ResumeCheckpoint(Callback):
     """Writes the state for `--resume`, `last.ckpt`, and the model `last.safetensors`.
 
-    Both are written every `val_every` steps, at the end of the run, and when SIGTERM or SIGINT asks
-    the run to stop. The step under way is finished first.
+    Both are written after each measurement, which is part of the state; at the end of the run; and
+    when SIGTERM or SIGINT asks the run to stop. The step under way is finished first, and so is the
+    measurement that is due after it.
+
+    It is the last callback of a run, so that the state has what the others made of a measurement.
 
     Args:
         config: of the run.
@@ -113,7 +116,7 @@ class ResumeCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Save after a step if it is time to, and stop if any process got a signal."""
+        """Stop if any process got a signal; save if no measurement follows the last step."""
         if (index + 1) % self.config.optim.accumulate:
             return
         # The signal may reach one process only, or each at another step. All of them take the same
@@ -123,9 +126,17 @@ class ResumeCheckpoint(Callback):
         if number:
             self.stopped_by = signal.Signals(number)
             trainer.should_stop = True
-            trainer.limit_val_batches = 0  # Lightning would validate once more before it stops
         step = trainer.global_step
-        if self.stopped_by or step % self.config.val_every == 0 or step == self.config.steps:
+        if step % self.config.val_every == 0:
+            return  # a measurement follows, and then the state is saved
+        if number:
+            trainer.limit_val_batches = 0  # Lightning would validate once more before it stops
+        if number or step == self.config.steps:
+            self._save(trainer, module)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        """Save after a measurement, but for that of a run that has ended."""
+        if trainer.global_step % self.config.val_every == 0:
             self._save(trainer, module)
 
     def report(self, trainer: pl.Trainer) -> None:

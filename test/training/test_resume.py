@@ -39,6 +39,26 @@ def interrupt_at(monkeypatch, step, number):
     monkeypatch.setattr(SegmentationTraining, 'training_step', training_step)
 
 
+def measurements(folder):
+    rows = {}
+    for path in folder.glob('metrics*.csv'):
+        with path.open() as file:
+            rows |= {r['step']: r['val_miou'] for r in csv.DictReader(file) if r.get('val_miou')}
+    return dict(sorted(rows.items()))
+
+
+def kill_at_measurement(monkeypatch, step):
+    """End a run in the middle of the measurement after a step, as a power cut does."""
+    original = SegmentationTraining.validation_step
+
+    def validation_step(self, frame, index):
+        if self.global_step == step:
+            raise ConnectionAbortedError
+        return original(self, frame, index)
+
+    monkeypatch.setattr(SegmentationTraining, 'validation_step', validation_step)
+
+
 def test_a_run_stopped_by_sigterm_and_resumed_equals_one_that_was_not(
     tmp_path, write_config, monkeypatch
 ):
@@ -60,6 +80,34 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_one_that_was_not(
     # The prototypes were part of the loss.
     state = torch.load(tmp_path / 'whole' / 'last.ckpt', weights_only=True)['state_dict']
     assert state['prototypes.initialized'].any()
+
+
+@pytest.mark.parametrize('cut', ['signal at a measured step', 'killed while it is measured'])
+def test_a_resumed_run_has_the_measurements_and_best_models_of_a_whole_one(
+    tmp_path, write_config, monkeypatch, cut
+):
+    optim = {'lr': 1e-2, 'accumulate': 2}
+    config = write_config(steps=6, keep_best=3, patience=9, optim=optim)
+    train(config, tmp_path / 'whole')
+    with monkeypatch.context() as patch:
+        if cut == 'signal at a measured step':
+            interrupt_at(patch, 3, signal.SIGTERM)
+            train(config, tmp_path / 'parts')
+        else:
+            kill_at_measurement(patch, 4)
+            with pytest.raises(ConnectionAbortedError):
+                train(config, tmp_path / 'parts')
+    train(config, tmp_path / 'parts', resume=True)
+    whole, parts = (measurements(tmp_path / name) for name in ('whole', 'parts'))
+    assert list(whole) == ['1', '3', '5']
+    assert parts == whole
+    assert losses_by_step(tmp_path / 'parts').items() >= losses_by_step(tmp_path / 'whole').items()
+    for name in ('best', 'best_2', 'best_3', 'last'):
+        expected, found = (
+            checkpoints.load(tmp_path / run / f'{name}.safetensors') for run in ('whole', 'parts')
+        )
+        assert found.card == expected.card
+        assert all(torch.equal(found.state[key], value) for key, value in expected.state.items())
 
 
 def test_ctrl_c_saves_the_state_and_is_passed_on(tmp_path, write_config, monkeypatch):
@@ -111,7 +159,7 @@ def test_a_full_disk_leaves_the_state_that_was_there(tmp_path):
     (tmp_path / 'last.ckpt').write_bytes(b'whole')
     callback = ResumeCheckpoint(TrainConfig(val_every=1), tmp_path, None)
     with pytest.raises(SartmError, match='No space left'):
-        callback.on_train_batch_end(trainer(save_checkpoint=save_checkpoint), None, None, None, 1)
+        callback.on_validation_end(trainer(save_checkpoint=save_checkpoint), None)
     assert [path.name for path in tmp_path.iterdir()] == ['last.ckpt']
     assert (tmp_path / 'last.ckpt').read_bytes() == b'whole'
 
