@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,21 +27,30 @@ def compiled_forward(
         device: where it will run.
 
     Raises:
-        SartmError: at the first batch, if the network cannot be compiled, such as for want of a C++
-            compiler.
+        SartmError: at the first batch, see `errors_of_compilation`.
     """
-    from torch._dynamo.exc import TorchDynamoException  # importing it takes seconds
-
     use_cache_folder(device)
     compiled = torch.compile(model.forward, dynamic=False)
 
     def forward(*args: Any, **options: Any) -> SegmentationOutput:
-        try:
+        with errors_of_compilation():
             return compiled(*args, **options)
-        except TorchDynamoException as error:
-            raise SartmError(
-                f'the network cannot be compiled: {type(error).__name__}: {first_line(error)}; '
-                'leave compile out'
-            ) from error
 
     return forward
+
+
+@contextmanager
+def errors_of_compilation() -> Iterator[None]:
+    """Raise SartmError if the network cannot be compiled, such as for want of a C++ compiler.
+
+    The backward pass is compiled when it first runs, so it needs this, too.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # importing it takes seconds
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise SartmError(
+            f'the network cannot be compiled: {type(error).__name__}: {first_line(error)}; '
+            'leave compile out'
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from sartm_model.labels import LabelSpace
 from sartm_model.modalities import select
 from sartm_model.models.base import SegmentationModel, SegmentationOutput
 from sartm_model.models.logits import labels_and_confidence
-from sartm_model.training.compiled_forward import compiled_forward
+from sartm_model.training.compiled_forward import compiled_forward, errors_of_compilation
 from sartm_model.training.loss_table import LossInputs, loss_terms
 from sartm_model.training.losses import Prototypes
 
@@ -166,6 +167,11 @@ class SegmentationTraining(pl.LightningModule):
         self.log_dict({'loss': total, **values}, prog_bar=True)
         self.log('lr', self.config.optim.lr * lr_factor(self.config, self.global_step))
         return total
+
+    def backward(self, loss: Tensor, *args: Any, **options: Any) -> None:
+        """Compute the gradients. Raises SartmError where they cannot be compiled."""
+        with errors_of_compilation() if self._compiled_forward else nullcontext():
+            super().backward(loss, *args, **options)
 
     def _text(self) -> tuple[Tensor, Tensor] | None:
         """Return the embeddings of the class names and which classes have one, on the device."""

@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -103,23 +104,19 @@ def train(
     # The average comes first: what follows in the list saves it.
     callbacks = [
         averaged,
-        resume_checkpoint,
         TopKCheckpoint(config, out, averaged),
         LogPredictions(),
         Progress(refresh_rate=10),
     ]
     if config.patience:
         callbacks.append(EarlyStopping('val_miou', mode='max', patience=config.patience))
+    callbacks.append(resume_checkpoint)
     trainer = _trainer(config, out, callbacks)
-    try:
+    with _errors_of_workers():
         # With weights_only the state is read as tensors and plain values, never as code.
         trainer.fit(module, ckpt_path=state, weights_only=True)
         if not resume_checkpoint.stopped_by and trainer.global_step % config.val_every:
             trainer.validate(module, verbose=False)
-    except SartmError as error:
-        # A data loader's process sends its traceback as the message; its last line is the error.
-        message = str(error).strip().splitlines()[-1]
-        raise SartmError(message.removeprefix('sartm_model.errors.SartmError: ')) from error
     resume_checkpoint.report(trainer)
     return out / LAST_MODEL
 
@@ -133,7 +130,21 @@ def _train_ma_clip(config: TrainConfig, out: Path, resume: bool) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     _prepare_folder(out, config, resume=False)
     cv2.setNumThreads(1)  # as in `train`
-    return train_ma_clip(config, _trainer(config, out, [Progress(refresh_rate=10)]), out)
+    with _errors_of_workers():
+        return train_ma_clip(config, _trainer(config, out, [Progress(refresh_rate=10)]), out)
+
+
+@contextmanager
+def _errors_of_workers() -> Iterator[None]:
+    """Shorten a SartmError of a data loader's process to its own text.
+
+    Such a process sends its traceback as the message, whose last line is the error.
+    """
+    try:
+        yield
+    except SartmError as error:
+        message = str(error).strip().splitlines()[-1]
+        raise SartmError(message.removeprefix('sartm_model.errors.SartmError: ')) from error
 
 
 def _prepare_folder(out: Path, config: TrainConfig, resume: bool) -> Path | None:

@@ -77,3 +77,20 @@ def test_a_network_that_cannot_be_compiled_ends_the_run_with_an_error(
         SartmError, match=r'compiled: TorchDynamoException: no compiler here; leave'
     ):
         train(config, tmp_path / 'run', ['compile=true'])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which('g++') is None, reason='there is no g++')
+def test_a_backward_pass_that_cannot_be_compiled_ends_the_run_with_an_error(
+    tmp_path, config, monkeypatch
+):
+    """The forward pass is compiled, and then the compiler is gone."""
+    original = SegmentationTraining.backward
+
+    def backward(self, *args):
+        monkeypatch.setattr('torch._inductor.config.cpp.cxx', ('no-such-compiler',))
+        original(self, *args)
+
+    monkeypatch.setattr(SegmentationTraining, 'backward', backward)
+    with pytest.raises(SartmError, match=r'cannot be compiled: .*; leave compile out'):
+        train(config, tmp_path / 'run', ['compile=true'])

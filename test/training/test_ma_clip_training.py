@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from mfnet_frames import write_frames
 from safetensors.torch import load_file, save_file
 from small_clip import register
 
@@ -21,6 +22,7 @@ from sartm_model.data.registry import open_dataset
 from sartm_model.data.sampling import FirstFrames, TrainingSamples
 from sartm_model.data.synthetic import render
 from sartm_model.data.transforms import network_inputs
+from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
@@ -30,6 +32,7 @@ from sartm_model.training.clip import load_clip
 from sartm_model.training.ma_clip.loss import contrastive_loss
 from sartm_model.training.ma_clip.prompts import prompt_words
 from sartm_model.training.module import SegmentationTraining
+from sartm_model.training.run import train
 
 # The loss ----------------------------------------------------------------------------------------
 
@@ -171,6 +174,18 @@ def test_the_file_of_adapters_says_what_they_are_of(adapters):
     assert sorted(path.name for path in adapters.parent.iterdir()) == [
         'config.yaml', 'events', 'ma_clip.safetensors', 'metrics.csv'
     ]  # fmt: skip
+
+
+def test_an_error_in_a_process_that_reads_is_one_line(adapters, tmp_path):
+    ids = np.zeros((16, 16), np.uint8)
+    root = write_frames(tmp_path / 'mfnet', {'1D': ids, '2D': ids})
+    (root / 'rgb' / '2D.png').write_bytes(b'no image')
+    source = {'dataset': 'mfnet', 'root': str(root)}
+    data = {'train': [source], 'val': {**source, 'frames': 1}, 'workers': 1, 'batch_size': 8}
+    config = write_config(tmp_path, stage='ma_clip', data=data)
+    with pytest.raises(SartmError) as caught:
+        train(config, tmp_path / 'run')
+    assert str(caught.value).startswith(str(root / 'rgb' / '2D.png'))
 
 
 def network_and_frames(trained):
