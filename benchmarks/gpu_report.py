@@ -173,7 +173,12 @@ def report(
                     kernels = profile(checkpoint, name, height, width, device)
                     profiles.append(f'{size} at {height}x{width}, {name}\n{kernels}')
         except Exception as error:
-            failed.append(f'{size} compared: {_first_line(error)}')
+            text = _first_line(error)
+            if torch.OutOfMemoryError in (type(error), type(error.__cause__)):
+                found = {'image': [height, width], 'device': device, 'checkpoint': size}
+                result['compared'].append({**found, 'variants': {names[0]: {'error': text}}})
+            else:
+                failed.append(f'{size} compared: {text}')
         _write(out, result, profiles)
     for (size, height, width), engines in starts.items():
         found = {'checkpoint': size, 'image': [height, width]}
@@ -218,7 +223,7 @@ def profile(checkpoint: str | Path, name: str, height: int, width: int, device: 
     On a CPU, which has no kernels, these are torch's operations.
 
     Args:
-        checkpoint: file, or 'demo'.
+        checkpoint: file, or one of `checkpoint.SHIPPED`.
         name: of the variant.
         height, width: of the images.
         device: 'cuda' or 'cpu'.

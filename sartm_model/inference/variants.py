@@ -43,7 +43,7 @@ def compare(
 
     Args:
         checkpoint, height, width, device, iterations: as for `benchmark`.
-        names: the variants; all that the device has where left out.
+        names: the variants, the reference among them; all that the device has where left out.
         reference: the variant with whose time and labels the others are compared. 'fp32' is the
             engine 'eager' with merged adapters.
 
@@ -70,14 +70,15 @@ def compare(
             if name.endswith('compile') and predictor.engine != 'compile':
                 raise SartmError('it cannot be compiled here')
         except Exception as error:  # a missing compiler is a result too
-            variants[name] = {'error': f'{type(error).__name__}: {first_line(error)[:200]}'}
+            text = f'{type(error).__name__}: {first_line(error)[:200]}'
+            if name == reference:
+                raise SartmError(
+                    f'the variant {reference!r}, with which the others are compared, does not run '
+                    f'here: {text}'
+                ) from error
+            variants[name] = {'error': text}
         else:
             predictors[name] = predictor
-    if reference not in predictors:
-        raise SartmError(
-            f'the variant {reference!r}, with which the others are compared, does not run here: '
-            f'{variants[reference]["error"]}'
-        )
     times_s: dict[str, list[float]] = defaultdict(list)
     for _ in range(iterations):
         for name, predictor in predictors.items():

@@ -10,6 +10,7 @@ import torch
 from benchmarks import gpu_report
 from benchmarks.start_time import start_s
 from sartm_model.errors import SartmError
+from sartm_model.inference import variants
 
 
 def test_the_report_of_a_gpu_on_a_cpu(tmp_path, monkeypatch):
@@ -79,14 +80,29 @@ def test_variants_that_fail_on_a_gpu_are_failures_unless_memory_runs_out(tmp_pat
     found = {'image': [64, 64], 'device': 'a GPU'}
     errors = ('RuntimeError: a fault', 'OutOfMemoryError: too much')
     names = ('first', 'second', 'third')
-    variants = dict(zip(names, [{'median_ms': 1.0}, *({'error': e} for e in errors)], strict=True))
+    of_names = dict(zip(names, [{'median_ms': 1.0}, *({'error': e} for e in errors)], strict=True))
     monkeypatch.setattr(gpu_report, 'agreement', lambda device: 1.0)
-    monkeypatch.setattr(gpu_report, 'compare', lambda *_, **__: {**found, 'variants': variants})
+    monkeypatch.setattr(gpu_report, 'compare', lambda *_, **__: {**found, 'variants': of_names})
     monkeypatch.setattr(gpu_report, 'profile', lambda checkpoint, name, *_: f'kernels of {name}')
     result = gpu_report.report(tmp_path, 'cpu', [], {('nano', 64, 64): names}, {}, 1)
     assert result['failed'] == ['nano compared, second: RuntimeError: a fault']
     assert 'OutOfMemoryError: too much' in (tmp_path / 'table.md').read_text()
     assert (tmp_path / 'profile.txt').read_text() == 'nano at 64x64, first\nkernels of first'
+
+
+def test_a_reference_that_lacks_memory_is_no_failure(tmp_path, monkeypatch):
+    def too_much(*_, **__):
+        raise torch.OutOfMemoryError('too much')
+
+    monkeypatch.setattr(gpu_report, 'agreement', lambda device: 1.0)
+    monkeypatch.setattr(variants, 'build_variants', lambda *_: {'fp32 plain': too_much})
+    compared = {('nano', 64, 64): ('fp32 plain', 'fp32')}
+    result = gpu_report.report(tmp_path, 'cpu', [], compared, {}, 1)
+    assert result['failed'] == []
+    text = (tmp_path / 'table.md').read_text()
+    assert 'nano at 64x64 on cpu:' in text
+    assert '| fp32 plain | SartmError: ' in text
+    assert 'OutOfMemoryError: too much' in text
 
 
 @pytest.mark.slow
