@@ -31,7 +31,7 @@ def export_onnx(checkpoint: str | Path, path: Path, config: ExportConfig) -> Non
     """Write a checkpoint as an ONNX file.
 
     Args:
-        checkpoint: a SARTM `.safetensors` file, or 'demo'.
+        checkpoint: a SARTM `.safetensors` file, or one of `checkpoint.SHIPPED`.
         path: ends in `.onnx`.
         config: the images that the file takes.
 

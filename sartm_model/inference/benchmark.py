@@ -46,7 +46,7 @@ def benchmark(
     """Time one checkpoint on pairs of one size.
 
     Args:
-        checkpoint: file, or 'demo'.
+        checkpoint: file, or one of `checkpoint.SHIPPED`.
         height, width: of both images, pixels.
         device, precision, engine: see `Predictor`.
         iterations: timed pairs.

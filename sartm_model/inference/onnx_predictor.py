@@ -39,7 +39,7 @@ def open_predictor(checkpoint: str | Path, **settings: Any) -> Predictor | OnnxP
     """Return an `OnnxPredictor` where the name ends in `.onnx`, otherwise a `Predictor`.
 
     Args:
-        checkpoint: a file, or 'demo'.
+        checkpoint: a file, or 'demo' or 'demo_depth', which come with the package.
         settings: the keyword arguments of either.
 
     Raises:

@@ -60,7 +60,8 @@ class Predictor:
     """A checkpoint ready to run. One thread at a time may call it.
 
     Args:
-        checkpoint: a SARTM `.safetensors` file, or 'demo' for the one that comes with the package.
+        checkpoint: a SARTM `.safetensors` file, or one that comes with the package: 'demo' for RGB
+            and thermal, 'demo_depth' for RGB and depth.
         device: 'auto' (CUDA where there is a GPU), 'cpu', 'cuda' or 'cuda:1'.
         precision: 'auto' (fp16 on CUDA, fp32 on the CPU), 'fp16', 'bf16' or 'fp32'.
         thermal_settings: how thermal images are read and scaled; may be set between two calls.

@@ -21,7 +21,7 @@ def describe(checkpoint: str | Path, height: int = 480, width: int = 640) -> dic
     """Return what `sartm info` prints, as plain values.
 
     Args:
-        checkpoint: a SARTM `.safetensors` file, or 'demo'.
+        checkpoint: a SARTM `.safetensors` file, or one of `checkpoint.SHIPPED`.
         height, width: size of the pair, in pixels, for which operations are counted.
 
     Raises:
