@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -126,11 +127,11 @@ def ship(source: Path, name: str, mfnet: Path | None, out: Path) -> None:
 
 def _measured(modalities: Sequence[str], mfnet: Path | None) -> Iterator[tuple[str, PairDataset]]:
     """Yield the data sets on which a network is measured, with their titles."""
-    for x in modalities[1:]:
-        scenes = open_dataset('synthetic', None, 'test').with_modalities(('rgb', x))
-        yield f'generated scenes, test, RGB and {MODALITIES[x].title}', scenes
+    for x, split in itertools.product(modalities[1:], ('test', 'test_near')):
+        scenes = open_dataset('synthetic', None, split).with_modalities(('rgb', x))
+        yield f'generated scenes, {split}, RGB and {MODALITIES[x].title}', scenes
     scenes = open_dataset('synthetic', None, 'test').with_modalities(('rgb',))
-    yield 'the same, RGB only', CorruptedDataset(scenes, modality='rgb')
+    yield 'generated scenes, test, RGB only', CorruptedDataset(scenes, modality='rgb')
     if mfnet is not None:
         val = open_dataset('mfnet', mfnet, 'val')
         yield f'MFNet, {len(val)} frames of its validation split', val

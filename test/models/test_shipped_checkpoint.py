@@ -34,7 +34,7 @@ def test_it_is_small_and_carries_its_model_card():
     card = described['card']
     assert card['command'] == 'make train-demo'
     assert all(data['terms'] for data in card['data'])
-    assert card['figures_percent']['generated scenes, test']['frames'] == 100
+    assert card['figures_percent']['generated scenes, test, RGB and thermal']['frames'] == 100
     json.dumps(described)
 
 
@@ -50,6 +50,13 @@ def test_it_segments_generated_scenes_by_both_modalities(predictor):
         evaluate(lambda f: FramePrediction(predictor.predict(None, f.thermal).labels), scenes),
     ):
         assert alone['miou'] < both['miou']
+
+
+def test_it_finds_persons_at_arms_length(predictor):
+    """Whoever stands before the robot is neither a car nor background."""
+    near = first_frames(open_dataset('synthetic', None, 'test_near'))
+    found = evaluate(lambda f: FramePrediction(predictor.predict(f.rgb, f.thermal).labels), near)
+    assert found['per_class_iou']['person'] > 70
 
 
 def test_it_finds_persons_on_real_night_frames(predictor, real_data):
