@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -17,7 +18,9 @@ from sartm_ros.node.parameters import FIELDS, Parameters, homography, thermal_se
 def predictor_options(settings: Parameters) -> dict[str, Any]:
     """Return what `sartm_model.inference.onnx_predictor.open_predictor` is given."""
     return {
-        'checkpoint': settings.checkpoint,
+        'checkpoint': os.path.expanduser(
+            settings.checkpoint
+        ),  # no shell does in `checkpoint:=~/...`
         'device': settings.device,
         'precision': settings.precision,
         'engine': settings.engine,

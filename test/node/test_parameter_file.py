@@ -16,6 +16,7 @@ from sartm_model.cli.options import PARAMS_PLUGIN
 from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 from sartm_model.modalities.thermal_settings import ThermalSettings
+from sartm_ros.node.loading import predictor_options
 from sartm_ros.node.parameter_file import read_parameter_file
 from sartm_ros.node.parameters import Parameters
 
@@ -118,6 +119,16 @@ def test_what_is_wrong_with_a_file_is_said(write, text, expected):
 def test_a_missing_file(tmp_path):
     with pytest.raises(SartmError, match='does not exist; expected a ROS parameter file'):
         read_parameter_file(tmp_path / 'x.yaml')
+
+
+def test_a_checkpoint_may_be_in_the_home_folder(monkeypatch):
+    """No shell replaces the ~ of a parameter file, or of `checkpoint:=~/best.safetensors`."""
+    monkeypatch.setenv('HOME', '/home/robot')
+    for given, expected in (
+        ('~/best.safetensors', '/home/robot/best.safetensors'),
+        ('demo', 'demo'),
+    ):
+        assert predictor_options(Parameters(checkpoint=given))['checkpoint'] == expected
 
 
 @pytest.fixture(scope='session')
