@@ -10,7 +10,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 
@@ -58,14 +58,16 @@ class BagPlayer:
     Args:
         node: creates the publishers; it need not be spun by an executor.
         types: message type of each topic to play.
+        latched: the topics of which late subscribers, too, receive the last messages.
     """
 
-    def __init__(self, node: Node, types: dict[str, str]) -> None:
-        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        self.publishers: dict[str, Publisher] = {
-            topic: node.create_publisher(message_class(name), topic, qos)
-            for topic, name in types.items()
-        }
+    def __init__(self, node: Node, types: dict[str, str], latched: Collection[str] = ()) -> None:
+        self.publishers: dict[str, Publisher] = {}
+        for topic, name in types.items():
+            qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+            if topic in latched:
+                qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+            self.publishers[topic] = node.create_publisher(message_class(name), topic, qos)
         self._clock = None if CLOCK in types else node.create_publisher(Clock, CLOCK, 10)
 
     def play(
@@ -135,10 +137,12 @@ class BagPlayer:
         return int((time.monotonic() - start_s) * rate * _NS)
 
 
-def playable_types(bag: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the topics with their types, and those that cannot be played, for a message.
+def playable_topics(bag: Path) -> tuple[dict[str, str], set[str], list[str]]:
+    """Return what can be played of a bag.
 
-    Topics without messages are neither.
+    Returns:
+        The type of each topic that has messages; the names of latched topics, as `OpenBag` has
+        them; and the topics that cannot be played, for a message.
     """
     playable: dict[str, str] = {}
     with open_bag(bag) as opened:
@@ -150,7 +154,7 @@ def playable_types(bag: Path) -> tuple[dict[str, str], list[str]]:
                 left_out.append(f'{topic} ({name} is not installed)')
             else:
                 playable |= {topic: name} if count else {}
-    return playable, left_out
+        return playable, opened.latched, left_out
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -175,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.wait >= 0:
         parser.error(f'--wait is {args.wait}; expected 0 or more')
     try:
-        types, left_out = playable_types(args.bag)
+        types, latched, left_out = playable_topics(args.bag)
         if left_out:
             print(f'not played: {", ".join(left_out)}', file=sys.stderr)
         if not types:
@@ -184,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
         rclpy.init(
             signal_handler_options=SignalHandlerOptions.NO
         )  # Ctrl-C raises KeyboardInterrupt
-        player = BagPlayer(rclpy.create_node('bag_player'), types)
+        player = BagPlayer(rclpy.create_node('bag_player'), types, latched)
         print(f'waiting for subscribers, at most {args.wait:g} s', file=sys.stderr)
         if missing := player.wait_for_subscribers(args.wait):
             print(f'playing without a subscriber of {", ".join(missing)}', file=sys.stderr)

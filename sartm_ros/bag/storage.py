@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import yaml
+from rosbags.interfaces import QosDurability
 from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
@@ -69,12 +70,15 @@ class OpenBag:
 
     Attributes:
         topics: type and number of messages of each topic.
+        latched: names of the topics that were published for late subscribers too (transient local),
+            such as `/tf_static`.
         foreign: names of the topics whose messages are not in CDR, the format of ROS 2.
     """
 
     def __init__(self, files: list[Any], decompress: Callable[[bytes], bytes]) -> None:
         self._files, self._decompress = files, decompress
         self.topics: dict[str, Topic] = {}
+        self.latched: set[str] = set()
         self.foreign: list[str] = []
         for connection in (c for file in files for c in file.connections):
             if not _is_cdr(connection):
@@ -82,6 +86,9 @@ class OpenBag:
                 continue
             count = self.topics[connection.topic].messages if connection.topic in self.topics else 0
             self.topics[connection.topic] = Topic(connection.msgtype, count + connection.msgcount)
+            offered = {profile.durability for profile in connection.ext.offered_qos_profiles}
+            if QosDurability.TRANSIENT_LOCAL in offered:
+                self.latched.add(connection.topic)
 
     def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
         """Yield the messages of some topics in the order in which they were received."""

@@ -217,11 +217,12 @@ def test_a_foreign_topic_in_an_mcap_file_does_not_hide_the_others(tmp_path, inde
     with pytest.raises(SartmError, match=r"topics are: .*; not in ROS 2's format CDR: /chatter"):
         list(read_raw(bag, [CHATTER]))
     pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
-    from sartm_ros.bag.player import playable_types
+    from sartm_ros.bag.player import playable_topics
 
     kind = 'sensor_msgs/msg/Image'
-    assert playable_types(bag) == (
+    assert playable_topics(bag) == (
         {RGB_TOPIC: kind, THERMAL_TOPIC: kind},
+        set(),
         ['/chatter (not CDR)'],
     )
 

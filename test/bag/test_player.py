@@ -12,8 +12,16 @@ from processes import Process, segments_of, wait_until
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import Peer
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import Writer
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -125,6 +133,39 @@ def test_the_clock_of_a_simulation_is_played_as_it_is(tmp_path):
         process.end()
         peer.close()
     assert {message.clock.sec for message in clock} == set(range(100, 100 + FRAMES))
+
+
+def test_latched_messages_reach_those_who_ask_for_them(tmp_path):
+    """tf2 asks for /tf_static as transient local, which a volatile publisher does not offer."""
+    write_bag(render_sequence(2, 1, 48, 64), tmp_path / 'images')
+    (message,) = read_raw(tmp_path / 'images', [RGB_TOPIC])
+    no_time = QosTime(0, 0)
+    offered = Qos(
+        QosHistory.KEEP_LAST,
+        1,
+        QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL,
+        no_time,
+        no_time,
+        QosLiveliness.AUTOMATIC,
+        no_time,
+        avoid_ros_namespace_conventions=False,
+    )
+    with Writer(tmp_path / 'bag', version=8) as writer:
+        connection = writer.add_connection(
+            '/latched', message.type, typestore=TYPES, offered_qos_profiles=[offered]
+        )
+        writer.write(connection, message.time_ns, message.data)
+    peer = Peer()
+    command = [sys.executable, '-m', 'sartm_ros.bag.player', str(tmp_path / 'bag'), '--loop']
+    process = Process(command, tmp_path / 'player.log')
+    try:
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        images = peer.listen(Image, '/latched', latched)
+        wait_until(lambda: images, 'the latched image')
+    finally:
+        process.end()
+        peer.close()
 
 
 def test_a_loop_over_one_message_does_not_run_at_full_speed(tmp_path):
