@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sartm_model.inference.prediction import Prediction
 from sartm_ros.messages.images import stamp_ns
 from sartm_ros.node.failures import Failures
 from sartm_ros.node.health import Health
@@ -21,7 +22,7 @@ from sartm_ros.node.input_timing import InputTiming
 from sartm_ros.node.matching import make_matcher, update_matcher
 from sartm_ros.node.observations import Observations
 from sartm_ros.node.parameters import Parameters, homography, thermal_settings
-from sartm_ros.node.stall_detection import StallPolicy
+from sartm_ros.node.stall_detection import StallPolicy, UsableImages
 from sartm_ros.sync.pair_matcher import Pair
 
 
@@ -171,26 +172,21 @@ class FramePipeline:
         self._health.published(latency_s, images.modality)
         self._health.record_stages(stages_s)
         publishers.publish_latency(latency_s)
-        skew_ms = round(images.skew_ns * 1e-6, 3)
         publishers.publish_status(
-            {
-                'stamp_ns': stamp_ns(header),
-                'modality': images.modality,
-                'x_modality': settings.x_modality,  # says what 'both' are: RGB and this
-                **images.states,
-                'latency_ms': round(latency_s * 1e3, 3),
-                'stages_ms': {name: round(time_s * 1e3, 3) for name, time_s in stages_s.items()},
-                'skew_ms': skew_ms if images.modality == 'both' else None,
-            }
+            _status(stamp_ns(header), settings.x_modality, images, latency_s, stages_s)
         )
+        self._publish_extras(prediction, header)
+        self._health.record_stages({'extras': (time.monotonic_ns() - published_ns) * 1e-9})
+
+    def _publish_extras(self, prediction: Prediction, header: Any) -> None:
+        """Publish what was requested besides the labels."""
         extras = [('overlay', prediction.overlay), ('confidence', prediction.confidence)]
         requested = [(name, image) for name, image in extras if image is not None]
         for name, image in requested:
-            publishers.publish(name, image, header)
+            self._publishers.publish(name, image, header)
         # Compressed images come last, so that no raw image waits for a compression.
         for name, image in [('labels', prediction.labels), *requested]:
-            publishers.publish_compressed(name, image, header)
-        self._health.record_stages({'extras': (time.monotonic_ns() - published_ns) * 1e-9})
+            self._publishers.publish_compressed(name, image, header)
 
     def _configure_predictor(self, settings: Parameters) -> None:
         """Pass changed settings to the predictor between two frames, all of them together."""
@@ -212,3 +208,22 @@ def _header(pair: Pair, settings: Parameters) -> Any:
     if settings.sync_stamp == 'header':
         header.stamp.sec, header.stamp.nanosec = divmod(pair.stamp_ns, 1_000_000_000)
     return header
+
+
+def _status(
+    header_ns: int,
+    x_modality: str,
+    images: UsableImages,
+    latency_s: float,
+    stages_s: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the content of `~/status` for a result; `header_ns` is the stamp of its header."""
+    return {
+        'stamp_ns': header_ns,
+        'modality': images.modality,
+        'x_modality': x_modality,  # says what 'both' are: RGB and this
+        **images.states,
+        'latency_ms': round(latency_s * 1e3, 3),
+        'stages_ms': {name: round(time_s * 1e3, 3) for name, time_s in stages_s.items()},
+        'skew_ms': round(images.skew_ns * 1e-6, 3) if images.modality == 'both' else None,
+    }
