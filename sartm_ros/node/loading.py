@@ -18,9 +18,8 @@ from sartm_ros.node.parameters import FIELDS, Parameters, homography, thermal_se
 def predictor_options(settings: Parameters) -> dict[str, Any]:
     """Return what `sartm_model.inference.onnx_predictor.open_predictor` is given."""
     return {
-        'checkpoint': os.path.expanduser(
-            settings.checkpoint
-        ),  # no shell does in `checkpoint:=~/...`
+        # No shell replaces the ~ in `checkpoint:=~/...`.
+        'checkpoint': os.path.expanduser(settings.checkpoint),
         'device': settings.device,
         'precision': settings.precision,
         'engine': settings.engine,
