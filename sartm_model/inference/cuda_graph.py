@@ -92,10 +92,9 @@ def prepare_for_graph(model: SegmentationModel, device: torch.device) -> None:
 
     Args:
         model: in its inference form, on the device and in its precision.
-        device: where it runs; streams, and layers for a GPU, are only used on one.
+        device: where it runs; streams are only used on a GPU.
     """
     if device.type == 'cuda':
-        model.optimize_for_gpu()
         model.enable_parallel(TwoStreams(device))
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

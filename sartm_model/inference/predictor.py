@@ -114,7 +114,8 @@ class Predictor:
         check_registered(loaded.config.modalities)
         self.head = loaded.config.prediction
         self.label_space = label_space or loaded.label_space
-        model = checkpoints.build(loaded).to_precision(PRECISIONS[self.precision]).to(self.device)
+        model = checkpoints.build(loaded, for_gpu=self.device.type == 'cuda')
+        model = model.to_precision(PRECISIONS[self.precision]).to(self.device)
         if self.label_space.classes != loaded.label_space.classes:
             model.select_classes(_ids_of(self.label_space, loaded))
         self.pipeline = InferencePipeline(model, self.label_space)

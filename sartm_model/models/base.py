@@ -179,10 +179,10 @@ class SegmentationModel(nn.Module, ABC):
         Called once, in float32. The names of the weights may change.
         """
 
-    def optimize_for_gpu(self) -> None:
-        """Replace layers by others that compute the same and are faster on a GPU, if there are.
+    def optimize_for_cpu(self) -> None:
+        """Replace layers by others that compute the same and are faster on a CPU, if there are.
 
-        Called once, after `optimize_for_inference`.
+        Called once, after `optimize_for_inference`, for a network that will not run on a GPU.
         """
 
     def to_precision(self, dtype: torch.dtype) -> SegmentationModel:

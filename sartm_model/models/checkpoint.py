@@ -129,7 +129,7 @@ def load_as(path: Path, kind: str) -> tuple[Checkpoint, dict[str, str]]:
 
 
 def build(
-    checkpoint: Checkpoint, *, merged: bool = True, optimized: bool = True
+    checkpoint: Checkpoint, *, merged: bool = True, optimized: bool = True, for_gpu: bool = False
 ) -> SegmentationModel:
     """Build the model of a checkpoint, on the CPU, in float32 and evaluation mode.
 
@@ -139,6 +139,7 @@ def build(
             package that only training needs; otherwise the form that can be trained.
         optimized: also replace layers of the inference form by faster ones; without, it is what
             `sartm benchmark --compare` compares with.
+        for_gpu: the optimized form will run on a GPU, and not on a CPU or in an exported file.
 
     Raises:
         SartmError: weights are missing, unexpected or of another shape; they are named.
@@ -149,6 +150,8 @@ def build(
         model = cls.inference_form(checkpoint.config, num_classes, checkpoint.state, source)
         if optimized:
             model.optimize_for_inference()
+            if not for_gpu:
+                model.optimize_for_cpu()
     else:
         model = cls(checkpoint.config, num_classes)
         load_strictly(model, checkpoint.state, source)

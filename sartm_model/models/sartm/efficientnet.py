@@ -128,24 +128,14 @@ class ConvPerModality(nn.Module):
         """Add a row and a column of zeros to the kernels of a depthwise convolution of stride 2.
 
         With equal padding on both sides, which a convolution needs no copy for, they then see what
-        `_conv_same` shows the original ones.
+        `_conv_same` shows the original ones. On a GPU this does not pay: cuDNN's fast depthwise
+        convolutions are of 3x3 and 5x5, and worth the padded copy.
         """
         for conv in list[Any](self.convs.values()):
             if conv.stride[0] == 2 and conv.groups > 1:
                 conv.padding = (conv.kernel_size[0] // 2,) * 2
                 conv.kernel_size = (conv.kernel_size[0] + 1,) * 2
                 conv.weight = nn.Parameter(F.pad(conv.weight.detach(), (1, 0, 1, 0)))
-
-    def crop_kernel(self) -> None:
-        """Undo `pad_kernel`, for a GPU.
-
-        cuDNN's fast depthwise convolutions are of 3x3 and 5x5; they are worth the padded copy.
-        """
-        for conv in list[Any](self.convs.values()):
-            if conv.groups > 1 and conv.kernel_size[0] % 2 == 0:
-                conv.padding = (0, 0)
-                conv.kernel_size = (conv.kernel_size[0] - 1,) * 2
-                conv.weight = nn.Parameter(conv.weight.detach()[..., 1:, 1:].contiguous())
 
 
 def _conv_same(conv: Any, x: Tensor) -> Tensor:
@@ -260,12 +250,6 @@ class EfficientNetEncoder(nn.Module):
                 config.lora_rank,
                 layers=r'stages\.\d+\.\d+\.(expand|project)\.conv',
             )
-
-    def optimize_for_inference(self) -> None:
-        """Avoid padded copies of maps, see `ConvPerModality.pad_kernel`. Called once, if merged."""
-        for module in self.modules():
-            if isinstance(module, ConvPerModality):
-                module.pad_kernel()
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Pyramid]:
         """Encode the given modalities; arguments and result as for `Encoder.forward`."""

@@ -100,17 +100,18 @@ class Sartm(SegmentationModel):
 
     def optimize_for_inference(self) -> None:
         """Replace layers by faster ones that compute the same from products of their weights."""
-        self.encoder.optimize_for_inference()
+        if isinstance(self.encoder, Encoder):
+            self.encoder.optimize_for_inference()
         self.fusions = nn.ModuleList(map(InferenceFusion, list[Any](self.fusions)))
         self.mask_decoder = InferenceMaskDecoder(self.mask_decoder)
         assert isinstance(self.auxiliary_head, AuxiliaryHead)
         self.auxiliary_head = InferenceAuxiliaryHead(self.auxiliary_head)
 
-    def optimize_for_gpu(self) -> None:
-        """Give depthwise convolutions the kernels for which a GPU has fast code."""
+    def optimize_for_cpu(self) -> None:
+        """Avoid padded copies of maps, see `ConvPerModality.pad_kernel`."""
         for module in self.encoder.modules():
             if isinstance(module, ConvPerModality):
-                module.crop_kernel()
+                module.pad_kernel()
 
     def encode(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> Pyramid:
         """Encode the images and fuse their maps."""
