@@ -297,6 +297,8 @@ class LossConfig:
         _fraction('loss.ohem_min_fraction', self.ohem_min_fraction)
         for weight in self.class_weights:
             _not_negative('a weight in loss.class_weights', weight)
+        if self.class_weights and not any(self.class_weights):
+            raise SartmError('loss.class_weights are all 0; expected more than 0 for one class')
 
     @property
     def weights(self) -> LossWeights:

@@ -56,6 +56,7 @@ def test_an_override_changes_one_item_of_a_list(tmp_path):
         ('loss.ohem_probability=0', r'loss\.ohem_probability is 0\.0; expected above 0'),
         ('loss.ohem_min_fraction=2', r'loss\.ohem_min_fraction is 2\.0; expected 0 to 1'),
         ('loss.class_weights=[1,-1]', r'a weight in loss\.class_weights is -1\.0'),
+        ('loss.class_weights=[0,0]', r'loss\.class_weights are all 0'),
         ('data.train.0.weight=nan', 'the setting weight of the source synthetic is nan'),
         ('data.train.0.frames=-1', 'the setting frames of the source synthetic is -1'),
         ('data.train.0.weight=0', r'all sources of data\.train have weight 0'),
