@@ -390,14 +390,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _positive('optim.accumulate', self.accumulate)
-        for key in (
-            'lr',
-            'encoder_lr_factor',
-            'weight_decay',
-            'warmup_fraction',
-            'power',
-            'clip_norm',
-        ):
+        _fraction('optim.warmup_fraction', self.warmup_fraction)
+        for key in ('lr', 'encoder_lr_factor', 'weight_decay', 'power', 'clip_norm'):
             _not_negative(f'optim.{key}', getattr(self, key))
 
 

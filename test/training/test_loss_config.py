@@ -66,6 +66,7 @@ def test_an_override_changes_one_item_of_a_list(tmp_path):
         ('optim.lr=-1', r'optim\.lr is -1\.0'),
         ('optim.clip_norm=-1', r'optim\.clip_norm is -1\.0; expected 0 or more'),
         ('optim.weight_decay=-1', r'optim\.weight_decay is -1\.0'),
+        ('optim.warmup_fraction=5', r'optim\.warmup_fraction is 5\.0; expected 0 to 1'),
         ('ema_decay=2', r'ema_decay is 2\.0; expected 0 to 1'),
         ('patience=-1', 'patience is -1'),
         ('seed=-1', 'seed is -1; expected 0 to 4294967295'),
