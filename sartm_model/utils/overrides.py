@@ -116,7 +116,7 @@ def _beside(folder: Path, folder_keys: Sequence[str], key: str, path: str) -> st
     """Return the absolute path of what a relative path names in a folder, or else the path."""
     found = folder / path
     is_there = found.exists() if key in folder_keys else found.is_file()
-    return str(found.resolve()) if is_there else path
+    return str(found.resolve()) if is_there and not os.path.isabs(path) else path
 
 
 def _make_writable(node: Any) -> None:

@@ -121,6 +121,15 @@ def test_paths_that_are_not_beside_the_configuration_stay_as_they_are(tmp_path):
     assert config.text.embeddings == 'data.yaml'  # overrides start from the working directory
 
 
+def test_an_absolute_path_stays_as_it_is(tmp_path):
+    """A run could not be resumed where its own copy of the settings named the target of a link."""
+    (tmp_path / 'frames').mkdir()
+    link = tmp_path / 'link'
+    link.symlink_to(tmp_path / 'frames')
+    (tmp_path / 'train.yaml').write_text(f'data: {{train: [{{dataset: mfnet, root: {link}}}]}}\n')
+    assert load_train_config(tmp_path / 'train.yaml').data.train[0].root == str(link)
+
+
 def test_a_folder_beside_the_configuration_is_not_taken_for_a_name(tmp_path):
     for name in ('mfnet', 'demo', 'frames'):
         (tmp_path / name).mkdir()
