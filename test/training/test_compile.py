@@ -85,12 +85,20 @@ def test_a_backward_pass_that_cannot_be_compiled_ends_the_run_with_an_error(
     tmp_path, config, monkeypatch
 ):
     """The forward pass is compiled, and then the compiler is gone."""
+    from torch._inductor.exc import InvalidCxxCompiler
+
     original = SegmentationTraining.backward
 
+    def no_compiler():
+        raise InvalidCxxCompiler
+
     def backward(self, *args):
-        monkeypatch.setattr('torch._inductor.config.cpp.cxx', ('no-such-compiler',))
+        monkeypatch.setattr('torch._inductor.cpp_builder.get_cpp_compiler', no_compiler)
         original(self, *args)
 
     monkeypatch.setattr(SegmentationTraining, 'backward', backward)
+    # An earlier run, in this process or another, may have left the compiled backward pass.
+    torch._dynamo.reset()
+    monkeypatch.setattr('torch._inductor.config.force_disable_caches', True)
     with pytest.raises(SartmError, match=r'cannot be compiled: .*; leave compile out'):
         train(config, tmp_path / 'run', ['compile=true'])
