@@ -75,10 +75,17 @@ class SharedConv(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
-        """Compute norm(conv(x) + B A x) and ReLU6 of a batch of one modality."""
+        """Compute norm((W + B A) x) and ReLU6 of a batch of one modality.
+
+        The matrices are added, and not their products with x, which would be three convolutions in
+        place of one. W is trained too, so its gradient, from which those of A and B follow, is
+        computed in any case.
+        """
         if hasattr(self.conv, 'lora_A'):
-            low_rank = self.conv.lora_B[modality](self.conv.lora_A[modality](x))
-            x = self.conv.base_layer(x) + low_rank
+            a, b = (
+                part[modality].weight[..., 0, 0] for part in (self.conv.lora_A, self.conv.lora_B)
+            )
+            x = F.conv2d(x, self.conv.base_layer.weight + (b @ a)[..., None, None])
         else:
             x = _conv_same(self.conv, x)
         x = self.norms[modality](x)
