@@ -391,7 +391,9 @@ class OptimConfig:
     def __post_init__(self) -> None:
         _positive('optim.accumulate', self.accumulate)
         _fraction('optim.warmup_fraction', self.warmup_fraction)
-        for key in ('lr', 'encoder_lr_factor', 'weight_decay', 'power', 'clip_norm'):
+        if not 0 < self.lr < math.inf:
+            raise SartmError(f'optim.lr is {self.lr}; expected more than 0')
+        for key in ('encoder_lr_factor', 'weight_decay', 'power', 'clip_norm'):
             _not_negative(f'optim.{key}', getattr(self, key))
 
 

@@ -64,6 +64,8 @@ def test_an_override_changes_one_item_of_a_list(tmp_path):
         ('data.thermal_noise=nan', r'data\.thermal_noise is nan'),
         ('data.scale_max=inf', r'data\.scale_max are 0\.5 and inf'),
         ('optim.lr=-1', r'optim\.lr is -1\.0'),
+        ('optim.lr=0', r'optim\.lr is 0\.0; expected more than 0'),
+        ('optim.lr=nan', r'optim\.lr is nan'),
         ('optim.clip_norm=-1', r'optim\.clip_norm is -1\.0; expected 0 or more'),
         ('optim.weight_decay=-1', r'optim\.weight_decay is -1\.0'),
         ('optim.warmup_fraction=5', r'optim\.warmup_fraction is 5\.0; expected 0 to 1'),
