@@ -130,3 +130,9 @@ def _check_effects(args: argparse.Namespace, config: ExportConfig) -> None:
             '--thermal-range, --thermal-crop, --thermal-invalid and --thermal-polarity are of '
             f'thermal, but {takes}; leave them out'
         )
+    has_types = any('uint16' in MODALITIES[name].dtypes for name in config.sizes)
+    if not has_types and config.thermal_type != ExportConfig.thermal_type:
+        raise SartmError(
+            f'--thermal-type {config.thermal_type} is of thermal or depth, but {takes}; '
+            'leave it out'
+        )

@@ -116,6 +116,9 @@ def test_options_of_an_export_that_would_have_no_effect(capsys, tmp_path):
     depth = ['--checkpoint', 'demo_depth', '--thermal-polarity', 'black_hot']
     line = expect_error(capsys, out, 'export', '--out', out, *depth)
     assert 'takes rgb and depth; leave' in line
+    rgb = ['--modality', 'rgb', '--thermal-type', 'uint16']
+    line = expect_error(capsys, out, 'export', '--out', out, *rgb)
+    assert '--thermal-type uint16 is of thermal or depth, but the file takes rgb; leave' in line
 
 
 def test_data_sets_that_do_not_fit(capsys, tmp_path, folders, nano_checkpoint):
