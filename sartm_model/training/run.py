@@ -65,7 +65,7 @@ def train(
             (`metrics_1.csv` and so on from before a resumption) and TensorBoard's `events`.
         overrides: `key=value`, laid over the file.
         resume: continue the run in `out` from its `last.ckpt`. The losses and weights are those of
-            a run that was never stopped.
+            a run that was never stopped. A run that has ended is left as it is.
 
     Returns:
         The path of `last.safetensors`, or of `ma_clip.safetensors`.
@@ -91,6 +91,12 @@ def train(
     terms = loss_terms(config.loss, model)
     # Only now: settings that the model refuses leave no folder behind.
     state = _prepare_folder(out, config, resume)
+    if state is not None:
+        if (step := _last_step(state, config)) is not None:
+            if _is_first_process():
+                print(f'the run in {out} has ended at step {step}; nothing is left to train')
+            return out / LAST_MODEL
+        _set_metrics_aside(out)
     # Each process that reads and augments has a core of its own. It must inherit this: to change
     # the number of OpenCV's threads after a fork crashes.
     cv2.setNumThreads(1)
@@ -171,11 +177,38 @@ def _prepare_folder(out: Path, config: TrainConfig, resume: bool) -> Path | None
             f'the run in {out} has other settings: {"; ".join(refused)}; resume it with its own '
             f'settings, or start a new run from its {LAST_MODEL} by start_from'
         )
+    return state
+
+
+def _last_step(state: Path, config: TrainConfig) -> int | None:
+    """Return the step at which a run has ended, or None if a step or a measurement is left.
+
+    It ends with its last step, or after `patience` measurements without improvement. The final
+    measurement of a run whose number of steps is no multiple of `val_every` is not in the state, so
+    it is made again.
+
+    Raises:
+        SartmError: the state cannot be read.
+    """
+    try:
+        saved = torch.load(state, map_location='cpu', weights_only=True, mmap=True)
+        step, callbacks = int(saved['global_step']), saved['callbacks']
+    except Exception as error:  # torch raises many kinds: damaged archive, refused pickle, ...
+        raise SartmError(
+            f'{state} cannot be read ({first_line(error)}); start a new run from {LAST_MODEL} by '
+            'start_from'
+        ) from error
+    waited = max((values.get('wait_count', 0) for values in callbacks.values()), default=0)
+    gave_up = 0 < config.patience <= waited
+    is_measured = step % config.val_every == 0
+    return step if gave_up or (step >= config.steps and is_measured) else None
+
+
+def _set_metrics_aside(out: Path) -> None:
+    """Rename the figures from before a resumption, as Lightning starts a new `metrics.csv`."""
     if _is_first_process() and (out / METRICS_FILE).exists():
-        # Lightning starts a new metrics.csv.
         number = 1 + sum(1 for _ in out.glob('metrics_*.csv'))
         os.replace(out / METRICS_FILE, out / f'metrics_{number}.csv')
-    return state
 
 
 def _is_first_process() -> bool:

@@ -144,6 +144,31 @@ def test_a_folder_is_not_used_for_two_runs_and_not_resumed_without_a_state(tmp_p
         train(write_config(), tmp_path / 'other', resume=True)
 
 
+@pytest.mark.parametrize('ends', ['with its last step', 'by patience'])
+def test_a_run_that_has_ended_is_left_as_it_is(tmp_path, write_config, monkeypatch, capsys, ends):
+    figures = {'miou': 10.0, 'per_class_iou': {}}
+    monkeypatch.setattr('sartm_model.training.module.metrics', lambda *_: figures)
+    steps = {'with its last step': 2, 'by patience': 9}[ends]
+    config = write_config(steps=steps, val_every=1, patience=1, loss={'language': 0})
+    out = tmp_path / 'run'
+    train(config, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert 'metrics.csv' in before
+    capsys.readouterr()
+    assert train(config, out, resume=True) == out / 'last.safetensors'
+    assert 'has ended at step 2; nothing is left to train' in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_a_damaged_state_is_named(tmp_path, write_config):
+    config, out = write_config(loss={'language': 0}), tmp_path / 'run'
+    out.mkdir()
+    (out / 'config.yaml').write_text(config.read_text())
+    (out / 'last.ckpt').write_bytes(b'half of i')
+    with pytest.raises(SartmError, match=r'last\.ckpt cannot be read .* start_from'):
+        train(config, out, resume=True)
+
+
 def trainer(reduce=lambda number, reduce_op: number, **values):
     """What `ResumeCheckpoint` uses of a trainer."""
     strategy = SimpleNamespace(root_device=torch.device('cpu'), reduce=reduce)
