@@ -21,9 +21,19 @@ DOCUMENTS = sorted({*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')} - {ROOT /
 
 def links(file: Path) -> set[Path]:
     """The files of this repository that a Markdown file links to."""
-    text = re.sub(r'^```.*?^```', '', file.read_text(), flags=re.DOTALL | re.MULTILINE)
-    found = re.findall(r'\]\(([^)#]+)\)', text)
+    found = re.findall(r'\]\(([^)#]+)', without_code(file))
     return {(file.parent / link).resolve() for link in found if '://' not in link}
+
+
+def without_code(file: Path) -> str:
+    """The text of a Markdown file without its code blocks."""
+    return re.sub(r'^```.*?^```', '', file.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(file: Path) -> set[str]:
+    """The names that a Markdown file's headings have in links, as GitHub makes them."""
+    titles = re.findall(r'^#+ (.*)', without_code(file), re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', title).strip().lower().replace(' ', '-') for title in titles}
 
 
 def commands(file: Path) -> list[str]:
@@ -36,6 +46,13 @@ def commands(file: Path) -> list[str]:
 def test_every_link_leads_somewhere():
     for file in DOCUMENTS:
         assert [link for link in links(file) if not link.exists()] == []
+
+
+def test_every_link_to_a_section_leads_to_a_heading():
+    for file in DOCUMENTS:
+        for name, anchor in re.findall(r'\]\(([^)#:]*)#([^)]+)\)', without_code(file)):
+            target = file.parent / name if name else file
+            assert target.suffix != '.md' or anchor in anchors(target), f'{file.name}: #{anchor}'
 
 
 def test_every_document_and_the_parameters_are_linked():
