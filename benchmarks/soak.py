@@ -2,7 +2,7 @@
 
 Plays a generated drive to the node over DDS, as two cameras would, in a ROS domain of its own, and
 prints as JSON the number of results and the node's memory. The exit status is 1 if the memory grew,
-or if pairs were lost for another reason than that a newer pair replaced them.
+a pair failed or could not be read, nothing came out, or the node ended with another status than 0.
 """
 
 from __future__ import annotations

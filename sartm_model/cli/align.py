@@ -26,10 +26,14 @@ def add_parser(verbs: Verbs) -> None:
         'sartm align --rgb rgb --thermal thermal --checkerboard 9x6 --out homography.yaml',
     )
     verb.add_argument(
-        '--rgb', metavar='P', type=Path, required=True, help='an RGB image or a folder of them'
+        '--rgb',
+        metavar='P',
+        type=Path,
+        required=True,
+        help='an RGB image, or with --checkerboard a folder of them',
     )
     verb.add_argument(
-        '--thermal', metavar='P', type=Path, required=True, help='a thermal image, or a folder'
+        '--thermal', metavar='P', type=Path, required=True, help='the same of thermal'
     )
     source = verb.add_mutually_exclusive_group(required=True)
     source.add_argument('--points', metavar='FILE', type=Path, help='point pairs, at least 4')

@@ -32,7 +32,7 @@ def add_parser(verbs: Verbs) -> None:
         'sartm benchmark --size base_plus --height 1280 --width 1280 --iterations 3\n'
         'sartm benchmark --checkpoint demo --compare --json compare.json',
     )
-    add_model(verb)
+    add_model(verb, 'a .safetensors checkpoint, demo or demo_depth (default: demo)')
     verb.add_argument('--size', choices=SIZES, help='random weights of this size instead')
     add_size(verb, 'the images')
     verb.add_argument(

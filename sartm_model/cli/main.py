@@ -91,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog='sartm',
         description='RGB-thermal semantic segmentation: predict, evaluate, train, data, bags.',
+        epilog='Exit status: 0 on success, 2 on bad input, 130 after Ctrl-C.',
     )
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
     for module in VERBS:

@@ -107,14 +107,19 @@ def add_verb(
     return verb
 
 
-def add_model(verb: argparse.ArgumentParser) -> None:
-    """Add the options that `open_predictor` reads."""
+def add_model(
+    verb: argparse.ArgumentParser,
+    checkpoint: str = 'a .safetensors checkpoint, an .onnx file of sartm export, or one that comes '
+    'with the package: demo (RGB and thermal) or demo_depth (default: demo)',
+) -> None:
+    """Add the options that `open_predictor` reads.
+
+    Args:
+        verb: the verb.
+        checkpoint: the help of --checkpoint, for a verb that does not take all of these files.
+    """
     verb.add_argument(
-        '--checkpoint',
-        metavar='F',
-        default=MODEL_DEFAULTS['checkpoint'],
-        help='a .safetensors checkpoint, an .onnx file of sartm export, or one that comes with the '
-        'package: demo (RGB and thermal) or demo_depth (default: demo)',
+        '--checkpoint', metavar='F', default=MODEL_DEFAULTS['checkpoint'], help=checkpoint
     )
     verb.add_argument(
         '--device',

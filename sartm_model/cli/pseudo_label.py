@@ -75,7 +75,11 @@ def add_parser(verbs: Verbs) -> None:
         "no weights; sam2, SAM2's automatic masks; masks, those that SAM's own script has written "
         '(default: %(default)s)',
     )
-    add_model(verb)
+    add_model(
+        verb,
+        'network: a .safetensors checkpoint, demo or demo_depth (default: demo); sam2: the .pt '
+        'file of SAM2',
+    )
     network = verb.add_argument_group('with --source network')
     add_dataset(network, required=False)
     network.add_argument('--split', metavar='NAME', help='a split of the data set')

@@ -168,8 +168,10 @@ def _open(path: Path) -> Any:
     except (SafetensorError, OSError) as error:
         with path.open('rb') as file:
             start = file.read(2)
+        if path.suffix == '.onnx':
+            fault = 'is an exported file, which predict, evaluate, replay and the node run'
         # A zip archive (torch.save) or a bare pickle. Neither is opened: a pickle can run code.
-        if start in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05'):
+        elif start in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05'):
             fault = 'is pickled and is not opened'
         else:
             fault = f'is damaged or of another format ({error})'

@@ -76,13 +76,14 @@ class Parameters:
     )
     warm_up_width: int = _parameter(
         640,
-        'Expected width of the RGB images in pixels, for a warm-up when configuring; 0: none.',
+        'Expected width of the RGB images, or of those of the only camera, in pixels, for a '
+        'warm-up when configuring; 0: none.',
         name='warm_up.width',
         between=(0, 8192),
     )
     warm_up_height: int = _parameter(
         480,
-        'Expected height of the RGB images in pixels, for a warm-up when configuring; 0: none.',
+        'Expected height of these images in pixels; see warm_up.width.',
         name='warm_up.height',
         between=(0, 8192),
     )

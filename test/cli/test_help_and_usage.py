@@ -60,6 +60,12 @@ def test_the_examples_of_the_help_are_valid(capsys, verb):
         build_parser().parse_args(words[1:])
 
 
+def test_the_verbs_that_run_exported_files_alone_offer_them(capsys):
+    helps = {verb: ' '.join(help_of(capsys, verb).split()) for verb in VERBS}
+    offering = [verb for verb, text in helps.items() if 'an .onnx file of sartm export' in text]
+    assert offering == ['predict', 'evaluate', 'replay']
+
+
 def test_the_help_lists_every_verb(capsys):
     listed = re.findall(r'^    ([a-z-]+)\s', help_of(capsys), re.MULTILINE)
     assert listed == list(VERBS)

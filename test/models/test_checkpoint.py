@@ -100,6 +100,8 @@ def test_unusable_files_say_what_was_expected(saved, tmp_path):
     torch.save({'weights': torch.zeros(2)}, pickled)
     empty = tmp_path / 'empty.safetensors'
     empty.touch()
+    exported = tmp_path / 'exported.onnx'
+    exported.write_bytes(b'\x08\x08\x12\x07pytorch')
     foreign = tmp_path / 'foreign.safetensors'
     save_file({'a': torch.zeros(1)}, foreign)
     labels = {'labels': json.dumps({'name': 'x', 'classes': ['a'], 'colors': []})}
@@ -109,6 +111,7 @@ def test_unusable_files_say_what_was_expected(saved, tmp_path):
         (truncated, 'damaged'),
         (empty, 'damaged'),
         (pickled, 'pickled'),
+        (exported, 'is an exported file'),
         (foreign, 'format None'),
         (misfit, 'damaged metadata'),
     ):
