@@ -162,7 +162,7 @@ class DataConfig:
     """
 
     train: list[SourceConfig] = field(default_factory=lambda: [SourceConfig()])
-    val: SourceConfig = field(default_factory=lambda: SourceConfig(split='val', frames=40))
+    val: SourceConfig = field(default_factory=lambda: SourceConfig(split='val'))
     more_val: list[SourceConfig] = field(default_factory=list)
     crop_height: int = 256
     crop_width: int = 320
@@ -539,7 +539,8 @@ def load_train_config(
 
     Args:
         path: the file.
-        overrides: `key=value` with dotted keys.
+        overrides: `key=value` with dotted keys. A mapping with a `dataset` replaces a source, any
+            other changes the keys that it names.
         model_of: returns the model configuration of a checkpoint. If it is given, the settings of
             `model` that are left out are those of the checkpoint `start_from`.
 
@@ -554,7 +555,8 @@ def load_train_config(
         start = str(given['start_from'])
         return TrainConfig(model=model_of(start), start_from=start)
 
-    return load_config(TrainConfig, path, overrides, PATH_KEYS, FOLDER_KEYS, defaults)
+    # What belongs to one data set, such as its number of frames, does not suit another one.
+    return load_config(TrainConfig, path, overrides, PATH_KEYS, FOLDER_KEYS, defaults, 'dataset')
 
 
 def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:

@@ -21,6 +21,7 @@ def load_config(
     path_keys: Sequence[str] = (),
     folder_keys: Sequence[str] = (),
     defaults: Callable[[Mapping[str, Any]], Config] | None = None,
+    whole_key: str = '',
 ) -> Config:
     """Read a configuration: defaults, then the file, then the overrides.
 
@@ -35,6 +36,8 @@ def load_config(
         folder_keys: those of them whose value may also be a folder.
         defaults: returns what applies to all that is not set, if it depends on what is: it is given
             the settings of the file and the overrides.
+        whole_key: an override by a mapping changes the keys that it names, and one that has this
+            key replaces the whole mapping of the file.
 
     Raises:
         SartmError: the file cannot be read, a key does not exist, or a value has a wrong type or is
@@ -51,7 +54,11 @@ def load_config(
         beside = partial(_beside, path.parent, folder_keys)
         values = OmegaConf.create(_map_paths(_read(path), path_keys, beside))
         if OmegaConf.is_dict(values):
-            values.merge_with_dotlist(list(overrides))
+            for item in overrides:
+                key, _, text = item.partition('=')
+                value = OmegaConf.from_dotlist([f'value={text}'])['value']
+                is_whole = OmegaConf.is_dict(value) and whole_key in value
+                OmegaConf.update(values, key, value, merge=not is_whole)
         plain = OmegaConf.to_container(values)
         values = OmegaConf.create(_map_paths(plain, path_keys, lambda _, p: os.path.expanduser(p)))
         tree = OmegaConf.structured(cls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from sartm_model.config import PRESETS, LossConfig, load_train_config, to_dict
+from sartm_model.config import PRESETS, LossConfig, SourceConfig, load_train_config, to_dict
 from sartm_model.errors import SartmError
 
 
@@ -43,6 +43,30 @@ def test_an_override_changes_one_item_of_a_list(tmp_path):
         ('synthetic', '', 1.0),
         ('mfnet', 'there', 2.0),
     ]
+
+
+def test_an_override_that_names_a_data_set_replaces_the_source_of_the_file(tmp_path):
+    path = tmp_path / 'train.yaml'
+    path.write_text(
+        'loss: {language: 0, ohem_probability: 0.6}\n'
+        'data: {val: {dataset: nyuv2, root: a, frames: 5, modalities: [rgb]}}\n'
+    )
+    config = load_train_config(path, ['data.val={dataset: mfnet, root: b}', 'loss={prototype: 0}'])
+    assert config.data.val == SourceConfig('mfnet', 'b', 'val')
+    loss = config.loss
+    assert (loss.language, loss.prototype, loss.ohem_probability) == (0, 0, 0.6)
+    changed = load_train_config(path, ['data.val={frames: 7}']).data.val
+    assert changed == SourceConfig('nyuv2', 'a', 'val', frames=7, modalities=['rgb'])
+
+
+def test_every_source_is_used_whole_unless_its_frames_are_set(tmp_path):
+    mfnet = '{dataset: mfnet, root: here}'
+    data = load(tmp_path, f'data.train=[{mfnet}]', f'data.val={mfnet}').data
+    assert [(source.split, source.frames) for source in (*data.train, data.val)] == [
+        ('train', 0),
+        ('val', 0),
+    ]
+    assert load(tmp_path, f'data.val={mfnet}', 'data.val.frames=5').data.val.frames == 5
 
 
 @pytest.mark.parametrize(
