@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from sartm_model.data.label_space_file import fill_colors
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID, LabelSpace
 
@@ -83,10 +84,7 @@ class LabelRules:
     def label_space(self) -> LabelSpace:
         """Return the classes: background, then the segments by rank, in distinct colours."""
         names = ('background', *(f'segment_{rank + 1}' for rank in range(self.count)))
-        hues = np.arange(self.count) * 180 // self.count
-        hsv = np.stack([hues, np.full_like(hues, 200), np.full_like(hues, 235)], axis=1)
-        rgb = cv2.cvtColor(hsv[None].astype(np.uint8), cv2.COLOR_HSV2RGB)[0]
-        colors = ((0, 0, 0), *(tuple(color) for color in rgb.tolist()))
+        colors = fill_colors([(0, 0, 0), *[None] * self.count])
         return LabelSpace('segments', names, colors, background_id=0)
 
 

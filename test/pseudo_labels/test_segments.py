@@ -105,8 +105,9 @@ def test_a_ranking_needs_its_score():
         LabelRules(ranking='size')
 
 
-def test_the_classes_have_colours_of_their_own():
-    space = LabelRules(count=20).label_space()
-    assert len(space) == 21
+@pytest.mark.parametrize('count', [20, 254])
+def test_the_classes_have_colours_of_their_own(count):
+    space = LabelRules(count=count).label_space()
+    assert len(space) == count + 1
     assert space.background_id == 0
-    assert len(set(space.colors)) == 21
+    assert len(set(space.colors)) == count + 1
