@@ -67,8 +67,8 @@ def open_source(
 
     Raises:
         SartmError: the data set cannot be opened, its classes are neither those of `label_space`
-            nor a view of them, it is empty, a modality is unknown or missing, or none of its frames
-            has a labelled pixel.
+            nor a view of them, it is empty, a modality is unknown or missing, it has no labels, or
+            none of its frames has a labelled pixel.
     """
     check_registered(modalities)
     dataset = _open(source).with_modalities(modalities)
@@ -84,11 +84,17 @@ def open_source(
         raise SartmError(f'{name} holds no frame')
     if source.frames:
         dataset = FirstFrames(dataset, source.frames, source.frames_seed)
-    missing = [MODALITIES[m].title for m in modalities if m not in dataset[0].images]
+    first = dataset[0]
+    missing = [MODALITIES[m].title for m in modalities if m not in first.images]
     if missing:
         titles = ' and '.join(MODALITIES[modality].title for modality in modalities)
         raise SartmError(
             f'{name} has no {" and ".join(missing)} images; training needs {titles} of each frame'
+        )
+    if first.labels is None:
+        raise SartmError(
+            f'the frames of {name} have no labels, so nothing can be learned or measured; add '
+            'them, or label the frames by sartm pseudo-label'
         )
     # `any` stops at the first labelled pixel, so of a sound data set one frame is read.
     if not any(_has_label(frame.labels) for frame in dataset):

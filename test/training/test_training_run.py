@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from mfnet_frames import write_frames
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -146,6 +147,16 @@ def test_an_error_in_a_worker_process_is_one_line(tmp_path, write_config):
     with pytest.raises(SartmError, match=r'2N\.png.*77') as caught:
         train(write_config(), tmp_path / 'run', overrides)
     assert '\n' not in str(caught.value)
+
+
+def test_frames_without_labels_are_no_source(tmp_path, write_config, small_frames):
+    path = tmp_path / 'data.yaml'
+    images = {part: f'{small_frames}/{part}/{{stem}}.*' for part in ('rgb', 'thermal')}
+    declared = {'label_space': 'mfnet', 'images': images, 'splits': {'all': ['1D', '2D']}}
+    path.write_text(yaml.safe_dump(declared))
+    override = f'data.train=[{{dataset: folder, root: {path}, split: all}}]'
+    with pytest.raises(SartmError, match=r'frames of folder \S+ all have no labels, so nothing'):
+        train(write_config(), tmp_path / 'run', [override])
 
 
 @pytest.mark.parametrize('part', ['train', 'val'])
