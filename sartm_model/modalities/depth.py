@@ -156,7 +156,7 @@ class Depth(Modality):
 
     def resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
         """Resize without interpolation: between a distance and no reading there is nothing."""
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
     def photometric(
         self, image: np.ndarray, config: DataConfig, rng: np.random.Generator

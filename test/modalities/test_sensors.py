@@ -177,6 +177,9 @@ def test_a_pixel_without_a_reading_is_what_no_camera_sees():
         assert crop.images['depth'].min() >= 2.499
     resized = MODALITIES['depth'].resize(depth, HEIGHT // 2 + 1, WIDTH // 2 + 1)
     assert set(np.unique(resized)) == {0, 2500}
+    # The pixel in the middle of three, not the first one, which would shift depth against RGB.
+    columns = np.tile(np.arange(1, 31, dtype=np.uint16), (3, 1))
+    np.testing.assert_array_equal(MODALITIES['depth'].resize(columns, 1, 10)[0], columns[0, 1::3])
 
 
 def test_three_channels_of_16_bits_are_no_hha(tmp_path):
