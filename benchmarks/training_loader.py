@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -24,20 +25,26 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from sartm_model.config import TrainConfig, load_train_config
-from sartm_model.data.augmentation import photometric, random_resized_crop, to_sample
+from sartm_model.data.augmentation import Sample, photometric, random_resized_crop, to_sample
 from sartm_model.data.sampling import (
     ResumableBatchSampler,
     TrainingSamples,
     label_space_of_run,
+    modalities_of,
     open_frames,
 )
+from sartm_model.modalities import select
 
 
 def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
     """Milliseconds a sample of each stage, from the files to the batch, on one core."""
     data, rng = config.data, np.random.default_rng(config.seed)
     space = label_space_of_run(config)
-    sources = [open_frames(source, data, space, config.model.modalities) for source in data.train]
+    given = [modalities_of(source, _modalities(config)) for source in data.train]
+    sources = [
+        open_frames(source, data, space, names)
+        for source, names in zip(data.train, given, strict=True)
+    ]
     weights = np.array([source.weight for source in data.train], float)
     spent: dict[str, float] = {}
 
@@ -47,12 +54,15 @@ def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
         yield
         spent[stage] = spent.get(stage, 0.0) + 1e3 * (time.perf_counter() - begun) / samples
 
-    batch = []
+    # All samples of a batch have the same modalities.
+    batches: dict[tuple[str, ...], list[Sample]] = {names: [] for names in given}
     for _ in range(samples):
-        dataset = sources[rng.choice(len(sources), p=weights / weights.sum())]
+        number = int(rng.choice(len(sources), p=weights / weights.sum()))
+        dataset, batch = sources[number], batches[given[number]]
         index = int(rng.integers(len(dataset)))
         with timed('read'):
             frame = dataset[index]
+        frame = replace(frame, images=frame.select(given[number]))
         with timed('crop'):
             crop = random_resized_crop(frame, data, rng, dataset.label_space.background_id)
         with timed('colour and faults'):
@@ -62,7 +72,7 @@ def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
         if len(batch) == data.batch_size:
             with timed('collate'):
                 default_collate(batch)
-            batch = []
+            batch.clear()
     return spent
 
 
@@ -70,7 +80,7 @@ def measure_loader(config: TrainConfig, workers: int, samples: int) -> float:
     """Samples a second of the loader once its queue is in a steady state."""
     batch = config.data.batch_size
     dataset = TrainingSamples(
-        config.data, label_space_of_run(config), config.model.modalities, config.seed
+        config.data, label_space_of_run(config), _modalities(config), config.seed
     )
     loader = iter(
         DataLoader(dataset, batch_sampler=ResumableBatchSampler(0, batch), num_workers=workers)
@@ -82,6 +92,11 @@ def measure_loader(config: TrainConfig, workers: int, samples: int) -> float:
     for _ in range(batches):
         next(loader)
     return batches * batch / (time.perf_counter() - begun)
+
+
+def _modalities(config: TrainConfig) -> tuple[str, ...]:
+    """Return the modalities that a network is trained on."""
+    return select(config.data.modality, config.model.modalities)
 
 
 def main(argv: list[str] | None = None) -> int:

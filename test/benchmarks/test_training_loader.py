@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from benchmarks import training_loader
 from benchmarks.training_loader import main
 
 
@@ -21,3 +22,43 @@ def test_the_times_of_the_stages_add_up_and_the_loader_is_timed(tmp_path, capsys
     assert loader['workers'] == 0
     step = 1e3 * 2 / loader['samples_per_s']  # of a batch of two
     assert loader['keeps_up_with_step_ms'] == pytest.approx(step, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ('modality', 'expected'),
+    [('both', [{'rgb', 'thermal'}, {'rgb', 'depth'}]), ('rgb', [{'rgb'}, {'rgb'}])],
+)
+def test_the_images_of_each_source_are_those_that_it_is_trained_on(
+    tmp_path, capsys, monkeypatch, modality, expected
+):
+    config = tmp_path / 'train.yaml'
+    config.write_text(
+        f"""
+        model: {{name: segrgbx, size: b0, modalities: [rgb, thermal, depth]}}
+        data:
+          train:
+            - {{dataset: synthetic, frames: 1, modalities: [rgb, thermal]}}
+            - {{dataset: synthetic, frames: 1, modalities: [rgb, depth]}}
+          modality: {modality}
+          batch_size: 2
+          crop_height: 32
+          crop_width: 64
+        """
+    )
+    cropped, loaded = [], []
+    crop, collate = training_loader.random_resized_crop, training_loader.default_collate
+
+    def record_crop(frame, *arguments):
+        cropped.append(frozenset(frame.images))
+        return crop(frame, *arguments)
+
+    def record_batch(batch):
+        loaded.extend(set(sample.images) for sample in batch)
+        return collate(batch)
+
+    monkeypatch.setattr(training_loader, 'random_resized_crop', record_crop)
+    monkeypatch.setattr(training_loader, 'default_collate', record_batch)
+    assert main(['--config', str(config), '--samples', '6', '--workers', '0']) == 0
+    assert set(cropped) == set(map(frozenset, expected))
+    assert loaded
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])['workers'] == 0
