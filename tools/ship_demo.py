@@ -120,8 +120,9 @@ def ship(source: Path, name: str, mfnet: Path | None, out: Path) -> None:
         **CARDS[name],
         'figures_percent': figures,
         'measured': f'{datetime.date.today()} on {predictor.device} in {predictor.precision}',
-        **loaded.card,
     }
+    # What an earlier measurement has written does not replace the present one.
+    card |= {key: value for key, value in loaded.card.items() if key not in card}
     checkpoints.save(out, model, space, card)
 
 

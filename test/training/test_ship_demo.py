@@ -41,6 +41,12 @@ def test_the_card_has_the_figures_of_each_modality(tmp_path, small_frames, monke
         assert figures[name]['miou'] == pytest.approx(expected['miou'])
         assert figures[name]['night'] == pytest.approx(expected['night']['miou'])
     assert figures['generated scenes, test, RGB and thermal']['frames'] == 4
+    # A shipped checkpoint can be measured again.
+    again = tmp_path / 'again.safetensors'
+    assert ship_demo.main([str(out), '--out', str(again)]) == 0
+    card = checkpoints.load(again).card
+    assert card['note'] == 'not trained'
+    assert set(card['figures_percent']) == {name for name in figures if 'MFNet' not in name}
 
 
 def test_a_checkpoint_that_is_missing_is_one_line(tmp_path, capsys):
