@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -33,11 +34,15 @@ class _Repeats:
 
 
 class Diagnostics:
-    """Publishes `/diagnostics` and logs problems for a node."""
+    """Publishes `/diagnostics` and logs problems for a node.
+
+    Any thread may call `warn` and `error`.
+    """
 
     def __init__(self, node: Any) -> None:
         self._node = node
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._lock = threading.Lock()
         self._repeats: dict[str, _Repeats] = {}
         self._problem, self._problem_since_s = '', 0.0
 
@@ -81,20 +86,23 @@ class Diagnostics:
             log(report.problem, report.message)
 
     def _is_due(self, key: str) -> bool:
+        """Return whether a problem that occurs now is to be logged."""
         now_s = time.monotonic()
-        for name, repeats in list(self._repeats.items()):
-            if now_s - repeats.occurred_s > FORGET_S:  # some keys name endpoints, which come and go
-                del self._repeats[name]
-        known = self._repeats.get(key)
-        if known is None:
-            self._repeats[key] = _Repeats(now_s)
+        with self._lock:
+            for name, repeats in list(self._repeats.items()):
+                # Some keys name endpoints, which come and go.
+                if now_s - repeats.occurred_s > FORGET_S:
+                    del self._repeats[name]
+            known = self._repeats.get(key)
+            if known is None:
+                self._repeats[key] = _Repeats(now_s)
+                return True
+            known.occurred_s = now_s
+            if now_s - known.logged_s < known.period_s:
+                return False
+            known.logged_s = now_s
+            known.period_s = min(2 * known.period_s, LONGEST_LOG_PERIOD_S)
             return True
-        known.occurred_s = now_s
-        if now_s - known.logged_s < known.period_s:
-            return False
-        known.logged_s = now_s
-        known.period_s = min(2 * known.period_s, LONGEST_LOG_PERIOD_S)
-        return True
 
 
 def to_message(report: Report, name: str, hardware_id: str, stamp: Any) -> DiagnosticArray:

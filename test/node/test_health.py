@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -340,6 +343,27 @@ def test_problems_that_are_over_take_no_memory(logs):
         reporter.publish(Report(OK, 'well'), [f'incompatible with /_ros2cli_{number}'], None)
     assert len(logged) == 1000
     assert len(reporter._repeats) < 10
+
+
+def test_two_threads_may_warn_at_once(logs):
+    """The inference thread warns of images while the executor's warns of endpoints."""
+    reporter, _, logged = logs
+    both_look = threading.Barrier(2, timeout=0.5)
+
+    class LongOver:
+        """A problem that both threads find to be over, if they may look at the same time."""
+
+        @property
+        def occurred_s(self):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both_look.wait()
+            return -1e9
+
+    reporter._repeats['over'] = LongOver()
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(reporter.warn, key, key) for key in ('image', 'endpoint')]
+    assert [call.exception() for call in calls] == [None, None]
+    assert sorted(logged) == ['WARN endpoint', 'WARN image']
 
 
 def test_a_problem_of_the_reports_is_logged_once_it_lasts(logs):
