@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sartm_model.modalities import MODALITIES, describe
@@ -86,7 +86,7 @@ def judge(
         text = f'no results, the last {recent.failures_in_row} attempts failed'
         return report(ERROR, f'{text}: {values["last_error"]}', 'failing')
 
-    no_pairs = _describe_no_pairs(new, timing, bool(stalled)) if len(topics) > 1 else ''
+    no_pairs = _describe_no_pairs(new, timing, topics, bool(stalled))
     if no_pairs and not failed:
         return report(WARN, f'{no_pairs}; {served}' if stalled else no_pairs, 'no pairs')
 
@@ -122,30 +122,42 @@ def describe_invalid(share: float) -> str:
     )
 
 
-def _describe_no_pairs(new: Mapping[str, int], timing: InputTiming, stalls: bool) -> str:
+def _describe_no_pairs(
+    new: Mapping[str, int], timing: InputTiming, topics: Mapping[str, str], stalls: bool
+) -> str:
     """Return why no image found a partner, or '' if one did or if that is no wonder.
+
+    An image of a single camera needs no partner, but a stamp.
 
     Args:
         new: the counters' increases.
         timing: of the messages of both topics.
+        topics: the topic name of each camera, or of the only one.
         stalls: whether a camera stalls, so that the other one is alone.
     """
-    cameras = timing.streams
-    both_arrive = all(new[f'{camera}_received'] for camera in cameras)
-    if new['pairs_matched'] or not (both_arrive or (new['rgb_received'] and not stalls)):
+    all_arrive = all(new[f'{camera}_received'] for camera in topics)
+    if len(topics) == 1:
+        reason = '' if new['pairs_in'] else _describe_stamps(new, topics)
+        return f'no images are used: {reason}' if reason else ''
+    if new['pairs_matched'] or not (all_arrive or (new['rgb_received'] and not stalls)):
         return ''
-    reason = next(
-        (
-            f'the {MODALITIES[camera].title} driver leaves header.stamp empty: set sync.stamp to '
-            'arrival'
-            for camera in cameras
-            if new[f'dropped.{camera}_no_stamp']
-        ),
-        '',
-    )
-    if both_arrive and not reason:
+    reason = _describe_stamps(new, topics)
+    if all_arrive and not reason:
         reason = timing.explain_no_pairs()
     return f'no pairs: {reason or "the images wait for their partners"}'
+
+
+def _describe_stamps(new: Mapping[str, int], cameras: Iterable[str]) -> str:
+    """Return which camera's stamps cannot be used and what to do, or ''."""
+    for camera in cameras:
+        fault = ''
+        if new[f'dropped.{camera}_no_stamp']:
+            fault = 'leaves header.stamp empty'
+        elif 0 < new[f'{camera}_received'] == new[f'dropped.{camera}_duplicate']:
+            fault = 'gives all images the same stamp'
+        if fault:
+            return f'the {MODALITIES[camera].title} driver {fault}: set sync.stamp to arrival'
+    return ''
 
 
 def _describe_served(stalled: list[str], new: Mapping[str, int], x: str) -> str:

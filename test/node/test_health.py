@@ -41,10 +41,10 @@ def health(clock):
     return Health()
 
 
-def report_of(health, drops=(), timing=None):
+def report_of(health, drops=(), timing=None, topics=TOPICS):
     """The report, with 'why WHICH' as the text on a silent topic."""
     timing = timing or InputTiming(Parameters())
-    return judge(health.recent(dict(drops)), timing, TOPICS, 'why {}'.format)
+    return judge(health.recent(dict(drops)), timing, topics, 'why {}'.format)
 
 
 def frame(health, skew_ns=0, latency_s=0.01):
@@ -154,6 +154,36 @@ def test_no_pairs_although_both_speak_says_why(health):
     # What was reported is over unless it goes on.
     frame(health)
     assert report_of(health, timing=timing).level == OK
+
+
+def test_images_of_one_camera_without_stamps_are_not_well(health):
+    """Nothing is published, because stamps order the results of a single camera, too."""
+    health.received('rgb')
+    report = report_of(health, {'rgb_no_stamp': 1}, topics={'rgb': '/color'})
+    assert (report.level, report.problem) == (WARN, 'no pairs')
+    assert report.message == (
+        'no images are used: the RGB driver leaves header.stamp empty: set sync.stamp to arrival'
+    )
+    health.received('rgb')
+    health.record_pair(None)
+    health.published(0.01, 'rgb')
+    assert report_of(health, {'rgb_no_stamp': 1}, topics={'rgb': '/color'}).level == OK
+
+
+@pytest.mark.parametrize('topics', [TOPICS, {'thermal': '/thermal'}])
+def test_a_driver_that_repeats_one_stamp_is_named(health, topics):
+    """The offset between the stamps of the cameras, which then grows, explains nothing."""
+    timing = InputTiming(Parameters())
+    timing.add('thermal', 10**9, 0)
+    for number in range(1, 11):
+        for camera in topics:
+            health.received(camera)
+        timing.add('rgb', (10 + number) * 10**9, number * 10**9)
+    report = report_of(health, {'thermal_duplicate': 10}, timing, topics)
+    assert report.problem == 'no pairs'
+    assert report.message.endswith(
+        ': the thermal driver gives all images the same stamp: set sync.stamp to arrival'
+    )
 
 
 def test_images_alone_are_no_pairs_where_both_topics_speak(health):
