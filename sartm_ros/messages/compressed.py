@@ -54,7 +54,8 @@ def decompress(msg: Any) -> Decompressed:
     """Decode a `CompressedImage`; a 16-bit PNG keeps its 16 bits.
 
     As in image_transport the encoding of colours is bgr8 or bgr16, or rgb8 or rgb16 if the format
-    says that the encoder was not given BGR. A Bayer pattern remains one.
+    says that the encoder was not given BGR. A Bayer pattern remains one, and so does 8UC3, whose
+    channels have no names.
 
     Raises:
         SartmError: it is neither JPEG nor PNG, is truncated or damaged, claims more than
@@ -74,10 +75,11 @@ def decompress(msg: Any) -> Decompressed:
             'expected grey or colour of 8 or 16 bits'
         )
     raw, _, packed = msg.format.partition(';')
-    if encoding.startswith('bgr') and channels == 3 and packed and 'compressed bgr' not in packed:
+    raw = raw.strip()
+    if (encoding, raw) == ('bgr8', '8UC3') or (encoding == 'mono8' and raw.startswith('bayer_')):
+        encoding = raw
+    elif encoding in ('bgr8', 'bgr16') and packed and 'compressed bgr' not in packed:
         encoding = encoding.replace('bgr', 'rgb')
-    if encoding == 'mono8' and raw.startswith('bayer_'):
-        encoding = raw.strip()
     return as_message(pixels, encoding, msg.header)
 
 

@@ -2,8 +2,8 @@
 
 Such a `CompressedImage` has the format 'ENCODING; compressedDepth' or 'ENCODING; compressedDepth
 png'. Its data begin with 12 bytes, a number that is not used here and two floats A and B, and go
-on with a PNG of 16 bits: millimetres of 16UC1, or of 32FC1 the inverse depth q = A / metres + B,
-rounded, where q = 0 is no reading.
+on with a PNG of 16 bits: millimetres of 16UC1 or mono16, or of 32FC1 the inverse depth
+q = A / metres + B, rounded, where q = 0 is no reading.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def decompress_depth(msg: Any) -> Decompressed:
     """Decode a `CompressedImage` of the transport `compressedDepth`.
 
     Raises:
-        SartmError: it holds another format than PNG, is truncated or damaged, or is not of 16UC1
-            or 32FC1.
+        SartmError: it holds another format than PNG, is truncated or damaged, or is not of 16UC1,
+            mono16 or 32FC1.
     """
     encoding, _, transport = msg.format.partition(';')
     if 'rvl' in transport:
@@ -41,12 +41,16 @@ def decompress_depth(msg: Any) -> Decompressed:
             'and a PNG'
         )
     counts = decode_file(data[_HEADER.size :], msg.format)
-    if encoding not in ('16UC1', '32FC1') or counts.dtype != np.uint16 or counts.ndim != 2:
+    if (
+        encoding not in ('16UC1', 'mono16', '32FC1')
+        or counts.dtype != np.uint16
+        or counts.ndim != 2
+    ):
         raise SartmError(
             f'a depth image has format {msg.format!r} and a PNG of {counts.dtype} {counts.shape}; '
-            'expected 16UC1 or 32FC1, and one channel of 16 bits'
+            'expected 16UC1, mono16 or 32FC1, and one channel of 16 bits'
         )
-    if encoding == '16UC1':
+    if encoding != '32FC1':
         return as_message(counts, encoding, msg.header)
     _, numerator, offset = _HEADER.unpack(data[: _HEADER.size].tobytes())
     inverse = counts.astype(np.float32) - np.float32(offset)

@@ -36,14 +36,17 @@ def color() -> np.ndarray:
     return np.stack([255 - 3 * x, 2 * y + x, y], axis=-1).astype(np.uint8)
 
 
-TRUE_COLOURS = ['', 'rgb8; {} compressed bgr8', 'bgr8; {} compressed bgr8']
+TRUE_COLOURS = ['', 'rgb8; {} compressed bgr8', 'bgr8; {} compressed bgr8', '8UC3; {} compressed ']
 EXCHANGED = ['rgb8; {} compressed rgb8', 'bgr8; {} compressed ']
 
 
 @pytest.mark.parametrize('kind', ['jpeg', 'png'])
 @pytest.mark.parametrize('format_', TRUE_COLOURS + EXCHANGED)
 def test_colour_order(color, kind, format_):
-    """As image_transport reads it: what follows 'compressed' is what the encoder took for BGR."""
+    """As image_transport reads it: what follows 'compressed' is what the encoder took for BGR.
+
+    It hands 8UC3 to the encoder as it is, and raw images of that encoding are read as BGR.
+    """
     # An encoder that is handed RGB in place of BGR writes a file with red and blue exchanged.
     written = color[..., ::-1] if format_ in EXCHANGED else color
     options = {'quality': 98, 'subsampling': 0} if kind == 'jpeg' else {}

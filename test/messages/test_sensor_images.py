@@ -79,7 +79,10 @@ def test_depth_in_the_other_unit_is_refused_with_a_hint():
     assert not to_modality(message(blind, '16UC1'), 'depth').any()
 
 
-@pytest.mark.parametrize('format_', ['16UC1; compressedDepth', '16UC1; compressedDepth png'])
+@pytest.mark.parametrize(
+    'format_',
+    ['16UC1; compressedDepth', '16UC1; compressedDepth png', 'mono16; compressedDepth png'],
+)
 def test_compressed_depth_in_millimetres(format_):
     depth = np.random.default_rng(0).integers(0, 60_000, (5, 7)).astype(np.uint16)
     data = struct.pack('<iff', 0, 0, 0) + png(depth)
@@ -157,6 +160,10 @@ def test_measurements_in_8uc3_are_in_their_own_order(encoding, stored):
     for name in MEASURED:
         found = to_modality(message(pixels[:, :, stored], encoding), name)
         np.testing.assert_array_equal(found, pixels)
+        packed = '' if encoding == '8UC3' else 'bgr8'
+        given = pixels if encoding == '8UC3' else pixels[:, :, ::-1]
+        msg = compressed(png(given), f'{encoding}; png compressed {packed}')
+        np.testing.assert_array_equal(to_modality(msg, name), pixels)
         with pytest.raises(SartmError, match="encoding 'mono8'; expected one of rgb8, bgr8, 8UC3"):
             to_modality(message(pixels[:, :, 0], 'mono8'), name)
 
