@@ -77,6 +77,11 @@ class FramePipeline:
         return self._matcher.deadline_ns
 
     @property
+    def busy_s(self) -> float:
+        """How long the pair in work has been in the inference thread, in seconds; 0 without one."""
+        return self._worker.busy_s
+
+    @property
     def fatal_error(self) -> str:
         """Why no result is to be expected from this process any more, or ''."""
         failure = self._worker.failure

@@ -95,8 +95,9 @@ class Health:
         self._reported_s = time.monotonic()
 
     def restart_clocks(self) -> None:
-        """Measure the cameras' silence from now on, because the node has just subscribed."""
+        """Measure silence and failures from now on, because the node has just subscribed."""
         with self._lock:
+            self._failures_in_row = 0
             self._active_from_s = time.monotonic()
             self._last_s = dict.fromkeys(self._last_s, self._active_from_s)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -40,8 +41,15 @@ class LatestWorker(Generic[Item]):
         self._in_work: list[Item] = []  # none or one
         self._waiting: list[Item] = []  # none or one
         self._stopping = False
+        self._begun_s: float | None = None  # when the item in work was begun
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def busy_s(self) -> float:
+        """How long the item in work has been processed, in seconds; 0 while there is none."""
+        begun_s = self._begun_s
+        return 0.0 if begun_s is None else time.monotonic() - begun_s
 
     def start(self) -> None:
         """Start the thread; to be called once."""
@@ -94,11 +102,13 @@ class LatestWorker(Generic[Item]):
                 if self._stopping:
                     return
                 item = self._in_work[0]
+            self._begun_s = time.monotonic()
             pause_s = None
             try:
                 self._process(item)
             except Exception as error:
                 pause_s = self._on_error(error)
+            self._begun_s = None
             del item  # so that its images are freed while the thread waits
             with self._condition:
                 if pause_s:

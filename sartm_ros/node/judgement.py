@@ -22,6 +22,9 @@ camera that is started together with the node takes some seconds to its first im
 FAILURES_FOR_ERROR = 3
 """Number of failures in a row, without a result in between, from which on the level is ERROR."""
 
+BUSY_S = 10.0
+"""A pair that takes the network longer than this is reported."""
+
 MOSTLY_INVALID = 0.25
 """Share of the pixels of thermal images that see nothing from which on there is a warning."""
 
@@ -57,6 +60,7 @@ def judge(
     timing: InputTiming,
     topics: Mapping[str, str],
     explain_silence: Callable[[str], str],
+    busy_s: float = 0.0,
 ) -> Report:
     """Judge an active node; of several problems the first in this order is reported.
 
@@ -65,6 +69,7 @@ def judge(
         timing: of the messages of both topics.
         topics: the topic name of each camera, or of the only one.
         explain_silence: returns why a camera may be silent, and what to do.
+        busy_s: seconds for which the inference thread has been at work on one pair.
     """
     new, x = recent.new, timing.settings.x_modality
     values = recent.values | timing.values()
@@ -81,12 +86,19 @@ def judge(
             return report(WARN, silence)
         return report(ERROR, silence, f'silent {" ".join(silent)}')
 
+    no_pairs = _describe_no_pairs(new, timing, topics, bool(stalled))
     failed = any(new[f'dropped.{reason}'] for reason in failures(x))
-    if failed and recent.failures_in_row >= FAILURES_FOR_ERROR and not new['pairs_out']:
+    failing = recent.failures_in_row >= FAILURES_FOR_ERROR and not new['pairs_out']
+    # Attempts may be further apart than reports, as while memory is short.
+    if failing and (failed or not (no_pairs or stalled)):
         text = f'no results, the last {recent.failures_in_row} attempts failed'
         return report(ERROR, f'{text}: {values["last_error"]}', 'failing')
-
-    no_pairs = _describe_no_pairs(new, timing, topics, bool(stalled))
+    if busy_s > BUSY_S:
+        text = (
+            f'no results: the network has been at work on one pair for {busy_s:.0f} s; engine '
+            'compile takes minutes for a new size of images, a large network seconds on a CPU'
+        )
+        return report(WARN, text, 'busy')
     if no_pairs and not failed:
         return report(WARN, f'{no_pairs}; {served}' if stalled else no_pairs, 'no pairs')
 

@@ -239,8 +239,13 @@ class SartmNode(LifecycleNode):
             report = Report(OK, 'disabled', recent.values)
         else:
             subscriptions.refresh_subscriptions()
-            topics = subscriptions.topics
-            report = judge(recent, pipeline.timing, topics, subscriptions.explain_silence)
+            report = judge(
+                recent,
+                pipeline.timing,
+                subscriptions.topics,
+                subscriptions.explain_silence,
+                pipeline.busy_s,
+            )
         mismatches = [
             text
             for endpoints in (subscriptions, self._result_publishers)

@@ -13,7 +13,16 @@ import pytest
 from sartm_ros.node import health as health_module
 from sartm_ros.node.health import SAMPLES, STAGES, Health, stalls
 from sartm_ros.node.input_timing import InputTiming
-from sartm_ros.node.judgement import ERROR, OK, STALL_HINTS, START_UP_S, WARN, Report, judge
+from sartm_ros.node.judgement import (
+    BUSY_S,
+    ERROR,
+    OK,
+    STALL_HINTS,
+    START_UP_S,
+    WARN,
+    Report,
+    judge,
+)
 from sartm_ros.node.observations import Observations
 from sartm_ros.node.parameters import Parameters
 from sartm_ros.node.stall_detection import UsableImages
@@ -41,16 +50,20 @@ def health(clock):
     return Health()
 
 
-def report_of(health, drops=(), timing=None, topics=TOPICS):
+def report_of(health, drops=(), timing=None, topics=TOPICS, busy_s=0.0):
     """The report, with 'why WHICH' as the text on a silent topic."""
     timing = timing or InputTiming(Parameters())
-    return judge(health.recent(dict(drops)), timing, topics, 'why {}'.format)
+    return judge(health.recent(dict(drops)), timing, topics, 'why {}'.format, busy_s)
 
 
-def frame(health, skew_ns=0, latency_s=0.01):
+def frame_in(health, skew_ns=0):
     health.received('rgb')
     health.received('thermal')
     health.record_pair(skew_ns)
+
+
+def frame(health, skew_ns=0, latency_s=0.01):
+    frame_in(health, skew_ns)
     health.published(latency_s)
 
 
@@ -223,6 +236,39 @@ def test_failures_without_a_result_in_between_are_an_error(health):
     frame(health)
     health.dropped('failed', error='no such kernel')
     assert report_of(health).level == WARN
+
+
+def test_failures_further_apart_than_reports_stay_an_error(health, clock):
+    """While memory is short, several seconds pass before the next attempt."""
+    for _ in range(3):
+        frame_in(health)
+        health.dropped('out_of_memory', error='Tried to allocate 2.00 GiB')
+    assert report_of(health).level == ERROR
+    clock.now_s += 1.0
+    frame_in(health)
+    health.dropped('replaced')
+    report = report_of(health)
+    assert (report.level, report.problem) == (ERROR, 'failing')
+    assert 'Tried to allocate 2.00 GiB' in report.message
+    # Images without partners say more of the present than what failed earlier.
+    health.received('rgb')
+    health.received('thermal')
+    assert report_of(health).problem == 'no pairs'
+    # The failures are those since the node was activated.
+    health.restart_clocks()
+    frame_in(health)
+    assert report_of(health).level == OK
+
+
+def test_a_pair_that_stays_in_the_network_is_a_warning(health):
+    frame_in(health)
+    assert report_of(health, busy_s=BUSY_S).level == OK
+    frame_in(health)
+    report = report_of(health, busy_s=62.6)
+    assert (report.level, report.problem) == (WARN, 'busy')
+    assert report.message.startswith(
+        'no results: the network has been at work on one pair for 63 s; engine compile takes'
+    )
 
 
 def test_failures_of_thermal_between_results_from_rgb_are_a_warning(health):

@@ -8,6 +8,7 @@ import time
 import weakref
 
 import pytest
+from processes import wait_until
 
 from sartm_ros.node.inference_worker import LatestWorker
 
@@ -75,6 +76,16 @@ def test_put_does_not_wait_for_the_work(worker, gate):
     for item in range(1, 1000):
         worker.put(item)
     assert gate.items == [0]
+
+
+def test_the_time_of_the_item_in_work_is_known(worker, gate):
+    assert worker.busy_s == 0
+    worker.put(1)
+    gate.wait_begun()
+    first_s = worker.busy_s
+    wait_until(lambda: worker.busy_s > first_s > 0, 'time to go on')
+    gate.release.release()
+    wait_until(lambda: worker.busy_s == 0, 'the item to be done')
 
 
 def test_an_error_is_reported_and_the_thread_goes_on():
