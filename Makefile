@@ -52,12 +52,16 @@ demo: setup
 # The shipped checkpoint: a teacher, then four rounds of labelling frames without labels and training
 # on them. What was stopped goes on where it was. MFNet is expected in data/MFNet, and frames without
 # labels as data/unlabelled/data.yaml declares them (`sartm data init` writes it).
+train-demo: RUN = runs/demo
 train-demo: setup runs/demo.done
-	$(BIN)/python -m tools.ship_demo runs/demo/last.safetensors --mfnet data/MFNet
+	$(CALIBRATE)
+	$(BIN)/python -m tools.ship_demo runs/demo/calibrated.safetensors --mfnet data/MFNet
 
 # The shipped checkpoint for RGB and depth, from `demo` and generated scenes.
+train-demo-depth: RUN = runs/demo_depth
 train-demo-depth: setup runs/demo_depth.done
-	$(BIN)/python -m tools.ship_demo runs/demo_depth/last.safetensors --name demo_depth
+	$(CALIBRATE)
+	$(BIN)/python -m tools.ship_demo runs/demo_depth/calibrated.safetensors --name demo_depth
 
 runs/demo_depth.done: | setup
 	$(TRAIN) config/train/demo_depth.yaml
@@ -92,6 +96,8 @@ runs/demo_labels_%:
 	  --root data/unlabelled/data.yaml --split all --out $@
 
 TRAIN = $(BIN)/sartm train --out $(@:.done=) $(if $(wildcard $(@:.done=)/last.ckpt),--resume) --config
+CALIBRATE = $(BIN)/sartm calibrate --checkpoint $(RUN)/last.safetensors --dataset synthetic \
+	  --split val --out $(RUN)/calibrated.safetensors
 ROUND = $(TRAIN) config/train/demo.yaml data.train.1.root=$</data.yaml
 
 # Two workers, each with one thread of torch and a ROS domain of its own. The tests of a file stay

@@ -14,7 +14,7 @@ from sartm_model.cli.options import (
     add_model,
     add_scales,
     add_verb,
-    open_predictor,
+    open_for_dataset,
 )
 from sartm_model.cli.output import check_report_folder, emit_json
 from sartm_model.errors import SartmError
@@ -99,12 +99,7 @@ def run(args: argparse.Namespace) -> None:
         corruption=args.corruption,
         severity=args.severity,
     )
-    predictor = open_predictor(args, dataset.label_space)
-    if predictor.label_space.classes != dataset.label_space.classes:
-        raise SartmError(
-            f'checkpoint {args.checkpoint} knows the classes of {predictor.label_space.name!r}, '
-            f'but {args.dataset} has those of {dataset.label_space.name!r}'
-        )
+    predictor = open_for_dataset(args, dataset)
     check_selection(
         args.modality, predictor.modalities, f'checkpoint {args.checkpoint} has no modality'
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sartm_model.errors import SartmError
 
 if TYPE_CHECKING:
+    from sartm_model.data.base import PairDataset
     from sartm_model.inference.onnx_predictor import OnnxPredictor
     from sartm_model.inference.predictor import Predictor
     from sartm_model.labels import LabelSpace
@@ -190,6 +191,20 @@ def open_predictor(
     if not args.checkpoint.endswith('.onnx'):
         options['label_space'] = label_space
     return open_checkpoint(**options, head=getattr(args, 'head', None))
+
+
+def open_for_dataset(args: argparse.Namespace, dataset: PairDataset) -> Predictor | OnnxPredictor:
+    """Return the predictor of `open_predictor`, after a look at the classes of a data set.
+
+    Raises SartmError if the checkpoint knows other classes than the data set.
+    """
+    predictor = open_predictor(args, dataset.label_space)
+    if predictor.label_space.classes != dataset.label_space.classes:
+        raise SartmError(
+            f'checkpoint {args.checkpoint} knows the classes of {predictor.label_space.name!r}, '
+            f'but {args.dataset} has those of {dataset.label_space.name!r}'
+        )
+    return predictor
 
 
 def add_dataset(verb: Options, required: bool = True) -> None:

@@ -203,6 +203,11 @@ class Predictor:
         """Return the class probabilities, float32 `[K, H, W]`, of preprocessed images."""
         return self.pipeline.model.segment(images)[0]
 
+    @torch.inference_mode()
+    def logits(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits of the heads, `[heads, K, H, W]`, of preprocessed images."""
+        return self.pipeline.model.segment_logits(images)[:, 0]
+
     def warm_up(self, height: int, width: int, modalities: Sequence[str] = ()) -> None:
         """Run on blank images, so that the first frames need not allocate or record a graph.
 

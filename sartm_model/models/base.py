@@ -97,6 +97,11 @@ class SegmentationModel(nn.Module, ABC):
     MODULE_PER_CLASS: ClassVar[tuple[str, ...]] = ()
     """Lists of modules of which number k belongs to class k."""
 
+    LOGIT_LAYERS: ClassVar[tuple[str, ...]] = ()
+    """Patterns of the names of the layers whose weights and biases the logits are proportional to,
+    see `calibration.with_temperature`; without them, a family's checkpoints cannot be calibrated.
+    """
+
     RENAMED_SINCE_VERSION_1: ClassVar[Mapping[str, str]] = {}
     """Names of modules in checkpoints of version 1 -> their names today."""
 
@@ -258,10 +263,14 @@ class SegmentationModel(nn.Module, ABC):
         Unlike `forward`, this resizes the images by `config.input_scale` first. Raises as
         `forward`.
         """
+        return class_probabilities(self.segment_logits(images))
+
+    def segment_logits(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Compute the logits `[heads, B, K, H, W]` that `segment` averages; raises as `forward`."""
         resized = {name: self.resize_input(image) for name, image in images.items()}
         logits = self(resized, size=self.common_size(images)).logits
         predicted = [self._select(logits[name], dim=1) for name in self.predicted_heads]
-        return class_probabilities(torch.stack(predicted))
+        return torch.stack(predicted)
 
     def select_classes(self, ids: Sequence[int] | None) -> None:
         """From now on `forward_logits` and `segment` know these classes alone, in this order.

@@ -22,6 +22,7 @@ VERBS = (
     'evaluate',
     'align',
     'train',
+    'calibrate',
     'pseudo-label',
     'data',
     'download',

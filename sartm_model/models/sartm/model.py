@@ -51,6 +51,10 @@ class Sartm(SegmentationModel):
         'auxiliary_head.classifier.bias',
     )
     MODULE_PER_CLASS = ('mask_decoder.masks.output_hypernetworks_mlps',)  # the MLPs of eq. 9
+    LOGIT_LAYERS = (
+        r'mask_decoder\.masks\.output_hypernetworks_mlps\.\d+\.layers\.2',
+        r'auxiliary_head\.classifier',
+    )
     RENAMED_SINCE_VERSION_1: ClassVar = {
         'absent': 'missing_modality_embedding',
         'enter_first': 'proj_in_first',

@@ -37,6 +37,7 @@ class Segformer(SegmentationModel):
     INPUT_STRIDE = 32
     STAGES: ClassVar = {'encoder': 'encoder.stages.3'}
     ROW_PER_CLASS = ('decode_head.classifier.weight', 'decode_head.classifier.bias')
+    LOGIT_LAYERS = (r'decode_head\.classifier',)
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)

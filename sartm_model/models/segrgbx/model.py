@@ -81,6 +81,7 @@ class Segrgbx(SegmentationModel):
     INPUT_STRIDE = 32
     STAGES: ClassVar = {'encoder and fusion': 'fusions.3.fusion'}
     ROW_PER_CLASS = ('decode_head.classifier.weight', 'decode_head.classifier.bias')
+    LOGIT_LAYERS = (r'decode_head\.classifier',)
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)
