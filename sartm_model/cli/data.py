@@ -93,7 +93,10 @@ def run_init(args: argparse.Namespace) -> None:
     draft = write_draft(args.folder, args.seed)
     for part, folder in draft.folders.items():
         print(f'{part}: {folder}')
-    print(f'{draft.frames} frames, {draft.values} different values in their masks')
+    has_masks = 'labels' in draft.folders
+    contents = f'{draft.values} different values in their masks' if has_masks else 'no masks'
+    print(f'{draft.frames} frames, {contents}')
     if draft.incomplete:
         print(f'without a file of every part: {format_names(draft.incomplete)}')
-    print(f'written: {draft.path}; give the classes their names in it')
+    then = 'give the classes their names in it' if has_masks else 'sartm pseudo-label labels them'
+    print(f'written: {draft.path}; {then}')

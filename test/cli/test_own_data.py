@@ -7,6 +7,7 @@ test/node/test_own_data_walk.py.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -106,6 +107,15 @@ def test_from_a_folder_of_images_to_labels(frames, tmp_path, capsys):
     capsys.readouterr()
     assert run('info', checkpoint) == 0
     assert 'person' in capsys.readouterr().out
+
+
+def test_frames_without_masks_are_not_asked_for_names_of_classes(frames, capsys):
+    shutil.rmtree(frames / 'masks')
+    assert run('data', 'init', frames) == 0
+    printed = capsys.readouterr().out
+    assert f'{FRAMES} frames, no masks\n' in printed
+    assert printed.endswith('data.yaml; sartm pseudo-label labels them\n')
+    assert len((frames / 'all.txt').read_text().split()) == FRAMES
 
 
 def test_classes_of_another_data_set_are_refused(frames, tmp_path, capsys):
