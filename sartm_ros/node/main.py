@@ -60,6 +60,9 @@ examples:
 config/sartm.yaml lists every parameter at its default. A running node describes them:
   ros2 param describe /sartm NAME
 
+Exit status: 0 after SIGINT or SIGTERM; 2 if a parameter or the checkpoint cannot be used at the
+start; 1 after another failed start, and if inference fails again and again.
+
 OMP_WAIT_POLICY is set to PASSIVE unless it is set already, and FASTRTPS_DEFAULT_PROFILES_FILE to
 config/fastdds_images.xml, which gives images enough shared memory. Set it too for the cameras.
 """
