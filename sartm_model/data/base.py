@@ -30,8 +30,8 @@ class PairDataset(ABC):
     def with_modalities(self, modalities: Collection[str]) -> PairDataset:
         """Return the data set for a use that needs images of these modalities alone.
 
-        A data set of files is the same for every use. Generated frames have the images that are
-        needed; SartmError is raised where they cannot have one.
+        Frames may have more images than these. Generated frames have just these; SartmError is
+        raised where they cannot have one.
         """
         return self
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,11 @@ class FrameFiles:
         """
         images = {name: path for name in MODALITIES if (path := parts.get(name)) is not None}
         return cls(images, parts.get('labels'))
+
+    def select(self, modalities: Collection[str]) -> FrameFiles:
+        """Return the files without the images of other modalities."""
+        chosen = {name: path for name, path in self.images.items() if name in modalities}
+        return FrameFiles(chosen, self.labels)
 
     def paths(self) -> list[Path]:
         """Return every file once."""
@@ -103,6 +109,21 @@ class PairedFiles(PairDataset):
         if faults:
             raise faults[0].error
         return frame
+
+    def with_modalities(self, modalities: Collection[str]) -> PairedFiles:
+        """Return the data set that reads the images of these modalities alone, where it can.
+
+        A frame's first image, whose size the others may get, is read in any case if they do, and
+        so is a file that two modalities share.
+        """
+        if any(len(set(files.images.values())) < len(files.images) for files in self.files):
+            return self
+        chosen = copy(self)
+        chosen.files = []
+        for files in self.files:
+            first = [next(iter(files.images))] if self.resize else []
+            chosen.files.append(files.select({*modalities, *first}))
+        return chosen
 
     def inspect(self, index: int) -> tuple[Frame, list[FileFault]]:
         """Return a frame with all of its files that can be read, and all its faults."""

@@ -62,6 +62,7 @@ def test_mfnet_in_both_layouts(tmp_path, rgba):
         assert np.array_equal(frame.rgb, RGB)
         assert np.array_equal(frame.thermal, THERMAL)
         assert np.array_equal(frame.labels, LABELS)
+    assert np.array_equal(frames.with_modalities(('thermal',))[0].thermal, THERMAL)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -76,6 +77,21 @@ def test_deliver_reads_what_there_is_of_the_modalities(deliver):
     stored = cv2.imread(str(where).format('semantic') + '/000_semantic_front.png')[..., 2]
     assert frame.labels[0, 0] == frame.labels[0, 1] == IGNORE_ID
     np.testing.assert_array_equal(frame.labels[1:], stored[1:].astype(int) - 1)
+
+
+def test_the_files_of_other_sensors_are_not_read(deliver):
+    whole = open_dataset('deliver', deliver, 'test')
+    event_alone = whole.with_modalities(('event',))
+    expected = whole[0]
+    for folder in ('hha', 'depth'):
+        shutil.rmtree(deliver / folder)
+    frame = event_alone[0]
+    # RGB gives the size of the others.
+    assert list(frame.images) == ['rgb', 'event']
+    np.testing.assert_array_equal(frame.images['event'], expected.images['event'])
+    np.testing.assert_array_equal(frame.labels, expected.labels)
+    with pytest.raises(SartmError, match=r'_depth_front\.png does not exist'):
+        whole[0]
 
 
 def test_delivers_protocols_are_two_data_sets(deliver):
