@@ -99,7 +99,7 @@ class SegmentationModel(nn.Module, ABC):
 
     LOGIT_LAYERS: ClassVar[tuple[str, ...]] = ()
     """Patterns of the names of the layers whose weights and biases the logits are proportional to,
-    see `calibration.with_temperature`; without them, a family's checkpoints cannot be calibrated.
+    see `evaluation.temperature`; without them, a family's checkpoints cannot be calibrated.
     """
 
     RENAMED_SINCE_VERSION_1: ClassVar[Mapping[str, str]] = {}

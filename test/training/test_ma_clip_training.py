@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from small_clip import register
 
 from sartm_model.cli.main import main
-from sartm_model.config import load_train_config
+from sartm_model.config import SourceConfig, load_train_config
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.sampling import FirstFrames, TrainingSamples
 from sartm_model.data.synthetic import render
@@ -29,6 +30,7 @@ from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.segrgbx.ma_clip import MaClip, split_attentions
 from sartm_model.models.segrgbx.ma_clip_adapters import merge, read_adapters
 from sartm_model.training.clip import load_clip
+from sartm_model.training.ma_clip.embeddings import use_embeddings
 from sartm_model.training.ma_clip.loss import contrastive_loss
 from sartm_model.training.ma_clip.prompts import prompt_words
 from sartm_model.training.module import SegmentationTraining
@@ -263,6 +265,25 @@ def test_a_step_of_the_training_computes_no_embedding(trained, adapters, tmp_pat
     )
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_embeddings_are_computed_anew_for_other_frames_of_a_source(tmp_path):
+    class MeanOfImage(torch.nn.Module):
+        def forward(self, images):
+            return {name: image.mean(dim=(1, 2, 3))[:, None] for name, image in images.items()}
+
+    config = SimpleNamespace(ma_clip=object(), without=(), modalities=('rgb', 'thermal'))
+    means = torch.zeros(2, 1)
+    network = SimpleNamespace(config=config, ma_clip=None, mean_embeddings=means, pad=dict)
+    scenes = open_dataset('synthetic', None, 'train')
+    for count in (1, 2):  # as after frames have been added to a folder
+        samples = SimpleNamespace(
+            config=SimpleNamespace(train=[SourceConfig()]),
+            modalities=('rgb', 'thermal'),
+            datasets=[FirstFrames(scenes, count)],
+        )
+        use_embeddings(MeanOfImage(), network, samples, tmp_path)
+        assert {len(rows) for rows in samples.embeddings[0].values()} == {count}
 
 
 def test_the_tower_of_the_checkpoint_is_that_of_the_adapters(trained, adapters):

@@ -110,6 +110,7 @@ def use_embeddings(
         {
             'weights_sha256': sha256_of(ma_clip.state_dict()),
             'sources': [str(source) for source in samples.config.train],
+            'frames': [dataset.names for dataset in samples.datasets],
             'modalities': list(samples.modalities),
         }
     )
