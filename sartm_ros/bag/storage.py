@@ -102,7 +102,7 @@ class OpenBag:
 
 @contextmanager
 def open_bag(bag: Path) -> Iterator[OpenBag]:
-    """Open a rosbag2 folder, or one `.mcap` or `.db3` file.
+    """Open a rosbag2 folder, or one `.mcap` or `.db3` file, which may be compressed (`.zstd`).
 
     Raises SartmError, also while messages are read, if it cannot be read; where a command mends the
     bag, the error names it.
@@ -171,7 +171,7 @@ def _files(bag: Path) -> tuple[list[Path], str]:
     if not bag.exists():
         raise SartmError(f'there is no bag {bag}')
     if bag.is_file():
-        paths, compression = [bag], ''
+        paths, compression = [bag], 'file' if bag.suffix == '.zstd' else ''
     else:
         paths, compression = _listed_files(bag)
     for path in paths:

@@ -107,6 +107,7 @@ def test_compressed_bags(bag, mode):
             bag,
             lambda values: values.update(names, compression_mode='FILE', compression_format='zstd'),
         )
+        check_complete(packed)  # the file alone
     else:
         plugin = StoragePlugin.MCAP if file.suffix == '.mcap' else StoragePlugin.SQLITE3
         messages = list(read_raw(bag))
