@@ -23,7 +23,7 @@ from torch import Tensor
 from sartm_model.inference.prediction import Prediction
 from sartm_model.inference.predictor import Predictor
 from sartm_model.models.sartm import Sartm
-from sartm_ros.node import diagnostics, lifecycle_node
+from sartm_ros.node import diagnostics, judgement, lifecycle_node
 from sartm_ros.node.main import main
 
 MAGIC = (201, 17, 202)
@@ -90,7 +90,7 @@ if __name__ == '__main__':  # the tests import the names above without these rep
     # The tests wait for reports, and expect every warning in the log.
     lifecycle_node.REPORT_PERIOD_S = 0.2
     diagnostics.LOG_PERIOD_S = 0.0
-    diagnostics.LASTS_S = 0.5
+    diagnostics.LASTS_S = judgement.BUSY_S = 0.5
     signal.signal(signal.SIGUSR1, lambda *_: None)
     os.set_blocking(_SIGNALS[1], False)
     signal.set_wakeup_fd(_SIGNALS[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from faults import SIZE, label_of
 from faulty_network_node import FAULTS, NAN_ROWS
 from processes import wait_until
 from rclpy.qos import QoSProfile
-from ros_helpers import stamp_of
+from ros_helpers import send_until, stamp_of
 from sensor_msgs.msg import Image
 
 REPEATS = [5, pytest.param(50, marks=pytest.mark.slow)]
@@ -88,3 +90,19 @@ def test_out_of_memory_backs_off_and_goes_on(faulty_node, exchange, kind):
     assert status['dropped.failed'] == 0
     assert 'frame dropped, out of memory' in faulty_node.output
     assert 'The next is tried in 0.25 s' in faulty_node.output
+
+
+def test_a_network_that_does_not_come_back_is_reported(faulty_node, exchange):
+    """Pairs go on to arrive and to be replaced, and nothing fails."""
+    exchange.good()
+    exchange.send(code=CODES['hold'])
+    faulty_node.wait_for_output('holding')
+    send_until(
+        exchange.send,
+        lambda: 'the network has been at work on one pair' in exchange.peer.status()['message'],
+        'a warning',
+    )
+    assert exchange.peer.status()['level'] == 1
+    faulty_node.send_signal(signal.SIGUSR1)
+    exchange.labels()
+    wait_until(lambda: exchange.good() and exchange.peer.status()['level'] == 0, 'all to be well')
