@@ -138,7 +138,7 @@ def launch_nodes(context: LaunchContext) -> list[Any]:
     except PackageNotFoundError:
         message = 'rviz:=true has no effect: rviz2 is not installed (apt: ros-$ROS_DISTRO-rviz2)'
         return [node, LogInfo(msg=message)]
-    return [node, _rviz(context, _topics(params_file) | overrides, environment)]
+    return [node, _rviz(context, _file_values(params_file) | overrides, environment)]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -171,12 +171,12 @@ def _rviz(context: LaunchContext, values: dict[str, Any], environment: dict[str,
     )
 
 
-def _topics(params_file: Path) -> dict[str, str]:
-    """Return the `TOPICS` that a parameter file sets, for any node and in no nested namespace."""
-    found: dict[str, str] = {}
+def _file_values(params_file: Path) -> dict[str, Any]:
+    """Return what RViz needs of a parameter file, for any node and in no nested namespace."""
+    found: dict[str, Any] = {}
     for section in (yaml.safe_load(params_file.read_text()) or {}).values():
         values = section.get('ros__parameters', {}) if isinstance(section, dict) else {}
-        found |= {n: values[n] for n in TOPICS if n in values}
+        found |= {n: values[n] for n in (*TOPICS, 'use_sim_time') if n in values}
     return found
 
 

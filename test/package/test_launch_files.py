@@ -268,6 +268,16 @@ def test_rviz_shows_the_topics_of_the_node(launched, tmp_path):
     }
 
 
+def test_rviz_has_the_clock_of_the_node(launched, tmp_path):
+    """Without the argument use_sim_time that of the parameter file counts, for both."""
+    launched.install_rviz()
+    file = tmp_path / 'mine.yaml'
+    file.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'use_sim_time': True}}}))
+    for arguments, expected in (({}, True), ({'use_sim_time': 'false'}, False)):
+        _, rviz = launched(rviz='true', params_file=str(file), **arguments)
+        assert rviz.options['parameters'] == [{'use_sim_time': expected}]
+
+
 def test_the_fast_dds_profile_holds_images():
     name = '{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}'
     root = ElementTree.parse(ROOT / 'config' / 'fastdds_images.xml').getroot()
