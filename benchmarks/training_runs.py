@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from sartm_model.data.base import PairDataset
+from sartm_model.data.sampling import balanced_weights
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.callbacks import STATE_FILE
@@ -52,15 +53,12 @@ def train_whole(config: dict[str, Any], folder: Path) -> Path:
 
 
 def class_weights(datasets: Sequence[PairDataset]) -> list[float]:
-    """Return (n / n_c)^(1/3) of each class c, of which the training frames have n_c pixels.
-
-    n is that of the most frequent class. A class without pixels has the weight 1.
-    """
+    """Return the weights of `balanced_weights` with the exponent 1/3 for the training frames."""
     counts = np.zeros(len(datasets[0].label_space), np.int64)
     for frame in itertools.chain.from_iterable(datasets):
         assert frame.labels is not None
         counts += np.bincount(frame.labels.ravel(), minlength=256)[: len(counts)]
-    return [float(counts.max() / count) ** (1 / 3) if count else 1.0 for count in counts]
+    return balanced_weights(counts, 1 / 3)
 
 
 def mean_and_range(values: Sequence[float]) -> str:

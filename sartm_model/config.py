@@ -275,6 +275,8 @@ class LossConfig:
         ohem_probability: a pixel is hard if the probability of its class is below this.
         ohem_min_fraction: smallest fraction of the labelled pixels that is kept.
         class_weights: one per class, to raise rare classes; empty for equal weights.
+        class_balance: exponent p of weights (n / n_c)^p instead, where n_c is the share of class c
+            in the pixels that are trained on and n that of the most frequent class; 0 for none.
     """
 
     preset: str = 'balanced'
@@ -284,6 +286,7 @@ class LossConfig:
     ohem_probability: float = 0.7
     ohem_min_fraction: float = 1 / 16
     class_weights: list[float] = field(default_factory=list)
+    class_balance: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice('loss.preset', self.preset, tuple(PRESETS))
@@ -299,6 +302,11 @@ class LossConfig:
             _not_negative('a weight in loss.class_weights', weight)
         if self.class_weights and not any(self.class_weights):
             raise SartmError('loss.class_weights are all 0; expected more than 0 for one class')
+        _fraction('loss.class_balance', self.class_balance)
+        if self.class_weights and self.class_balance:
+            raise SartmError(
+                'loss.class_weights and loss.class_balance are both set; expected one of them'
+            )
 
     @property
     def weights(self) -> LossWeights:

@@ -29,6 +29,9 @@ from sartm_model.utils.text import format_names
 GROUP_STREAM = 1
 """Tells the random numbers that choose the group of a batch from those of its samples."""
 
+COUNTED_FRAMES = 200
+"""So many frames of a data set are enough to know how frequent its classes are."""
+
 
 def modalities_of(source: SourceConfig, modalities: Sequence[str]) -> tuple[str, ...]:
     """Return the modalities of a network that a source has, in the network's order.
@@ -205,7 +208,9 @@ class TrainingSamples(Dataset):
             for source, names in zip(config.train, given, strict=True)
         ]
         self.views = [ClassView(label_space, dataset.label_space) for dataset in self.datasets]
+        self.num_classes = len(label_space)
         weights = np.array([source.weight for source in config.train], float)
+        self.source_probabilities = weights / weights.sum()
         self.groups = []
         for names in dict.fromkeys(given):
             sources = [number for number, other in enumerate(given) if other == names]
@@ -236,6 +241,25 @@ class TrainingSamples(Dataset):
         of_frame = {name: rows[number] for name, rows in self.embeddings[source].items()}
         return sample._replace(embeddings=of_frame)
 
+    def class_weights(self, exponent: float) -> list[float]:
+        """Return the weights of `balanced_weights` for the mean share of each class in a sample.
+
+        The shares are those of at most `COUNTED_FRAMES` frames of each data set, at equal
+        distances.
+        """
+        shares = np.zeros(self.num_classes)
+        for probability, dataset, view in zip(
+            self.source_probabilities, self.datasets, self.views, strict=True
+        ):
+            counts = np.zeros(self.num_classes)
+            for number in np.linspace(0, len(dataset) - 1, min(len(dataset), COUNTED_FRAMES)):
+                labels = dataset[round(number)].labels
+                if labels is not None:
+                    ids = view.to_run(labels).ravel()
+                    counts += np.bincount(ids, minlength=256)[: self.num_classes]
+            shares += probability * counts / max(counts.sum(), 1)
+        return balanced_weights(shares, exponent)
+
     def _group(self, index: int) -> SourceGroup:
         """Return the group of data sets that the batch of a sample is drawn from."""
         if len(self.groups) == 1:
@@ -254,6 +278,14 @@ class TrainingSamples(Dataset):
         assert frame.labels is not None
         labels = self.views[source].to_run(frame.labels)
         return number, replace(frame, images=frame.select(self.modalities), labels=labels)
+
+
+def balanced_weights(pixels: np.ndarray, exponent: float) -> list[float]:
+    """Return (n / n_c)^exponent of each class c, which has n_c pixels or such a share of them.
+
+    n is that of the most frequent class. A class without pixels has the weight 1.
+    """
+    return [float((pixels.max() / count) ** exponent) if count else 1.0 for count in pixels]
 
 
 class ClassView:

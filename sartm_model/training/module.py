@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -74,6 +75,10 @@ class SegmentationTraining(pl.LightningModule):
         self.train_samples = TrainingSamples(
             config.data, label_space, modalities, config.seed, config.devices * config.nodes
         )
+        self.loss_config = config.loss
+        if config.loss.class_balance:
+            weights = self.train_samples.class_weights(config.loss.class_balance)
+            self.loss_config = replace(config.loss, class_weights=weights, class_balance=0.0)
         sources = [config.data.val, *config.data.more_val]
         measured = []
         for number, source in enumerate(sources):
@@ -150,7 +155,7 @@ class SegmentationTraining(pl.LightningModule):
         inputs = LossInputs(
             self.forward(images, drop_mask, **known),
             batch.labels.long(),
-            self.config.loss,
+            self.loss_config,
             self.prototypes,
             self._text(),
             batch.excluded if self.label_space.views else None,

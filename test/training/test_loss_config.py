@@ -81,6 +81,8 @@ def test_every_source_is_used_whole_unless_its_frames_are_set(tmp_path):
         ('loss.ohem_min_fraction=2', r'loss\.ohem_min_fraction is 2\.0; expected 0 to 1'),
         ('loss.class_weights=[1,-1]', r'a weight in loss\.class_weights is -1\.0'),
         ('loss.class_weights=[0,0]', r'loss\.class_weights are all 0'),
+        ('loss.class_balance=-1', r'loss\.class_balance is -1\.0; expected 0 to 1'),
+        ('loss={class_weights: [1,2], class_balance: 1}', r'are both set; expected one of them'),
         ('data.train.0.weight=nan', 'the setting weight of the source synthetic is nan'),
         ('data.train.0.frames=-1', 'the setting frames of the source synthetic is -1'),
         ('data.train.0.weight=0', r'all sources of data\.train have weight 0'),

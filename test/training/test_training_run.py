@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import cv2
 import numpy as np
@@ -104,6 +105,34 @@ def test_half_precision_and_early_stopping(tmp_path, write_config, monkeypatch):
     # RGB, thermal, labels and prediction beside each other, at every measurement.
     assert [(p.height, p.width) for p in events.Images('val/1D')] == [(64, 4 * 96)] * 3
     assert all(value.isfinite().all() for value in loaded.state.values())
+
+
+def test_balanced_weights_are_those_of_the_class_frequencies(tmp_path, small_frames, write_config):
+    """Of two sources, each counts by its weight."""
+    synthetic = {'dataset': 'synthetic', 'split': 'train', 'frames': 2, 'weight': 1}
+    mfnet = {'dataset': 'mfnet', 'root': str(small_frames), 'weight': 3}
+    shares = np.zeros(9)
+    names = (small_frames / 'train.txt').read_text().split()
+    files = [cv2.imread(str(small_frames / 'labels' / f'{n}.png'), -1) for n in names]
+    generated = open_dataset('synthetic', None, 'train')
+    scenes = [generated[index].labels for index in range(2)]
+    for images, weight in ((files, 0.75), (scenes, 0.25)):
+        for number in range(9):
+            shares[number] += weight * np.mean([image == number for image in images])
+    weights = [float((shares.max() / n) ** 0.5) if n else 1.0 for n in shares]
+    assert len(set(weights)) > 3
+
+    def trained(name, **loss):
+        path = write_config(steps=1, val_every=1, loss=loss)
+        sources = json.dumps([mfnet, synthetic])
+        return checkpoints.load(train(path, tmp_path / name, [f'data.train={sources}'])).state
+
+    balanced = trained('balanced', class_balance=0.5)
+    given = trained('given', class_weights=weights)
+    equal = trained('equal')
+    for name, value in given.items():
+        torch.testing.assert_close(balanced[name], value, rtol=1e-5, atol=1e-7)
+    assert any(not torch.equal(equal[name], value) for name, value in balanced.items())
 
 
 def test_every_term_is_logged_and_a_weight_of_zero_switches_it_off(tmp_path, write_config):
