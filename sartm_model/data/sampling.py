@@ -254,9 +254,9 @@ class TrainingSamples(Dataset):
             counts = np.zeros(self.num_classes)
             for number in np.linspace(0, len(dataset) - 1, min(len(dataset), COUNTED_FRAMES)):
                 labels = dataset[round(number)].labels
-                if labels is not None:
-                    ids = view.to_run(labels).ravel()
-                    counts += np.bincount(ids, minlength=256)[: self.num_classes]
+                assert labels is not None  # as in `_draw`
+                ids = view.to_run(labels).ravel()
+                counts += np.bincount(ids, minlength=256)[: self.num_classes]
             shares += probability * counts / max(counts.sum(), 1)
         return balanced_weights(shares, exponent)
 

@@ -109,6 +109,7 @@ def test_the_logits_of_every_family_are_divided(config):
         expected = checkpoints.build(before)(images).logits
         found = checkpoints.build(after)(images).logits
     assert expected.keys() == found.keys()
+    # The weights are divided in float32; a layer left out would be wrong by a factor of 2.5.
     for name, logits in expected.items():
         torch.testing.assert_close(found[name], logits / 0.4, rtol=1e-3, atol=1e-3)
 
