@@ -34,6 +34,7 @@ from sartm_model.models.logits import labels_and_confidence
 from sartm_model.training.compiled_forward import compiled_forward, errors_of_compilation
 from sartm_model.training.loss_table import LossInputs, loss_terms
 from sartm_model.training.losses import Prototypes
+from sartm_model.training.processes import announce
 
 
 class SegmentationTraining(pl.LightningModule):
@@ -78,6 +79,8 @@ class SegmentationTraining(pl.LightningModule):
         self.loss_config = config.loss
         if config.loss.class_balance:
             weights = self.train_samples.class_weights(config.loss.class_balance)
+            named = zip(label_space.classes, weights, strict=True)
+            announce(f'class weights: {", ".join(f"{name} {w:.3g}" for name, w in named)}')
             self.loss_config = replace(config.loss, class_weights=weights, class_balance=0.0)
         sources = [config.data.val, *config.data.more_val]
         measured = []

@@ -20,14 +20,9 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from sartm_model.config import PRETRAINED, ModelConfig, TrainConfig, load_train_config, to_dict
+from sartm_model.config import TrainConfig, load_train_config, to_dict
 from sartm_model.data.sampling import label_space_of_run
 from sartm_model.errors import SartmError
-from sartm_model.labels import LabelSpace
-from sartm_model.models import checkpoint as checkpoints
-from sartm_model.models import registry
-from sartm_model.models.base import SegmentationModel
-from sartm_model.models.class_transfer import replace_heads, transfer_classes
 from sartm_model.training.callbacks import (
     LAST_MODEL,
     STATE_FILE,
@@ -37,14 +32,16 @@ from sartm_model.training.callbacks import (
     ResumeCheckpoint,
     TopKCheckpoint,
 )
+from sartm_model.training.initial_model import initial_model, model_config_of
 from sartm_model.training.loss_table import loss_terms
 from sartm_model.training.ma_clip.embeddings import open_ma_clip, use_embeddings
 from sartm_model.training.ma_clip.train import ADAPTERS_FILE, train_ma_clip
 from sartm_model.training.module import SegmentationTraining
+from sartm_model.training.processes import announce, is_first_process
 from sartm_model.training.text_teacher import text_embeddings
 from sartm_model.utils.files import write_file
 from sartm_model.utils.overrides import differences
-from sartm_model.utils.text import first_line, format_names
+from sartm_model.utils.text import first_line
 
 CONFIG_FILE = 'config.yaml'
 METRICS_FILE = 'metrics.csv'
@@ -74,7 +71,7 @@ def train(
         SartmError: a setting, a data set or a file cannot be used, or the loss is not finite.
         KeyboardInterrupt: Ctrl-C; the state is saved.
     """
-    config = load_train_config(config_path, overrides, _model_config)
+    config = load_train_config(config_path, overrides, model_config_of)
     label_space = label_space_of_run(config)
     if len(config.loss.class_weights) not in (0, len(label_space)):
         raise SartmError(
@@ -87,14 +84,13 @@ def train(
     if ma_clip is not None:
         config = replace(config, model=replace(config.model, ma_clip=ma_clip.config))
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    model = _initial_model(config, label_space)
+    model = initial_model(config, label_space)
     terms = loss_terms(config.loss, model)
     # Only now: settings that the model refuses leave no folder behind.
     state = _prepare_folder(out, config, resume)
     if state is not None:
         if (step := _last_step(state, config)) is not None:
-            if _is_first_process():
-                print(f'the run in {out} has ended at step {step}; nothing is left to train')
+            announce(f'the run in {out} has ended at step {step}; nothing is left to train')
             return out / LAST_MODEL
         _set_metrics_aside(out)
     # Each process that reads and augments has a core of its own. It must inherit this: to change
@@ -164,7 +160,7 @@ def _prepare_folder(out: Path, config: TrainConfig, resume: bool) -> Path | None
             raise SartmError(
                 f'{out} holds a run already; continue it with --resume, or choose another folder'
             )
-        if _is_first_process():
+        if is_first_process():
             plain = json.loads(json.dumps(to_dict(config)))
             write_file(config_file, yaml.safe_dump(plain, sort_keys=False))
         return None
@@ -206,109 +202,9 @@ def _last_step(state: Path, config: TrainConfig) -> int | None:
 
 def _set_metrics_aside(out: Path) -> None:
     """Rename the figures from before a resumption, as Lightning starts a new `metrics.csv`."""
-    if _is_first_process() and (out / METRICS_FILE).exists():
+    if is_first_process() and (out / METRICS_FILE).exists():
         number = 1 + sum(1 for _ in out.glob('metrics_*.csv'))
         os.replace(out / METRICS_FILE, out / f'metrics_{number}.csv')
-
-
-def _is_first_process() -> bool:
-    """Whether this is the first of the processes of torchrun or Lightning, the one that writes."""
-    return os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0')) == '0'
-
-
-def _model_config(checkpoint: str) -> ModelConfig:
-    return checkpoints.load(checkpoint).config
-
-
-def _initial_model(config: TrainConfig, label_space: LabelSpace) -> SegmentationModel:
-    """The model a run starts from, with the weights that one of `config.STARTS` names."""
-    if config.start_from:
-        earlier = checkpoints.load(config.start_from)
-        # These two settings change what is made of the weights, not which weights there are.
-        free = {key: getattr(config.model, key) for key in ('prediction', 'input_scale')}
-        earlier = replace(earlier, config=replace(earlier.config, **free))
-        if len(earlier.config.modalities) == len(config.model.modalities):
-            earlier = _for_modalities(earlier, config.model.modalities)
-        if earlier.config != config.model:
-            raise SartmError(
-                f'checkpoint {earlier.path} is of {earlier.config}, but the run has '
-                f'{config.model}; leave model out to take it from the checkpoint'
-            )
-        model = checkpoints.build(earlier, merged=False).train()
-        if _stage(earlier) == 'pretrain' and config.stage != 'pretrain':
-            return _with_new_heads(model, earlier, label_space)
-        if earlier.label_space.classes == label_space.classes:
-            return model
-        return _with_classes(model, earlier, label_space)
-    model = registry.build(config.model, len(label_space))
-    for setting in PRETRAINED:
-        if source := getattr(config, setting):
-            model.load_pretrained(setting, source)
-    return model
-
-
-def _for_modalities(
-    checkpoint: checkpoints.Checkpoint, modalities: Sequence[str]
-) -> checkpoints.Checkpoint:
-    """Return a checkpoint in which the weights of each modality are those of another one.
-
-    The names of modalities are parts of the names of weights, see `ModelConfig`.
-    """
-    others = dict(zip(checkpoint.config.modalities, modalities, strict=True))
-    changed = {old: new for old, new in others.items() if old != new}
-    if changed and _is_first_process():
-        for old, new in changed.items():
-            print(f'{checkpoint.path}: {new} starts from the weights of {old}')
-    state = {
-        '.'.join(changed.get(part, part) for part in name.split('.')): value
-        for name, value in checkpoint.state.items()
-    }
-    return replace(
-        checkpoint, state=state, config=replace(checkpoint.config, modalities=tuple(modalities))
-    )
-
-
-def _stage(checkpoint: checkpoints.Checkpoint) -> str:
-    """Return the stage of the run that wrote a checkpoint; runs before there were stages train."""
-    return checkpoint.card.get('config', {}).get('stage', 'train')
-
-
-def _with_new_heads(
-    model: SegmentationModel, checkpoint: checkpoints.Checkpoint, label_space: LabelSpace
-) -> SegmentationModel:
-    """Return a model with the classes of a run, new heads, and all else of a pretrained model."""
-    changed = registry.build(model.config, len(label_space))
-    anew = replace_heads(changed, model.state_dict())
-    if _is_first_process():
-        print(
-            f'{checkpoint.path} is pretrained on {checkpoint.label_space.name}; these weights '
-            'start anew, and all others are kept:'
-        )
-        for head, names in anew.items():
-            print(f'  {len(names)} of {head}: {format_names(names)}')
-    return changed
-
-
-def _with_classes(
-    model: SegmentationModel, checkpoint: checkpoints.Checkpoint, label_space: LabelSpace
-) -> SegmentationModel:
-    """Return a model with the classes of a run and the weights of the model of a checkpoint."""
-    changed = registry.build(model.config, len(label_space))
-    classes = checkpoint.label_space.classes
-    transfer = transfer_classes(changed, label_space.classes, model.state_dict(), classes)
-    if _is_first_process():
-        print(
-            f'{checkpoint.path} has the classes of {checkpoint.label_space.name}; all weights are '
-            'kept but those of classes'
-        )
-        for names, fate in (
-            (transfer.kept, 'of the same name keep their weights'),
-            (transfer.new, 'start anew'),
-            (transfer.dropped, 'are dropped'),
-        ):
-            if names:
-                print(f'  {len(names)} {fate}: {", ".join(names)}')
-    return changed
 
 
 def _trainer(config: TrainConfig, out: Path, callbacks: list[Callback]) -> pl.Trainer:

@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from sartm_model.errors import SartmError
 from sartm_model.utils.files import new_folder
-from sartm_ros.bag.storage import RawMessage, Topic, open_bag
+from sartm_ros.bag.storage import OpenBag, RawMessage, Topic, open_bag
 from sartm_ros.messages.images import stamp_ns
 from sartm_ros.sync.pair_matcher import Pair, PairMatcher
 
@@ -64,9 +64,13 @@ class BagPair(Pair):
         return stamp_ns((self.x if self.rgb is None else self.rgb).header)
 
 
-def topics(bag: Path) -> dict[str, Topic]:
-    """Return the topics of a bag by name. Raises SartmError if it is not a bag."""
+def topics(bag: Path, required: Sequence[str] = ()) -> dict[str, Topic]:
+    """Return the topics of a bag by name.
+
+    Raises SartmError if it cannot be read or lacks one of the required topics.
+    """
     with open_bag(bag) as reader:
+        _require(bag, reader, required)
         return reader.topics
 
 
@@ -81,13 +85,17 @@ def read_raw(bag: Path, only: Sequence[str] | None = None) -> Iterator[RawMessag
     Raises SartmError if the bag cannot be read or lacks one of these topics.
     """
     with open_bag(bag) as reader:
-        for topic in only or ():
-            if topic not in reader.topics:
-                listed = ', '.join(sorted(reader.topics)) or 'none at all'
-                foreign = ', '.join(reader.foreign)
-                not_ros = f"; not in ROS 2's format CDR: {foreign}" if foreign else ''
-                raise SartmError(f'{bag} has no topic {topic}; its topics are: {listed}{not_ros}')
+        _require(bag, reader, only or ())
         yield from reader.messages(reader.topics if only is None else only)
+
+
+def _require(bag: Path, reader: OpenBag, required: Iterable[str]) -> None:
+    for topic in required:
+        if topic not in reader.topics:
+            listed = ', '.join(sorted(reader.topics)) or 'none at all'
+            foreign = ', '.join(reader.foreign)
+            not_ros = f"; not in ROS 2's format CDR: {foreign}" if foreign else ''
+            raise SartmError(f'{bag} has no topic {topic}; its topics are: {listed}{not_ros}')
 
 
 def read_images(bag: Path, only: Sequence[str]) -> Iterator[tuple[RawMessage, Any]]:

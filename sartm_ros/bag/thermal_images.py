@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sartm_model.errors import SartmError
 from sartm_model.pseudo_labels.from_segments import SourceImage
 from sartm_ros.bag.reading import (
     THERMAL_TOPIC,
@@ -34,9 +33,7 @@ def thermal_images(bag: Path, topic: str | None) -> tuple[int, Iterator[SourceIm
         SartmError: the bag cannot be read, or has no such topic, or one that carries no images.
     """
     topic = topic or THERMAL_TOPIC
-    found = topics(bag)
-    if topic not in found:
-        raise SartmError(f'{bag} has no topic {topic}; its topics are: {", ".join(sorted(found))}')
+    found = topics(bag, [topic])
     check_image_type(bag, topic, found[topic].type)
     messages = enumerate(read_raw(bag, [topic]))
     images = (

@@ -7,7 +7,7 @@ of frame i is `START_NS + i / rate`. Without faults a message is received at its
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -124,36 +124,52 @@ def write_bag(
     thermal_period = _period_ns(
         'thermal rate', rate_hz if thermal_rate_hz is None else thermal_rate_hz
     )
-    offset_ns = round(faults.thermal_offset_s * _NS)
-    freezes = [(start * _NS, (start + duration) * _NS) for start, duration in faults.freezes]
-    x_count = 0
-    shown: np.ndarray | None = None  # the image that the second camera sends
-    topic, frame_id = x_topic(x), f'{x}_optical_frame'
     with open_writer(out, storage) as bag:
         link = _Link(bag, faults)
-        count = 0
-        for count, frame in enumerate(frames, start=1):
-            rgb, image = frame.images.get('rgb'), frame.images.get(x)
-            if rgb is None or image is None:
-                missing = MODALITIES['rgb' if rgb is None else x].title
-                raise SartmError(f'frame {frame.name} has no {missing} image; a bag needs both')
-            stamp_ns = START_NS + round((count - 1) * rgb_period)
-            link.send(_message(RGB_TOPIC, rgb, 'rgb8', stamp_ns, RGB_FRAME))
-            if frame.labels is not None:
-                bag.write(_message(LABELS_TOPIC, frame.labels, 'mono8', stamp_ns, RGB_FRAME))
-            while (since_ns := x_count * thermal_period) < count * rgb_period:
-                if shown is None or not any(start <= since_ns < end for start, end in freezes):
-                    shown = image
-                stamp_ns = START_NS + offset_ns + round(since_ns)
-                link.send(_message(topic, shown, _encoding(x, shown), stamp_ns, frame_id))
-                x_count += 1
-        if not count:
-            raise SartmError(f'no frames to write to {out}')
+        for message in _messages(frames, x, rgb_period, thermal_period, faults):
+            link.send(message)
         return dict(bag.counts)
 
 
+def _messages(
+    frames: Iterable[Frame],
+    x: str,
+    rgb_period: Fraction,
+    thermal_period: Fraction,
+    faults: Faults,
+) -> Iterator[RawMessage]:
+    """Yield what the cameras send, frame by frame: RGB, labels, the images of the second camera.
+
+    Periods are in nanoseconds. Of the faults the offset and the freezes count here. Raises
+    SartmError if there is no frame, or one lacks an image.
+    """
+    offset_ns = round(faults.thermal_offset_s * _NS)
+    freezes = [(start * _NS, (start + duration) * _NS) for start, duration in faults.freezes]
+    topic, frame_id = x_topic(x), f'{x}_optical_frame'
+    shown: np.ndarray | None = None  # the image that the second camera sends
+    x_count = 0
+    count = 0
+    for count, frame in enumerate(frames, start=1):
+        rgb, image = frame.images.get('rgb'), frame.images.get(x)
+        if rgb is None or image is None:
+            missing = MODALITIES['rgb' if rgb is None else x].title
+            raise SartmError(f'frame {frame.name} has no {missing} image; a bag needs both')
+        stamp_ns = START_NS + round((count - 1) * rgb_period)
+        yield _message(RGB_TOPIC, rgb, 'rgb8', stamp_ns, RGB_FRAME)
+        if frame.labels is not None:
+            yield _message(LABELS_TOPIC, frame.labels, 'mono8', stamp_ns, RGB_FRAME)
+        while (since_ns := x_count * thermal_period) < count * rgb_period:
+            if shown is None or not any(start <= since_ns < end for start, end in freezes):
+                shown = image
+            stamp_ns = START_NS + offset_ns + round(since_ns)
+            yield _message(topic, shown, _encoding(x, shown), stamp_ns, frame_id)
+            x_count += 1
+    if not count:
+        raise SartmError('there are no frames to write; a bag needs at least one')
+
+
 class _Link:
-    """The connection between cameras and bag, on which images are delayed and lost."""
+    """The connection from cameras to bag, which delays and loses images, but no labels."""
 
     def __init__(self, bag: BagWriter, faults: Faults) -> None:
         self._bag = bag
@@ -162,6 +178,9 @@ class _Link:
         self._last_ns: dict[str, int] = {}
 
     def send(self, message: RawMessage) -> None:
+        if message.topic == LABELS_TOPIC:
+            self._bag.write(message)
+            return
         # Both numbers are drawn for every image, so that changing one fault does not change the
         # effect of the other.
         lost, late = self._random.random(2)

@@ -107,7 +107,9 @@ def test_half_precision_and_early_stopping(tmp_path, write_config, monkeypatch):
     assert all(value.isfinite().all() for value in loaded.state.values())
 
 
-def test_balanced_weights_are_those_of_the_class_frequencies(tmp_path, small_frames, write_config):
+def test_balanced_weights_are_those_of_the_class_frequencies(
+    tmp_path, small_frames, write_config, capsys
+):
     """Of two sources, each counts by its weight."""
     synthetic = {'dataset': 'synthetic', 'split': 'train', 'frames': 2, 'weight': 1}
     mfnet = {'dataset': 'mfnet', 'root': str(small_frames), 'weight': 3}
@@ -128,6 +130,10 @@ def test_balanced_weights_are_those_of_the_class_frequencies(tmp_path, small_fra
         return checkpoints.load(train(path, tmp_path / name, [f'data.train={sources}'])).state
 
     balanced = trained('balanced', class_balance=0.5)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith('class weights: ')]
+    printed = dict(item.rsplit(' ', 1) for item in line.partition(': ')[2].split(', '))
+    assert list(printed) == list(generated.label_space.classes)
+    assert [float(value) for value in printed.values()] == pytest.approx(weights, rel=6e-3)
     given = trained('given', class_weights=weights)
     equal = trained('equal')
     for name, value in given.items():
