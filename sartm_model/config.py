@@ -434,7 +434,9 @@ class TrainConfig:
         patience: number of measurements without improvement after which the run ends; 0 for none.
         keep_best: number of checkpoints to keep, those of the best val mIoU.
         ema_decay: decay of the averaged weights, which are measured and saved; 0 for no average.
-        precision: precision of Lightning's trainer: 32-true, bf16-mixed or 16-mixed.
+        precision: precision of Lightning's trainer: 32-true, bf16-mixed or 16-mixed. Or auto:
+            32-true on a CPU, whose half precision can be many times slower; on a GPU bf16-mixed, or
+            16-mixed if it has no arithmetic in bfloat16.
         compile: whether the network is trained as `torch.compile` makes it, which takes minutes at
             the start. Results differ by rounding. Without effect in stage ma_clip.
         device: auto, cpu or cuda.
@@ -460,7 +462,7 @@ class TrainConfig:
     patience: int = 0
     keep_best: int = 1
     ema_decay: float = 0.999
-    precision: str = '32-true'
+    precision: str = 'auto'
     compile: bool = False
     device: str = 'auto'
     devices: int = 1

@@ -242,7 +242,7 @@ class SegmentationTraining(pl.LightningModule):
             ],
             # All parameters in one kernel. In half precision, where Lightning unscales the
             # gradients before they are clipped, it refuses such an optimiser.
-            fused=self.device.type == 'cuda' and self.config.precision != '16-mixed',
+            fused=self.device.type == 'cuda' and self.trainer.precision != '16-mixed',
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(lr_factor, self.config))
         return [optimizer], [{'scheduler': scheduler, 'interval': 'step'}]

@@ -227,7 +227,7 @@ def _trainer(config: TrainConfig, out: Path, callbacks: list[Callback]) -> pl.Tr
             strategy=strategy if distributed else 'auto',
             sync_batchnorm=distributed and on_gpu,
             use_distributed_sampler=False,
-            precision=cast(Any, config.precision),
+            precision=cast(Any, _precision(config, on_gpu)),
             max_steps=config.steps,
             accumulate_grad_batches=config.optim.accumulate,
             gradient_clip_val=config.optim.clip_norm,
@@ -249,3 +249,14 @@ def _trainer(config: TrainConfig, out: Path, callbacks: list[Callback]) -> pl.Tr
             f'Lightning refuses device {config.device}, devices {config.devices}, nodes '
             f'{config.nodes} and precision {config.precision}: {first_line(error)}'
         ) from error
+
+
+def _precision(config: TrainConfig, on_gpu: bool) -> str:
+    """Return what the setting `precision` means on the device of the run."""
+    if config.precision != 'auto':
+        return config.precision
+    if not on_gpu:
+        return '32-true'
+    # On older GPUs torch only emulates bfloat16.
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return 'bf16-mixed' if has_bf16 else '16-mixed'

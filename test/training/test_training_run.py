@@ -92,6 +92,32 @@ def test_a_missing_or_broken_configuration_is_named(tmp_path):
         load_train_config(broken)
 
 
+@pytest.mark.parametrize(
+    ('device', 'gpu', 'bf16', 'expected'),
+    [
+        ('auto', False, False, '32-true'),
+        ('cpu', True, True, '32-true'),
+        ('auto', True, True, 'bf16-mixed'),
+        ('cuda', True, False, '16-mixed'),
+    ],
+)
+def test_automatic_precision_is_one_that_the_device_has_hardware_for(
+    tmp_path, write_config, monkeypatch, device, gpu, bf16, expected
+):
+    def lightning(**options):
+        raise SartmError(f'precision {options["precision"]}')
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    # A GPU without bfloat16 emulates it.
+    supported = {True: True, False: bf16}
+    monkeypatch.setattr(
+        torch.cuda, 'is_bf16_supported', lambda including_emulation: supported[including_emulation]
+    )
+    monkeypatch.setattr('pytorch_lightning.Trainer', lightning)
+    with pytest.raises(SartmError, match=f'precision {expected}'):
+        train(write_config(device=device), tmp_path / 'run')
+
+
 def test_half_precision_and_early_stopping(tmp_path, write_config, monkeypatch):
     """A run whose mIoU does not rise above the first one ends after `patience` measurements."""
     figures = {'miou': 10.0, 'per_class_iou': {}}
