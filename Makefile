@@ -72,15 +72,15 @@ runs/demo_0.done: | setup
 	@touch $@
 
 runs/demo_1.done: runs/demo_labels_1
-	$(ROUND) start_from=runs/demo_0/last.safetensors steps=260 val_every=260
+	$(ROUND) start_from=runs/demo_0/last.safetensors steps=260
 	@touch $@
 
 runs/demo_2.done: runs/demo_labels_2
-	$(ROUND) start_from=runs/demo_1/last.safetensors steps=420 val_every=420
+	$(ROUND) start_from=runs/demo_1/last.safetensors steps=420
 	@touch $@
 
 runs/demo_3.done: runs/demo_labels_3
-	$(ROUND) start_from=runs/demo_2/last.safetensors steps=170 val_every=170 data.train.2.weight=0.33
+	$(ROUND) start_from=runs/demo_2/last.safetensors steps=170 data.train.2.weight=0.33
 	@touch $@
 
 runs/demo.done: runs/demo_labels_4
