@@ -30,7 +30,7 @@ from benchmarks.training_runs import claim, class_weights, mean_and_range, train
 from sartm_model.data.base import PairDataset
 from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
-from sartm_model.data.sampling import FirstFrames
+from sartm_model.data.sources import FirstFrames
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.corruptions import CorruptedDataset
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate

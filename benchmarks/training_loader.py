@@ -26,13 +26,8 @@ from torch.utils.data import DataLoader, default_collate
 
 from sartm_model.config import TrainConfig, load_train_config
 from sartm_model.data.augmentation import Sample, photometric, random_resized_crop, to_sample
-from sartm_model.data.sampling import (
-    ResumableBatchSampler,
-    TrainingSamples,
-    label_space_of_run,
-    modalities_of,
-    open_frames,
-)
+from sartm_model.data.sampling import ResumableBatchSampler, TrainingSamples
+from sartm_model.data.sources import label_space_of_run, modalities_of, open_frames
 from sartm_model.modalities import select
 
 

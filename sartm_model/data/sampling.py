@@ -1,157 +1,27 @@
-"""Training samples drawn from a weighted mixture of data sets, and whole frames for evaluation."""
+"""Training samples drawn from a weighted mixture of data sets."""
 
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from sartm_model.config import DataConfig, SourceConfig, TrainConfig
+from sartm_model.config import DataConfig
 from sartm_model.data.augmentation import Sample, augment
-from sartm_model.data.base import PairDataset
-from sartm_model.data.cached import CachedFrames
 from sartm_model.data.frame import Frame
-from sartm_model.data.registry import open_dataset
-from sartm_model.data.unified_labels import open_run_label_space
-from sartm_model.errors import SartmError
+from sartm_model.data.sources import modalities_of, open_frames
 from sartm_model.labels import IGNORE_ID, LabelSpace
-from sartm_model.modalities import MODALITIES, check_registered
-from sartm_model.utils.text import format_names
 
 GROUP_STREAM = 1
 """Tells the random numbers that choose the group of a batch from those of its samples."""
 
 COUNTED_FRAMES = 200
 """So many frames of a data set are enough to know how frequent its classes are."""
-
-
-def modalities_of(source: SourceConfig, modalities: Sequence[str]) -> tuple[str, ...]:
-    """Return the modalities of a network that a source has, in the network's order.
-
-    Raises SartmError if it has none.
-    """
-    found = tuple(m for m in modalities if m in source.modalities or not source.modalities)
-    if not found:
-        raise SartmError(
-            f'{_title(source)} has the modalities {", ".join(source.modalities)}; expected one or '
-            f'more of {", ".join(modalities)}'
-        )
-    return found
-
-
-def label_space_of_run(config: TrainConfig) -> LabelSpace:
-    """Return the classes of a run: those it names, or else those of its first training source.
-
-    Raises:
-        SartmError: there is no such label space, or that source cannot be opened.
-    """
-    if config.label_space:
-        return open_run_label_space(config.label_space)
-    return _open(config.data.train[0]).label_space
-
-
-def open_source(
-    source: SourceConfig, label_space: LabelSpace, modalities: Sequence[str]
-) -> PairDataset:
-    """Open a data set of a run.
-
-    Args:
-        source: the data set.
-        label_space: the classes that it must have, or that its own are a view of.
-        modalities: the modalities that its frames must have; others are ignored.
-
-    Raises:
-        SartmError: the data set cannot be opened, its classes are neither those of `label_space`
-            nor a view of them, it is empty, a modality is unknown or missing, it has no labels, or
-            none of its frames has a labelled pixel.
-    """
-    check_registered(modalities)
-    dataset = _open(source).with_modalities(modalities)
-    name = _title(source)
-    if label_space.ids_of(dataset.label_space) is None:
-        unified = [view.space.name for view in label_space.views]
-        unifies = f', which unifies {", ".join(unified)}' if unified else ''
-        raise SartmError(
-            f'{source.dataset} has the classes of {dataset.label_space.name}, but the run has '
-            f'label_space {label_space.name}{unifies}'
-        )
-    if len(dataset) == 0:
-        raise SartmError(f'{name} holds no frame')
-    if source.frames:
-        dataset = FirstFrames(dataset, source.frames, source.frames_seed)
-    first = dataset[0]
-    missing = [MODALITIES[m].title for m in modalities if m not in first.images]
-    if missing:
-        titles = ' and '.join(MODALITIES[modality].title for modality in modalities)
-        raise SartmError(
-            f'{name} has no {" and ".join(missing)} images; training needs {titles} of each frame'
-        )
-    if first.labels is None:
-        raise SartmError(
-            f'the frames of {name} have no labels, so nothing can be learned or measured; add '
-            'them, or label the frames by sartm pseudo-label'
-        )
-    # `any` stops at the first labelled pixel, so of a sound data set one frame is read.
-    if not any(_has_label(frame.labels) for frame in dataset):
-        raise SartmError(
-            f'no pixel of {name} is labelled: the labels of all {len(dataset)} frames '
-            f'({format_names(dataset.names)}) are {IGNORE_ID}, which means "not labelled", so '
-            f'nothing can be learned or measured; write class ids 0 to {len(label_space) - 1} '
-            f'({format_names(label_space.classes)}) into the label images'
-        )
-    return dataset
-
-
-def open_frames(
-    source: SourceConfig, config: DataConfig, label_space: LabelSpace, modalities: Sequence[str]
-) -> PairDataset:
-    """Open a data set of a run with `open_source`, and read all its frames if `config.cache`."""
-    dataset = open_source(source, label_space, modalities)
-    return CachedFrames(dataset, config.workers, _title(source)) if config.cache else dataset
-
-
-def _title(source: SourceConfig) -> str:
-    return ' '.join(filter(None, (source.dataset, source.root, source.split)))
-
-
-def _open(source: SourceConfig) -> PairDataset:
-    root = Path(source.root) if source.root else None
-    return open_dataset(source.dataset, root, source.split)
-
-
-def _has_label(labels: np.ndarray | None) -> bool:
-    return labels is not None and bool((labels != IGNORE_ID).any())
-
-
-class FirstFrames(PairDataset):
-    """The first frames of another data set.
-
-    Args:
-        dataset: gives the frames.
-        count: at most this number of them.
-        seed: of a random order of the frames; None for that of the data set.
-    """
-
-    def __init__(self, dataset: PairDataset, count: int, seed: int | None = None) -> None:
-        order = list(range(len(dataset)))
-        if seed is not None:
-            # Of all that Python draws, `random()` alone is promised to stay the same.
-            draw = random.Random(seed)
-            order.sort(key=lambda _: draw.random())
-        self._dataset, self._order = dataset, order[:count]
-        self.label_space = dataset.label_space
-        self.names = [dataset.names[index] for index in self._order]
-
-    def __getitem__(self, index: int) -> Frame:
-        return self._dataset[self._order[index]]
 
 
 class SourceGroup(NamedTuple):
@@ -340,51 +210,3 @@ class ResumableBatchSampler(Sampler[list[int]]):
         for number in itertools.count(self.first):
             start = (number * self.processes + self.rank) * self.batch_size
             yield list(range(start, start + self.batch_size))
-
-
-class EvalFrame(NamedTuple):
-    """A labelled frame at its own size, without augmentation.
-
-    Attributes:
-        name: of the frame.
-        condition: of the frame, or None.
-        images: modality -> raw image.
-        labels: uint8 `[H, W]`.
-        source: number of its data set among those that are measured.
-    """
-
-    name: str
-    condition: str | None
-    images: dict[str, Tensor]
-    labels: Tensor
-    source: int = 0
-
-
-class EvalDataset(Dataset):
-    """The frames of a data set as `EvalFrame`s.
-
-    Args:
-        dataset: each frame must have labels, and an image of each modality.
-        modalities: of the network, in its order.
-        source: number of the data set among those that are measured.
-    """
-
-    def __init__(self, dataset: PairDataset, modalities: Sequence[str], source: int = 0) -> None:
-        self.dataset = dataset
-        self.modalities = modalities
-        self.source = source
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> EvalFrame:
-        frame = self.dataset[index]
-        assert frame.labels is not None
-        selected = frame.select(self.modalities)
-        images = {name: _to_tensor(image) for name, image in selected.items()}
-        labels = _to_tensor(frame.labels)
-        return EvalFrame(frame.name, frame.condition, images, labels, self.source)
-
-
-def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image))

@@ -18,8 +18,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from sartm_model.config import TrainConfig, to_dict
+from sartm_model.data.eval_frames import EvalFrame
 from sartm_model.data.folder import resize_to
-from sartm_model.data.sampling import EvalFrame
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints

@@ -16,14 +16,9 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from sartm_model.config import TrainConfig
 from sartm_model.data.augmentation import Sample
-from sartm_model.data.sampling import (
-    EvalDataset,
-    EvalFrame,
-    ResumableBatchSampler,
-    TrainingSamples,
-    modalities_of,
-    open_frames,
-)
+from sartm_model.data.eval_frames import EvalDataset, EvalFrame
+from sartm_model.data.sampling import ResumableBatchSampler, TrainingSamples
+from sartm_model.data.sources import modalities_of, open_frames
 from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics

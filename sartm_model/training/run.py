@@ -21,7 +21,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from sartm_model.config import TrainConfig, load_train_config, to_dict
-from sartm_model.data.sampling import label_space_of_run
+from sartm_model.data.sources import label_space_of_run
 from sartm_model.errors import SartmError
 from sartm_model.training.callbacks import (
     LAST_MODEL,

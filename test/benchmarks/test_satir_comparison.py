@@ -14,7 +14,7 @@ pytest.importorskip('transformers', reason='needs transformers')
 from benchmarks import training_runs
 from benchmarks.satir_comparison import main, markdown
 from sartm_model.cli.main import main as sartm
-from sartm_model.data.sampling import FirstFrames
+from sartm_model.data.sources import FirstFrames
 from sartm_model.models import checkpoint as checkpoints
 
 

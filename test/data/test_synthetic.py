@@ -11,7 +11,7 @@ import pytest
 from sartm_model.config import SourceConfig
 from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
-from sartm_model.data.sampling import open_source
+from sartm_model.data.sources import open_source
 from sartm_model.data.synthetic import SPLITS, SyntheticScenes, render, render_sequence
 from sartm_model.data.synthetic.cameras import GIVEN
 from sartm_model.errors import SartmError

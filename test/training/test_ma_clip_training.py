@@ -20,7 +20,8 @@ from small_clip import register
 from sartm_model.cli.main import main
 from sartm_model.config import SourceConfig, load_train_config
 from sartm_model.data.registry import open_dataset
-from sartm_model.data.sampling import FirstFrames, TrainingSamples
+from sartm_model.data.sampling import TrainingSamples
+from sartm_model.data.sources import FirstFrames
 from sartm_model.data.synthetic import render
 from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError

@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from torch.utils.data import default_collate
 
 from sartm_model.config import load_train_config
-from sartm_model.data.sampling import label_space_of_run
+from sartm_model.data.sources import label_space_of_run
 from sartm_model.models.sartm import Sartm
 from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.run import train

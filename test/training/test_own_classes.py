@@ -10,7 +10,7 @@ import yaml
 from untrained_checkpoint import save_untrained
 
 from sartm_model.config import ModelConfig, TrainConfig, load_train_config
-from sartm_model.data.sampling import label_space_of_run
+from sartm_model.data.sources import label_space_of_run
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.models import checkpoint as checkpoints

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sartm_model.config import load_train_config
-from sartm_model.data.sampling import label_space_of_run
+from sartm_model.data.sources import label_space_of_run
 from sartm_model.models.registry import build
 from sartm_model.models.sam2_download import SAM2_FILES
 

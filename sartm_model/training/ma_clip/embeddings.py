@@ -19,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sartm_model.config import TrainConfig
-from sartm_model.data.sampling import TrainingSamples, modalities_of
+from sartm_model.data.sampling import TrainingSamples
+from sartm_model.data.sources import modalities_of
 from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.models.base import SegmentationModel

@@ -17,12 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from sartm_model.config import ClipTowerConfig, SourceConfig, TrainConfig, to_dict
-from sartm_model.data.sampling import (
-    ResumableBatchSampler,
-    label_space_of_run,
-    modalities_of,
-    open_frames,
-)
+from sartm_model.data.sampling import ResumableBatchSampler
+from sartm_model.data.sources import label_space_of_run, modalities_of, open_frames
 from sartm_model.data.transforms import network_inputs
 from sartm_model.models.segrgbx.ma_clip import split_attentions, to_clip
 from sartm_model.models.segrgbx.ma_clip_adapters import adapters_of, add_adapters, write_adapters

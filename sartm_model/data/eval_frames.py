@@ -1,0 +1,61 @@
+"""Whole frames, without augmentation, that a training run measures its network on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sartm_model.data.base import PairDataset
+
+
+class EvalFrame(NamedTuple):
+    """A labelled frame at its own size, without augmentation.
+
+    Attributes:
+        name: of the frame.
+        condition: of the frame, or None.
+        images: modality -> raw image.
+        labels: uint8 `[H, W]`.
+        source: number of its data set among those that are measured.
+    """
+
+    name: str
+    condition: str | None
+    images: dict[str, Tensor]
+    labels: Tensor
+    source: int = 0
+
+
+class EvalDataset(Dataset):
+    """The frames of a data set as `EvalFrame`s.
+
+    Args:
+        dataset: each frame must have labels, and an image of each modality.
+        modalities: of the network, in its order.
+        source: number of the data set among those that are measured.
+    """
+
+    def __init__(self, dataset: PairDataset, modalities: Sequence[str], source: int = 0) -> None:
+        self.dataset = dataset
+        self.modalities = modalities
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> EvalFrame:
+        frame = self.dataset[index]
+        assert frame.labels is not None
+        selected = frame.select(self.modalities)
+        images = {name: _to_tensor(image) for name, image in selected.items()}
+        labels = _to_tensor(frame.labels)
+        return EvalFrame(frame.name, frame.condition, images, labels, self.source)
+
+
+def _to_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image))
