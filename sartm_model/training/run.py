@@ -212,6 +212,7 @@ def _trainer(config: TrainConfig, out: Path, callbacks: list[Callback]) -> pl.Tr
     for name in ('pytorch_lightning.utilities.rank_zero', 'lightning_fabric.utilities.seed'):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', message='.*does not have many workers.*')
+    warnings.filterwarnings('ignore', message='This DataLoader will create .* worker processes')
     warnings.filterwarnings('ignore', message='.*isinstance.treespec, LeafSpec.*')
     warnings.filterwarnings('ignore', message='.*exists and is not empty.*')
     distributed = config.devices * config.nodes > 1
