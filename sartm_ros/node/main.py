@@ -8,6 +8,7 @@ again or its thread ends, so that a launch file with `respawn` starts a new proc
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -109,22 +110,30 @@ def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | Non
         print(f'sartm_node: ROS does not start: {type(error).__name__} {error}', file=sys.stderr)
         return 2
     try:
-        node = (make_node or SartmNode)()
-        status = node.autostart()
-        if status == 0:
-            _spin(node, stop_requested)
-            status = 1 if node.fatal_error else 0
-        node.close()
-        node.destroy_node()
-        return status
+        return _run(make_node or SartmNode, stop_requested)
     except SartmError as error:
         print(f'sartm_node: {error}', file=sys.stderr)
         return 2
     finally:
+        # DDS ends with the node, which is in reference cycles. If they are left until Python itself
+        # ends, the threads of DDS go on meanwhile; a process has crashed then.
+        gc.collect()
         rclpy.try_shutdown()
         # At its end Python would put the default handlers in the place of ours.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+
+
+def _run(make_node: Callable[[], SartmNode], stop_requested: threading.Event) -> int:
+    """Create a node, run it until `stop_requested`, destroy it and return the exit status."""
+    node = make_node()
+    status = node.autostart()
+    if status == 0:
+        _spin(node, stop_requested)
+        status = 1 if node.fatal_error else 0
+    node.close()
+    node.destroy_node()
+    return status
 
 
 def _spin(node: SartmNode, stop_requested: threading.Event) -> None:

@@ -1,7 +1,8 @@
-"""The node's process: its usage text and the environment that it gives torch."""
+"""The node's process: its usage text, the environment that it gives torch, and its end."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -12,6 +13,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from processes import ROOT, child_environment
 
+from sartm_ros.demo.node_process import claim_domain
 from sartm_ros.node import fastdds
 from sartm_ros.node.fastdds import PROFILE_VARIABLE
 
@@ -64,6 +66,37 @@ def test_threads_of_torch_wait_passively_unless_the_user_says_otherwise(given, e
     done = run_python('-c', STOP_AT_THE_NODE, **environment)
     assert done.returncode == 2
     assert done.stderr == f'sartm_node: OMP_WAIT_POLICY is {expected}\n'
+
+
+LOOK_FOR_DDS_AFTER_MAIN = """
+import os, signal, sys, threading, time
+from processes import segments_of
+from sartm_ros.node.main import main
+
+def stop():
+    while not segments_of(os.getpid()):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=stop, daemon=True).start()
+status = main(['--ros-args', *sys.argv[1:]])
+print(status, segments_of(os.getpid()))
+"""
+
+
+@pytest.mark.parametrize(
+    ('parameter', 'status'), [('autostart:=false', 0), ('checkpoint:=/nowhere.safetensors', 2)]
+)
+def test_dds_ends_with_the_node_and_not_with_python(parameter, status):
+    """Its threads must not outlast the objects that they call."""
+    environment = {
+        'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'test')]),
+        'ROS_DOMAIN_ID': str(claim_domain()),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+    }
+    done = run_python('-c', LOOK_FOR_DDS_AFTER_MAIN, '-p', parameter, **environment)
+    assert done.returncode == 0
+    assert done.stdout == f'{status} set()\n'
 
 
 TELL_THE_PROFILE = """
