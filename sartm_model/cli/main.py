@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog='sartm',
         description='RGB-thermal semantic segmentation: predict, evaluate, train, data, bags.',
-        epilog='Exit status: 0 on success, 2 on bad input, 130 after Ctrl-C.',
+        epilog='Exit status: 0 on success, 2 on bad input, 130 after Ctrl-C, 143 after SIGTERM.',
     )
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
     for module in VERBS:

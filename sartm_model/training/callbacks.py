@@ -77,6 +77,10 @@ class AveragedWeights(WeightAveraging):
             get_ema_multi_avg_fn(decay)(*map(list, zip(*changing, strict=True)), count)
 
 
+TERMINATED = 128 + signal.SIGTERM
+"""The exit status that a shell reports of a process ended by SIGTERM."""
+
+
 class ResumeCheckpoint(Callback):
     """Writes the state for `--resume`, `last.ckpt`, and the model `last.safetensors`.
 
@@ -140,12 +144,18 @@ class ResumeCheckpoint(Callback):
             self._save(trainer, module)
 
     def report(self, trainer: pl.Trainer) -> None:
-        """Print that a signal ended the run, and raise KeyboardInterrupt if it was Ctrl-C."""
+        """Print that a signal ended the run, and end this process as the signal would have.
+
+        Ctrl-C raises KeyboardInterrupt; SIGTERM raises SystemExit in the first process, whose exit
+        status is that of the run.
+        """
         if self.stopped_by and trainer.is_global_zero:
             print(f'stopped by {self.stopped_by.name}; the state is in {self.out / STATE_FILE}')
             print('the same command with --resume continues the run')
         if self.stopped_by == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.stopped_by == signal.SIGTERM and trainer.is_global_zero:
+            raise SystemExit(TERMINATED)
 
     def _save(self, trainer: pl.Trainer, module: SegmentationTraining) -> None:
         path, temporary = self.out / STATE_FILE, self.out / f'.{STATE_FILE}'

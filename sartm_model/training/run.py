@@ -70,6 +70,7 @@ def train(
     Raises:
         SartmError: a setting, a data set or a file cannot be used, or the loss is not finite.
         KeyboardInterrupt: Ctrl-C; the state is saved.
+        SystemExit: SIGTERM; the state is saved.
     """
     config = load_train_config(config_path, overrides, model_config_of)
     label_space = label_space_of_run(config)

@@ -56,7 +56,8 @@ def test_a_compiled_run_equals_one_that_is_not_and_can_be_resumed(tmp_path, conf
 
     with monkeypatch.context() as patch:
         patch.setattr(SegmentationTraining, 'training_step', stop_at_1)
-        train(config, tmp_path / 'parts', override)
+        with pytest.raises(SystemExit):
+            train(config, tmp_path / 'parts', override)
     resumed = checkpoints.load(train(config, tmp_path / 'parts', override, resume=True)).state
     assert all(torch.equal(resumed[name], value) for name, value in compiled.items())
 

@@ -38,7 +38,10 @@ def training_step(self, batch, index):
     return original(self, batch, index)
 
 SegmentationTraining.training_step = training_step
-train(Path(sys.argv[1]), Path(sys.argv[2]))
+try:
+    train(Path(sys.argv[1]), Path(sys.argv[2]))
+except SystemExit as error:
+    print(f"exit status {error.code}")
 """
 
 
@@ -94,6 +97,7 @@ def test_a_signal_to_one_process_stops_both_with_the_state_saved(tmp_path, write
     config = write_config(devices=2, val_every=2)
     printed = launch(script, config, tmp_path / 'run')
     assert printed.count('stopped by SIGTERM') == 1
+    assert printed.count('exit status 143') == 1
     state = torch.load(tmp_path / 'run' / 'last.ckpt', weights_only=True)
     assert state['global_step'] == 1
     assert (tmp_path / 'run' / 'last.safetensors').is_file()

@@ -67,7 +67,9 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_one_that_was_not(
     expected = checkpoints.load(train(config, tmp_path / 'whole')).state
     with monkeypatch.context() as patch:
         interrupt_at(patch, 1, signal.SIGTERM)
-        train(config, tmp_path / 'parts')
+        with pytest.raises(SystemExit) as stopped:
+            train(config, tmp_path / 'parts')
+    assert stopped.value.code == 143  # so that a script does not go on as if it were trained
     state = torch.load(tmp_path / 'parts' / 'last.ckpt', weights_only=True)
     assert state['global_step'] == 2
     last = train(config, tmp_path / 'parts', ['data.workers=1'], resume=True)
@@ -92,7 +94,8 @@ def test_a_resumed_run_has_the_measurements_and_best_models_of_a_whole_one(
     with monkeypatch.context() as patch:
         if cut == 'signal at a measured step':
             interrupt_at(patch, 3, signal.SIGTERM)
-            train(config, tmp_path / 'parts')
+            with pytest.raises(SystemExit):
+                train(config, tmp_path / 'parts')
         else:
             kill_at_measurement(patch, 4)
             with pytest.raises(ConnectionAbortedError):
@@ -206,5 +209,5 @@ def test_a_signal_to_another_process_stops_this_one_too(tmp_path, capsys, number
         with pytest.raises(KeyboardInterrupt):
             callback.report(second)
     else:
-        callback.report(second)
+        callback.report(second)  # the first process has the exit status of the run
     assert capsys.readouterr().out == ''  # the first process says it
