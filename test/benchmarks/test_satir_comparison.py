@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from benchmarks.satir_comparison import main, markdown
 from sartm_model.cli.main import main as sartm
 from sartm_model.data.sources import FirstFrames
 from sartm_model.models import checkpoint as checkpoints
+from sartm_model.training.module import SegmentationTraining
 
 
 @pytest.fixture
@@ -72,21 +75,21 @@ def test_every_start_is_trained_once_and_tabled(tmp_path, arguments, capsys, mon
     assert 'runs with another steps' in capsys.readouterr().err
 
 
-def test_a_training_that_is_stopped_is_continued(tmp_path, arguments, capsys, monkeypatch):
-    original = training_runs.train
+def test_a_training_that_is_stopped_is_continued(tmp_path, arguments, monkeypatch):
+    step = SegmentationTraining.training_step
 
-    def stopped(path, folder, **settings):
-        """As after SIGTERM: the state of the first of two steps is there."""
-        return original(path, folder, ['steps=1'])
+    def stop(self, batch, index):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, index)
 
     command = [*arguments, '--steps', '2', '--seeds', '1', '--starts', 'none']
-    monkeypatch.setattr(training_runs, 'train', stopped)
-    assert main(command) == 2
-    assert 'stopped after 1 steps' in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTraining, 'training_step', stop)
+        with pytest.raises(SystemExit):
+            main(command)
     run = tmp_path / 'comparison' / 'segformer-b0' / 'none' / 'frames_2' / 'seed_1'
+    assert checkpoints.load(run / 'last.safetensors').card['steps'] == 1
     assert not (run / 'result.json').exists()
-    (run / 'last.ckpt').unlink()  # that of another number of steps
-    monkeypatch.setattr(training_runs, 'train', original)
     assert main(command) == 0
     assert checkpoints.load(run / 'last.safetensors').card['steps'] == 2
 
