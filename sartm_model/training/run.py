@@ -37,7 +37,7 @@ from sartm_model.training.loss_table import loss_terms
 from sartm_model.training.ma_clip.embeddings import open_ma_clip, use_embeddings
 from sartm_model.training.ma_clip.train import ADAPTERS_FILE, train_ma_clip
 from sartm_model.training.module import SegmentationTraining
-from sartm_model.training.processes import announce, is_first_process
+from sartm_model.training.processes import announce, is_first_process, keep_freed_memory
 from sartm_model.training.text_teacher import text_embeddings
 from sartm_model.utils.files import write_file
 from sartm_model.utils.overrides import differences
@@ -221,6 +221,8 @@ def _trainer(config: TrainConfig, out: Path, callbacks: list[Callback]) -> pl.Tr
     always_all = config.data.modality == 'both' and not any(s.modalities for s in config.data.train)
     strategy = 'ddp' if always_all else 'ddp_find_unused_parameters_true'
     on_gpu = config.device != 'cpu' and torch.cuda.is_available()
+    if not on_gpu:
+        keep_freed_memory()
     try:
         return pl.Trainer(
             accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[config.device],
