@@ -46,6 +46,7 @@ MATCHER_DROPS = (
         for topic in ('rgb', 'thermal')
         for reason in (
             *('unreadable', 'no_stamp', 'duplicate', 'out_of_order', 'overflow', 'reset'),
+            'stopped',
         )
     ),
     *('rgb_no_partner', 'rgb_timeout', 'rgb_partner_taken', 'rgb_late', 'thermal_unused'),

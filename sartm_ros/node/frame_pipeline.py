@@ -114,13 +114,13 @@ class FramePipeline:
         The pair that the network is working on is still published.
         """
         self._health.dropped('stopped', self._worker.clear())
-        self._count_matcher_drops()
+        self._stop_matching()
         self._start_matching(self._settings)
 
     def stop(self) -> None:
         """Let the pair that the network is working on be published, and end the thread."""
         self._health.dropped('stopped', self._worker.stop())
-        self._count_matcher_drops()
+        self._stop_matching()
 
     def _start_matching(self, settings: Parameters) -> None:
         self._matcher = make_matcher(settings)
@@ -129,7 +129,8 @@ class FramePipeline:
         self.timing = InputTiming(settings)
         self.apply(settings)
 
-    def _count_matcher_drops(self) -> None:
+    def _stop_matching(self) -> None:
+        self._matcher.stop()
         for reason, count in self._matcher.drops.items():
             self._health.dropped(reason, count)
 

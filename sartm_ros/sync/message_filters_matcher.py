@@ -42,7 +42,6 @@ class MessageFilterMatcher:
                 'install it, or use nearest'
             ) from None
         self.drops: Counter[str] = Counter()
-        self.pairs = 0
         self.deadline_ns = None
         # Attributes of `PairMatcher` without effect here: these policies output only pairs.
         self.rgb_alone_after_ns: int | None = None
@@ -85,6 +84,12 @@ class MessageFilterMatcher:
         """Return no pairs, because these policies never wait for time to pass."""
         return []
 
+    def stop(self) -> None:
+        """Drop the messages that wait."""
+        for topic, queue in zip(self._filters, self._sync.queues, strict=True):
+            self.drops[f'{topic}_stopped'] += len(queue)
+            queue.clear()
+
     def _add(self, topic: str, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
         if stamp <= 0:
             self.drops[f'{topic}_no_stamp'] += 1
@@ -95,6 +100,5 @@ class MessageFilterMatcher:
 
     def _on_pair(self, rgb: _Arrived, x: _Arrived) -> None:
         stamp = stamp_ns(rgb.header)
-        self.pairs += 1
         skew_ns = stamp_ns(x.header) - stamp
         self._ready.append(Pair(rgb.msg, x.msg, stamp, skew_ns, rgb.arrival_ns))

@@ -72,12 +72,11 @@ class PairMatcher:
         x_alone_after_ns: the same for frames of X without RGB.
         drops: the number of dropped frames, by reason. `rgb_` and `X_`, where X is `x_name`, are
             followed by `no_stamp` (zero, negative or malformed), `duplicate`, `out_of_order`,
-            `overflow`, `reset` (waiting when time jumped back). Besides: `rgb_no_partner` (no frame
-            of X within `max_skew`), `rgb_timeout` (none had arrived after `max_wait`),
-            `rgb_partner_taken` (its frame of X went to the next RGB frame, which is nearer),
-            `rgb_late` (X was output alone with a later stamp just before), `X_unused`.
-        resets: backward jumps of time (a bag that loops, a restarted clock).
-        pairs: the number of pairs output, frames alone included.
+            `overflow`, `reset` (waiting when time jumped back), `stopped` (waiting at `stop`).
+            Besides: `rgb_no_partner` (no frame of X within `max_skew`), `rgb_timeout` (none had
+            arrived after `max_wait`), `rgb_partner_taken` (its frame of X went to the next RGB
+            frame, which is nearer), `rgb_late` (X was output alone with a later stamp just before),
+            `X_unused`.
     """
 
     def __init__(
@@ -94,8 +93,6 @@ class PairMatcher:
         self.rgb_alone_after_ns: int | None = None
         self.x_alone_after_ns: int | None = None
         self.drops: Counter[str] = Counter()
-        self.resets = 0
-        self.pairs = 0
         self._max_wait_ns = max_wait_ns
         self._x_offset_ns = x_offset_ns
         self._reuse_x = reuse_x
@@ -144,6 +141,13 @@ class PairMatcher:
             pairs += self._output_newest_x()
         return pairs
 
+    def stop(self) -> None:
+        """Drop the frames that wait."""
+        for stream in (self._rgb, self._x):
+            unused = sum(not frame.used for frame in stream.frames)
+            self.drops[f'{stream.name}_stopped'] += unused
+            stream.frames.clear()
+
     @property
     def deadline_ns(self) -> int | None:
         """The monotonic time at which `poll` has something to do; None while no frame waits."""
@@ -188,7 +192,6 @@ class PairMatcher:
         other.reset_gap()
         if follows:
             return
-        self.resets += 1
         last_ns = other.last_ns
         self.drops[f'{other.name}_reset'] += other.restart()
         other.last_ns = last_ns
@@ -265,7 +268,6 @@ class PairMatcher:
         if not self._reuse_x:
             frames.popleft()
         self._x.jump_expected = self._rgb.jump_expected = False
-        self.pairs += 1
         self._rgb.output_ns = rgb.stamp_ns
         skew_ns = x.stamp_ns - rgb.stamp_ns
         return Pair(rgb.msg, x.msg, rgb.stamp_ns, skew_ns, rgb.arrival_ns)
@@ -284,7 +286,6 @@ class PairMatcher:
         return [self._output_alone(self._x, frame)]
 
     def _output_alone(self, stream: FrameStream, frame: Frame) -> Pair:
-        self.pairs += 1
         stream.output_ns = frame.stamp_ns
         rgb, x = (frame.msg, None) if stream is self._rgb else (None, frame.msg)
         return Pair(rgb, x, frame.stamp_ns, 0, frame.arrival_ns)

@@ -126,6 +126,7 @@ def test_a_disabled_node_ignores_images_and_starts_afresh(tmp_path, checkpoint, 
         peer.diagnostics.clear()
         wait_until(lambda: peer.diagnostics, 'a report')
         assert (peer.status()['level'], peer.status()['message']) == (0, 'disabled')
+        assert peer.status()['dropped.rgb_stopped'] == 1
         assert peer.state() == 'active'
         for index in range(5):
             send_pair(peer, index, height=32, width=32)
