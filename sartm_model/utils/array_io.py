@@ -10,12 +10,12 @@ from sartm_model.errors import SartmError
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Read the array of a .npy file. Raises SartmError if it is missing or holds objects."""
+    """Read the array of a .npy file. Raises SartmError if it is missing, damaged or has objects."""
     try:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise SartmError(f'{path} does not exist; expected a file of NumPy') from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy reads the header as Python text, which has many errors
         reason = ' '.join(str(error).split())
         raise SartmError(f'{path} cannot be read as a .npy file of numbers: {reason}') from error
     if not isinstance(array, np.ndarray):

@@ -218,6 +218,24 @@ def test_other_arrays_are_refused(tmp_path):
         read(path)
 
 
+def test_a_damaged_array_is_read_or_refused(tmp_path):
+    """Three bytes of the header, which is 128 bytes long, are replaced."""
+    path = tmp_path / 'x.npy'
+    np.save(path, np.zeros((8, 9, 5)))
+    intact = path.read_bytes()
+    errors = []
+    for _ in range(500):
+        damaged = np.frombuffer(intact, np.uint8).copy()
+        damaged[rng.integers(0, 128, 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(damaged.tobytes())
+        try:
+            MODALITIES['event_voxel5'].read(path)
+        except SartmError as error:
+            errors.append(str(error))
+    assert len(errors) > 400
+    assert all(str(path) in error for error in errors)
+
+
 # polarization
 
 
