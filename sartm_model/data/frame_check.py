@@ -88,6 +88,11 @@ def _same_pixels(one: np.ndarray, other: np.ndarray) -> bool:
     return bool((one == other).all())
 
 
+def _is_part(split: str, whole: str) -> bool:
+    """Return whether a split has the name of the whole or of a part: `val_night` of `val`."""
+    return f'{split}_'.startswith(f'{whole}_')
+
+
 class FrameComparison:
     """Compares each frame of a data set with the frames before it, and warns in `report`."""
 
@@ -100,10 +105,10 @@ class FrameComparison:
         """Warn of an image that an earlier frame has, too, and of labels with another palette."""
         for name, digest in found.digests.items():
             other_split, other = self._images.setdefault((name, digest), (split, found.frame))
-            parts = {split.partition('_')[0], other_split.partition('_')[0]}
+            apart = not _is_part(split, other_split) and not _is_part(other_split, split)
             # MFNet's list of the night frames of a split names frames that the split has.
-            if other != found.frame or (len(parts) > 1 and self._report.dataset != 'mfnet'):
-                leak = ': leakage' if len(parts) > 1 else ''
+            if other != found.frame or (apart and self._report.dataset != 'mfnet'):
+                leak = ': leakage' if apart else ''
                 self._report.warn(
                     f'{split}/{found.frame}',
                     f'{MODALITIES[name].title} is the same image as in {other_split}/{other}{leak}',

@@ -259,6 +259,17 @@ def test_the_check_of_a_correct_data_set(root, capsys):
     assert 'train: 2 frames (1 day, 1 night), 0 unusable, 4x2' in capsys.readouterr().out
 
 
+def test_the_check_finds_frames_that_two_splits_share(root):
+    """A split may be a part of another one by its name; of a common first word it is not."""
+    names = {'yard_train': ['aD', 'bN'], 'yard_val': ['aD'], 'yard_val_night': ['aD']}
+    report = check('folder', declare(root, splits=names))
+    image = 'is the same image as in yard_train/aD: leakage'
+    for split in ('yard_val', 'yard_val_night'):
+        assert image in findings(report.warnings)[f'{split}/aD']
+    names = {'val': ['aD', 'bN'], 'val_night': ['aD']}
+    assert not check('folder', declare(root, splits=names)).warnings
+
+
 def test_the_check_finds_all_faults_at_once(root):
     rgb, _ = images(0)
     write(root / 'masks' / 'aD.png', np.full((2, 4), 13, np.uint8))
