@@ -65,7 +65,7 @@ def ohem_cross_entropy(
     if losses.numel() == 0:
         return logits.sum() * 0.0
     minimum = max(1, int(losses.numel() * min_fraction))
-    hard = (losses > -math.log(probability)).nonzero()[:, 0]
+    hard = (losses >= -math.log(probability)).nonzero()[:, 0]
     if hard.numel() < minimum:
         hard = torch.topk(losses, minimum).indices
     if class_weights is None:

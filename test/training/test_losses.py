@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import torch.nn.functional as F
 
 from sartm_model.errors import SartmError
 from sartm_model.training.losses import (
@@ -113,6 +114,15 @@ def test_ohem_equals_loops(confidence):
         wanted = ohem_by_loops(logits, labels, 0.7, 1 / 16, by_class)
         # float32's rounding of logits of 6, over losses of a hundredth.
         assert found.item() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_with_probability_1_every_pixel_counts():
+    """Also those whose cross-entropy float32 rounds to 0, from a margin of about 17 on."""
+    logits = torch.tensor([1.0, 5.0, 18.0, 25.0]).reshape(1, 1, 1, 4)
+    logits = torch.cat([logits, torch.zeros_like(logits)], dim=1)
+    labels = torch.zeros(1, 1, 4, dtype=torch.int64)
+    found = ohem_cross_entropy(logits, labels, probability=1.0)
+    torch.testing.assert_close(found, F.cross_entropy(logits, labels))
 
 
 def test_ohem_without_labels_is_zero_and_differentiable():
