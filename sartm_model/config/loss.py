@@ -42,7 +42,8 @@ of both heads together.
 `balanced`, the default, keeps the terms at a tenth of the heads. At the fused map the gradient of
 the prototype term is 0.8 to 2.3 times that of head 1 + 0.4 head 2, and that of the distillation 0.9
 to 1.2 times (medians over 20 batches; nano, untrained and `demo`; generated scenes and MFNet). In
-an ablation it was better than `paper` and than any part of itself, see docs/results.md.
+an ablation of nano it was better than `paper` and than any part of itself; with lite two seeds
+showed no gain of the prototype and language terms, see docs/results.md.
 """
 
 

@@ -194,7 +194,8 @@ def _claim(out: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings into a new folder, or compare them with those of an earlier run."""
     path = out / MANIFEST
     if not path.exists():
-        if out.exists() and any(out.iterdir()):
+        # Another shard may be writing the manifest at this moment, first under a hidden name.
+        if out.exists() and any(MANIFEST not in file.name for file in out.iterdir()):
             raise SartmError(f'{out} has other files in it; expected a new folder')
         write_file(path, json.dumps({'settings': settings}, indent=2) + '\n')
         return
