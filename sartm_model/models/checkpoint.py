@@ -109,6 +109,12 @@ def load(checkpoint: str | Path) -> Checkpoint:
     return load_as(resolve(checkpoint), KIND)[0]
 
 
+def read_card(path: Path) -> dict[str, Any]:
+    """Return the model card of a checkpoint without reading its weights; errors as of `load`."""
+    with _open(path) as file:
+        return _read_metadata(path, file.metadata() or {}, KIND)[2]
+
+
 def load_as(path: Path, kind: str) -> tuple[Checkpoint, dict[str, str]]:
     """Read a file of format `kind`, of the present version or an earlier one.
 

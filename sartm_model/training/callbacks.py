@@ -25,6 +25,7 @@ from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.base import SegmentationModel
 from sartm_model.training.module import SegmentationTraining
+from sartm_model.training.processes import TERMINATED
 
 STATE_FILE = 'last.ckpt'
 LAST_MODEL = 'last.safetensors'
@@ -75,10 +76,6 @@ class AveragedWeights(WeightAveraging):
         changing = [pair for pair in pairs if pair[0].data_ptr() != pair[1].data_ptr()]
         if changing:
             get_ema_multi_avg_fn(decay)(*map(list, zip(*changing, strict=True)), count)
-
-
-TERMINATED = 128 + signal.SIGTERM
-"""The exit status that a shell reports of a process ended by SIGTERM."""
 
 
 class ResumeCheckpoint(Callback):
@@ -162,17 +159,17 @@ class ResumeCheckpoint(Callback):
         try:
             trainer.save_checkpoint(temporary, weights_only=False)  # with optimiser and callbacks
             if trainer.is_global_zero:
+                # Before the state, after which nothing is left to do in a run that has ended.
+                save_model(self.out / LAST_MODEL, self.averaged.model, trainer, module)
                 os.replace(temporary, path)
         except OSError as error:
             raise SartmError(
-                f'{path} cannot be written ({error.strerror}); the state that was saved before is '
-                f'intact, and --resume continues from it'
+                f'{error.filename or path} cannot be written ({error.strerror}); the state that '
+                f'was saved before is intact, and --resume continues from it'
             ) from error
         finally:
             if trainer.is_global_zero:
                 temporary.unlink(missing_ok=True)
-        if trainer.is_global_zero:
-            save_model(self.out / LAST_MODEL, self.averaged.model, trainer, module)
 
 
 class TopKCheckpoint(Callback):
@@ -190,30 +187,41 @@ class TopKCheckpoint(Callback):
         self.config = config
         self.out = out
         self.averaged = averaged
-        self.mious: list[float] = []
+        self.kept: list[tuple[float, int]] = []  # mIoU and step of the kept models, best first
 
     def state_dict(self) -> dict[str, Any]:
-        """The mIoU of the kept models, best first."""
-        return {'mious': self.mious}
+        """The mIoU and the step of each kept model, best first."""
+        return {'kept': self.kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.mious = state['mious']
+        self.kept = [(miou, step) for miou, step in state['kept']]
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         """Save the model if it is among the best; rename those that it moves down."""
-        miou = float(trainer.callback_metrics['val_miou'])
-        place = sum(better >= miou for better in self.mious)
-        if place < self.config.keep_best:
-            self.mious = [*self.mious[:place], miou, *self.mious[place:]][: self.config.keep_best]
         if not trainer.is_global_zero:
             return
+        miou, step = float(trainer.callback_metrics['val_miou']), trainer.global_step
         # tqdm.write ends the line, so that the progress bar does not overwrite it.
-        tqdm.write(f'step {trainer.global_step}: val mIoU {miou:.1f} %')
-        if place < self.config.keep_best:
-            for number in range(len(self.mious) - 1, place, -1):
-                os.replace(self._path(number - 1), self._path(number))
-            save_model(self._path(place), self.averaged.model, trainer, module, val_miou=miou)
+        tqdm.write(f'step {step}: val mIoU {miou:.1f} %')
+        # A run that was killed while it renamed, or before it saved its state, measures this step
+        # again: which model is in which file is asked of the files.
+        paths = self._paths()
+        earlier = [(other, at) for other, at in self.kept if at in paths and at != step]
+        # sorted keeps the order of equals: of two equal models the earlier one is the better.
+        self.kept = sorted([*earlier, (miou, step)], key=lambda kept: -kept[0])
+        self.kept = self.kept[: self.config.keep_best]
+        if (miou, step) not in self.kept:
+            return
+        paths[step] = self.out / '.new.safetensors'
+        save_model(paths[step], self.averaged.model, trainer, module, val_miou=miou)
+        for place, (_, at) in reversed(list(enumerate(self.kept))):
+            os.replace(paths[at], self._path(place))
+
+    def _paths(self) -> dict[int, Path]:
+        """Return the files of kept models by the step of their model."""
+        places = (self._path(place) for place in range(self.config.keep_best))
+        return {checkpoints.read_card(path)['steps']: path for path in places if path.exists()}
 
     def _path(self, place: int) -> Path:
         return self.out / ('best.safetensors' if place == 0 else f'best_{place + 1}.safetensors')

@@ -29,7 +29,7 @@ from sartm_model.models.logits import labels_and_confidence
 from sartm_model.training.compiled_forward import compiled_forward, errors_of_compilation
 from sartm_model.training.loss_table import LossInputs, loss_terms
 from sartm_model.training.losses import Prototypes
-from sartm_model.training.processes import announce
+from sartm_model.training.processes import announce, ignore_signals
 
 
 class SegmentationTraining(pl.LightningModule):
@@ -103,6 +103,7 @@ class SegmentationTraining(pl.LightningModule):
                 first, data.batch_size, trainer.global_rank, trainer.world_size
             ),
             num_workers=data.workers,
+            worker_init_fn=ignore_signals,
             persistent_workers=data.workers > 0,
             pin_memory=self.device.type == 'cuda',
         )
@@ -121,7 +122,13 @@ class SegmentationTraining(pl.LightningModule):
         indices = range(self.trainer.global_rank, len(self.val_frames), processes)
         # Cached frames need no process that reads them.
         workers = 0 if self.config.data.cache else min(2, self.config.data.workers)
-        return DataLoader(self.val_frames, batch_size=None, sampler=indices, num_workers=workers)
+        return DataLoader(
+            self.val_frames,
+            batch_size=None,
+            sampler=indices,
+            num_workers=workers,
+            worker_init_fn=ignore_signals,
+        )
 
     def forward(self, *args: Any, **options: Any) -> SegmentationOutput:
         """Run the network, compiled if `compile` is set."""

@@ -1,13 +1,21 @@
-"""The processes of a training run: which one writes and prints, and how they keep memory."""
+"""The processes of a training run: which one writes, how they end, and how they keep memory."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 # Options of glibc's mallopt, from its malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit status that a shell reports of a process ended by SIGTERM."""
 
 
 def is_first_process() -> bool:
@@ -19,6 +27,37 @@ def announce(text: str) -> None:
     """Print a text in the first process alone."""
     if is_first_process():
         print(text)
+
+
+def ignore_signals(worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM to the process of the training, which ends those of its loader.
+
+    A terminal sends Ctrl-C, and systemd SIGTERM, to all of them at once, and the training needs
+    batches to finish its step.
+
+    Args:
+        worker: number of the loader's process that calls this first.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """End as a signal would where Lightning has caught it; Lightning's status is 0 for SIGTERM.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        SystemExit: SIGTERM.
+    """
+    try:
+        yield
+    except SIGTERMException:
+        raise SystemExit(TERMINATED) from None
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def keep_freed_memory() -> None:

@@ -6,10 +6,14 @@ import csv
 import errno
 import os
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
+from processes import TIMEOUT_S, wait_until
 
 from sartm_model.config import TrainConfig
 from sartm_model.errors import SartmError
@@ -17,6 +21,9 @@ from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.callbacks import ResumeCheckpoint
 from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.run import train
+
+START_S = 180.0
+"""How long a training may take to its first step on a busy machine."""
 
 
 def losses_by_step(folder):
@@ -190,6 +197,58 @@ def test_a_full_disk_leaves_the_state_that_was_there(tmp_path):
         callback.on_validation_end(trainer(save_checkpoint=save_checkpoint), None)
     assert [path.name for path in tmp_path.iterdir()] == ['last.ckpt']
     assert (tmp_path / 'last.ckpt').read_bytes() == b'whole'
+
+
+def test_a_run_has_not_ended_before_its_last_model_is_written(tmp_path, monkeypatch):
+    def save_model(path, *_):
+        raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+    monkeypatch.setattr('sartm_model.training.callbacks.save_model', save_model)
+    (tmp_path / 'last.ckpt').write_bytes(b'earlier')
+    averaged = SimpleNamespace(model=None)
+    callback = ResumeCheckpoint(TrainConfig(steps=1, val_every=9), tmp_path, averaged)
+    ended = trainer(save_checkpoint=lambda path, **_: path.write_bytes(b'of the last step'))
+    with pytest.raises(SartmError, match=r'last\.safetensors cannot be written \(No space left'):
+        callback.on_train_batch_end(ended, None, None, None, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ['last.ckpt']
+    assert (tmp_path / 'last.ckpt').read_bytes() == b'earlier'
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_run_saves_its_state(tmp_path, write_config, number):
+    """A terminal sends Ctrl-C to the loader's processes, too, whose batches the step needs."""
+    data = {**yaml.safe_load(write_config().read_text())['data'], 'workers': 1}
+    optim = {'lr': 1e-3, 'accumulate': 8}
+    config = write_config(steps=1000, val_every=1, data=data, optim=optim, loss={'language': 0})
+    out = tmp_path / 'run'
+    command = [sys.executable, '-m', 'sartm_model.cli', 'train', '--config', config, '--out', out]
+    with subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        try:
+            wait_until((out / 'last.ckpt').exists, 'a state', START_S)
+            os.killpg(run.pid, number)
+            printed, _ = run.communicate(timeout=TIMEOUT_S)
+        finally:
+            run.kill()
+    assert run.returncode == 128 + number
+    assert f'stopped by {number.name}; the state is in' in printed
+
+
+def test_sigterm_in_the_final_measurement_ends_with_its_status(tmp_path, write_config, monkeypatch):
+    """Lightning itself handles the signal here, and would end with status 0."""
+    original = SegmentationTraining.validation_step
+
+    def validation_step(self, frame, index):
+        if self.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, frame, index)
+
+    monkeypatch.setattr(SegmentationTraining, 'validation_step', validation_step)
+    config = write_config(steps=3, loss={'language': 0})
+    with pytest.raises(SystemExit) as stopped:
+        train(config, tmp_path / 'run')
+    assert stopped.value.code == 143
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])

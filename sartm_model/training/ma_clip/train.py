@@ -28,6 +28,7 @@ from sartm_model.training.ma_clip.embeddings import ALTERNATIVES
 from sartm_model.training.ma_clip.loss import contrastive_loss
 from sartm_model.training.ma_clip.prompts import prompt_words, sensor_of
 from sartm_model.training.module import lr_factor
+from sartm_model.training.processes import ignore_signals
 from sartm_model.training.text_teacher import encode
 
 ADAPTERS_FILE = 'ma_clip.safetensors'
@@ -147,12 +148,22 @@ class MaClipTraining(pl.LightningModule):
         """The batches of this process."""
         data, trainer = self.config.data, self.trainer
         sampler = ResumableBatchSampler(0, data.batch_size, trainer.global_rank, trainer.world_size)
-        return DataLoader(self.train_images, batch_sampler=sampler, num_workers=data.workers)
+        return DataLoader(
+            self.train_images,
+            batch_sampler=sampler,
+            num_workers=data.workers,
+            worker_init_fn=ignore_signals,
+        )
 
     def val_dataloader(self) -> DataLoader:
         """All images of the frames of `data.val` and `data.more_val`."""
         data = self.config.data
-        return DataLoader(self.val_images, data.batch_size, num_workers=data.workers)
+        return DataLoader(
+            self.val_images,
+            data.batch_size,
+            num_workers=data.workers,
+            worker_init_fn=ignore_signals,
+        )
 
     def training_step(self, batch: PromptedImage, index: int) -> Tensor:
         """The loss of a batch."""
