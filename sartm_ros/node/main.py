@@ -90,11 +90,11 @@ def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | Non
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     use_image_profile()
     stop_requested = threading.Event()
-    first_signal_s = 0.0
+    first_signal_s: float | None = None
 
     def on_signal(number: int, frame: Any) -> None:
         nonlocal first_signal_s
-        if not stop_requested.is_set():
+        if first_signal_s is None:
             first_signal_s = time.monotonic()
             stop_requested.set()
         elif time.monotonic() - first_signal_s > REPEATS_IGNORED_S:

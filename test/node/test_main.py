@@ -32,7 +32,9 @@ sys.exit(main([], make_node))
 
 def run_python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     given = child_environment() | environment
-    return subprocess.run([sys.executable, *words], env=given, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, *words], env=given, capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.mark.parametrize('words', [['--help'], ['-h'], ['--help', '--ros-args', '-p', 'a:=1']])
@@ -97,6 +99,32 @@ def test_dds_ends_with_the_node_and_not_with_python(parameter, status):
     done = run_python('-c', LOOK_FOR_DDS_AFTER_MAIN, '-p', parameter, **environment)
     assert done.returncode == 0
     assert done.stdout == f'{status} set()\n'
+
+
+SIGNAL_AFTER_A_FATAL_ERROR = """
+import os, signal, sys
+from sartm_ros.node.lifecycle_node import SartmNode
+from sartm_ros.node.main import main
+
+class Failing(SartmNode):
+    def __init__(self):
+        super().__init__()
+        self.fatal_error = 'inference fails again and again'
+
+    def close(self):
+        os.kill(os.getpid(), signal.SIGINT)  # as if the user pressed Ctrl-C meanwhile
+        super().close()
+
+sys.exit(main(['--ros-args', '-p', 'autostart:=false'], Failing))
+"""
+
+
+def test_a_signal_does_not_interrupt_the_end_after_a_fatal_error():
+    environment = {
+        'ROS_DOMAIN_ID': str(claim_domain()),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+    }
+    assert run_python('-c', SIGNAL_AFTER_A_FATAL_ERROR, **environment).returncode == 1
 
 
 TELL_THE_PROFILE = """

@@ -39,10 +39,19 @@ def test_a_real_allocation_that_fails_is_known(allocate):
         RuntimeError('CUDA error: out of memory'),
         RuntimeError('DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes'),
         cv2.error('(-4:Insufficient memory) Failed to allocate 8 bytes'),
+        RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`'),
+        RuntimeError('cuDNN error: CUDNN_STATUS_ALLOC_FAILED'),
         MemoryError(),
     ],
 )
 def test_out_of_memory(error):
+    assert is_out_of_memory(error)
+
+
+def test_out_of_memory_that_another_error_hides():
+    """As where a CUDA graph is recorded, whose end fails too."""
+    error = RuntimeError('CUDA error: operation failed due to a previous error in the recording')
+    error.__context__ = MemoryError()
     assert is_out_of_memory(error)
 
 
