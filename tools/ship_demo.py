@@ -1,10 +1,11 @@
 """Measure a trained checkpoint and write it with a model card as a shipped one.
 
-    python -m tools.ship_demo runs/demo/last.safetensors --mfnet data/MFNet
-    python -m tools.ship_demo runs/demo_depth/last.safetensors --name demo_depth
+    python -m tools.ship_demo runs/demo/calibrated.safetensors --mfnet data/MFNet
+    python -m tools.ship_demo runs/demo_depth/calibrated.safetensors --name demo_depth
 
 The weights are stored in half precision. The card gets the training data and their terms, the
-command and the measured figures.
+command and the measured figures. What it says of the data is in `CARDS`: a training on other data
+needs another text.
 """
 
 from __future__ import annotations
