@@ -39,6 +39,13 @@ class Recent:
         values: all counters and figures as text, by name.
         active_s: seconds since the node subscribed, or was enabled again.
         silence_s: seconds since the last message of each camera, at most `active_s`.
+        since_pair_s: seconds since the matcher last gave out a pair, or an image alone, at most
+            `active_s`.
+        since_match_s: seconds since it last gave out a pair, at most `active_s`.
+        last_stalls: the `stalls` of the pair that was begun last; it may have begun before the
+            last report.
+        last_modality: what the last result was computed from; '' if the pair that ended last gave
+            none.
         failures_in_row: failures since the last result.
         invalid_share: share of the pixels of the last thermal image that see nothing; 0 of images
             of another modality.
@@ -48,6 +55,10 @@ class Recent:
     values: dict[str, str]
     active_s: float
     silence_s: Mapping[str, float]
+    since_pair_s: float
+    since_match_s: float
+    last_stalls: tuple[str, ...]
+    last_modality: str
     failures_in_row: int
     invalid_share: float
 
@@ -80,6 +91,9 @@ class Health:
         self._received: Counter[str] = Counter()
         self._active_from_s = time.monotonic()
         self._last_s = dict.fromkeys(('rgb', x), self._active_from_s)
+        self._last_pair_s = self._last_match_s = self._active_from_s
+        self._last_stalls: tuple[str, ...] = ()
+        self._last_modality = ''
         self._pairs_in = 0
         self._pairs_matched = 0
         self._pairs_out = 0
@@ -88,7 +102,7 @@ class Health:
         self._dropped: Counter[str] = Counter()
         self._failures_in_row = 0
         self._nan_outputs = 0
-        self._invalid_share = 0.0 if MODALITIES[x].has_range else None
+        self._invalid_share = 0.0
         self._samples_s = {name: deque[float](maxlen=SAMPLES) for name in _SAMPLED}
         self._last_error, self._last_error_s = '', 0.0
         self._reported: Mapping[str, int] = Counter()
@@ -100,6 +114,8 @@ class Health:
             self._failures_in_row = 0
             self._active_from_s = time.monotonic()
             self._last_s = dict.fromkeys(self._last_s, self._active_from_s)
+            self._last_pair_s = self._last_match_s = self._active_from_s
+            self._last_stalls, self._last_modality = (), ''
 
     def received(self, camera: str) -> None:
         """Count a message of a camera."""
@@ -111,14 +127,17 @@ class Health:
         """Count a pair of the matcher, or with None an image that is output alone in a gap."""
         with self._lock:
             self._pairs_in += 1
+            self._last_pair_s = time.monotonic()
             if skew_ns is not None:
+                self._last_match_s = self._last_pair_s
                 self._pairs_matched += 1
                 self._samples_s['skew'].append(abs(skew_ns) * 1e-9)
 
-    def stalled(self, kind: str) -> None:
-        """Count a pair during one of the `stalls`."""
+    def stalled(self, *kinds: str) -> None:
+        """Count a pair that is begun during these of the `stalls`, or during none."""
         with self._lock:
-            self._stalled[kind] += 1
+            self._last_stalls = kinds
+            self._stalled.update(kinds)
 
     def published(self, latency_s: float, modality: str = 'both') -> None:
         """Count a result.
@@ -130,6 +149,7 @@ class Health:
         with self._lock:
             self._pairs_out += 1
             self._failures_in_row = 0
+            self._last_modality = modality
             self._served[modality] += 1
             self._samples_s['latency'].append(latency_s)
 
@@ -156,6 +176,8 @@ class Health:
                 self._dropped[reason] += count
             if reason in failures(self._x):
                 self._failures_in_row += count
+            if reason in FAILURES or reason.startswith('stall_'):
+                self._last_modality = ''
         if error:
             self.record_error(error)
 
@@ -187,6 +209,7 @@ class Health:
             matcher_drops: the matcher's own counts, by reason.
         """
         counts = self.counts(matcher_drops)
+        values = {name: str(count) for name, count in counts.items()}
         with self._lock:
             now_s = time.monotonic()
             span_s = max(now_s - self._reported_s, 1e-3)
@@ -196,25 +219,32 @@ class Health:
             self._reported, self._reported_s = counts, now_s
             samples_s = {name: np.array(s) for name, s in self._samples_s.items() if s}
             error, error_age_s = self._last_error, now_s - self._last_error_s
-            active_s = now_s - self._active_from_s
-            silence_s = {camera: now_s - last_s for camera, last_s in self._last_s.items()}
-            failures_in_row, invalid_share = self._failures_in_row, self._invalid_share
-        values = {name: str(count) for name, count in counts.items()}
-        values |= {
-            f'{camera}_hz': f'{new[f"{camera}_received"] / span_s:.1f}' for camera in silence_s
-        }
+            recent = Recent(
+                new,
+                values,
+                now_s - self._active_from_s,
+                {camera: now_s - last_s for camera, last_s in self._last_s.items()},
+                now_s - self._last_pair_s,
+                now_s - self._last_match_s,
+                self._last_stalls,
+                self._last_modality,
+                self._failures_in_row,
+                self._invalid_share,
+            )
+        for camera in recent.silence_s:
+            values[f'{camera}_hz'] = f'{new[f"{camera}_received"] / span_s:.1f}'
         values['pairs_hz'] = f'{new["pairs_matched"] / span_s:.1f}'
         values['rate_hz'] = f'{new["pairs_out"] / span_s:.1f}'
         in_use = [name for name in selections(self._x) if new[f'served_{name}']]
         values['modality'] = ', '.join(in_use) or 'none'
         for name, sampled_s in samples_s.items():
             values |= _statistics(name, sampled_s)
-        if invalid_share is not None:
-            values[f'{self._x}_invalid_percent'] = f'{100 * invalid_share:.1f}'
+        if MODALITIES[self._x].has_range:
+            values[f'{self._x}_invalid_percent'] = f'{100 * recent.invalid_share:.1f}'
         values['last_error'] = error or 'none'
         if error:
             values['last_error_age_s'] = f'{error_age_s:.1f}'
-        return Recent(new, values, active_s, silence_s, failures_in_row, invalid_share or 0.0)
+        return recent
 
 
 def _statistics(name: str, samples_s: np.ndarray) -> dict[str, str]:

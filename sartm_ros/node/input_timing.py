@@ -80,6 +80,11 @@ class StreamTiming:
         """The monotonic times of the arrivals, int64 `[n]`."""
         return np.array(self._arrivals_ns, np.int64)
 
+    def interval_s(self) -> float:
+        """Return the usual time between the images as they arrive, in seconds; 0 if unknown."""
+        intervals_ns = np.diff(self.arrivals_ns)
+        return float(np.median(intervals_ns)) * 1e-9 if len(intervals_ns) else 0.0
+
     def rate(self) -> tuple[float, float] | None:
         """Return the camera's rate in Hz and the share of its images that were lost.
 

@@ -13,7 +13,13 @@ from sartm_ros.node.input_timing import InputTiming
 OK, WARN, ERROR = range(3)  # the levels of diagnostic_msgs/DiagnosticStatus
 
 SILENT_S = 2.0
-"""A topic without a message for this long is reported."""
+"""A topic without a message for this long is reported, or for `INTERVALS` if that is longer."""
+
+PAIRLESS_S = 1.0
+"""That pairs are missing is reported after this long, or `INTERVALS` of the slower camera."""
+
+INTERVALS = 2.0
+"""Number of intervals of a camera after which its next image is overdue."""
 
 START_UP_S = 10.0
 """How long after the node has subscribed a silent topic is only a warning, which is not logged: a
@@ -77,18 +83,31 @@ def judge(
     def report(level: int, message: str, problem: str = '') -> Report:
         return Report(level, message, values, problem)
 
-    silent = [camera for camera in topics if recent.silence_s[camera] > SILENT_S]
+    silent = [
+        camera
+        for camera in topics
+        if recent.silence_s[camera] > _patience_s(SILENT_S, timing, [camera])
+    ]
     silence = '; '.join(f'no messages on {topics[c]}, {explain_silence(c)}' for c in silent)
-    stalled = [name for name in stalls(x) if new[name]]
-    served = _describe_served(stalled, new, x)
-    if silent and not (stalled and new['pairs_out']):
+    # Where the network takes longer than from report to report, the last pair tells of the present
+    # as long as pairs come.
+    patience_s = _patience_s(PAIRLESS_S, timing, topics)
+    carries_over = recent.since_pair_s <= patience_s
+    last_stalls = recent.last_stalls if carries_over else ()
+    last_modality = recent.last_modality if carries_over else ''
+    stalled = [name for name in stalls(x) if new[name] or name in last_stalls]
+    serves = new['pairs_out'] or last_modality
+    served = _describe_served(stalled, new, x, last_modality)
+    if silent and not (stalled and serves):
         if recent.active_s < START_UP_S:
             return report(WARN, silence)
         return report(ERROR, silence, f'silent {" ".join(silent)}')
 
-    no_pairs = _describe_no_pairs(new, timing, topics, bool(stalled))
+    no_pairs = ''
+    if len(topics) == 1 or recent.since_match_s > patience_s:
+        no_pairs = _describe_no_pairs(new, timing, topics, bool(stalled))
     failed = any(new[f'dropped.{reason}'] for reason in failures(x))
-    failing = recent.failures_in_row >= FAILURES_FOR_ERROR and not new['pairs_out']
+    failing = recent.failures_in_row >= FAILURES_FOR_ERROR and not serves
     # Attempts may be further apart than reports, as while memory is short.
     if failing and (failed or not (no_pairs or stalled)):
         text = f'no results, the last {recent.failures_in_row} attempts failed'
@@ -103,9 +122,7 @@ def judge(
         return report(WARN, f'{no_pairs}; {served}' if stalled else no_pairs, 'no pairs')
 
     if stalled:
-        hints = [_hint(name, x, topics) for name in stalled]
-        if new[unreadable(x)]:
-            hints.append(values['last_error'])
+        hints = [_hint(name, new, topics, values['last_error']) for name in stalled]
         text = '; '.join([served, silence or ' '.join(hints)])
         return report(WARN, text, f'silent {" ".join(silent)}' if silent else '')
     if failed:
@@ -137,7 +154,7 @@ def describe_invalid(share: float) -> str:
 def _describe_no_pairs(
     new: Mapping[str, int], timing: InputTiming, topics: Mapping[str, str], stalls: bool
 ) -> str:
-    """Return why no image found a partner, or '' if one did or if that is no wonder.
+    """Return why no image found a partner, or '' if that is no wonder.
 
     An image of a single camera needs no partner, but a stamp.
 
@@ -151,7 +168,7 @@ def _describe_no_pairs(
     if len(topics) == 1:
         reason = '' if new['pairs_in'] else _describe_stamps(new, topics)
         return f'no images are used: {reason}' if reason else ''
-    if new['pairs_matched'] or not (all_arrive or (new['rgb_received'] and not stalls)):
+    if not (all_arrive or (new['rgb_received'] and not stalls)):
         return ''
     reason = _describe_stamps(new, topics)
     if all_arrive and not reason:
@@ -172,15 +189,28 @@ def _describe_stamps(new: Mapping[str, int], cameras: Iterable[str]) -> str:
     return ''
 
 
-def _describe_served(stalled: list[str], new: Mapping[str, int], x: str) -> str:
-    parts = [
-        f'{new[f"served_{name}"]} results from {describe(name, ("rgb", x))}'
-        for name in selections(x)
-    ]
-    return f'{", ".join(stalled)}: {", ".join(parts)}'
+def _describe_served(stalled: list[str], new: Mapping[str, int], x: str, last: str) -> str:
+    """Return the stalls and what the results are from; of the last one if there are no new ones."""
+    if last and not new['pairs_out']:
+        served = f'the last result is from {describe(last, ("rgb", x))}'
+    else:
+        served = ', '.join(
+            f'{new[f"served_{name}"]} results from {describe(name, ("rgb", x))}'
+            for name in selections(x)
+        )
+    return f'{", ".join(stalled)}: {served}'
 
 
-def _hint(stall: str, x: str, topics: Mapping[str, str]) -> str:
-    if stall in STALL_HINTS:
-        return f'{topics["rgb"]}: {STALL_HINTS[stall]}'
-    return f'{topics[x]}: {STALL_HINTS[stall.removeprefix(f"{x}_")]}'
+def _hint(stall: str, new: Mapping[str, int], topics: Mapping[str, str], last_error: str) -> str:
+    """Return what may have caused a stall; a gap is also one of messages that cannot be read."""
+    camera = next(name for name in topics if stall.startswith(f'{name}_'))
+    kind = stall if stall in STALL_HINTS else stall.removeprefix(f'{camera}_')
+    if stall == f'{camera}_gap' and new[f'dropped.{unreadable(camera)}']:
+        kind = 'unreadable'
+    hint = f'{topics[camera]}: {STALL_HINTS[kind]}'
+    return f'{hint} {last_error}' if kind == 'unreadable' else hint
+
+
+def _patience_s(least_s: float, timing: InputTiming, cameras: Iterable[str]) -> float:
+    """Return after how many seconds an image of each camera is overdue, but at least `least_s`."""
+    return max(least_s, *(INTERVALS * timing.streams[camera].interval_s() for camera in cameras))

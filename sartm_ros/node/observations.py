@@ -51,11 +51,11 @@ class Observations:
 
     def _record_stalls(self, states: Mapping[str, str], settings: Parameters) -> None:
         """Count the stalls of a pair, and log where a stall begins or ends."""
-        for camera, state in states.items():
-            if state == 'off':
-                continue
-            if state != 'ok':
-                self._health.stalled(f'{camera}_{state}')
+        known = {camera: state for camera, state in states.items() if state != 'off'}
+        self._health.stalled(
+            *(f'{camera}_{state}' for camera, state in known.items() if state != 'ok')
+        )
+        for camera, state in known.items():
             if state == self._logged_states.get(camera, 'ok'):
                 continue
             self._logged_states[camera] = state

@@ -61,6 +61,7 @@ def frame_in(health, skew_ns=0):
     health.received('rgb')
     health.received('thermal')
     health.record_pair(skew_ns)
+    health.stalled()
 
 
 def frame(health, skew_ns=0, latency_s=0.01):
@@ -147,8 +148,9 @@ def test_a_silent_topic_is_named(health, clock):
     assert report_of(health).level == OK
 
 
-def test_no_pairs_although_both_speak_says_why(health):
+def test_no_pairs_although_both_speak_says_why(health, clock):
     timing = InputTiming(Parameters())
+    clock.now_s += 1.1
     health.received('rgb')
     assert report_of(health).message == 'no pairs: the images wait for their partners'
     for reason, offset_s, expected in [
@@ -185,10 +187,11 @@ def test_images_of_one_camera_without_stamps_are_not_well(health):
 
 
 @pytest.mark.parametrize('topics', [TOPICS, {'thermal': '/thermal'}])
-def test_a_driver_that_repeats_one_stamp_is_named(health, topics):
+def test_a_driver_that_repeats_one_stamp_is_named(health, clock, topics):
     """The offset between the stamps of the cameras, which then grows, explains nothing."""
     timing = InputTiming(Parameters())
     timing.add('thermal', 10**9, 0)
+    clock.now_s += 2.1
     for number in range(1, 11):
         for camera in topics:
             health.received(camera)
@@ -200,11 +203,12 @@ def test_a_driver_that_repeats_one_stamp_is_named(health, topics):
     )
 
 
-def test_images_alone_are_no_pairs_where_both_topics_speak(health):
+def test_images_alone_are_no_pairs_where_both_topics_speak(health, clock):
     """A slow thermal camera with another clock looks like one that is always in a gap."""
     timing = InputTiming(Parameters())
     timing.add('rgb', 10**9, 0)
     timing.add('thermal', 10**18, 0)
+    clock.now_s += 1.1
     for camera in ('rgb', 'thermal'):
         health.received(camera)
     health.record_pair(None)
@@ -252,6 +256,7 @@ def test_failures_further_apart_than_reports_stay_an_error(health, clock):
     assert (report.level, report.problem) == (ERROR, 'failing')
     assert 'Tried to allocate 2.00 GiB' in report.message
     # Images without partners say more of the present than what failed earlier.
+    clock.now_s += 1.1
     health.received('rgb')
     health.received('thermal')
     assert report_of(health).problem == 'no pairs'
@@ -355,6 +360,95 @@ def test_a_stall_is_a_warning_that_says_what_was_served(health, clock):
         report = report_of(health)
         assert report.level == level
         assert 'no messages on /thermal, why thermal' in report.message
+
+
+def test_a_stall_stays_a_warning_where_a_result_takes_longer_than_a_report(health, clock):
+    timing = InputTiming(Parameters())
+    health.stalled('thermal_gap')
+    for second in range(20):
+        clock.now_s += 1.0
+        for _ in range(30):
+            health.received('rgb')
+            health.record_pair(None)
+        if second % 3 == 0:
+            health.published(0.01, 'rgb')
+            health.stalled('thermal_gap')
+        report = report_of(health, timing=timing)
+        assert report.level == WARN
+        if second >= 3:
+            assert report.message.startswith('thermal_gap: ')
+            assert '1 results from RGB' in report.message or (
+                'the last result is from RGB alone' in report.message
+            )
+            assert 'no messages on /thermal, why thermal' in report.message
+    # Not where pairs end without a result.
+    health.dropped('stall_gap')
+    health.stalled('thermal_gap')
+    assert report_of(health).level == ERROR
+    # Nor where no pairs come any more.
+    health.published(0.01, 'rgb')
+    assert report_of(health).level == WARN
+    clock.now_s += 2.1
+    report = report_of(health)
+    assert (report.level, report.problem) == (ERROR, 'silent rgb thermal')
+
+
+def test_a_stall_of_images_that_arrive_stays_a_warning_between_results(health, clock):
+    for served in (True, False, False, True, False):
+        clock.now_s += 1.0
+        frame_in(health)
+        if served:
+            health.published(0.01, 'rgb')
+        health.stalled('thermal_frozen')
+        report_of(health)
+        clock.now_s += 1.0
+        health.received('rgb')
+        health.received('thermal')
+        health.record_pair(0)
+        report = report_of(health)
+        assert report.level == WARN
+        assert 'the image does not change' in report.message
+
+
+def test_messages_that_cannot_be_read_are_no_gap(health):
+    """The pairs lack their image as if it had not arrived."""
+    health.received('rgb')
+    health.record_pair(None)
+    health.stalled('thermal_gap')
+    for _ in range(4):
+        health.received('thermal')
+        health.dropped('thermal_unreadable', error='thermal: too short')
+    health.published(0.01, 'rgb')
+    report = report_of(health)
+    assert report.level == WARN
+    assert report.message.startswith('thermal_gap: ')
+    assert report.message.endswith(
+        '/thermal: the messages cannot be read; the last error follows. thermal: too short'
+    )
+
+
+@pytest.mark.parametrize('interval_s', [0.5, 2, 5])
+def test_a_slow_camera_is_well(health, clock, interval_s):
+    """With pairs as rare as its images; it is missed after two of them."""
+    timing = InputTiming(Parameters(stall_after_s=60.0))
+    reports = []
+    for tick in range(80):
+        clock.now_s += 0.5
+        time_ns = int(clock.now_s * 1e9)
+        health.received('rgb')
+        timing.add('rgb', time_ns, time_ns)
+        if tick * 0.5 % interval_s == 0:
+            timing.add('thermal', time_ns, time_ns)
+            frame(health)
+        if tick % 2:
+            reports.append(report_of(health, timing=timing))
+    assert {report.level for report in reports[-20:]} == {OK}
+    reports.clear()
+    while not reports or reports[-1].level == OK:
+        clock.now_s += 1.0
+        health.received('rgb')
+        reports.append(report_of(health, timing=timing))
+    assert len(reports) <= 2 * interval_s + 2
 
 
 def test_the_message(health):
