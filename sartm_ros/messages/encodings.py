@@ -113,6 +113,15 @@ have no names, colours are in OpenCV's order, BGR; measurements are in that of t
 thermal, which are read from more encodings, have functions of their own in `images`."""
 
 
+def check_known(name: str) -> None:
+    """Raise SartmError if no messages are read as images of a modality."""
+    if name not in ('rgb', 'thermal', *CHANNELS):
+        raise SartmError(
+            f'no message encodings are known for {name} images; add a row to CHANNELS in '
+            'sartm_ros/messages/encodings.py'
+        )
+
+
 def pixels(msg: Any, layout: Layout) -> np.ndarray:
     """Return the pixels as `[H, W, C]`, a view of the message unless its byte order is foreign.
 

@@ -40,13 +40,27 @@ class Failures:
         """Begin to count anew, after a success."""
         self._pause_s, self._in_row = 0.0, 0
 
-    def handle(self, error: Exception) -> float:
-        """Count a pair that failed; return the seconds to wait before the next one."""
+    def handle(self, error: Exception, *, published: bool = False) -> float:
+        """Count a pair that failed; return the seconds to wait before the next one.
+
+        Args:
+            error: the exception.
+            published: whether the pair has its labels, so that only other outputs are missing.
+        """
+        name = f'{type(error).__name__}: {error}'
+        if published:
+            self._health.record_missing_outputs(name)
+            text = ''.join(traceback.format_exception(error))
+            self._warn('outputs', f'labels are published, but not all other outputs:\n{text}')
+            if not is_out_of_memory(error):
+                return 0.0
+            self._pause_s = next_pause_s(self._pause_s)
+            free_memory(error)
+            return self._pause_s
         if isinstance(error, SartmError):
             self._health.dropped('bad_frame', error=str(error))
             self._warn('bad_frame', f'frame dropped: {error}')
             return 0.0
-        name = f'{type(error).__name__}: {error}'
         if is_out_of_memory(error):
             self._pause_s = next_pause_s(self._pause_s)
             self._health.dropped('out_of_memory', error=name)

@@ -62,8 +62,9 @@ class FramePipeline:
         self._failures = Failures(health, warn)
         self._predictor_settings: Parameters | None = None  # what the predictor was last given
         self._worker: LatestWorker[tuple[Pair, int]] = LatestWorker(
-            self._process, self._failures.handle, 'inference'
+            self._process, self._handle_failure, 'inference'
         )
+        self._published = False  # whether the pair in work has its labels
         self._worker.start()
 
     @property
@@ -144,6 +145,7 @@ class FramePipeline:
     def _process(self, item: tuple[Pair, int]) -> None:
         """Predict and publish one pair; runs in the inference thread."""
         start_ns = time.monotonic_ns()
+        self._published = False
         pair, matched_ns = item
         publishers, settings = self._publishers, self._settings
         header = _header(pair, settings)
@@ -176,6 +178,7 @@ class FramePipeline:
         }
         self._failures.reset()
         self._health.published(latency_s, images.modality)
+        self._published = True
         self._health.record_stages(stages_s)
         publishers.publish_latency(latency_s)
         publishers.publish_status(
@@ -183,6 +186,9 @@ class FramePipeline:
         )
         self._publish_extras(prediction, header)
         self._health.record_stages({'extras': (time.monotonic_ns() - published_ns) * 1e-9})
+
+    def _handle_failure(self, error: Exception) -> float:
+        return self._failures.handle(error, published=self._published)
 
     def _publish_extras(self, prediction: Prediction, header: Any) -> None:
         """Publish what was requested besides the labels."""

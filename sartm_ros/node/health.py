@@ -102,6 +102,7 @@ class Health:
         self._dropped: Counter[str] = Counter()
         self._failures_in_row = 0
         self._nan_outputs = 0
+        self._missing_outputs = 0
         self._invalid_share = 0.0
         self._samples_s = {name: deque[float](maxlen=SAMPLES) for name in _SAMPLED}
         self._last_error, self._last_error_s = '', 0.0
@@ -169,6 +170,12 @@ class Health:
         with self._lock:
             self._nan_outputs += 1
 
+    def record_missing_outputs(self, error: str) -> None:
+        """Count a result without some of what was asked for besides its labels."""
+        with self._lock:
+            self._missing_outputs += 1
+        self.record_error(error)
+
     def dropped(self, reason: str, count: int = 1, error: str = '') -> None:
         """Count dropped pairs or messages; `error` is the text for the diagnostics."""
         with self._lock:
@@ -200,6 +207,8 @@ class Health:
             result |= {name: self._stalled[name] for name in stalls(self._x) if self._stalled[name]}
             if self._nan_outputs:
                 result['nan_outputs'] = self._nan_outputs
+            if self._missing_outputs:
+                result['missing_outputs'] = self._missing_outputs
             return result | {f'dropped.{name}': dropped[name] for name in sorted(dropped)}
 
     def recent(self, matcher_drops: Mapping[str, int]) -> Recent:

@@ -121,6 +121,11 @@ class InputTiming:
         self.settings = settings
         self.streams = {camera: StreamTiming() for camera in names(settings)}
 
+    @property
+    def policy_to_set(self) -> str:
+        """What has to be set together with a parameter that only `sync.policy` nearest supports."""
+        return '' if self.settings.sync_policy == 'nearest' else 'sync.policy to nearest and '
+
     def add(self, camera: str, stamp_ns: int, arrival_ns: int) -> None:
         """Take the stamp of an image's header and the monotonic time of its arrival."""
         self.streams[camera].add(stamp_ns, arrival_ns)
@@ -207,7 +212,16 @@ class InputTiming:
         if settings.sync_policy == 'exact':
             return f'{measured}, and sync.policy exact pairs equal stamps only: set it to nearest'
         by_arrival = settings.sync_stamp == 'arrival'
-        remaining_s = 0.0 if by_arrival else offset_s + settings.sync_thermal_offset_s
+        remaining_s = settings.sync_thermal_offset_s + (0.0 if by_arrival else offset_s)
+        late = ''
+        if -GREATEST_WAIT_S < remaining_s < 0:
+            wait = _round_up(-remaining_s)
+            late = f', or sync.max_wait to {wait} if {title} only arrives late'
+        if by_arrival and abs(remaining_s) > settings.sync_max_skew_s:
+            return (
+                f'sync.thermal_offset, {remaining_s:g} s, is added to the arrival of {title}: set '
+                f'it to about 0{late}'
+            )
         nearest_s = self._nearest_s()
         tolerated_s = max(settings.sync_max_skew_s, settings.sync_max_wait_s)
         if abs(remaining_s) <= tolerated_s and nearest_s > settings.sync_max_skew_s:
@@ -216,18 +230,18 @@ class InputTiming:
                 f'the nearest {times} {nearest_s:.3f} s apart, and sync.max_skew is '
                 f'{settings.sync_max_skew_s:g} s: raise sync.max_skew'
             )
-        policy = '' if settings.sync_policy == 'nearest' else 'sync.policy to nearest and '
+        if by_arrival:
+            return (
+                f'the nearest images arrive {nearest_s:.3f} s apart, but RGB waits no longer than '
+                f'sync.max_wait, {settings.sync_max_wait_s:g} s: raise sync.max_wait'
+            )
         if abs(offset_s) > GREATEST_OFFSET_S:
             return (
-                f'{measured}, so they come from different clocks: set {policy}sync.stamp to '
-                'arrival, or let both drivers stamp with the time of the computer'
+                f'{measured}, so they come from different clocks: set {self.policy_to_set}'
+                'sync.stamp to arrival, or let both drivers stamp with the time of the computer'
             )
-        late = ''
-        if -GREATEST_WAIT_S < remaining_s < 0:
-            wait = _round_up(-remaining_s)
-            late = f', or sync.max_wait to {wait} if {title} only arrives late'
         return (
-            f'{measured}: set {policy}sync.thermal_offset to {-offset_s:.3f}{late}; '
+            f'{measured}: set {self.policy_to_set}sync.thermal_offset to {-offset_s:.3f}{late}; '
             'if the offset varies, set sync.stamp to arrival'
         )
 

@@ -127,6 +127,8 @@ def judge(
         return report(WARN, text, f'silent {" ".join(silent)}' if silent else '')
     if failed:
         return report(WARN, f'frames that could not be used: {values["last_error"]}')
+    if new['missing_outputs']:
+        return report(WARN, f'labels without all other outputs: {values["last_error"]}')
     if new['nan_outputs']:
         text = f'NaN from the network in {new["nan_outputs"]} results: unknown (255) there'
         return report(WARN, text)
@@ -166,26 +168,29 @@ def _describe_no_pairs(
     """
     all_arrive = all(new[f'{camera}_received'] for camera in topics)
     if len(topics) == 1:
-        reason = '' if new['pairs_in'] else _describe_stamps(new, topics)
+        reason = '' if new['pairs_in'] else _describe_stamps(new, timing, topics)
         return f'no images are used: {reason}' if reason else ''
     if not (all_arrive or (new['rgb_received'] and not stalls)):
         return ''
-    reason = _describe_stamps(new, topics)
+    reason = _describe_stamps(new, timing, topics)
     if all_arrive and not reason:
         reason = timing.explain_no_pairs()
     return f'no pairs: {reason or "the images wait for their partners"}'
 
 
-def _describe_stamps(new: Mapping[str, int], cameras: Iterable[str]) -> str:
+def _describe_stamps(new: Mapping[str, int], timing: InputTiming, cameras: Iterable[str]) -> str:
     """Return which camera's stamps cannot be used and what to do, or ''."""
     for camera in cameras:
         fault = ''
         if new[f'dropped.{camera}_no_stamp']:
-            fault = 'leaves header.stamp empty'
+            fault = 'gives no valid header.stamp'
         elif 0 < new[f'{camera}_received'] == new[f'dropped.{camera}_duplicate']:
             fault = 'gives all images the same stamp'
         if fault:
-            return f'the {MODALITIES[camera].title} driver {fault}: set sync.stamp to arrival'
+            return (
+                f'the {MODALITIES[camera].title} driver {fault}: set {timing.policy_to_set}'
+                'sync.stamp to arrival'
+            )
     return ''
 
 

@@ -34,7 +34,7 @@ class Observations:
         self._record_stalls(images.states, settings)
         if images.error is not None:
             self._health.record_error(str(images.error))
-            self._warn('bad_frame', f'{modality.title} is not used: {images.error}')
+            self._warn(f'{modality.name} unused', f'{modality.title} is not used: {images.error}')
         if modality.has_range:
             self._record_thermal(images, settings)
 
@@ -72,7 +72,7 @@ class Observations:
 
         An image that sees nothing at all is flat and not given to the network.
         """
-        if images.states['thermal'] in ('ok', 'frozen', 'flat'):
+        if images.states[settings.x_modality] in ('ok', 'frozen', 'flat'):
             self._health.record_invalid(images.invalid_share)
             if images.invalid_share >= MOSTLY_INVALID:
                 self._warn('invalid', describe_invalid(images.invalid_share))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sartm_model.errors import SartmError
+from sartm_ros.messages.encodings import check_known
 from sartm_ros.node.cameras import topic_parameter, topics
 from sartm_ros.node.parameters import (
     FIELDS,
@@ -50,6 +51,7 @@ def parse(values: Mapping[str, Any]) -> Parameters:
             f'parameter thermal.low is {parameters.thermal_low:g}; expected less than '
             f'thermal.high, {parameters.thermal_high:g}'
         )
+    check_known(parameters.x_modality)
     given = topics(parameters)
     if not any(given.values()):
         both = ' and '.join(map(topic_parameter, given))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sartm_ros.node.failures import Failures
 from sartm_ros.node.frame_pipeline import FramePipeline
 from sartm_ros.node.health import Health
 from sartm_ros.node.parameters import Parameters
@@ -62,3 +63,34 @@ def test_the_status_says_which_sensor_the_second_one_is(x):
     assert (status['modality'], status['x_modality']) == ('both', x)
     assert (status['rgb'], status[x]) == ('ok', 'ok')
     assert warnings == []
+
+
+class OutOfMemoryPublishers(StatusRecorder):
+    """Publishers that have no memory for a compressed image."""
+
+    def publish_compressed(self, *_):
+        raise MemoryError('no memory for a PNG')
+
+
+def test_a_result_without_its_other_outputs_is_no_drop():
+    publishers, warnings, health = OutOfMemoryPublishers(), SimpleQueue(), Health()
+    pipeline = FramePipeline(
+        SimpleNamespace(predict=predict),
+        Parameters(thermal_topic=''),
+        health,
+        publishers,
+        warn=lambda *warning: warnings.put(warning),
+    )
+    rgb = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    pipeline.add('rgb', message('rgb8', rgb))
+    text = warnings.get(timeout=60)[1]
+    pipeline.stop()
+    assert text.startswith('labels are published, but not all other outputs:')
+    assert 'MemoryError: no memory for a PNG' in text
+    assert publishers.statuses.qsize() == 1
+    values = health.recent({}).values
+    assert values['pairs_in'] == values['pairs_out'] == values['missing_outputs'] == '1'
+    assert not any(name.startswith('dropped.') and values[name] != '0' for name in values)
+    assert values['last_error'] == 'MemoryError: no memory for a PNG'
+    # The pause that every lack of memory makes is before the next pair.
+    assert Failures(health, lambda *_: None).handle(MemoryError(), published=True) > 0

@@ -11,7 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sartm_model.errors import SartmError
+from sartm_model.modalities import MODALITIES
+from sartm_model.modalities.thermal import Thermal
 from sartm_ros.node import health as health_module
+from sartm_ros.node.failures import Failures
 from sartm_ros.node.health import SAMPLES, STAGES, Health, stalls
 from sartm_ros.node.input_timing import InputTiming
 from sartm_ros.node.judgement import (
@@ -26,6 +30,7 @@ from sartm_ros.node.judgement import (
 )
 from sartm_ros.node.observations import Observations
 from sartm_ros.node.parameters import Parameters
+from sartm_ros.node.ros_parameters import parse
 from sartm_ros.node.stall_detection import UsableImages
 
 TOPICS = {'rgb': '/color', 'thermal': '/thermal'}
@@ -154,8 +159,8 @@ def test_no_pairs_although_both_speak_says_why(health, clock):
     health.received('rgb')
     assert report_of(health).message == 'no pairs: the images wait for their partners'
     for reason, offset_s, expected in [
-        ('rgb_no_stamp', None, 'the RGB driver leaves header.stamp empty'),
-        ('thermal_no_stamp', None, 'the thermal driver leaves header.stamp empty'),
+        ('rgb_no_stamp', None, 'the RGB driver gives no valid header.stamp'),
+        ('thermal_no_stamp', None, 'the thermal driver gives no valid header.stamp'),
         ('rgb_no_partner', 7.0, '7.000 s ahead of those of RGB: set sync.thermal_offset to -7.000'),
     ]:
         health.received('rgb')
@@ -178,12 +183,23 @@ def test_images_of_one_camera_without_stamps_are_not_well(health):
     report = report_of(health, {'rgb_no_stamp': 1}, topics={'rgb': '/color'})
     assert (report.level, report.problem) == (WARN, 'no pairs')
     assert report.message == (
-        'no images are used: the RGB driver leaves header.stamp empty: set sync.stamp to arrival'
+        'no images are used: the RGB driver gives no valid header.stamp: set sync.stamp to arrival'
     )
     health.received('rgb')
     health.record_pair(None)
     health.published(0.01, 'rgb')
     assert report_of(health, {'rgb_no_stamp': 1}, topics={'rgb': '/color'}).level == OK
+
+
+@pytest.mark.parametrize('policy', ['approximate', 'exact'])
+def test_the_policy_is_named_with_which_the_arrival_cannot_be_used(health, clock, policy):
+    clock.now_s += 1.1
+    health.received('rgb')
+    timing = InputTiming(parse({'sync.policy': policy}))
+    assert report_of(health, {'rgb_no_stamp': 1}, timing).message == (
+        'no pairs: the RGB driver gives no valid header.stamp: set sync.policy to nearest and '
+        'sync.stamp to arrival'
+    )
 
 
 @pytest.mark.parametrize('topics', [TOPICS, {'thermal': '/thermal'}])
@@ -227,6 +243,17 @@ def test_bad_frames_turn_it_to_a_warning_with_the_last_error(health):
     report = report_of(health)
     assert report.level == WARN
     assert 'thermal: the image is 0x0 pixels' in report.message
+
+
+def test_results_without_their_other_outputs_are_a_warning(health):
+    for _ in range(3):
+        frame(health)
+        health.record_missing_outputs('MemoryError: no memory for a PNG')
+    report = report_of(health)
+    assert report.level == WARN
+    assert report.message == 'labels without all other outputs: MemoryError: no memory for a PNG'
+    frame(health)
+    assert report_of(health).level == OK
 
 
 def test_failures_without_a_result_in_between_are_an_error(health):
@@ -289,15 +316,20 @@ def test_failures_of_thermal_between_results_from_rgb_are_a_warning(health):
     assert 'no results' not in report.message
 
 
-def test_the_share_that_sees_nothing_is_known_also_of_images_that_are_not_used(health):
-    warnings = []
+class OwnThermal(Thermal):
+    name = 'lwir'
+
+
+@pytest.mark.parametrize('x', ['thermal', 'lwir'])
+def test_the_share_that_sees_nothing_is_known_also_of_images_that_are_not_used(monkeypatch, x):
+    monkeypatch.setitem(MODALITIES, 'lwir', OwnThermal())
+    warnings, health, settings = [], Health(x), Parameters(x_modality=x)
     observations = Observations(health, lambda _, text: warnings.append(text))
-    states = {'rgb': 'ok', 'thermal': 'flat'}
     rgb = np.zeros((6, 8, 3), np.uint8)
-    observations.record_images(
-        UsableImages(rgb, None, 0, states, 'rgb', invalid_share=1.0), Parameters()
-    )
-    assert report_of(health).values['thermal_invalid_percent'] == '100.0'
+    images = UsableImages(rgb, None, 0, {'rgb': 'ok', x: 'flat'}, 'rgb', invalid_share=1.0)
+    observations.record_images(images, settings)
+    report = report_of(health, timing=InputTiming(settings), topics={'rgb': '/color', x: '/x'})
+    assert report.values[f'{x}_invalid_percent'] == '100.0'
     assert any(text.startswith('100% of the thermal image') for text in warnings)
 
 
@@ -504,6 +536,21 @@ def test_a_repeated_warning_is_logged_ever_more_rarely(logs):
     set_time(299 + 31)
     reporter.warn('bad_frame', 'anew')
     assert logged == ['WARN another', 'WARN anew']
+
+
+def test_a_dropped_rgb_image_is_logged_while_thermal_cannot_be_read(logs, health):
+    reporter, set_time, logged = logs
+    observations, failures = Observations(health, reporter.warn), Failures(health, reporter.warn)
+    states = {'rgb': 'ok', 'thermal': 'unreadable'}
+    rgb = np.zeros((6, 8, 3), np.uint8)
+    images = UsableImages(rgb, None, 0, states, 'rgb', SartmError('thermal: too short'))
+    observations.record_images(images, Parameters())
+    set_time(1)
+    failures.handle(SartmError('RGB: too short'))
+    assert logged[-2:] == [
+        'WARN thermal is not used: thermal: too short',
+        'WARN frame dropped: RGB: too short',
+    ]
 
 
 class WatchedText(str):

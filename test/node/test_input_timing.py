@@ -130,7 +130,27 @@ def test_the_offset_of_two_rates_in_a_bag_that_is_played_at_half_speed():
                 'thermal_ahead_ns': 10**9 * SECOND,
                 'sync__stamp': 'arrival',
             },
-            'the nearest images arrive 0.200 s apart',
+            'the nearest images arrive 0.200 s apart, and sync.max_skew is 0.05 s: raise '
+            'sync.max_skew',
+        ),
+        (
+            {'sync__stamp': 'arrival', 'sync__thermal_offset': -2.5},
+            'sync.thermal_offset, -2.5 s, is added to the arrival of thermal: set it to about 0, '
+            'or sync.max_wait to 2.6 if thermal only arrives late',
+        ),
+        (
+            {'sync__stamp': 'arrival', 'sync__thermal_offset': 5},
+            'sync.thermal_offset, 5 s, is added to the arrival of thermal: set it to about 0',
+        ),
+        (
+            {
+                'phase_ns': 20 * MS,
+                'interval_ns': 200 * MS,
+                'sync__stamp': 'arrival',
+                'sync__max_wait': 0.01,
+            },
+            'the nearest images arrive 0.020 s apart, but RGB waits no longer than sync.max_wait, '
+            '0.01 s: raise sync.max_wait',
         ),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sartm_model.errors import SartmError
+from sartm_ros.messages.encodings import CHANNELS
 from sartm_ros.node import cameras, ros_parameters
 from sartm_ros.node.cameras import without_unused_topics
 from sartm_ros.node.parameters import (
@@ -47,6 +48,12 @@ def test_the_topics_that_a_network_does_not_take_are_unused():
     assert without_unused_topics(given, ('rgb',)).thermal_topic == ''
     with pytest.raises(SartmError, match='takes rgb images, but rgb_topic is empty'):
         without_unused_topics(Parameters(rgb_topic=''), ('rgb',))
+
+
+def test_a_modality_of_which_no_messages_are_read_is_refused(monkeypatch):
+    monkeypatch.delitem(CHANNELS, 'depth')
+    with pytest.raises(SartmError, match='encodings are known for depth images; add a row to CHAN'):
+        parse({'x_modality': 'depth'})
 
 
 def test_another_second_camera_has_a_topic_of_its_own():
