@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sartm_model.cli import (
     adapters,
@@ -62,8 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 2 on bad input, which one line on stderr describes (`sartm data check` prints
         a line for each fault), 130 after Ctrl-C, and 141 where the reader of stdout has gone.
+
+    Raises:
+        SystemExit: with status 143, after SIGTERM.
     """
     args = build_parser().parse_args(argv)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _end)
     try:
         status = args.run(args)
         sys.stdout.flush()
@@ -86,6 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status or 0
     print(f'sartm {args.verb}: error: {" ".join(message.split())}', file=sys.stderr)
     return USER_ERROR
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    """End the process so that it first removes temporary files and ends its child processes."""
+    raise SystemExit(128 + number)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -25,7 +25,6 @@ from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.base import SegmentationModel
 from sartm_model.training.module import SegmentationTraining
-from sartm_model.training.processes import TERMINATED
 
 STATE_FILE = 'last.ckpt'
 LAST_MODEL = 'last.safetensors'
@@ -76,6 +75,10 @@ class AveragedWeights(WeightAveraging):
         changing = [pair for pair in pairs if pair[0].data_ptr() != pair[1].data_ptr()]
         if changing:
             get_ema_multi_avg_fn(decay)(*map(list, zip(*changing, strict=True)), count)
+
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit status that a shell reports of a process ended by SIGTERM."""
 
 
 class ResumeCheckpoint(Callback):

@@ -8,14 +8,9 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pytorch_lightning.utilities.exceptions import SIGTERMException
-
 # Options of glibc's mallopt, from its malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
-
-TERMINATED = 128 + signal.SIGTERM
-"""The exit status that a shell reports of a process ended by SIGTERM."""
 
 
 def is_first_process() -> bool:
@@ -43,17 +38,10 @@ def ignore_signals(worker: int) -> None:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """End as a signal would where Lightning has caught it; Lightning's status is 0 for SIGTERM.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C.
-        SystemExit: SIGTERM.
-    """
+def interrupts_passed_on() -> Iterator[None]:
+    """Raise KeyboardInterrupt after Ctrl-C, which Lightning replaces by an exit with status 1."""
     try:
         yield
-    except SIGTERMException:
-        raise SystemExit(TERMINATED) from None
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None

@@ -39,7 +39,7 @@ from sartm_model.training.ma_clip.train import ADAPTERS_FILE, train_ma_clip
 from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.processes import (
     announce,
-    ended_by_signals,
+    interrupts_passed_on,
     is_first_process,
     keep_freed_memory,
 )
@@ -120,7 +120,7 @@ def train(
         callbacks.append(EarlyStopping('val_miou', mode='max', patience=config.patience))
     callbacks.append(resume_checkpoint)
     trainer = _trainer(config, out, callbacks)
-    with ended_by_signals(), _errors_of_workers():
+    with interrupts_passed_on(), _errors_of_workers():
         # With weights_only the state is read as tensors and plain values, never as code.
         trainer.fit(module, ckpt_path=state, weights_only=True)
         if not resume_checkpoint.stopped_by and trainer.global_step % config.val_every:
@@ -138,7 +138,7 @@ def _train_ma_clip(config: TrainConfig, out: Path, resume: bool) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     _prepare_folder(out, config, resume=False)
     cv2.setNumThreads(1)  # as in `train`
-    with ended_by_signals(), _errors_of_workers():
+    with interrupts_passed_on(), _errors_of_workers():
         return train_ma_clip(config, _trainer(config, out, [Progress(refresh_rate=10)]), out)
 
 

@@ -10,11 +10,13 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 import yaml
 from processes import TIMEOUT_S, wait_until
 
+from sartm_model.cli.main import main
 from sartm_model.config import TrainConfig
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
@@ -24,6 +26,11 @@ from sartm_model.training.run import train
 
 START_S = 180.0
 """How long a training may take to its first step on a busy machine."""
+
+
+def seconds_used(processes):
+    """The processor time of the process that has used least, in seconds; 0 without one."""
+    return min((process.cpu_times().user for process in processes), default=0)
 
 
 def losses_by_step(folder):
@@ -235,6 +242,25 @@ def test_a_signal_to_all_processes_of_a_run_saves_its_state(tmp_path, write_conf
     assert f'stopped by {number.name}; the state is in' in printed
 
 
+def test_sigterm_while_frames_are_cached_leaves_no_process(tmp_path, write_config):
+    source = {'dataset': 'synthetic', 'split': 'train'}
+    data = {'train': [source], 'val': source, 'cache': True, 'workers': 2}
+    config = write_config(data=data, loss={'language': 0})
+    words = ['train', '--config', config, '--out', tmp_path / 'run']
+    command = [sys.executable, '-m', 'sartm_model.cli', *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        try:
+            process = psutil.Process(run.pid)
+            # Not before both are at work: a pool that is interrupted while it starts may hang.
+            wait_until(lambda: seconds_used(process.children()) > 0.2, 'rendered scenes', START_S)
+            children = process.children()
+            run.terminate()
+            assert run.wait(TIMEOUT_S) == 143
+        finally:
+            run.kill()
+    assert psutil.wait_procs(children, TIMEOUT_S)[1] == []
+
+
 def test_sigterm_in_the_final_measurement_ends_with_its_status(tmp_path, write_config, monkeypatch):
     """Lightning itself handles the signal here, and would end with status 0."""
     original = SegmentationTraining.validation_step
@@ -247,7 +273,7 @@ def test_sigterm_in_the_final_measurement_ends_with_its_status(tmp_path, write_c
     monkeypatch.setattr(SegmentationTraining, 'validation_step', validation_step)
     config = write_config(steps=3, loss={'language': 0})
     with pytest.raises(SystemExit) as stopped:
-        train(config, tmp_path / 'run')
+        main(['train', '--config', str(config), '--out', str(tmp_path / 'run')])
     assert stopped.value.code == 143
 
 
