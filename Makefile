@@ -49,7 +49,7 @@ demo: setup
 	  $(if $(SEQUENCE),--sequence '$(SEQUENCE)') $(if $(MODALITY),--modality '$(MODALITY)') \
 	  $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)')
 
-# The shipped checkpoint: a teacher, then two rounds of labelling frames without labels and training
+# The shipped checkpoint: a teacher, then three rounds of labelling frames without labels and training
 # on them. What was stopped goes on where it was. MFNet is expected in data/MFNet, and frames without
 # labels as data/unlabelled/data.yaml declares them (`sartm data init` writes it).
 train-demo: RUN = runs/demo
@@ -75,12 +75,17 @@ runs/demo_1.done: runs/demo_labels_1
 	$(ROUND) start_from=runs/demo_0/last.safetensors
 	@touch $@
 
-runs/demo.done: runs/demo_labels_2
+runs/demo_2.done: runs/demo_labels_2
+	$(ROUND) start_from=runs/demo_1/last.safetensors
+	@touch $@
+
+runs/demo.done: runs/demo_labels_3
 	$(ROUND)
 	@touch $@
 
 runs/demo_labels_1: runs/demo_0.done
 runs/demo_labels_2: runs/demo_1.done
+runs/demo_labels_3: runs/demo_2.done
 runs/demo_labels_%:
 	$(BIN)/sartm pseudo-label --checkpoint $(<:.done=)/last.safetensors --dataset folder \
 	  --root data/unlabelled/data.yaml --split all --out $@
