@@ -52,8 +52,8 @@ def keep_freed_memory() -> None:
     """Let this process keep the memory of freed tensors for new ones, where it has glibc.
 
     A step on a CPU allocates and frees gigabytes. By default glibc gives blocks of more than 32 MiB
-    and the end of its heap back to the system, which then has to clear every page anew: a third to
-    a half of the time of a step (docs/training.md). The process stays as large as it was at most.
+    and the end of its heap back to the system, which then has to clear every page anew: a quarter
+    of the time of a step (docs/training.md). The process stays as large as it was at most.
     """
     set_option = getattr(ctypes.CDLL(None), 'mallopt', None)
     if set_option is not None:
