@@ -48,33 +48,30 @@ class Failures:
             published: whether the pair has its labels, so that only other outputs are missing.
         """
         name = f'{type(error).__name__}: {error}'
+        pause_s = 0.0
+        if is_out_of_memory(error):
+            pause_s = self._pause_s = next_pause_s(self._pause_s)
         if published:
             self._health.record_missing_outputs(name)
             text = ''.join(traceback.format_exception(error))
             self._warn('outputs', f'labels are published, but not all other outputs:\n{text}')
-            if not is_out_of_memory(error):
-                return 0.0
-            self._pause_s = next_pause_s(self._pause_s)
-            free_memory(error)
-            return self._pause_s
-        if isinstance(error, SartmError):
-            self._health.dropped('bad_frame', error=str(error))
-            self._warn('bad_frame', f'frame dropped: {error}')
-            return 0.0
-        if is_out_of_memory(error):
-            self._pause_s = next_pause_s(self._pause_s)
+        elif pause_s:
             self._health.dropped('out_of_memory', error=name)
             self._warn(
                 'out_of_memory',
-                f'frame dropped, out of memory: {error}. The next is tried in {self._pause_s:g} s; '
+                f'frame dropped, out of memory: {error}. The next is tried in {pause_s:g} s; '
                 'what else uses the device? Smaller images, precision fp16 or a smaller network '
                 'need less',
             )
+        elif isinstance(error, SartmError):
+            self._health.dropped('bad_frame', error=str(error))
+            self._warn('bad_frame', f'frame dropped: {error}')
+        else:
+            text = ''.join(traceback.format_exception(error))
+            self._last = name
+            self._in_row += 1
+            self._health.dropped('failed', error=name)
+            self._warn('failed', f'frame dropped, inference failed:\n{text}')
+        if pause_s:
             free_memory(error)
-            return self._pause_s
-        text = ''.join(traceback.format_exception(error))
-        self._last = name
-        self._in_row += 1
-        self._health.dropped('failed', error=name)
-        self._warn('failed', f'frame dropped, inference failed:\n{text}')
-        return 0.0
+        return pause_s
