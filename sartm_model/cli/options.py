@@ -30,7 +30,7 @@ class NodeSettings(NamedTuple):
     """What the node's parameters say of the network and its images.
 
     Attributes:
-        predictor: keyword arguments of `onnx_predictor.open_predictor`.
+        predictor: keyword arguments of `open_predictor.open_predictor`.
         thermal_shift: bits by which thermal counts of 16 bits are shifted down.
     """
 
@@ -113,7 +113,7 @@ def add_model(
     checkpoint: str = 'a .safetensors checkpoint, an .onnx file of sartm export, or one that comes '
     'with the package: demo (RGB and thermal) or demo_depth (default: demo)',
 ) -> None:
-    """Add the options that `open_predictor` reads.
+    """Add the options that `predictor_from_options` reads.
 
     Args:
         verb: the verb.
@@ -167,7 +167,7 @@ def read_params(args: argparse.Namespace) -> NodeSettings:
     )
 
 
-def open_predictor(
+def predictor_from_options(
     args: argparse.Namespace, label_space: LabelSpace | None = None
 ) -> Predictor | OnnxPredictor:
     """Return the predictor of `add_model`'s options, and of --head, --homography and --params.
@@ -178,7 +178,7 @@ def open_predictor(
         args: the options.
         label_space: see `Predictor`; an exported file has its own.
     """
-    from sartm_model.inference.onnx_predictor import open_predictor as open_checkpoint
+    from sartm_model.inference.open_predictor import open_predictor
     from sartm_model.registration.homography import read_homography
 
     options = {**MODEL_DEFAULTS, **read_params(args).predictor}
@@ -190,15 +190,15 @@ def open_predictor(
     args.checkpoint = options['checkpoint']
     if not args.checkpoint.endswith('.onnx'):
         options['label_space'] = label_space
-    return open_checkpoint(**options, head=getattr(args, 'head', None))
+    return open_predictor(**options, head=getattr(args, 'head', None))
 
 
 def open_for_dataset(args: argparse.Namespace, dataset: PairDataset) -> Predictor | OnnxPredictor:
-    """Return the predictor of `open_predictor`, after a look at the classes of a data set.
+    """Return the predictor of `predictor_from_options`, after a look at the classes of a data set.
 
     Raises SartmError if the checkpoint knows other classes than the data set.
     """
-    predictor = open_predictor(args, dataset.label_space)
+    predictor = predictor_from_options(args, dataset.label_space)
     if predictor.label_space.classes != dataset.label_space.classes:
         raise SartmError(
             f'checkpoint {args.checkpoint} knows the classes of {predictor.label_space.name!r}, '

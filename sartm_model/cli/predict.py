@@ -14,8 +14,8 @@ from sartm_model.cli.options import (
     add_model,
     add_params,
     add_verb,
-    open_predictor,
     parse_x,
+    predictor_from_options,
     read_params,
 )
 from sartm_model.errors import SartmError
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     from sartm_model.utils.files import write_file
     from sartm_model.utils.visualization import encode
 
-    predictor = open_predictor(args)
+    predictor = predictor_from_options(args)
     check_selection(
         args.modality, predictor.modalities, f'checkpoint {args.checkpoint} has no modality'
     )

@@ -15,8 +15,8 @@ from sartm_model.cli.options import (
     add_scales,
     add_verb,
     not_negative,
-    open_predictor,
     positive,
+    predictor_from_options,
 )
 from sartm_model.errors import SartmError
 
@@ -189,7 +189,7 @@ def _label_by_network(args: argparse.Namespace) -> None:
     dataset = open_dataset(args.dataset, args.root, args.split)
     if not isinstance(dataset, PairedFiles):
         raise SartmError(f'{args.dataset} has no files; pseudo-labels need a data set on disk')
-    predictor = open_predictor(args)
+    predictor = predictor_from_options(args)
     if isinstance(predictor, OnnxPredictor):
         raise SartmError('an .onnx checkpoint gives no probabilities; give a .safetensors file')
     space = predictor.label_space

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,27 +28,7 @@ from sartm_model.labels import LabelSpace
 from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.thermal_settings import ThermalSettings
 
-if TYPE_CHECKING:
-    from sartm_model.inference.predictor import Predictor
-
 _log = logging.getLogger(__name__)
-
-
-def open_predictor(checkpoint: str | Path, **settings: Any) -> Predictor | OnnxPredictor:
-    """Return an `OnnxPredictor` where the name ends in `.onnx`, otherwise a `Predictor`.
-
-    Args:
-        checkpoint: a file, or 'demo' or 'demo_depth', which come with the package.
-        settings: the keyword arguments of either.
-
-    Raises:
-        SartmError: as either does.
-    """
-    if Path(checkpoint).suffix == '.onnx':
-        return OnnxPredictor(checkpoint, **settings)
-    from sartm_model.inference.predictor import Predictor
-
-    return Predictor(checkpoint, **settings)
 
 
 class OnnxPredictor:

@@ -13,8 +13,8 @@ from sartm_model.cli.options import (
     add_model,
     add_params,
     add_verb,
-    open_predictor,
     parse_x,
+    predictor_from_options,
 )
 from sartm_model.cli.output import check_report_folder, emit_json
 
@@ -194,7 +194,7 @@ def replay(args: argparse.Namespace) -> None:
     options = ('rgb_topic', 'thermal_topic', 'x_modality', 'x_topic')
     given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
     settings = parse(to_dict(settings) | given)
-    predictor = open_predictor(args)
+    predictor = predictor_from_options(args)
     if forgotten := forgotten_modality(settings, predictor.modalities):
         print(f'sartm replay: {forgotten}', file=sys.stderr)
     result = replaying.replay(

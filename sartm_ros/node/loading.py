@@ -16,7 +16,7 @@ from sartm_ros.node.parameters import FIELDS, Parameters, homography, thermal_se
 
 
 def predictor_options(settings: Parameters) -> dict[str, Any]:
-    """Return what `sartm_model.inference.onnx_predictor.open_predictor` is given."""
+    """Return what `sartm_model.inference.open_predictor.open_predictor` is given."""
     return {
         # No shell replaces the ~ in `checkpoint:=~/...`.
         'checkpoint': os.path.expanduser(settings.checkpoint),
@@ -34,7 +34,7 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
     Raises:
         SartmError: the checkpoint or the device cannot be used.
     """
-    from sartm_model.inference.onnx_predictor import open_predictor
+    from sartm_model.inference.open_predictor import open_predictor
 
     begun_s = time.monotonic()
     predictor: Any = open_predictor(**predictor_options(settings))

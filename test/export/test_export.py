@@ -26,7 +26,8 @@ from sartm_model.errors import SartmError
 from sartm_model.export.exported_model import ExportedModel
 from sartm_model.export.onnx_export import export_onnx
 from sartm_model.inference.export_config import FORMAT, ExportConfig
-from sartm_model.inference.onnx_predictor import OnnxPredictor, open_predictor
+from sartm_model.inference.onnx_predictor import OnnxPredictor
+from sartm_model.inference.open_predictor import open_predictor
 from sartm_model.inference.prediction import Prediction
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
@@ -211,7 +212,7 @@ def test_a_prediction_imports_neither_torch_nor_sam2(demo_onnx, tmp_path):
 import sys
 import numpy as np
 from sartm_model.cli.main import main
-from sartm_model.inference.onnx_predictor import open_predictor
+from sartm_model.inference.open_predictor import open_predictor
 
 predictor = open_predictor({str(demo_onnx)!r}, device='cpu')
 predictor.warm_up(480, 640)

@@ -18,7 +18,7 @@ from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
 from sartm_model.inference.compiled import CACHE_VARIABLE, CompiledNetwork, use_cache_folder
 from sartm_model.inference.cuda_graph import CudaGraphCache
-from sartm_model.inference.onnx_predictor import open_predictor
+from sartm_model.inference.open_predictor import open_predictor
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints

@@ -15,7 +15,7 @@ from toy_model import ENTRY, Toy
 
 from sartm_model.cli.main import main
 from sartm_model.config import ModelConfig
-from sartm_model.inference.onnx_predictor import open_predictor
+from sartm_model.inference.open_predictor import open_predictor
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
