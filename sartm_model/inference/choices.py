@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 
 from sartm_model.errors import SartmError
+from sartm_model.inference.device_name import parse_device
 
 PRECISIONS = {
     'fp32': torch.float32,
@@ -20,17 +19,15 @@ ENGINES = ('eager', 'graph', 'parallel', 'compile')
 
 def choose_device(name: str) -> torch.device:
     """Return the device of 'auto', 'cpu', 'cuda' or 'cuda:N'; raise SartmError without it."""
-    if name == 'auto':
+    kind, number = parse_device(name)
+    if kind == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
-        raise SartmError(f'device {name!r}; expected auto, cpu, cuda or cuda:N')
-    device = torch.device(name)
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+    if kind == 'cuda' and (number or 0) >= torch.cuda.device_count():
         raise SartmError(
             f'device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; '
             f'use cpu, or install a CUDA build of torch'
         )
-    return device
+    return torch.device(kind) if number is None else torch.device(kind, number)
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sartm_model.errors import SartmError
+from sartm_model.inference.device_name import parse_device
 from sartm_model.inference.export_config import FORMAT
 from sartm_model.utils.text import first_line
 
@@ -20,21 +21,19 @@ def choose_providers(device: str) -> tuple[str, list[Any]]:
         device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
 
     Raises:
-        SartmError: ONNX Runtime is missing or has no such device.
+        SartmError: there is no device of this name, or ONNX Runtime is missing or does not have it.
     """
+    kind, number = parse_device(device)
     has_cuda = CUDA_PROVIDER in _import_runtime().get_available_providers()
-    if device == 'cpu' or (device == 'auto' and not has_cuda):
+    if kind == 'cpu' or (kind == 'auto' and not has_cuda):
         return 'cpu', ['CPUExecutionProvider']
-    kind, _, index = device.partition(':')
-    if device != 'auto' and (kind != 'cuda' or (index and not index.isdecimal())):
-        raise SartmError(f'device {device!r}; expected auto, cpu, cuda or cuda:N')
     if not has_cuda:
         raise SartmError(
             f'device {device!r} is not there: this ONNX Runtime has no CUDA; use cpu, or install '
             f'onnxruntime-gpu'
         )
-    cuda = (CUDA_PROVIDER, {'device_id': int(index or 0)})
-    return 'cuda' if device == 'auto' else device, [cuda, 'CPUExecutionProvider']
+    cuda = (CUDA_PROVIDER, {'device_id': number or 0})
+    return 'cuda' if kind == 'auto' else device, [cuda, 'CPUExecutionProvider']
 
 
 def _import_runtime() -> Any:

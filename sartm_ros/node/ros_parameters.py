@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sartm_model.errors import SartmError
+from sartm_model.inference.device_name import parse_device
 from sartm_ros.messages.encodings import check_known
 from sartm_ros.node.cameras import topic_parameter, topics
 from sartm_ros.node.parameters import (
@@ -222,8 +223,8 @@ def _check(name: str, value: Any) -> Any:
         raise SartmError(f'parameter {name} is {value!r}; expected one of {", ".join(choices)}')
     if kind is str and not value and name not in MAY_BE_EMPTY:
         raise SartmError(f'parameter {name} is empty; expected a value like {spec.default!r}')
-    if name == 'device' and not _is_device(value):
-        raise SartmError(f'parameter device is {value!r}; expected auto, cpu, cuda or cuda:N')
+    if name == 'device':
+        parse_device(value, 'parameter device')
     return value
 
 
@@ -235,10 +236,3 @@ def _parse_numbers(name: str, value: Any) -> tuple[float, ...]:
     ):
         raise SartmError(f'parameter {name} is {value!r}; expected a list of numbers')
     return tuple(float(item) for item in items)
-
-
-def _is_device(value: str) -> bool:
-    kind, colon, index = value.partition(':')
-    return value in ('auto', 'cpu', 'cuda') or (
-        kind == 'cuda' and colon == ':' and index.isdecimal()
-    )
