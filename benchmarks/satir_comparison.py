@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.training_runs import claim, class_weights, mean_and_range, train_whole
-from sartm_model.cli.options import DATASETS
 from sartm_model.data.base import PairDataset
-from sartm_model.data.registry import open_dataset
+from sartm_model.data.registry import NAMES, open_dataset
 from sartm_model.data.sources import FirstFrames
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.corruptions import CorruptedDataset
@@ -225,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--out', metavar='DIR', type=Path, required=True)
-    parser.add_argument('--dataset', choices=DATASETS, required=True, help='the labelled frames')
+    parser.add_argument('--dataset', choices=NAMES, required=True, help='the labelled frames')
     parser.add_argument('--root', metavar='PATH', type=Path, help='of the data set')
     parser.add_argument('--train-split', metavar='NAME', default='train')
     parser.add_argument('--val-split', metavar='NAME', default='val', help='is measured')

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sartm_model.data import registry
 from sartm_model.errors import SartmError
 
 if TYPE_CHECKING:
@@ -36,27 +37,6 @@ class NodeSettings(NamedTuple):
 
     predictor: dict[str, Any]
     thermal_shift: int
-
-
-# `sartm_model.data.registry.NAMES`, which is not imported because it needs NumPy.
-DATASETS = (
-    'mfnet',
-    'pst900',
-    'fmb',
-    'soda',
-    'soda_synthetic',
-    'scut_seg',
-    'deliver',
-    'deliver_val',
-    'nyuv2',
-    'nyuv2_hha',
-    'urbanlf_real',
-    'urbanlf_syn',
-    'zju_rgb_p',
-    'zju_rgb_p9',
-    'folder',
-    'synthetic',
-)
 
 
 def positive(text: str) -> int:
@@ -209,7 +189,7 @@ def open_for_dataset(args: argparse.Namespace, dataset: PairDataset) -> Predicto
 
 def add_dataset(verb: Options, required: bool = True) -> None:
     """Add --dataset and --root."""
-    verb.add_argument('--dataset', choices=DATASETS, required=required)
+    verb.add_argument('--dataset', choices=registry.NAMES, required=required)
     verb.add_argument(
         '--root',
         metavar='DIR',

@@ -16,8 +16,7 @@ class SourceConfig:
     """A data set to draw frames from.
 
     Attributes:
-        dataset: mfnet, pst900, fmb, soda, soda_synthetic, scut_seg, deliver, deliver_val, nyuv2,
-            nyuv2_hha, urbanlf_real, urbanlf_syn, zju_rgb_p, zju_rgb_p9, folder or synthetic.
+        dataset: one of `data.registry.NAMES`, such as mfnet, folder or synthetic.
         root: the folder of the data set; for folder the YAML file that declares it; empty for
             synthetic.
         split: name of the split.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -10,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import cv2
 import numpy as np
 
 from sartm_model.data.base import PairDataset
-from sartm_model.data.frame import Condition, Frame
+from sartm_model.data.frame import Frame
 from sartm_model.data.frame_list import SUFFIXES
 from sartm_model.data.label_map import LabelMap
 from sartm_model.errors import SartmError
@@ -28,8 +26,6 @@ ALIGN_ADVICE = (
     'the same view, declare "resize: true" in the YAML file of a data set folder'
 )
 LABELS_ADVICE = 'save the labels in the size of that image'
-
-MFNET_NAME = re.compile(r'\d+([DN])(_flip)?')
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class PairedFiles(PairDataset):
             straight from two cameras: the predictor resizes the second one. Labels must always have
             the size of the first image.
         label_map: converts the values in the label images; None if they are class ids.
-        condition: tells the condition of a frame from its name.
+        condition: tells the condition of a frame from its name; None if no frame has one.
         resize: whether the other images are resized to the first one.
     """
 
@@ -101,7 +97,7 @@ class PairedFiles(PairDataset):
         self.names = list(files)
         self.files = [files[name] for name in self.names]
         self._aligned = aligned
-        self._condition = condition or condition_of
+        self._condition = condition
         self.resize = resize
 
     def __getitem__(self, index: int) -> Frame:
@@ -162,7 +158,8 @@ class PairedFiles(PairDataset):
             if labels is not None:
                 check = partial(_check_size, image=labels, **reference, advice=LABELS_ADVICE)
                 attempt(files.labels, check)
-        return Frame(name, images, labels, self._condition(name)), faults
+        condition = None if self._condition is None else self._condition(name)
+        return Frame(name, images, labels, condition), faults
 
     def _read_labels(self, path: Path) -> np.ndarray:
         if self.label_map is None:
@@ -270,19 +267,6 @@ def images_in(folder: Path) -> dict[str, Path]:
     if not found:
         raise SartmError(f'{folder} has no images; expected files named {", ".join(SUFFIXES)}')
     return found
-
-
-def condition_of(name: str) -> Condition | None:
-    """Return 'day' or 'night' for a frame named as in MFNet (a number, then D or N), else None."""
-    match = MFNET_NAME.fullmatch(name)
-    return None if match is None else ('day' if match[1] == 'D' else 'night')
-
-
-def resize_to(image: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Resize an image `[h, w(, C)]` to the height and width of another, linearly."""
-    if image.shape[:2] == other.shape[:2]:
-        return image
-    return cv2.resize(image, (other.shape[1], other.shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def _check_paired(stems: Mapping[Path, Iterable[str]]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sartm_model.data.folder import FrameFiles, PairedFiles
+from sartm_model.data.frame import Condition
 from sartm_model.data.frame_list import read_stems
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
 from sartm_model.utils.text import format_names
+
+STEM = re.compile(r'\d+([DN])(_flip)?')
 
 
 class MFNet(PairedFiles):
@@ -33,7 +37,13 @@ class MFNet(PairedFiles):
         missing = [path for path in dict.fromkeys(needed) if not path.is_file()]
         if missing:
             raise SartmError(f'{split}.txt of {root} names frames without {format_names(missing)}')
-        super().__init__(files, self.classes, aligned=True)
+        super().__init__(files, self.classes, aligned=True, condition=condition_of)
+
+
+def condition_of(stem: str) -> Condition | None:
+    """Return 'day' or 'night' for a stem of MFNet (a number, then D or N), else None."""
+    match = STEM.fullmatch(stem)
+    return None if match is None else ('day' if match[1] == 'D' else 'night')
 
 
 def image_folders(root: Path) -> dict[str, Path]:

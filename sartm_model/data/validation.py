@@ -16,11 +16,17 @@ from tqdm import tqdm
 from sartm_model.data.base import PairDataset
 from sartm_model.data.declaration import UNKNOWN_CLASSES, Declaration, read_declaration
 from sartm_model.data.declared import find_files, open_files, split_files
-from sartm_model.data.folder import FrameFiles, PairedFiles, SplitFolders, condition_of, images_in
+from sartm_model.data.folder import FrameFiles, PairedFiles, SplitFolders, images_in
 from sartm_model.data.frame_check import FrameComparison, check_frames
 from sartm_model.data.listed import ListedFrames
-from sartm_model.data.mfnet import frame_files, image_folders, read_split
-from sartm_model.data.registry import ON_DISK, declaration_path, open_dataset, open_root
+from sartm_model.data.mfnet import condition_of, frame_files, image_folders, read_split
+from sartm_model.data.registry import (
+    ON_DISK,
+    dataset_class,
+    declaration_path,
+    open_dataset,
+    open_root,
+)
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
@@ -43,7 +49,7 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
     """
     splits: Iterable[tuple[str, PairDataset]]
     if dataset in ON_DISK:
-        kind = ON_DISK[dataset]
+        kind = dataset_class(dataset)
         report = Report(dataset, kind.classes)
         if issubclass(kind, SplitFolders):
             splits = _split_folders(kind, open_root(dataset, root), split, report)
@@ -111,7 +117,11 @@ def _mfnet_lists(
             if is_asked_for and condition in ('day', 'night') and actual not in (condition, None):
                 report.fault(root / f'{name}.txt', f'names {stem}, a {actual} frame')
         if is_asked_for:
-            yield name, PairedFiles(frame_files(folders, stems), report.label_space, aligned=True)
+            files = frame_files(folders, stems)
+            yield (
+                name,
+                PairedFiles(files, report.label_space, aligned=True, condition=condition_of),
+            )
     images = _images(folders.values(), report)
     _note_unpaired(images, report)
     report.unlisted += [

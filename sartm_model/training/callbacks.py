@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -19,7 +20,6 @@ from tqdm import tqdm
 
 from sartm_model.config import TrainConfig, to_dict
 from sartm_model.data.eval_frames import EvalFrame
-from sartm_model.data.folder import resize_to
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints
@@ -248,7 +248,7 @@ class LogPredictions(Callback):
         palette = module.val_spaces[frame.source].palette()
         images = (MODALITIES[name].show(x.cpu().numpy()) for name, x in frame.images.items())
         colored = [palette[ids.cpu().numpy()] for ids in (frame.labels, labels)]
-        panel = np.concatenate([*(resize_to(x, colored[0]) for x in images), *colored], axis=1)
+        panel = np.concatenate([*(_resize_to(x, colored[0]) for x in images), *colored], axis=1)
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.TensorBoardLogger):
                 logger.experiment.add_image(
@@ -275,3 +275,10 @@ def save_model(
     """Write a model; its card gets the run's configuration, the step and what `card` adds."""
     card = {'config': to_dict(module.config), 'steps': trainer.global_step, **card}
     checkpoints.save(path, model, module.label_space, card)
+
+
+def _resize_to(image: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Resize an image `[h, w(, C)]` to the height and width of another, linearly."""
+    if image.shape[:2] == other.shape[:2]:
+        return image
+    return cv2.resize(image, (other.shape[1], other.shape[0]), interpolation=cv2.INTER_LINEAR)

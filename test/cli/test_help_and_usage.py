@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from command_line import expect_error, run
 
-from sartm_model.cli import options
 from sartm_model.cli.main import PLUGIN_GROUP, build_parser
 from sartm_model.data import registry
+from sartm_model.data.base import PairDataset
+from sartm_model.errors import SartmError
 
 pytestmark = pytest.mark.usefixtures('bag_verbs')
 
@@ -122,8 +123,19 @@ def test_ctrl_c(monkeypatch):
     assert run('info', 'demo') == 130
 
 
-def test_the_data_sets_offered_are_those_that_can_be_opened():
-    assert options.DATASETS == registry.NAMES
+def test_the_data_sets_are_named_without_numpy():
+    code = (
+        'import sys; from sartm_model.cli.main import build_parser; build_parser();'
+        "sys.exit('numpy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+@pytest.mark.parametrize('name', registry.ON_DISK)
+def test_every_data_set_on_disk_can_be_opened(tmp_path, name):
+    assert issubclass(registry.dataset_class(name), PairDataset)
+    with pytest.raises(SartmError):
+        registry.open_dataset(name, tmp_path, 'train')
 
 
 def plugins(monkeypatch, **functions: str) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sartm_model.data.folder import FolderPairs, condition_of
+from sartm_model.data.folder import FolderPairs
+from sartm_model.data.mfnet import condition_of
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
 from sartm_model.labels import FMB, MFNET, PST900
@@ -238,7 +239,7 @@ def test_folders_are_matched_by_stem(tmp_path):
     write(tmp_path / 'rgb/.hidden.png', RGB)
     frames = folder_pairs(tmp_path / 'rgb', tmp_path / 'thermal')
     assert frames.names == ['00002D', '00010N', 'frame']
-    assert [frame.condition for frame in frames] == ['day', 'night', None]
+    assert [frame.condition for frame in frames] == [None, None, None]
     assert all(np.array_equal(frame.thermal, THERMAL) for frame in frames)
     assert all(frame.labels is None for frame in frames)
     alone = folder_pairs(None, tmp_path / 'thermal')[0]
