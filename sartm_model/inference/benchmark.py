@@ -115,10 +115,8 @@ def measure_stages_s(predictor: Predictor, images: Mapping[str, np.ndarray]) -> 
         last_modules['heads'] = model.head(model.predicted_heads[-1])
 
     def on_stage_end(stage: str) -> None:
-        if stage == 'upload':
-            clock.end_stage('preprocess')
-        elif not last_modules:  # else the stage 'network' ends where the last head does
-            clock.end_stage('network')
+        if stage != 'network' or not last_modules:  # else the last head ends the network
+            clock.end_stage(stage)
 
     with ExitStack() as hooks:
         for stage, module in last_modules.items():

@@ -149,7 +149,7 @@ class CudaGraph:
         which the next frame overwrites.
         """
         self._staging.fill([*images.values(), packed_params])
-        on_stage_end('upload')
+        on_stage_end('preprocess')
         if self._graph is None:
             self._pinned_output.copy_(pack(self._run()))
         else:

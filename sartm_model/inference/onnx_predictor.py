@@ -165,7 +165,7 @@ class OnnxPredictor:
         clock = StageClock()
         given = check_images(images, thermal, self.config.modalities)
         feeds = self._feeds(given)
-        clock.end_stage('upload')
+        clock.end_stage('preprocess')
         labels, confidence_image = self._run(feeds)
         clock.end_stage('network')
         blended = None
@@ -177,7 +177,10 @@ class OnnxPredictor:
                 background, labels, colors, opacity, self.label_space.background_id
             ).astype(np.uint8)
         return Prediction(
-            labels, confidence_image if confidence else None, blended, clock.stages_s('download')
+            labels,
+            confidence_image if confidence else None,
+            blended,
+            clock.stages_s('postprocess'),
         )
 
     def warm_up(self, height: int, width: int, modalities: Sequence[str] = ()) -> None:

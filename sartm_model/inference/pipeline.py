@@ -140,7 +140,7 @@ class InferencePipeline:
                 modalities. The first one sets the size H x W.
             packed_params: float32 `[13]`, as `pack_frame_params` returns them.
             request: what to return.
-            on_stage_end: called at the end of the stages 'upload' and 'network'.
+            on_stage_end: called at the end of the stages 'preprocess' and 'network'.
 
         Returns:
             uint8 tensors by name: labels `[H, W]`, 255 where the network's result is not a number,
@@ -149,7 +149,7 @@ class InferencePipeline:
         """
         params = unpack_frame_params(packed_params)
         inputs = self.preprocess(images, params, request)
-        on_stage_end('upload')
+        on_stage_end('preprocess')
         forward_logits = self.compiled or self.model.forward_logits
         heads, extent = forward_logits(inputs.images)
         on_stage_end('network')

@@ -27,9 +27,9 @@ class Prediction:
             is 255. None if it was not requested.
         overlay: uint8 RGB `[H, W, 3]`, the image with class colours blended over it. None if it
             was not requested.
-        stages_s: seconds by stage: upload (preprocessing included), network, download
-            (postprocessing included). With a CUDA graph, upload is the host's part alone and
-            network all of the device's.
+        stages_s: seconds by stage: preprocess (transfer to the device included), network,
+            postprocess (transfer to the host included). With a CUDA graph, preprocess is the host's
+            copy into the graph's buffers alone, and network is all that the device does.
     """
 
     labels: np.ndarray

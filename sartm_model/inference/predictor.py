@@ -279,7 +279,7 @@ class Predictor:
                 return to_host(self.pipeline(tensors, params, request, clock.end_stage))
 
             outputs = run() if self._runner is None else self._runner.run(run)
-        return Prediction(**outputs, stages_s=clock.stages_s('download'))
+        return Prediction(**outputs, stages_s=clock.stages_s('postprocess'))
 
     def _frame_request(
         self, images: Mapping[str, np.ndarray], time_s: float | None, overlay_opacity: float = 0.0

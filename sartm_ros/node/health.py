@@ -17,12 +17,12 @@ from sartm_ros.node.stall_detection import FAULTS
 SAMPLES = 1000
 """Number of newest samples that the statistics are of: half a minute at 30 Hz."""
 
-STAGES = ('match', 'wait', 'read', 'upload', 'network', 'download', 'publish', 'extras')
+STAGES = ('match', 'wait', 'read', 'preprocess', 'network', 'postprocess', 'publish', 'extras')
 """The stages of a result, in order. `match`: the RGB image waits for its partner; `wait`: the pair
-waits for the inference thread; `read`: the messages are converted to arrays; `upload`: the images
-are copied to the device and normalised; `network`; `download`: the labels are copied back;
-`publish`: the labels are published. Their sum is the latency. `extras`: the other outputs are
-published, after which the thread is free for the next pair."""
+waits for the inference thread; `read`: the messages are converted to arrays; `preprocess`,
+`network` and `postprocess`: see `Prediction.stages_s`; `publish`: the labels are published. Their
+sum is the latency. `extras`: the other outputs are published, after which the thread is free for
+the next pair."""
 
 FAILURES = ('bad_frame', 'failed', 'out_of_memory')
 """Drop reasons of pairs that come with an error text."""

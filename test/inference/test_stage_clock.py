@@ -22,9 +22,9 @@ def test_stages_follow_one_another_and_the_last_takes_the_rest(monkeypatch):
 
     monkeypatch.setattr(stage_clock, 'time', Clock)
     clock = StageClock()
-    clock.end_stage('upload')
+    clock.end_stage('preprocess')
     clock.end_stage('network')
-    assert clock.stages_s('download') == {'upload': 1.0, 'network': 2.0, 'download': 4.5}
+    assert clock.stages_s('postprocess') == {'preprocess': 1.0, 'network': 2.0, 'postprocess': 4.5}
 
 
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
@@ -37,7 +37,7 @@ def test_the_stages_of_a_prediction_are_all_of_its_time(tmp_path, device):
     begun_s = time.perf_counter()
     stages_s = predictor.predict(rgb, rgb[..., 0], confidence=True, overlay=True).stages_s
     wall_s = time.perf_counter() - begun_s
-    assert list(stages_s) == ['upload', 'network', 'download']
+    assert list(stages_s) == ['preprocess', 'network', 'postprocess']
     assert all(seconds > 0 for seconds in stages_s.values())
     assert 0 < sum(stages_s.values()) <= wall_s
 
@@ -52,5 +52,5 @@ def test_queued_work_of_a_gpu_belongs_to_its_own_stage():
         busy = (busy @ busy).clamp(0, 1)
     clock.end_stage('network')
     busy[0, 0].item()
-    stages_s = clock.stages_s('download')
+    stages_s = clock.stages_s('postprocess')
     assert stages_s['network'] > 0.9 * sum(stages_s.values())

@@ -15,7 +15,7 @@ from ros_helpers import SECOND, image, scene, send_at_rate, send_pair, send_unti
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
 
-STAGES = ('match', 'wait', 'read', 'upload', 'network', 'download', 'publish')
+STAGES = ('match', 'wait', 'read', 'preprocess', 'network', 'postprocess', 'publish')
 
 
 def test_latency_by_stage_agrees_on_every_topic(real_node, real_peer):
