@@ -40,7 +40,7 @@ class Modality(ABC):
         mean, std: of each channel of scaled images; the network is given (scaled - mean) / std.
         has_range: whether the counts have no fixed meaning, so that a range of them, that of the
             image or a fixed one, is scaled to [0, 1]; see `thermal_range`.
-        may_be_even: whether an image whose pixels are all equal is as good as any, as that of an
+        may_be_uniform: whether an image whose pixels are all equal is as good as any, as that of an
             event camera while nothing moves; else it is that of a covered or broken sensor.
         folder_names: regular expression for the names of folders with such images, in lower case.
         corruptions: faults of the sensor by name, for `evaluation.corruptions`.
@@ -53,7 +53,7 @@ class Modality(ABC):
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
     has_range: ClassVar[bool] = False
-    may_be_even: ClassVar[bool] = False
+    may_be_uniform: ClassVar[bool] = False
     folder_names: ClassVar[str]
     corruptions: ClassVar[Mapping[str, Corruption]] = {}
 

@@ -49,7 +49,7 @@ class Event(CodedImage):
 
     name = 'event'
     title = 'event'
-    may_be_even = True
+    may_be_uniform = True
     folder_names = 'event|dvs'
     corruptions: ClassVar = CORRUPTIONS
     advice = 'is it a voxel grid, modality event_voxel3 or event_voxel5?'
@@ -59,7 +59,7 @@ class EventVoxels(Modality):
     """Events by pixel and time bin, positive minus negative ones, float32 `[H, W, bins]`."""
 
     dtypes = ('float32',)
-    may_be_even = True
+    may_be_uniform = True
     corruptions: ClassVar = CORRUPTIONS
 
     def read(self, path: Path) -> np.ndarray:

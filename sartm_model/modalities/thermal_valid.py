@@ -33,8 +33,8 @@ MIN_SATURATED_SHARE = 0.005
 """Share of the pixels with 65535 below which they are hot spots."""
 
 MAX_BORDER_SHARE = 0.5
-"""Share of the pixels above which an even area is no border but the background of a scene, such as
-the sky in a simulation."""
+"""Share of the pixels above which a uniform area is no border but the background of a scene, such
+as the sky in a simulation."""
 
 MAX_EDGE_SHARE = 0.25
 """The same for an area that covers one edge, which may be the ground or a wall in a simulation. For
@@ -135,13 +135,13 @@ def _border_count(counts: Any, eight_bits: bool, xp: ModuleType) -> tuple[Any, A
     if eight_bits:
         return border, is_around, is_around & False
     *_, lower_left, lower_right = corners
-    left_or_lower = _is_even(counts[:, 0]) | _is_even(counts[-1])
-    is_edge = (left_or_lower | _is_even(counts[:, -1])) & ~is_around
+    left_or_lower = _is_uniform(counts[:, 0]) | _is_uniform(counts[-1])
+    is_edge = (left_or_lower | _is_uniform(counts[:, -1])) & ~is_around
     edge_count = xp.where(left_or_lower, lower_left, lower_right)
     return xp.where(is_edge, edge_count, border), is_around, is_edge
 
 
-def _is_even(edge: Any) -> Any:
+def _is_uniform(edge: Any) -> Any:
     return (edge == edge[0]).all()
 
 

@@ -325,8 +325,8 @@ class SegmentationModel(nn.Module, ABC):
     def pad(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Pad bottom and right to multiples of `INPUT_STRIDE` by repeating the last row and column.
 
-        `encode` is given such images. Along the border of an even colour, which no camera shows, a
-        network sees objects.
+        `encode` is given such images. Along the border of a uniform colour, which no camera shows,
+        a network sees objects.
         """
         height, width = next(iter(images.values())).shape[-2:]
         padding = (0, -width % self.INPUT_STRIDE, 0, -height % self.INPUT_STRIDE)

@@ -1,6 +1,6 @@
 """What the stamps of both topics tell: the cameras' rates, lost images, and how the clocks differ.
 
-No ROS import. A camera stamps its images at even intervals. Where images are lost between the
+No ROS import. A camera stamps its images at regular intervals. Where images are lost between the
 camera and the node, the stamps of those that arrive have gaps of whole intervals.
 """
 
@@ -89,7 +89,7 @@ class StreamTiming:
         """Return the camera's rate in Hz and the share of its images that were lost.
 
         The result is None while the rate is unknown, because there are too few images or because
-        their stamps have no even interval.
+        their stamps have no regular interval.
         """
         intervals_ns = np.diff(self.stamps_ns)
         if len(intervals_ns) < MIN_INTERVALS:

@@ -148,7 +148,7 @@ def judge(
 def describe_invalid(share: float) -> str:
     """Return the text of a warning that much of the thermal image sees nothing."""
     return (
-        f'{share:.0%} of the thermal image see nothing: an even border, fill, or counts in '
+        f'{share:.0%} of the thermal image see nothing: a uniform border, fill, or counts in '
         'thermal.invalid; the network is given the mean there'
     )
 

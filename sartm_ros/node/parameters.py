@@ -247,8 +247,8 @@ class Parameters:
     )
     thermal_invalid: tuple[float, ...] = _parameter(
         (),
-        "Counts that mean 'no measurement'. Even borders and the zeros of 16-bit images that are "
-        'fill are recognised without.',
+        "Counts that mean 'no measurement'. Uniform borders and the zeros of 16-bit images that "
+        'are fill are recognised without.',
         name='thermal.invalid',
         run_time=True,
     )

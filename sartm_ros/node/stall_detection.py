@@ -86,7 +86,7 @@ class StallDetector:
             self.invalid_share = float(invalid.mean())
             flat = is_flat(seen, invalid, settings)
         else:
-            flat = not self._modality.may_be_even and is_even(seen)
+            flat = not self._modality.may_be_uniform and is_uniform(seen)
         frozen = self._frozen.update(seen, rgb, stamp_ns, stall_after_ns)
         if flat:
             self.state = 'flat'
@@ -239,10 +239,10 @@ def least_contrast(eight_bits: bool, settings: ThermalSettings) -> float:
     return min(least, max(MIN_SPAN_8BIT, MIN_SPAN_8BIT / 255 * (high - low)))
 
 
-def is_even(image: np.ndarray) -> bool:
+def is_uniform(image: np.ndarray) -> bool:
     """Return whether all pixels of an image `[H, W, ...]` are equal."""
     first = image[0, 0]
-    # A grid of pixels is enough for nearly every image that is not even.
+    # A grid of pixels is enough for nearly every image that is not uniform.
     return bool((image[::16, ::16] == first).all() and (image == first).all())
 
 

@@ -82,7 +82,7 @@ def shifted(size=SIZE) -> np.ndarray:
 
 @pytest.mark.parametrize('edges', ['left', 'right', 'lower', 'left and lower'])
 @pytest.mark.parametrize('fill', [0, 1, 20000, 60000])
-def test_one_even_edge_of_a_16_bit_image_is_a_border_if_it_is_not_the_upper_one(edges, fill):
+def test_one_uniform_edge_of_a_16_bit_image_is_a_border_if_it_is_not_the_upper_one(edges, fill):
     valid = shifted()
     if edges != 'left and lower':
         valid = np.ones(SIZE, bool)
@@ -134,7 +134,7 @@ def test_the_background_of_a_simulation_is_valid():
 
 
 @pytest.mark.parametrize('value', [0, 1000, 65535])
-def test_an_even_image_has_no_border(value):
+def test_a_uniform_image_has_no_border(value):
     assert not invalid(np.full(SIZE, value, np.uint16)).any()
 
 

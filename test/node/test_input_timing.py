@@ -34,14 +34,14 @@ def test_the_rate_of_a_camera_whose_images_are_lost_at_random(rate_hz, kept, see
 
 
 def test_what_is_no_loss():
-    even_ns = SECOND + np.arange(100) * 33 * MS
+    regular_ns = SECOND + np.arange(100) * 33 * MS
     jitter_ns = np.random.default_rng(0).uniform(-5 * MS, 5 * MS, 100)
-    assert rate_of(even_ns + jitter_ns)[1] == 0
+    assert rate_of(regular_ns + jitter_ns)[1] == 0
     # Every image twice, a pause of a minute, and a clock that is set back.
     for stamps_ns in (
-        np.repeat(even_ns, 2),
-        np.r_[even_ns[:80], even_ns[80:] + 60 * SECOND],
-        np.r_[even_ns + 3600 * SECOND, even_ns],
+        np.repeat(regular_ns, 2),
+        np.r_[regular_ns[:80], regular_ns[80:] + 60 * SECOND],
+        np.r_[regular_ns + 3600 * SECOND, regular_ns],
     ):
         found_hz, lost = rate_of(stamps_ns)
         assert (found_hz, lost) == (pytest.approx(1000 / 33), 0)

@@ -75,7 +75,7 @@ def test_a_border_of_zeros_leaves_the_range_and_a_large_one_is_a_warning(
     seen = np.zeros(SIZE, bool)
     seen[3:-3, 3:-3] = True  # a warp would have mixed zeros into the pixels beside them
     low, high = np.quantile(thermal[::4, ::4][seen[::4, ::4]], (0.01, 0.99))
-    # Not even, or the predictor would take them out by itself.
+    # Not uniform, or the predictor would take them out by itself.
     noise = np.indices(SIZE).sum(axis=0) % 2
     by_hand = np.where(seen, thermal, round(low + MEAN * (high - low)) + noise).astype(np.uint16)
     predictor = Predictor(
