@@ -20,7 +20,7 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from sartm_ros.node.cameras import topics
+from sartm_ros.node.cameras import camera_topics
 from sartm_ros.node.fastdds import image_profile
 from sartm_ros.node.parameters import Parameters
 
@@ -148,7 +148,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _rviz(context: LaunchContext, values: dict[str, Any], environment: dict[str, str]) -> Node:
     """Return RViz in the node's namespace; remappings lead its topics to those of the node."""
-    rgb_topic, x_topic = topics(
+    rgb_topic, x_topic = camera_topics(
         Parameters(**{n: values[n] for n in TOPICS if n in values})
     ).values()
     shown = {

@@ -95,9 +95,9 @@ def make_bag(args: argparse.Namespace) -> None:
     from sartm_model.labels import MAX_CLASSES, LabelSpace
     from sartm_ros.bag.writing import Faults, parse_freeze, write_bag
 
-    x, folder = 'thermal', args.thermal
+    x_modality, folder = 'thermal', args.thermal
     if args.x is not None:
-        x, folder = parse_x(args.x)
+        x_modality, folder = parse_x(args.x)
 
     faults = Faults(
         jitter_s=args.jitter,
@@ -108,11 +108,11 @@ def make_bag(args: argparse.Namespace) -> None:
     )
     # A bag stores ids without their meaning, so every id is allowed.
     any_ids = LabelSpace('ids', tuple(map(str, range(MAX_CLASSES))), ((0, 0, 0),) * MAX_CLASSES)
-    frames = FolderPairs({'rgb': args.rgb, x: folder}, args.labels, label_space=any_ids)
+    frames = FolderPairs({'rgb': args.rgb, x_modality: folder}, args.labels, label_space=any_ids)
     counts = write_bag(
         tqdm(frames, total=len(frames), unit='frame', disable=None),
         args.out,
-        x=x,
+        x_modality=x_modality,
         rate_hz=args.rate,
         thermal_rate_hz=args.thermal_rate,
         faults=faults,

@@ -86,7 +86,7 @@ class OfflineRun:
 
     def predict(self, pairs: Iterable[BagPair]) -> Iterator[PredictedPair]:
         """Yield the pairs that are not dropped. Raises what `pairs` and `ground_truth_of` raise."""
-        count, x = 0, self._settings.x_modality
+        count, x_modality = 0, self._settings.x_modality
         with closing(read_ahead(self._decode(pairs))) as decoded:
             asked_s = time.perf_counter()
             for item in decoded:
@@ -97,11 +97,11 @@ class OfflineRun:
                     self.error = self.error or images
                     self.dropped['bad_image'] += 1
                 elif images.modality is None:
-                    self.dropped[f'stall_{images.states[x]}'] += 1
+                    self.dropped[f'stall_{images.states[x_modality]}'] += 1
                 else:
                     self.error = self.error or images.error
                     prediction = self._predictor.predict(
-                        {'rgb': images.rgb, x: images.x},
+                        {'rgb': images.rgb, x_modality: images.x},
                         confidence=item.ground_truth is not None,
                         overlay=self._overlay_every > 0 and count % self._overlay_every == 0,
                         time_s=item.pair.stamp_ns * 1e-9,

@@ -33,9 +33,9 @@ LABELS_WAIT_NS = 1_000_000_000
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
-def x_topic(modality: str) -> str:
+def default_x_topic(x_modality: str) -> str:
     """Return the topic of a second camera in bags of this package, which is the node's default."""
-    return f'/{modality}/image_raw'
+    return f'/{x_modality}/image_raw'
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class BagPair(Pair):
         return stamp_ns((self.x if self.rgb is None else self.rgb).header)
 
 
-def topics(bag: Path, required: Sequence[str] = ()) -> dict[str, Topic]:
+def bag_topics(bag: Path, required: Sequence[str] = ()) -> dict[str, Topic]:
     """Return the topics of a bag by name.
 
     Raises SartmError if it cannot be read or lacks one of the required topics.

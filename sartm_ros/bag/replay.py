@@ -27,10 +27,14 @@ from sartm_ros.bag.ground_truth import (
     ground_truth_from_topic,
 )
 from sartm_ros.bag.offline import OfflineRun, PredictedPair
-from sartm_ros.bag.reading import LABELS_TOPIC, read_pairs, topics
+from sartm_ros.bag.reading import LABELS_TOPIC, bag_topics, read_pairs
 from sartm_ros.bag.threads import map_behind
-from sartm_ros.node.cameras import require_two_topics, with_topics, without_unused_topics
-from sartm_ros.node.cameras import topics as camera_topics
+from sartm_ros.node.cameras import (
+    camera_topics,
+    require_two_topics,
+    with_topics,
+    without_unused_topics,
+)
 from sartm_ros.node.matching import make_pair_matcher
 from sartm_ros.node.parameter_file import full_name
 from sartm_ros.node.parameters import Parameters
@@ -81,7 +85,7 @@ def replay(
     settings = _with_used_topics(settings or Parameters(), predictor.modalities)
     rgb_topic, x_topic = camera_topics(settings).values()
     first_topic = rgb_topic or x_topic
-    present = {name: topic.messages for name, topic in topics(bag).items()}
+    present = {name: topic.messages for name, topic in bag_topics(bag).items()}
     counts = {topic: present.get(topic, 0) for topic in (rgb_topic, x_topic) if topic}
     label_space = predictor.label_space
     ground_truth_of: GroundTruth = ground_truth_from_topic
@@ -191,14 +195,15 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
 
 def _row(predicted: PredictedPair, record: FrameRecord) -> Row:
     images = predicted.images
-    _, x = images.states
+    _, x_modality = images.states
     number = '' if record.index is None else f'frame {record.index}   '
-    stalled = '' if images.states[x] in ('ok', 'off') else f' ({x} {images.states[x]})'
+    state = images.states[x_modality]
+    stalled = '' if state in ('ok', 'off') else f' ({x_modality} {state})'
     skew = '' if record.skew_ms is None else f'   skew {record.skew_ms:+.1f} ms'
     miou = '' if record.miou is None else f'   mIoU {record.miou:.1f} %'
     return Row(
         caption=f'{number}{record.description}{stalled}{skew}{miou}',
-        images={'rgb': images.rgb, x: images.x},
+        images={'rgb': images.rgb, x_modality: images.x},
         labels=predicted.prediction.labels,
         overlay=predicted.prediction.overlay,
         ground_truth=predicted.ground_truth,

@@ -12,10 +12,10 @@ from sartm_model.pseudo_labels.from_segments import SourceImage
 from sartm_ros.bag.reading import (
     THERMAL_TOPIC,
     RawMessage,
+    bag_topics,
     check_image_type,
     decode,
     read_raw,
-    topics,
 )
 from sartm_ros.messages.images import to_thermal
 
@@ -33,7 +33,7 @@ def thermal_images(bag: Path, topic: str | None) -> tuple[int, Iterator[SourceIm
         SartmError: the bag cannot be read, or has no such topic, or one that carries no images.
     """
     topic = topic or THERMAL_TOPIC
-    found = topics(bag, [topic])
+    found = bag_topics(bag, [topic])
     check_image_type(bag, topic, found[topic].type)
     messages = enumerate(read_raw(bag, [topic]))
     images = (

@@ -64,5 +64,5 @@ def _points(
 
 
 def _selections(records: Sequence[FrameRecord]) -> tuple[str, str, str]:
-    _, x = records[0].states
-    return selections(x)
+    _, x_modality = records[0].states
+    return selections(x_modality)

@@ -25,8 +25,8 @@ from sartm_ros.bag.reading import (
     BagWriter,
     RawMessage,
     Storage,
+    default_x_topic,
     open_writer,
-    x_topic,
 )
 from sartm_ros.messages.encodings import CHANNELS, LAYOUTS
 
@@ -91,7 +91,7 @@ def write_bag(
     frames: Iterable[Frame],
     out: Path,
     *,
-    x: str = 'thermal',
+    x_modality: str = 'thermal',
     rate_hz: float = 10.0,
     thermal_rate_hz: float | None = None,
     faults: Faults | None = None,
@@ -99,15 +99,15 @@ def write_bag(
 ) -> dict[str, int]:
     """Write `frames` as the bag `out`, a folder that must not exist yet.
 
-    RGB goes to `RGB_TOPIC` as rgb8, and the second camera to `x_topic(x)`: thermal as mono8 or
-    mono16, depth as 16UC1, others as the first encoding of `CHANNELS`. The labels of frames that
-    have them go to `LABELS_TOPIC` as mono8 with the stamp of the RGB image. The bag appears under
-    its name only when it is complete.
+    RGB goes to `RGB_TOPIC` as rgb8, and the second camera to `default_x_topic(x_modality)`:
+    thermal as mono8 or mono16, depth as 16UC1, others as the first encoding of `CHANNELS`. The
+    labels of frames that have them go to `LABELS_TOPIC` as mono8 with the stamp of the RGB image.
+    The bag appears under its name only when it is complete.
 
     Args:
         frames: frames in time order, each with both modalities.
         out: the bag's folder.
-        x: modality of the second camera.
+        x_modality: of the second camera.
         rate_hz: RGB frames a second.
         thermal_rate_hz: images a second of the second camera; `rate_hz` if None. At another rate
             each of its messages shows the frame that is current at its time.
@@ -126,14 +126,14 @@ def write_bag(
     )
     with open_writer(out, storage) as bag:
         link = _Link(bag, faults)
-        for message in _messages(frames, x, rgb_period, thermal_period, faults):
+        for message in _messages(frames, x_modality, rgb_period, thermal_period, faults):
             link.send(message)
         return dict(bag.counts)
 
 
 def _messages(
     frames: Iterable[Frame],
-    x: str,
+    x_modality: str,
     rgb_period: Fraction,
     thermal_period: Fraction,
     faults: Faults,
@@ -145,14 +145,14 @@ def _messages(
     """
     offset_ns = round(faults.thermal_offset_s * _NS)
     freezes = [(start * _NS, (start + duration) * _NS) for start, duration in faults.freezes]
-    topic, frame_id = x_topic(x), f'{x}_optical_frame'
+    topic, frame_id = default_x_topic(x_modality), f'{x_modality}_optical_frame'
     shown: np.ndarray | None = None  # the image that the second camera sends
     x_count = 0
     count = 0
     for count, frame in enumerate(frames, start=1):
-        rgb, image = frame.images.get('rgb'), frame.images.get(x)
+        rgb, image = frame.images.get('rgb'), frame.images.get(x_modality)
         if rgb is None or image is None:
-            missing = MODALITIES['rgb' if rgb is None else x].title
+            missing = MODALITIES['rgb' if rgb is None else x_modality].title
             raise SartmError(f'frame {frame.name} has no {missing} image; a bag needs both')
         stamp_ns = START_NS + round((count - 1) * rgb_period)
         yield _message(RGB_TOPIC, rgb, 'rgb8', stamp_ns, RGB_FRAME)
@@ -162,7 +162,7 @@ def _messages(
             if shown is None or not any(start <= since_ns < end for start, end in freezes):
                 shown = image
             stamp_ns = START_NS + offset_ns + round(since_ns)
-            yield _message(topic, shown, _encoding(x, shown), stamp_ns, frame_id)
+            yield _message(topic, shown, _encoding(x_modality, shown), stamp_ns, frame_id)
             x_count += 1
     if not count:
         raise SartmError('there are no frames to write; a bag needs at least one')

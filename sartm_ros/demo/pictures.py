@@ -13,7 +13,7 @@ import numpy as np
 from sartm_model.evaluation.contact_sheet import Row, contact_sheet, png_bytes, webp_bytes
 from sartm_model.labels import LabelSpace
 from sartm_model.utils.files import write_file
-from sartm_ros.bag.reading import RGB_TOPIC, BagPair, x_topic
+from sartm_ros.bag.reading import RGB_TOPIC, BagPair, default_x_topic
 from sartm_ros.demo.recorder import Recording
 from sartm_ros.demo.results import results
 
@@ -37,14 +37,14 @@ def draw(
     received = recording.received_s[number]
     count = len(received)
     chosen = set(np.linspace(0, count - 1, min(SHEET_ROWS, count)).round().astype(int).tolist())
-    x = summary['x_modality']
+    x_modality = summary['x_modality']
     title = f'SARTM: {summary["sequence"]}'
 
     def rows() -> Iterator[Row]:
-        for pair, row in results(bag, recorded, number, received, x):
+        for pair, row in results(bag, recorded, number, received, x_modality):
             caption = (
                 f'frame {pair.index}   skew {pair.skew_ns / 1e6:+.1f} ms   '
-                f'latency {latency_ms(pair, recording, number, x):.0f} ms'
+                f'latency {latency_ms(pair, recording, number, x_modality):.0f} ms'
             )
             yield replace(row, caption=caption)
 
@@ -62,12 +62,12 @@ def draw(
     write_file(out / 'animation.webp', webp_bytes(pictures, period_s))
 
 
-def latency_ms(pair: BagPair, recording: Recording, number: int, x: str) -> float:
+def latency_ms(pair: BagPair, recording: Recording, number: int, x_modality: str) -> float:
     """Return the milliseconds from publishing the pair's later message to receiving its labels."""
     published_s = recording.published_s[number]
     sent_s = published_s[RGB_TOPIC, pair.stamp_ns]
     if pair.x is not None:
-        sent_s = max(sent_s, published_s[x_topic(x), pair.stamp_ns + pair.skew_ns])
+        sent_s = max(sent_s, published_s[default_x_topic(x_modality), pair.stamp_ns + pair.skew_ns])
     return 1e3 * (recording.received_s[number][pair.stamp_ns] - sent_s)
 
 

@@ -22,7 +22,7 @@ def play_and_record(
     out: Path,
     *,
     checkpoint: str,
-    x: str,
+    x_modality: str,
     height: int,
     width: int,
     log: Path,
@@ -36,7 +36,7 @@ def play_and_record(
         bag: with the node's default topics.
         out: a new bag with labels, overlay, classes and diagnostics.
         checkpoint: the node's parameter.
-        x: modality of the second camera, the node's `x_modality`.
+        x_modality: of the second camera, the node's parameter.
         height, width: size of the RGB images, for the node's warm-up.
         log: receives what the node prints.
         passes: how often the bag is played; its stamps and the clock jump back in between.
@@ -48,7 +48,7 @@ def play_and_record(
     parameters = {
         'use_sim_time': 'true',
         'checkpoint': checkpoint,
-        'x_modality': x,
+        'x_modality': x_modality,
         'warm_up.height': height,
         'warm_up.width': width,
     }
@@ -58,7 +58,7 @@ def play_and_record(
         with (
             node_process(parameters, log) as process,
             open_writer(out) as recorded,
-            open_recorder(context, recorded, x) as recorder,
+            open_recorder(context, recorded, x_modality) as recorder,
         ):
 
             def wait_for(problem: str, holds: Callable[[], bool]) -> None:

@@ -26,10 +26,10 @@ from sartm_ros.bag.reading import (
     RGB_TOPIC,
     BagWriter,
     RawMessage,
+    bag_topics,
     decode,
+    default_x_topic,
     read_raw,
-    topics,
-    x_topic,
 )
 from sartm_ros.messages.images import stamp_ns
 
@@ -67,19 +67,19 @@ class Recording:
 
 
 @contextmanager
-def open_recorder(context: Context, bag: BagWriter, x: str) -> Iterator[Recorder]:
+def open_recorder(context: Context, bag: BagWriter, x_modality: str) -> Iterator[Recorder]:
     """Subscribe to the node's outputs and write them to `bag` until the block ends.
 
     Args:
         context: of rclpy.
         bag: receives the messages.
-        x: modality of the second camera.
+        x_modality: of the second camera.
     """
     node = Node('recorder', context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin, daemon=True)
-    recorder = Recorder(node, bag, x)
+    recorder = Recorder(node, bag, x_modality)
     thread.start()
     try:
         yield recorder
@@ -92,9 +92,9 @@ def open_recorder(context: Context, bag: BagWriter, x: str) -> Iterator[Recorder
 class Recorder:
     """Subscribes to what the node publishes, plays a bag to it and waits for the last output."""
 
-    def __init__(self, node: Node, bag: BagWriter, x: str) -> None:
+    def __init__(self, node: Node, bag: BagWriter, x_modality: str) -> None:
         self.recording = Recording()
-        self._x = x
+        self._x_modality = x_modality
         self._node = node
         self._bag = bag
         self._reports = 0  # diagnostics messages received
@@ -115,8 +115,10 @@ class Recorder:
             passes: the stamps and the clock jump back between two passes.
             wait_for: waits for a condition; what it raises ends the playing.
         """
-        present = topics(bag)
-        inputs = {topic: present[topic].type for topic in (RGB_TOPIC, x_topic(self._x))}
+        present = bag_topics(bag)
+        inputs = {
+            topic: present[topic].type for topic in (RGB_TOPIC, default_x_topic(self._x_modality))
+        }
         player = BagPlayer(self._node, inputs)
         publishers = player.publishers.values()
         wait_for('the node is not active', self._is_active())
@@ -202,7 +204,7 @@ class Recorder:
             if self._reports == reports:
                 return False
             reports, counters = self._reports, self.recording.counters
-            finished = counters == previous and pairs_in_progress(counters, self._x) == 0
+            finished = counters == previous and pairs_in_progress(counters, self._x_modality) == 0
             previous = counters
             return finished
 
@@ -215,13 +217,15 @@ def drops(counters: dict[str, int]) -> dict[str, int]:
     return {k.removeprefix(prefix): n for k, n in counters.items() if k.startswith(prefix) and n}
 
 
-def pairs_in_progress(counters: dict[str, int], x: str) -> int:
+def pairs_in_progress(counters: dict[str, int], x_modality: str) -> int:
     """Return the number of pairs that were matched and neither published nor dropped yet.
 
     Args:
         counters: of the node.
-        x: name of the second camera.
+        x_modality: of the second camera.
     """
     # The reasons for dropping a message before it is matched begin with its stream.
-    of_pairs = {k: n for k, n in drops(counters).items() if not k.startswith(('rgb_', f'{x}_'))}
+    of_pairs = {
+        k: n for k, n in drops(counters).items() if not k.startswith(('rgb_', f'{x_modality}_'))
+    }
     return counters.get('pairs_in', 0) - counters.get('pairs_out', 0) - sum(of_pairs.values())

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from sartm_model.evaluation.contact_sheet import Row
-from sartm_ros.bag.reading import LABELS_TOPIC, BagPair, read_images, read_pairs, topics, x_topic
+from sartm_ros.bag.reading import (
+    LABELS_TOPIC,
+    BagPair,
+    bag_topics,
+    default_x_topic,
+    read_images,
+    read_pairs,
+)
 from sartm_ros.demo.recorder import LABELS, OVERLAY
 from sartm_ros.messages.images import stamp_ns, to_modality, to_rgb, to_thermal
 from sartm_ros.node.matching import make_pair_matcher
@@ -15,7 +22,7 @@ from sartm_ros.node.parameters import Parameters
 
 
 def results(
-    bag: Path, recorded: Path, number: int, stamps: Container[int], x: str
+    bag: Path, recorded: Path, number: int, stamps: Container[int], x_modality: str
 ) -> Iterator[tuple[BagPair, Row]]:
     """Yield the pairs whose labels the node published in one pass, with the pictures to draw.
 
@@ -24,13 +31,15 @@ def results(
         recorded: the bag of the node's outputs.
         number: the pass, from 0.
         stamps: header stamps in nanoseconds of the labels received in this pass.
-        x: modality of the second camera.
+        x_modality: of the second camera.
     """
     labels_at = _lookup(recorded, LABELS, number)
     overlay_at = _lookup(recorded, OVERLAY, number)
-    labels_topic = LABELS_TOPIC if LABELS_TOPIC in topics(bag) else None
-    matcher = make_pair_matcher(Parameters(x_modality=x))
-    for pair in read_pairs(bag, matcher, x_topic=x_topic(x), labels_topic=labels_topic):
+    labels_topic = LABELS_TOPIC if LABELS_TOPIC in bag_topics(bag) else None
+    matcher = make_pair_matcher(Parameters(x_modality=x_modality))
+    for pair in read_pairs(
+        bag, matcher, x_topic=default_x_topic(x_modality), labels_topic=labels_topic
+    ):
         labels, overlay = labels_at(pair.stamp_ns), overlay_at(pair.stamp_ns)
         if labels is None or pair.stamp_ns not in stamps:
             continue
@@ -40,7 +49,7 @@ def results(
                 caption='',
                 images={
                     'rgb': to_rgb(pair.rgb),
-                    x: None if pair.x is None else to_modality(pair.x, x),
+                    x_modality: None if pair.x is None else to_modality(pair.x, x_modality),
                 },
                 labels=to_thermal(labels),
                 overlay=None if overlay is None else to_rgb(overlay),
@@ -54,7 +63,7 @@ def _lookup(bag: Path, topic: str, number: int) -> Callable[[int], Any]:
 
     It reads the bag once, so it must be called with increasing stamps.
     """
-    if topic not in topics(bag):
+    if topic not in bag_topics(bag):
         return lambda stamp: None
 
     def messages() -> Iterator[Any]:

@@ -24,7 +24,7 @@ from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.models.checkpoint import load
 from sartm_model.utils.files import write_file
 from sartm_ros.bag.frame_record import summarize
-from sartm_ros.bag.reading import RGB_TOPIC, read_images, topics
+from sartm_ros.bag.reading import RGB_TOPIC, bag_topics, read_images
 from sartm_ros.bag.writing import Faults, write_bag
 from sartm_ros.demo.pictures import draw, latency_ms
 from sartm_ros.demo.play_and_record import play_and_record
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f'--loop is {args.loop}; expected 1 or more')
     try:
         checkpoint = args.checkpoint or _shipped(args.modality)
-        summary = run_demo(args.out, args.sequence, checkpoint, args.loop, x=args.modality)
+        summary = run_demo(args.out, args.sequence, checkpoint, args.loop, x_modality=args.modality)
     except SartmError as error:
         print(f'demo: error: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
@@ -86,19 +86,24 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if _ended_well(summary) else 1
 
 
-def _shipped(x: str) -> str:
-    """Return the name of the shipped checkpoint for RGB and the modality x."""
-    if x not in SHIPPED_FOR:
+def _shipped(x_modality: str) -> str:
+    """Return the name of the shipped checkpoint for RGB and a second modality."""
+    if x_modality not in SHIPPED_FOR:
         raise SartmError(
-            f'no checkpoint for RGB and {x} comes with the package, but for '
-            f'{" and ".join(SHIPPED_FOR)}; name one that takes {x}: --checkpoint FILE, or '
+            f'no checkpoint for RGB and {x_modality} comes with the package, but for '
+            f'{" and ".join(SHIPPED_FOR)}; name one that takes {x_modality}: --checkpoint FILE, or '
             'make demo CHECKPOINT=FILE'
         )
-    return SHIPPED_FOR[x]
+    return SHIPPED_FOR[x_modality]
 
 
 def run_demo(
-    out: Path, sequence: Path | None, checkpoint: str, passes: int = 1, *, x: str = 'thermal'
+    out: Path,
+    sequence: Path | None,
+    checkpoint: str,
+    passes: int = 1,
+    *,
+    x_modality: str = 'thermal',
 ) -> dict[str, Any]:
     """Run the demo and return its summary.
 
@@ -110,7 +115,7 @@ def run_demo(
         sequence: folder with rgb/, thermal/ and maybe labels/; a generated drive if None.
         checkpoint: a file, or a name of `sartm_model.models.checkpoint.SHIPPED`.
         passes: how often the bag is played.
-        x: modality of the second camera; the sequence has a folder of this name.
+        x_modality: of the second camera; the sequence has a folder of this name.
 
     Raises SartmError if the sequence or the checkpoint cannot be used, or the node gives no labels.
     """
@@ -121,14 +126,20 @@ def run_demo(
             shutil.rmtree(earlier)
     print(f'Writing {bag} ...', flush=True)
     faults = Faults(thermal_offset_s=THERMAL_DELAY_S)
-    write_bag(_frames(sequence, x, label_space), bag, x=x, rate_hz=RATE_HZ, faults=faults)
+    write_bag(
+        _frames(sequence, x_modality, label_space),
+        bag,
+        x_modality=x_modality,
+        rate_hz=RATE_HZ,
+        faults=faults,
+    )
     height, width = to_rgb(next(read_images(bag, [RGB_TOPIC]))[1]).shape[:2]
     print('Playing it to the node at the recorded rate ...', flush=True)
     recording = play_and_record(
         bag,
         recorded,
         checkpoint=checkpoint,
-        x=x,
+        x_modality=x_modality,
         height=height,
         width=width,
         log=out / 'node.log',
@@ -143,10 +154,10 @@ def run_demo(
     summary = {
         'sequence': name,
         'checkpoint': checkpoint,
-        'x_modality': x,
+        'x_modality': x_modality,
         'size': [width, height],
         'rate_hz': RATE_HZ,
-        **_measure(bag, recorded, recording, x, label_space),
+        **_measure(bag, recorded, recording, x_modality, label_space),
     }
     write_file(out / 'summary.json', json.dumps(summary, indent=2) + '\n')
     print('Drawing ...', flush=True)
@@ -186,10 +197,10 @@ def _ended_well(summary: dict[str, Any]) -> bool:
     return summary['node_ended_by'] == 'SIGINT' and summary['node_exit_status'] == 0
 
 
-def _frames(sequence: Path | None, x: str, label_space: LabelSpace) -> Iterator[Frame]:
+def _frames(sequence: Path | None, x_modality: str, label_space: LabelSpace) -> Iterator[Frame]:
     if sequence is None:
         drive = render_sequence(
-            SEED, FRAMES, rate_hz=RATE_HZ, condition='night', modalities=('rgb', x)
+            SEED, FRAMES, rate_hz=RATE_HZ, condition='night', modalities=('rgb', x_modality)
         )
         if label_space.classes == MFNET.classes:
             return iter(drive)
@@ -197,7 +208,7 @@ def _frames(sequence: Path | None, x: str, label_space: LabelSpace) -> Iterator[
     labels = sequence / 'labels'
     return iter(
         FolderPairs(
-            {name: sequence / name for name in ('rgb', x)},
+            {name: sequence / name for name in ('rgb', x_modality)},
             labels if labels.is_dir() else None,
             label_space=label_space,
         )
@@ -205,22 +216,22 @@ def _frames(sequence: Path | None, x: str, label_space: LabelSpace) -> Iterator[
 
 
 def _measure(
-    bag: Path, recorded: Path, recording: Recording, x: str, label_space: LabelSpace
+    bag: Path, recorded: Path, recording: Recording, x_modality: str, label_space: LabelSpace
 ) -> dict[str, Any]:
     confusion = ConfusionMatrix(len(label_space))
     latencies_ms, skews_ms = [], []
     for number, received in enumerate(recording.received_s):
-        for pair, row in results(bag, recorded, number, received, x):
-            latencies_ms.append(latency_ms(pair, recording, number, x))
+        for pair, row in results(bag, recorded, number, received, x_modality):
+            latencies_ms.append(latency_ms(pair, recording, number, x_modality))
             if pair.x is not None:
                 skews_ms.append(abs(pair.skew_ns) / 1e6)
             if row.ground_truth is not None and row.labels is not None:
                 confusion.update(row.labels, row.ground_truth)
     counters = recording.counters
     return {
-        'frames': topics(bag)[RGB_TOPIC].messages,
+        'frames': bag_topics(bag)[RGB_TOPIC].messages,
         'rgb_received': counters.get('rgb_received', 0),
-        f'{x}_received': counters.get(f'{x}_received', 0),
+        f'{x_modality}_received': counters.get(f'{x_modality}_received', 0),
         'pairs_in': counters.get('pairs_in', 0),
         'pairs_out': counters.get('pairs_out', 0),
         'labels_received': sum(map(len, recording.received_s)),

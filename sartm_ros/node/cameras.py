@@ -17,14 +17,14 @@ AUTO_TOPIC = 'auto'
 """The value of `x_topic` that stands for `<x_modality>/image_raw`, as thermal's default is."""
 
 
-def names(parameters: Parameters) -> tuple[str, str]:
+def camera_names(parameters: Parameters) -> tuple[str, str]:
     """Return the names of both cameras, RGB first."""
     return 'rgb', parameters.x_modality
 
 
-def selections(x: str) -> tuple[str, str, str]:
+def selections(x_modality: str) -> tuple[str, str, str]:
     """Return what the network may be given of a pair: both images, or that of one camera."""
-    return 'both', 'rgb', x
+    return 'both', 'rgb', x_modality
 
 
 def topic_parameter(camera: str) -> str:
@@ -32,9 +32,11 @@ def topic_parameter(camera: str) -> str:
     return f'{camera if camera in ("rgb", "thermal") else "x"}_topic'
 
 
-def topics(parameters: Parameters) -> dict[str, str]:
+def camera_topics(parameters: Parameters) -> dict[str, str]:
     """Return the topic of each camera; '' where there is no such camera."""
-    given = {name: str(getattr(parameters, topic_parameter(name))) for name in names(parameters)}
+    given = {
+        name: str(getattr(parameters, topic_parameter(name))) for name in camera_names(parameters)
+    }
     auto = f'{parameters.x_modality}/image_raw'
     return {name: auto if topic == AUTO_TOPIC else topic for name, topic in given.items()}
 
@@ -50,9 +52,12 @@ def transport_parameter(camera: str) -> str:
     return topic_parameter(camera).replace('topic', 'transport')
 
 
-def transports(parameters: Parameters) -> dict[str, str]:
+def camera_transports(parameters: Parameters) -> dict[str, str]:
     """Return the transport that is asked for of each camera's topic."""
-    return {name: str(getattr(parameters, transport_parameter(name))) for name in names(parameters)}
+    return {
+        name: str(getattr(parameters, transport_parameter(name)))
+        for name in camera_names(parameters)
+    }
 
 
 def require_two_topics(parameters: Parameters, full_names: Mapping[str, str]) -> None:
@@ -62,18 +67,18 @@ def require_two_topics(parameters: Parameters, full_names: Mapping[str, str]) ->
         parameters: as they were given, for the text of the error.
         full_names: the full topic name of each camera, '' where there is no such camera.
     """
-    rgb, x = (full_names.get(name, '') for name in names(parameters))
-    if rgb and rgb == x:
-        given = topics(parameters)[parameters.x_modality]
+    rgb_topic, x_topic = (full_names.get(name, '') for name in camera_names(parameters))
+    if rgb_topic and rgb_topic == x_topic:
+        given = camera_topics(parameters)[parameters.x_modality]
         raise SartmError(
             f'parameter {topic_parameter(parameters.x_modality)} is {given!r}; expected another '
-            f'topic than rgb_topic, which is {rgb} too'
+            f'topic than rgb_topic, which is {rgb_topic} too'
         )
 
 
 def one_camera(parameters: Parameters) -> bool:
     """Return whether one of the topics is empty, so that each image is segmented alone."""
-    return not all(topics(parameters).values())
+    return not all(camera_topics(parameters).values())
 
 
 def without_unused_topics(parameters: Parameters, modalities: Sequence[str]) -> Parameters:
@@ -87,14 +92,15 @@ def without_unused_topics(parameters: Parameters, modalities: Sequence[str]) -> 
         SartmError: no topic is left, or `x_modality` was set to a modality that the network does
             not take.
     """
-    given = topics(parameters)
-    x, takes = parameters.x_modality, f'the network takes {" and ".join(modalities)} images'
+    given = camera_topics(parameters)
+    x_modality = parameters.x_modality
+    takes = f'the network takes {" and ".join(modalities)} images'
     others = [name for name in modalities if name != 'rgb']
-    if given[x] and x not in modalities and x != 'thermal':
+    if given[x_modality] and x_modality not in modalities and x_modality != 'thermal':
         remedy = f'set x_modality to {" or ".join(others)}, or use' if others else 'use'
-        raise SartmError(f'x_modality is {x}, but {takes}; {remedy} another checkpoint')
+        raise SartmError(f'x_modality is {x_modality}, but {takes}; {remedy} another checkpoint')
     used = with_topics(parameters, {name: '' for name in given if name not in modalities})
-    if not any(topics(used).values()):
+    if not any(camera_topics(used).values()):
         needed = ' or '.join(topic_parameter(name) for name in given if name in modalities)
         if needed:
             raise SartmError(f'{takes}, but {needed} is empty; name a topic')
@@ -104,11 +110,11 @@ def without_unused_topics(parameters: Parameters, modalities: Sequence[str]) -> 
 
 def forgotten_modality(parameters: Parameters, modalities: Sequence[str]) -> str:
     """Return a warning if a network takes another second sensor than the parameters name, or ''."""
-    x = parameters.x_modality
+    x_modality = parameters.x_modality
     others = [name for name in modalities if name != 'rgb']
-    if x in modalities or not others or not topics(parameters)[x]:
+    if x_modality in modalities or not others or not camera_topics(parameters)[x_modality]:
         return ''
     return (
-        f'{topic_parameter(x)} is not used: the network takes {" and ".join(modalities)}; for '
-        f'labels from both cameras set x_modality to {" or ".join(others)}, and x_topic'
+        f'{topic_parameter(x_modality)} is not used: the network takes {" and ".join(modalities)}; '
+        f'for labels from both cameras set x_modality to {" or ".join(others)}, and x_topic'
     )

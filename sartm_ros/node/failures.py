@@ -56,7 +56,7 @@ class Failures:
             text = ''.join(traceback.format_exception(error))
             self._warn('outputs', f'labels are published, but not all other outputs:\n{text}')
         elif pause_s:
-            self._health.dropped('out_of_memory', error=name)
+            self._health.record_dropped('out_of_memory', error=name)
             self._warn(
                 'out_of_memory',
                 f'frame dropped, out of memory: {error}. The next is tried in {pause_s:g} s; '
@@ -64,13 +64,13 @@ class Failures:
                 'need less',
             )
         elif isinstance(error, SartmError):
-            self._health.dropped('bad_frame', error=str(error))
+            self._health.record_dropped('bad_frame', error=str(error))
             self._warn('bad_frame', f'frame dropped: {error}')
         else:
             text = ''.join(traceback.format_exception(error))
             self._last = name
             self._in_row += 1
-            self._health.dropped('failed', error=name)
+            self._health.record_dropped('failed', error=name)
             self._warn('failed', f'frame dropped, inference failed:\n{text}')
         if pause_s:
             free_memory(error)

@@ -97,7 +97,7 @@ class FramePipeline:
 
     def add(self, camera: str, msg: Any) -> None:
         """Take a message of a camera."""
-        self._health.received(camera)
+        self._health.record_received(camera)
         now_ns = time.monotonic_ns()
         header_ns = stamp_ns(msg.header)
         self.timing.add(camera, header_ns, now_ns)
@@ -114,13 +114,13 @@ class FramePipeline:
 
         The pair that the network is working on is still published.
         """
-        self._health.dropped('stopped', self._worker.clear())
+        self._health.record_dropped('stopped', self._worker.clear())
         self._stop_matching()
         self._start_matching(self._settings)
 
     def stop(self) -> None:
         """Let the pair that the network is working on be published, and end the thread."""
-        self._health.dropped('stopped', self._worker.stop())
+        self._health.record_dropped('stopped', self._worker.stop())
         self._stop_matching()
 
     def _start_matching(self, settings: Parameters) -> None:
@@ -133,14 +133,14 @@ class FramePipeline:
     def _stop_matching(self) -> None:
         self._matcher.stop()
         for reason, count in self._matcher.drops.items():
-            self._health.dropped(reason, count)
+            self._health.record_dropped(reason, count)
 
     def _queue(self, pairs: list[Pair]) -> None:
         for pair in pairs:
             alone = pair.rgb is None or pair.x is None
             self._health.record_pair(None if alone else pair.skew_ns)
             if self._worker.put((pair, time.monotonic_ns())):
-                self._health.dropped('replaced')
+                self._health.record_dropped('replaced')
 
     def _process(self, item: tuple[Pair, int]) -> None:
         """Predict and publish one pair; runs in the inference thread."""
@@ -153,7 +153,7 @@ class FramePipeline:
         images = self._stall_policy.usable_images(pair, settings)
         self._observations.record_images(images, settings)
         if images.modality is None:
-            self._health.dropped(f'stall_{images.states[settings.x_modality]}')
+            self._health.record_dropped(f'stall_{images.states[settings.x_modality]}')
             return
         read_ns = time.monotonic_ns()
         prediction = self._predictor.predict(
@@ -177,7 +177,7 @@ class FramePipeline:
             'publish': (published_ns - predicted_ns) * 1e-9,
         }
         self._failures.reset()
-        self._health.published(latency_s, images.modality)
+        self._health.record_result(latency_s, images.modality)
         self._published = True
         self._health.record_stages(stages_s)
         publishers.publish_latency(latency_s)

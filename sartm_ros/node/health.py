@@ -42,8 +42,8 @@ class Recent:
         since_pair_s: seconds since the matcher last gave out a pair, or an image alone, at most
             `active_s`.
         since_match_s: seconds since it last gave out a pair, at most `active_s`.
-        last_stalls: the `stalls` of the pair that was begun last; it may have begun before the
-            last report.
+        last_stalls: the `stall_counters` of the pair that was begun last; it may have begun before
+            the last report.
         last_modality: what the last result was computed from; '' if the pair that ended last gave
             none.
         failures_in_row: failures since the last result.
@@ -63,34 +63,34 @@ class Recent:
     invalid_share: float
 
 
-def stalls(x: str) -> tuple[str, ...]:
-    """Return the counters of pairs during a stall, by camera and state; X is the second camera."""
-    return (*(f'{x}_{fault}' for fault in FAULTS), 'rgb_gap')
+def stall_counters(x_modality: str) -> tuple[str, ...]:
+    """Return the counters of pairs during a stall, by camera and state."""
+    return (*(f'{x_modality}_{fault}' for fault in FAULTS), 'rgb_gap')
 
 
-def unreadable(camera: str) -> str:
+def unreadable_reason(camera: str) -> str:
     """Return the drop reason of a camera's messages that are truncated or not images."""
     return f'{camera}_unreadable'
 
 
-def failures(x: str) -> tuple[str, ...]:
-    """Return the drop reasons that come with an error text; X is the second camera."""
-    return (*FAILURES, unreadable('rgb'), unreadable(x))
+def failure_reasons(x_modality: str) -> tuple[str, ...]:
+    """Return the drop reasons that come with an error text."""
+    return (*FAILURES, unreadable_reason('rgb'), unreadable_reason(x_modality))
 
 
 class Health:
     """The counters and measurements of one node. It may be used from any thread.
 
     Args:
-        x: name of the second camera.
+        x_modality: of the second camera, which is called by it.
     """
 
-    def __init__(self, x: str = 'thermal') -> None:
-        self._x = x
+    def __init__(self, x_modality: str = 'thermal') -> None:
+        self._x_modality = x_modality
         self._lock = threading.Lock()
         self._received: Counter[str] = Counter()
         self._active_from_s = time.monotonic()
-        self._last_s = dict.fromkeys(('rgb', x), self._active_from_s)
+        self._last_s = dict.fromkeys(('rgb', x_modality), self._active_from_s)
         self._last_pair_s = self._last_match_s = self._active_from_s
         self._last_stalls: tuple[str, ...] = ()
         self._last_modality = ''
@@ -118,7 +118,7 @@ class Health:
             self._last_pair_s = self._last_match_s = self._active_from_s
             self._last_stalls, self._last_modality = (), ''
 
-    def received(self, camera: str) -> None:
+    def record_received(self, camera: str) -> None:
         """Count a message of a camera."""
         with self._lock:
             self._received[camera] += 1
@@ -134,13 +134,13 @@ class Health:
                 self._pairs_matched += 1
                 self._samples_s['skew'].append(abs(skew_ns) * 1e-9)
 
-    def stalled(self, *kinds: str) -> None:
-        """Count a pair that is begun during these of the `stalls`, or during none."""
+    def record_stalls(self, *kinds: str) -> None:
+        """Count a pair that is begun during these of the `stall_counters`, or during none."""
         with self._lock:
             self._last_stalls = kinds
             self._stalled.update(kinds)
 
-    def published(self, latency_s: float, modality: str = 'both') -> None:
+    def record_result(self, latency_s: float, modality: str = 'both') -> None:
         """Count a result.
 
         Args:
@@ -176,12 +176,12 @@ class Health:
             self._missing_outputs += 1
         self.record_error(error)
 
-    def dropped(self, reason: str, count: int = 1, error: str = '') -> None:
+    def record_dropped(self, reason: str, count: int = 1, error: str = '') -> None:
         """Count dropped pairs or messages; `error` is the text for the diagnostics."""
         with self._lock:
             if count:
                 self._dropped[reason] += count
-            if reason in failures(self._x):
+            if reason in failure_reasons(self._x_modality):
                 self._failures_in_row += count
             if reason in FAILURES or reason.startswith('stall_'):
                 self._last_modality = ''
@@ -203,8 +203,14 @@ class Health:
                 'pairs_matched': self._pairs_matched,
                 'pairs_out': self._pairs_out,
             }
-            result |= {f'served_{name}': self._served[name] for name in selections(self._x)}
-            result |= {name: self._stalled[name] for name in stalls(self._x) if self._stalled[name]}
+            result |= {
+                f'served_{name}': self._served[name] for name in selections(self._x_modality)
+            }
+            result |= {
+                name: self._stalled[name]
+                for name in stall_counters(self._x_modality)
+                if self._stalled[name]
+            }
             if self._nan_outputs:
                 result['nan_outputs'] = self._nan_outputs
             if self._missing_outputs:
@@ -244,12 +250,12 @@ class Health:
             values[f'{camera}_hz'] = f'{new[f"{camera}_received"] / span_s:.1f}'
         values['pairs_hz'] = f'{new["pairs_matched"] / span_s:.1f}'
         values['rate_hz'] = f'{new["pairs_out"] / span_s:.1f}'
-        in_use = [name for name in selections(self._x) if new[f'served_{name}']]
+        in_use = [name for name in selections(self._x_modality) if new[f'served_{name}']]
         values['modality'] = ', '.join(in_use) or 'none'
         for name, sampled_s in samples_s.items():
             values |= _statistics(name, sampled_s)
-        if MODALITIES[self._x].has_range:
-            values[f'{self._x}_invalid_percent'] = f'{100 * recent.invalid_share:.1f}'
+        if MODALITIES[self._x_modality].has_range:
+            values[f'{self._x_modality}_invalid_percent'] = f'{100 * recent.invalid_share:.1f}'
         values['last_error'] = error or 'none'
         if error:
             values['last_error_age_s'] = f'{error_age_s:.1f}'

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sartm_model.modalities import MODALITIES
-from sartm_ros.node.cameras import names
+from sartm_ros.node.cameras import camera_names
 from sartm_ros.node.fastdds import FAST_DDS, MIDDLEWARE_VARIABLE, PROFILE_VARIABLE
 from sartm_ros.node.parameters import FIELDS, Parameters, seconds_to_ns
 from sartm_ros.sync.pair_matcher import REORDER_NS
@@ -119,7 +119,7 @@ class InputTiming:
 
     def __init__(self, settings: Parameters) -> None:
         self.settings = settings
-        self.streams = {camera: StreamTiming() for camera in names(settings)}
+        self.streams = {camera: StreamTiming() for camera in camera_names(settings)}
 
     @property
     def policy_to_set(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sartm_model.modalities import MODALITIES, describe
 from sartm_ros.node.cameras import selections
-from sartm_ros.node.health import Recent, failures, stalls, unreadable
+from sartm_ros.node.health import Recent, failure_reasons, stall_counters, unreadable_reason
 from sartm_ros.node.input_timing import InputTiming
 
 OK, WARN, ERROR = range(3)  # the levels of diagnostic_msgs/DiagnosticStatus
@@ -77,7 +77,7 @@ def judge(
         explain_silence: returns why a camera may be silent, and what to do.
         busy_s: seconds for which the inference thread has been at work on one pair.
     """
-    new, x = recent.new, timing.settings.x_modality
+    new, x_modality = recent.new, timing.settings.x_modality
     values = recent.values | timing.values()
 
     def report(level: int, message: str, problem: str = '') -> Report:
@@ -95,9 +95,9 @@ def judge(
     carries_over = recent.since_pair_s <= patience_s
     last_stalls = recent.last_stalls if carries_over else ()
     last_modality = recent.last_modality if carries_over else ''
-    stalled = [name for name in stalls(x) if new[name] or name in last_stalls]
+    stalled = [name for name in stall_counters(x_modality) if new[name] or name in last_stalls]
     serves = new['pairs_out'] or last_modality
-    served = _describe_served(stalled, new, x, last_modality)
+    served = _describe_served(stalled, new, x_modality, last_modality)
     if silent and not (stalled and serves):
         if recent.active_s < START_UP_S:
             return report(WARN, silence)
@@ -106,7 +106,7 @@ def judge(
     no_pairs = ''
     if len(topics) == 1 or recent.since_match_s > patience_s:
         no_pairs = _describe_no_pairs(new, timing, topics, bool(stalled))
-    failed = any(new[f'dropped.{reason}'] for reason in failures(x))
+    failed = any(new[f'dropped.{reason}'] for reason in failure_reasons(x_modality))
     failing = recent.failures_in_row >= FAILURES_FOR_ERROR and not serves
     # Attempts may be further apart than reports, as while memory is short.
     if failing and (failed or not (no_pairs or stalled)):
@@ -154,7 +154,7 @@ def describe_invalid(share: float) -> str:
 
 
 def _describe_no_pairs(
-    new: Mapping[str, int], timing: InputTiming, topics: Mapping[str, str], stalls: bool
+    new: Mapping[str, int], timing: InputTiming, topics: Mapping[str, str], is_stalled: bool
 ) -> str:
     """Return why no image found a partner, or '' if that is no wonder.
 
@@ -164,13 +164,13 @@ def _describe_no_pairs(
         new: the counters' increases.
         timing: of the messages of both topics.
         topics: the topic name of each camera, or of the only one.
-        stalls: whether a camera stalls, so that the other one is alone.
+        is_stalled: whether a camera stalls, so that the other one is alone.
     """
     all_arrive = all(new[f'{camera}_received'] for camera in topics)
     if len(topics) == 1:
         reason = '' if new['pairs_in'] else _describe_stamps(new, timing, topics)
         return f'no images are used: {reason}' if reason else ''
-    if not (all_arrive or (new['rgb_received'] and not stalls)):
+    if not (all_arrive or (new['rgb_received'] and not is_stalled)):
         return ''
     reason = _describe_stamps(new, timing, topics)
     if all_arrive and not reason:
@@ -194,14 +194,14 @@ def _describe_stamps(new: Mapping[str, int], timing: InputTiming, cameras: Itera
     return ''
 
 
-def _describe_served(stalled: list[str], new: Mapping[str, int], x: str, last: str) -> str:
+def _describe_served(stalled: list[str], new: Mapping[str, int], x_modality: str, last: str) -> str:
     """Return the stalls and what the results are from; of the last one if there are no new ones."""
     if last and not new['pairs_out']:
-        served = f'the last result is from {describe(last, ("rgb", x))}'
+        served = f'the last result is from {describe(last, ("rgb", x_modality))}'
     else:
         served = ', '.join(
-            f'{new[f"served_{name}"]} results from {describe(name, ("rgb", x))}'
-            for name in selections(x)
+            f'{new[f"served_{name}"]} results from {describe(name, ("rgb", x_modality))}'
+            for name in selections(x_modality)
         )
     return f'{", ".join(stalled)}: {served}'
 
@@ -210,7 +210,7 @@ def _hint(stall: str, new: Mapping[str, int], topics: Mapping[str, str], last_er
     """Return what may have caused a stall; a gap is also one of messages that cannot be read."""
     camera = next(name for name in topics if stall.startswith(f'{name}_'))
     kind = stall if stall in STALL_HINTS else stall.removeprefix(f'{camera}_')
-    if stall == f'{camera}_gap' and new[f'dropped.{unreadable(camera)}']:
+    if stall == f'{camera}_gap' and new[f'dropped.{unreadable_reason(camera)}']:
         kind = 'unreadable'
     hint = f'{topics[camera]}: {STALL_HINTS[kind]}'
     return f'{hint} {last_error}' if kind == 'unreadable' else hint

@@ -21,7 +21,7 @@ from sartm_ros.node.cameras import without_unused_topics
 from sartm_ros.node.deadline_timer import DeadlineTimer
 from sartm_ros.node.diagnostics import Diagnostics
 from sartm_ros.node.frame_pipeline import FramePipeline
-from sartm_ros.node.health import Health, unreadable
+from sartm_ros.node.health import Health, unreadable_reason
 from sartm_ros.node.judgement import ERROR, OK, Report, judge
 from sartm_ros.node.loading import load_predictor
 from sartm_ros.node.matching import make_matcher
@@ -216,9 +216,9 @@ class SartmNode(LifecycleNode):
         """Count a message that cannot be read."""
         if not self._enabled:
             return
-        self._health.received(camera)
-        self._health.dropped(unreadable(camera), error=f'{camera}: {error}')
-        self._diagnostics.warn(unreadable(camera), f'message dropped: {camera}: {error}')
+        self._health.record_received(camera)
+        self._health.record_dropped(unreadable_reason(camera), error=f'{camera}: {error}')
+        self._diagnostics.warn(unreadable_reason(camera), f'message dropped: {camera}: {error}')
 
     # Reports and settings -------------------------------------------------------------------------
 

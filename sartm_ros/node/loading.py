@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from sartm_ros.node.cameras import (
+    camera_topics,
     forgotten_modality,
     topic_parameter,
-    topics,
     without_unused_topics,
 )
 from sartm_ros.node.parameters import FIELDS, Parameters, homography, thermal_settings
@@ -38,7 +38,7 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
 
     begun_s = time.monotonic()
     predictor: Any = open_predictor(**predictor_options(settings))
-    used = topics(without_unused_topics(settings, predictor.modalities))
+    used = camera_topics(without_unused_topics(settings, predictor.modalities))
     width, height = settings.warm_up_width, settings.warm_up_height
     if width and height:
         if predictor.engine == 'compile':
@@ -56,7 +56,7 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
     forgotten = forgotten_modality(settings, predictor.modalities)
     if forgotten:
         logger.warning(forgotten)
-    for name, topic in topics(settings).items():
+    for name, topic in camera_topics(settings).items():
         if used[name] != topic and not (forgotten and name != 'rgb'):
             takes = ' and '.join(predictor.modalities)
             logger.info(f'{topic_parameter(name)} is not used: the network takes {takes} alone')

@@ -52,7 +52,7 @@ class Observations:
     def _record_stalls(self, states: Mapping[str, str], settings: Parameters) -> None:
         """Count the stalls of a pair, and log where a stall begins or ends."""
         known = {camera: state for camera, state in states.items() if state != 'off'}
-        self._health.stalled(
+        self._health.record_stalls(
             *(f'{camera}_{state}' for camera, state in known.items() if state != 'ok')
         )
         for camera, state in known.items():

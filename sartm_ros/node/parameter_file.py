@@ -12,7 +12,7 @@ import yaml
 from sartm_model.cli.options import NodeSettings
 from sartm_model.errors import SartmError
 from sartm_model.utils.text import first_line
-from sartm_ros.node.cameras import topics, with_topics
+from sartm_ros.node.cameras import camera_topics, with_topics
 from sartm_ros.node.loading import predictor_options
 from sartm_ros.node.parameters import FIELDS, NAMES, Parameters
 from sartm_ros.node.ros_parameters import parse
@@ -68,7 +68,9 @@ def read_parameter_file(path: Path) -> Parameters:
     except SartmError as error:
         raise SartmError(f'{path}: {error}') from error
     namespace_ = next(iter(namespaces), '')
-    full_names = {name: full_name(topic, namespace_) for name, topic in topics(parameters).items()}
+    full_names = {
+        name: full_name(topic, namespace_) for name, topic in camera_topics(parameters).items()
+    }
     return with_topics(parameters, full_names)
 
 

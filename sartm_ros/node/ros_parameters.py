@@ -10,7 +10,7 @@ from typing import Any
 from sartm_model.errors import SartmError
 from sartm_model.inference.device_name import parse_device
 from sartm_ros.messages.encodings import check_known
-from sartm_ros.node.cameras import topic_parameter, topics
+from sartm_ros.node.cameras import camera_topics, topic_parameter
 from sartm_ros.node.parameters import (
     FIELDS,
     NAMES,
@@ -53,7 +53,7 @@ def parse(values: Mapping[str, Any]) -> Parameters:
             f'thermal.high, {parameters.thermal_high:g}'
         )
     check_known(parameters.x_modality)
-    given = topics(parameters)
+    given = camera_topics(parameters)
     if not any(given.values()):
         both = ' and '.join(map(topic_parameter, given))
         raise SartmError(f'parameters {both} are empty; name at least one')

@@ -21,7 +21,7 @@ from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image
 from sartm_model.modalities.thermal_valid import MIN_SPAN_8BIT, invalid_pixels, min_span
 from sartm_model.utils.percentiles import percentiles
 from sartm_ros.messages.images import to_modality
-from sartm_ros.node.cameras import topics
+from sartm_ros.node.cameras import camera_topics
 from sartm_ros.node.frozen_detection import FrozenDetector
 from sartm_ros.node.parameters import Parameters, seconds_to_ns, thermal_settings
 from sartm_ros.sync.pair_matcher import Pair
@@ -138,12 +138,12 @@ class StallPolicy:
     Not thread-safe.
 
     Args:
-        x: modality of the second camera.
+        x_modality: of the second camera.
     """
 
-    def __init__(self, x: str = 'thermal') -> None:
-        self._x = x
-        self._detector = StallDetector(x)
+    def __init__(self, x_modality: str = 'thermal') -> None:
+        self._x_modality = x_modality
+        self._detector = StallDetector(x_modality)
 
     def usable_images(self, pair: Pair, settings: Parameters) -> UsableImages:
         """Return what the network is given of a pair; to be called once for each pair, in order.
@@ -159,16 +159,16 @@ class StallPolicy:
         image, error = None, None
         if pair.x is not None:
             try:
-                image = _read(self._x, pair.x, settings.thermal_shift)
-                if MODALITIES[self._x].has_range:
+                image = _read(self._x_modality, pair.x, settings.thermal_shift)
+                if MODALITIES[self._x_modality].has_range:
                     crop_image(image, thermal_settings(settings).crop)
             except SartmError as failure:
                 image, error = None, failure
         x, skew_ns = self._usable_x(pair, image, rgb, settings)
-        states = {'rgb': 'gap' if rgb is None else 'ok', self._x: self._detector.state}
-        states |= {name: 'off' for name, topic in topics(settings).items() if not topic}
-        modality: str | None = self._x if rgb is None else 'rgb' if x is None else 'both'
-        drops = settings.thermal_on_stall == 'drop' and states[self._x] != 'off'
+        states = {'rgb': 'gap' if rgb is None else 'ok', self._x_modality: self._detector.state}
+        states |= {name: 'off' for name, topic in camera_topics(settings).items() if not topic}
+        modality: str | None = self._x_modality if rgb is None else 'rgb' if x is None else 'both'
+        drops = settings.thermal_on_stall == 'drop' and states[self._x_modality] != 'off'
         if x is None and (rgb is None or drops):
             if error is not None:
                 raise error

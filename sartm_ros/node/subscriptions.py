@@ -15,11 +15,11 @@ from sartm_model.errors import SartmError
 from sartm_ros.messages import cdr
 from sartm_ros.node import qos
 from sartm_ros.node.cameras import (
+    camera_topics,
+    camera_transports,
     require_two_topics,
     topic_parameter,
-    topics,
     transport_parameter,
-    transports,
 )
 from sartm_ros.node.parameters import Parameters
 
@@ -41,7 +41,7 @@ def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
     Raises:
         SartmError: a name is invalid, or both are the same topic.
     """
-    names = {camera: name for camera, name in topics(settings).items() if name}
+    names = {camera: name for camera, name in camera_topics(settings).items() if name}
     for camera, name in names.items():
         try:
             names[camera] = node.resolve_topic_name(name)
@@ -79,10 +79,10 @@ class Subscriptions:
         self._node = node
         self._on_image = on_image
         self._on_unreadable = on_unreadable
-        self._requested = transports(settings)
+        self._requested = camera_transports(settings)
         self.topics = topic_names(node, settings)
         # rclpy remaps the names that it is given, so it must not be given those of `topics`.
-        self._names = topics(settings)
+        self._names = camera_topics(settings)
         self._transports: dict[str, str] = {}
         self._subscriptions: dict[str, Any] = {}
         try:

@@ -21,7 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 from sartm_model.cli.main import main
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
-from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC, read_pairs, read_raw, topics
+from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC, bag_topics, read_pairs, read_raw
 from sartm_ros.bag.storage import RawMessage
 from sartm_ros.bag.writing import write_bag
 from sartm_ros.node.matching import make_pair_matcher
@@ -62,7 +62,7 @@ def edit_metadata(bag: Path, change) -> None:
 
 def check_complete(bag: Path) -> None:
     """Read all that was written."""
-    assert {name: topic.messages for name, topic in topics(bag).items()} == {
+    assert {name: topic.messages for name, topic in bag_topics(bag).items()} == {
         RGB_TOPIC: COUNT,
         THERMAL_TOPIC: COUNT,
     }

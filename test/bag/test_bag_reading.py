@@ -20,10 +20,10 @@ from sartm_ros.bag.reading import (
     BagPair,
     RawMessage,
     Topic,
+    bag_topics,
     open_writer,
     read_pairs,
     read_raw,
-    topics,
 )
 from sartm_ros.bag.thermal_images import thermal_images
 from sartm_ros.bag.writing import START_NS, Faults, write_bag
@@ -157,7 +157,10 @@ def test_pairs_of_two_rates_are_the_nearest(tmp_path):
 def test_topics(tmp_path):
     write_bag(make_frames(3, labelled=False), tmp_path / 'bag')
     kind = 'sensor_msgs/msg/Image'
-    assert topics(tmp_path / 'bag') == {RGB_TOPIC: Topic(kind, 3), THERMAL_TOPIC: Topic(kind, 3)}
+    assert bag_topics(tmp_path / 'bag') == {
+        RGB_TOPIC: Topic(kind, 3),
+        THERMAL_TOPIC: Topic(kind, 3),
+    }
 
 
 def test_a_single_storage_file_is_a_bag(tmp_path):
@@ -210,18 +213,18 @@ def test_impossible_rates(tmp_path, rate):
 
 def test_missing_and_foreign_bags(tmp_path):
     with pytest.raises(SartmError, match='no bag'):
-        topics(tmp_path / 'missing')
+        bag_topics(tmp_path / 'missing')
     with pytest.raises(SartmError, match=r'metadata\.yaml'):
-        topics(tmp_path)
+        bag_topics(tmp_path)
     (tmp_path / 'metadata.yaml').write_text('a: [1')
     with pytest.raises(SartmError, match='cannot be read'):
-        topics(tmp_path)
+        bag_topics(tmp_path)
     (tmp_path / 'metadata.yaml').write_text('just text')
     with pytest.raises(SartmError, match='cannot be read'):
-        topics(tmp_path)
+        bag_topics(tmp_path)
     (tmp_path / 'film.avi').write_bytes(b'RIFF')
     with pytest.raises(SartmError, match='cannot be read'):
-        topics(tmp_path / 'film.avi')
+        bag_topics(tmp_path / 'film.avi')
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])

@@ -18,8 +18,8 @@ from sartm_ros.bag.reading import (
     LABELS_TOPIC,
     RGB_TOPIC,
     THERMAL_TOPIC,
+    default_x_topic,
     read_pairs,
-    x_topic,
 )
 from sartm_ros.bag.writing import START_NS, Faults, parse_freeze, write_bag
 from sartm_ros.messages.images import to_modality
@@ -161,14 +161,14 @@ def test_images_of_any_sensor_come_back_as_they_were(tmp_path, x, encoding):
     images = [rng.integers(100, 200, shape).astype(modality.dtypes[0]) for _ in range(3)]
     rgb = np.zeros((6, 8, 3), np.uint8)
     frames = [Frame(str(n), {'rgb': rgb, x: image}, None) for n, image in enumerate(images)]
-    assert write_bag(frames, tmp_path / 'bag', x=x) == {RGB_TOPIC: 3, f'/{x}/image_raw': 3}
+    assert write_bag(frames, tmp_path / 'bag', x_modality=x) == {RGB_TOPIC: 3, f'/{x}/image_raw': 3}
     matcher = make_pair_matcher(Parameters(x_modality=x))
-    pairs = list(read_pairs(tmp_path / 'bag', matcher, x_topic=x_topic(x)))
+    pairs = list(read_pairs(tmp_path / 'bag', matcher, x_topic=default_x_topic(x)))
     assert [pair.x.encoding for pair in pairs] == [encoding] * 3
     for pair, image in zip(pairs, images, strict=True):
         np.testing.assert_array_equal(to_modality(pair.x, x), image)
     with pytest.raises(SartmError, match=re.escape(f'has no {modality.title} image')):
-        write_bag([Frame('a', {'rgb': rgb}, None)], tmp_path / 'none', x=x)
+        write_bag([Frame('a', {'rgb': rgb}, None)], tmp_path / 'none', x_modality=x)
 
 
 def test_the_verb_takes_another_sensor(tmp_path, capsys, bag_verbs):

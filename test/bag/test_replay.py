@@ -489,7 +489,7 @@ def test_a_bag_of_another_sensor(tmp_path):
         )
         for frame in make_frames(20)
     ]
-    write_bag(frames, tmp_path / 'whole', x='depth')
+    write_bag(frames, tmp_path / 'whole', x_modality='depth')
     with open_writer(tmp_path / 'bag') as bag:
         for raw in read_raw(tmp_path / 'whole'):
             gone = START_NS + 500_000_000 <= raw.time_ns < START_NS + 1_500_000_000

@@ -16,7 +16,7 @@ from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.thermal import Thermal
 from sartm_ros.node import health as health_module
 from sartm_ros.node.failures import Failures
-from sartm_ros.node.health import SAMPLES, STAGES, Health, stalls
+from sartm_ros.node.health import SAMPLES, STAGES, Health, stall_counters
 from sartm_ros.node.input_timing import InputTiming
 from sartm_ros.node.judgement import (
     BUSY_S,
@@ -63,23 +63,23 @@ def report_of(health, drops=(), timing=None, topics=TOPICS, busy_s=0.0):
 
 
 def frame_in(health, skew_ns=0):
-    health.received('rgb')
-    health.received('thermal')
+    health.record_received('rgb')
+    health.record_received('thermal')
     health.record_pair(skew_ns)
-    health.stalled()
+    health.record_stalls()
 
 
 def frame(health, skew_ns=0, latency_s=0.01):
     frame_in(health, skew_ns)
-    health.published(latency_s)
+    health.record_result(latency_s)
 
 
 def test_counts_add_up_with_the_matchers(health):
     frame(health)
     health.record_pair(0)
-    health.dropped('replaced')
-    health.dropped('rgb_no_stamp', 2)
-    health.dropped('stopped', 0)
+    health.record_dropped('replaced')
+    health.record_dropped('rgb_no_stamp', 2)
+    health.record_dropped('stopped', 0)
     assert health.counts({'rgb_no_stamp': 3, 'rgb_timeout': 1}) == {
         'rgb_received': 1,
         'thermal_received': 1,
@@ -113,7 +113,7 @@ def test_the_rate_is_that_since_the_last_report(health, clock):
         clock.now_s += 2.0
         for _ in range(2 * expected):
             frame(health)
-        health.received('thermal')
+        health.record_received('thermal')
         report = report_of(health)
         assert report.level == OK
         assert report.values['rate_hz'] == report.values['rgb_hz'] == f'{expected}.0'
@@ -141,7 +141,7 @@ def test_cameras_have_time_to_start(health, clock):
 
 def test_a_silent_topic_is_named(health, clock):
     clock.now_s += START_UP_S
-    health.received('rgb')
+    health.record_received('rgb')
     report = report_of(health)
     assert report.level == ERROR
     assert report.message == 'no messages on /thermal, why thermal'
@@ -156,19 +156,19 @@ def test_a_silent_topic_is_named(health, clock):
 def test_no_pairs_although_both_speak_says_why(health, clock):
     timing = InputTiming(Parameters())
     clock.now_s += 1.1
-    health.received('rgb')
+    health.record_received('rgb')
     assert report_of(health).message == 'no pairs: the images wait for their partners'
     for reason, offset_s, expected in [
         ('rgb_no_stamp', None, 'the RGB driver gives no valid header.stamp'),
         ('thermal_no_stamp', None, 'the thermal driver gives no valid header.stamp'),
         ('rgb_no_partner', 7.0, '7.000 s ahead of those of RGB: set sync.thermal_offset to -7.000'),
     ]:
-        health.received('rgb')
-        health.received('thermal')
+        health.record_received('rgb')
+        health.record_received('thermal')
         if offset_s is not None:
             timing.add('rgb', 10**9, 0)
             timing.add('thermal', 10**9 + int(offset_s * 1e9), 0)
-        health.dropped(reason)
+        health.record_dropped(reason)
         report = report_of(health, timing=timing)
         assert (report.level, report.problem) == (WARN, 'no pairs')
         assert expected in report.message
@@ -179,22 +179,22 @@ def test_no_pairs_although_both_speak_says_why(health, clock):
 
 def test_images_of_one_camera_without_stamps_are_not_well(health):
     """Nothing is published, because stamps order the results of a single camera, too."""
-    health.received('rgb')
+    health.record_received('rgb')
     report = report_of(health, {'rgb_no_stamp': 1}, topics={'rgb': '/color'})
     assert (report.level, report.problem) == (WARN, 'no pairs')
     assert report.message == (
         'no images are used: the RGB driver gives no valid header.stamp: set sync.stamp to arrival'
     )
-    health.received('rgb')
+    health.record_received('rgb')
     health.record_pair(None)
-    health.published(0.01, 'rgb')
+    health.record_result(0.01, 'rgb')
     assert report_of(health, {'rgb_no_stamp': 1}, topics={'rgb': '/color'}).level == OK
 
 
 @pytest.mark.parametrize('policy', ['approximate', 'exact'])
 def test_the_policy_is_named_with_which_the_arrival_cannot_be_used(health, clock, policy):
     clock.now_s += 1.1
-    health.received('rgb')
+    health.record_received('rgb')
     timing = InputTiming(parse({'sync.policy': policy}))
     assert report_of(health, {'rgb_no_stamp': 1}, timing).message == (
         'no pairs: the RGB driver gives no valid header.stamp: set sync.policy to nearest and '
@@ -210,7 +210,7 @@ def test_a_driver_that_repeats_one_stamp_is_named(health, clock, topics):
     clock.now_s += 2.1
     for number in range(1, 11):
         for camera in topics:
-            health.received(camera)
+            health.record_received(camera)
         timing.add('rgb', (10 + number) * 10**9, number * 10**9)
     report = report_of(health, {'thermal_duplicate': 10}, timing, topics)
     assert report.problem == 'no pairs'
@@ -226,10 +226,10 @@ def test_images_alone_are_no_pairs_where_both_topics_speak(health, clock):
     timing.add('thermal', 10**18, 0)
     clock.now_s += 1.1
     for camera in ('rgb', 'thermal'):
-        health.received(camera)
+        health.record_received(camera)
     health.record_pair(None)
-    health.stalled('thermal_gap')
-    health.published(0.01, 'rgb')
+    health.record_stalls('thermal_gap')
+    health.record_result(0.01, 'rgb')
     report = report_of(health, timing=timing)
     assert report.problem == 'no pairs'
     assert 'set sync.stamp to arrival' in report.message
@@ -239,7 +239,7 @@ def test_images_alone_are_no_pairs_where_both_topics_speak(health, clock):
 
 def test_bad_frames_turn_it_to_a_warning_with_the_last_error(health):
     frame(health)
-    health.dropped('bad_frame', error='thermal: the image is 0x0 pixels')
+    health.record_dropped('bad_frame', error='thermal: the image is 0x0 pixels')
     report = report_of(health)
     assert report.level == WARN
     assert 'thermal: the image is 0x0 pixels' in report.message
@@ -258,15 +258,15 @@ def test_results_without_their_other_outputs_are_a_warning(health):
 
 def test_failures_without_a_result_in_between_are_an_error(health):
     for number in range(1, 6):
-        health.received('rgb')
-        health.dropped('rgb_unreadable', error='rgb: too short')
+        health.record_received('rgb')
+        health.record_dropped('rgb_unreadable', error='rgb: too short')
         report = report_of(health)
         assert report.level == (WARN if number < 3 else ERROR)
         assert 'rgb: too short' in report.message
     assert report.problem == 'failing'
     assert report.message.startswith('no results, the last 5 attempts failed')
     frame(health)
-    health.dropped('failed', error='no such kernel')
+    health.record_dropped('failed', error='no such kernel')
     assert report_of(health).level == WARN
 
 
@@ -274,18 +274,18 @@ def test_failures_further_apart_than_reports_stay_an_error(health, clock):
     """While memory is short, several seconds pass before the next attempt."""
     for _ in range(3):
         frame_in(health)
-        health.dropped('out_of_memory', error='Tried to allocate 2.00 GiB')
+        health.record_dropped('out_of_memory', error='Tried to allocate 2.00 GiB')
     assert report_of(health).level == ERROR
     clock.now_s += 1.0
     frame_in(health)
-    health.dropped('replaced')
+    health.record_dropped('replaced')
     report = report_of(health)
     assert (report.level, report.problem) == (ERROR, 'failing')
     assert 'Tried to allocate 2.00 GiB' in report.message
     # Images without partners say more of the present than what failed earlier.
     clock.now_s += 1.1
-    health.received('rgb')
-    health.received('thermal')
+    health.record_received('rgb')
+    health.record_received('thermal')
     assert report_of(health).problem == 'no pairs'
     # The failures are those since the node was activated.
     health.restart_clocks()
@@ -308,8 +308,8 @@ def test_failures_of_thermal_between_results_from_rgb_are_a_warning(health):
     """Thermal may be the faster camera."""
     frame(health)
     for _ in range(5):
-        health.received('thermal')
-        health.dropped('thermal_unreadable', error='thermal: too short')
+        health.record_received('thermal')
+        health.record_dropped('thermal_unreadable', error='thermal: too short')
     report = report_of(health)
     assert report.level == WARN
     assert 'thermal: too short' in report.message
@@ -336,15 +336,15 @@ def test_the_share_that_sees_nothing_is_known_also_of_images_that_are_not_used(m
 def test_the_last_error_has_an_age_and_the_modality_is_the_last_seconds(health, clock):
     assert report_of(health).values['last_error'] == report_of(health).values['modality'] == 'none'
     frame(health)
-    health.published(0.01, 'rgb')
-    health.dropped('failed', error='first')
+    health.record_result(0.01, 'rgb')
+    health.record_dropped('failed', error='first')
     clock.now_s += 0.5
-    health.dropped('failed', error='second')
+    health.record_dropped('failed', error='second')
     clock.now_s += 1.5
     values = report_of(health).values
     assert (values['last_error'], values['last_error_age_s']) == ('second', '1.5')
     assert values['modality'] == 'both, rgb'
-    health.published(0.01, 'thermal')
+    health.record_result(0.01, 'thermal')
     clock.now_s += 1.0
     values = report_of(health).values
     assert (values['last_error_age_s'], values['modality']) == ('2.5', 'thermal')
@@ -364,14 +364,14 @@ def test_every_stage_has_its_median_and_p99(health):
 
 
 def test_every_stall_has_a_hint():
-    assert {name.removeprefix('depth_') for name in stalls('depth')} == set(STALL_HINTS)
+    assert {name.removeprefix('depth_') for name in stall_counters('depth')} == set(STALL_HINTS)
 
 
 def test_a_stall_is_a_warning_that_says_what_was_served(health, clock):
     frame(health)
     for _ in range(3):
-        health.stalled('thermal_frozen')
-        health.published(0.01, 'rgb')
+        health.record_stalls('thermal_frozen')
+        health.record_result(0.01, 'rgb')
     report = report_of(health)
     assert report.level == WARN
     assert report.message == (
@@ -384,11 +384,11 @@ def test_a_stall_is_a_warning_that_says_what_was_served(health, clock):
     assert report_of(health).level == OK
     # A silent topic is an error only where nothing comes out.
     clock.now_s += START_UP_S
-    health.received('rgb')
+    health.record_received('rgb')
     for served, level in ((True, WARN), (False, ERROR)):
-        health.stalled('thermal_gap')
+        health.record_stalls('thermal_gap')
         if served:
-            health.published(0.01, 'rgb')
+            health.record_result(0.01, 'rgb')
         report = report_of(health)
         assert report.level == level
         assert 'no messages on /thermal, why thermal' in report.message
@@ -396,15 +396,15 @@ def test_a_stall_is_a_warning_that_says_what_was_served(health, clock):
 
 def test_a_stall_stays_a_warning_where_a_result_takes_longer_than_a_report(health, clock):
     timing = InputTiming(Parameters())
-    health.stalled('thermal_gap')
+    health.record_stalls('thermal_gap')
     for second in range(20):
         clock.now_s += 1.0
         for _ in range(30):
-            health.received('rgb')
+            health.record_received('rgb')
             health.record_pair(None)
         if second % 3 == 0:
-            health.published(0.01, 'rgb')
-            health.stalled('thermal_gap')
+            health.record_result(0.01, 'rgb')
+            health.record_stalls('thermal_gap')
         report = report_of(health, timing=timing)
         assert report.level == WARN
         if second >= 3:
@@ -414,11 +414,11 @@ def test_a_stall_stays_a_warning_where_a_result_takes_longer_than_a_report(healt
             )
             assert 'no messages on /thermal, why thermal' in report.message
     # Not where pairs end without a result.
-    health.dropped('stall_gap')
-    health.stalled('thermal_gap')
+    health.record_dropped('stall_gap')
+    health.record_stalls('thermal_gap')
     assert report_of(health).level == ERROR
     # Nor where no pairs come any more.
-    health.published(0.01, 'rgb')
+    health.record_result(0.01, 'rgb')
     assert report_of(health).level == WARN
     clock.now_s += 2.1
     report = report_of(health)
@@ -430,12 +430,12 @@ def test_a_stall_of_images_that_arrive_stays_a_warning_between_results(health, c
         clock.now_s += 1.0
         frame_in(health)
         if served:
-            health.published(0.01, 'rgb')
-        health.stalled('thermal_frozen')
+            health.record_result(0.01, 'rgb')
+        health.record_stalls('thermal_frozen')
         report_of(health)
         clock.now_s += 1.0
-        health.received('rgb')
-        health.received('thermal')
+        health.record_received('rgb')
+        health.record_received('thermal')
         health.record_pair(0)
         report = report_of(health)
         assert report.level == WARN
@@ -444,13 +444,13 @@ def test_a_stall_of_images_that_arrive_stays_a_warning_between_results(health, c
 
 def test_messages_that_cannot_be_read_are_no_gap(health):
     """The pairs lack their image as if it had not arrived."""
-    health.received('rgb')
+    health.record_received('rgb')
     health.record_pair(None)
-    health.stalled('thermal_gap')
+    health.record_stalls('thermal_gap')
     for _ in range(4):
-        health.received('thermal')
-        health.dropped('thermal_unreadable', error='thermal: too short')
-    health.published(0.01, 'rgb')
+        health.record_received('thermal')
+        health.record_dropped('thermal_unreadable', error='thermal: too short')
+    health.record_result(0.01, 'rgb')
     report = report_of(health)
     assert report.level == WARN
     assert report.message.startswith('thermal_gap: ')
@@ -467,7 +467,7 @@ def test_a_slow_camera_is_well(health, clock, interval_s):
     for tick in range(80):
         clock.now_s += 0.5
         time_ns = int(clock.now_s * 1e9)
-        health.received('rgb')
+        health.record_received('rgb')
         timing.add('rgb', time_ns, time_ns)
         if tick * 0.5 % interval_s == 0:
             timing.add('thermal', time_ns, time_ns)
@@ -478,7 +478,7 @@ def test_a_slow_camera_is_well(health, clock, interval_s):
     reports.clear()
     while not reports or reports[-1].level == OK:
         clock.now_s += 1.0
-        health.received('rgb')
+        health.record_received('rgb')
         reports.append(report_of(health, timing=timing))
     assert len(reports) <= 2 * interval_s + 2
 

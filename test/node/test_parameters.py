@@ -10,8 +10,13 @@ import pytest
 
 from sartm_model.errors import SartmError
 from sartm_ros.messages.encodings import CHANNELS
-from sartm_ros.node import cameras, ros_parameters
-from sartm_ros.node.cameras import without_unused_topics
+from sartm_ros.node import ros_parameters
+from sartm_ros.node.cameras import (
+    camera_topics,
+    camera_transports,
+    one_camera,
+    without_unused_topics,
+)
 from sartm_ros.node.parameters import (
     NAMES,
     Parameters,
@@ -58,12 +63,15 @@ def test_a_modality_of_which_no_messages_are_read_is_refused(monkeypatch):
 
 def test_another_second_camera_has_a_topic_of_its_own():
     depth = parse({'x_modality': 'depth', 'thermal_topic': '/flir'})
-    assert cameras.topics(depth) == {'rgb': 'camera/color/image_raw', 'depth': 'depth/image_raw'}
+    assert camera_topics(depth) == {
+        'rgb': 'camera/color/image_raw',
+        'depth': 'depth/image_raw',
+    }
     depth = parse({'x_modality': 'depth', 'x_topic': '/d', 'x_transport': 'raw'})
-    assert cameras.topics(depth)['depth'] == '/d'
-    assert cameras.transports(depth) == {'rgb': 'auto', 'depth': 'raw'}
+    assert camera_topics(depth)['depth'] == '/d'
+    assert camera_transports(depth) == {'rgb': 'auto', 'depth': 'raw'}
     alone = parse({'x_modality': 'depth', 'rgb_topic': ''})
-    assert cameras.one_camera(alone)
+    assert one_camera(alone)
     with pytest.raises(SartmError, match='rgb_topic and x_topic are empty'):
         parse({'x_modality': 'depth', 'rgb_topic': '', 'x_topic': ''})
     with pytest.raises(SartmError, match='parameter x_topic is set; with x_modality thermal'):
