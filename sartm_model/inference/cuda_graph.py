@@ -15,6 +15,7 @@ compare this path with the direct one on a CPU.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ overlay. The rest is for images of another size."""
 
 WARM_UPS = 3
 """Runs before the recording, in which libraries choose algorithms and allocate."""
+
+_recording = threading.Lock()
+"""torch can record one graph at a time in a process: each recording waits for the whole GPU."""
 
 
 class CudaGraphCache:
@@ -127,13 +131,15 @@ class CudaGraph:
         self._staging.fill(arrays)
         self._graph: torch.cuda.CUDAGraph | None = None
         ranges_before = {name: ends.clone() for name, ends in pipeline.running_ranges.items()}
-        if stream is None:
-            outputs = self._run()
-            self._shapes, self._pinned_output = shapes(outputs), pack(outputs)
-        else:
-            self._record(stream, pool)
-        for name, ends in ranges_before.items():  # these runs were not the next frame of a video
-            pipeline.running_ranges[name].copy_(ends)
+        try:
+            if stream is None:
+                outputs = self._run()
+                self._shapes, self._pinned_output = shapes(outputs), pack(outputs)
+            else:
+                self._record(stream, pool)
+        finally:  # these runs were not the next frame of a video
+            for name, before in ranges_before.items():
+                pipeline.running_ranges[name].copy_(before)
 
     def __call__(
         self,
@@ -169,14 +175,14 @@ class CudaGraph:
     def _record(self, stream: torch.cuda.Stream, pool: Any) -> None:
         device = self._pipeline.device
         stream.wait_stream(torch.cuda.current_stream(device))
-        with cudnn_autotune(), torch.cuda.device(device):
+        with _recording, cudnn_autotune(), torch.cuda.device(device):
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
                     packed = pack(self._run())
             self._pinned_output = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=True)
             stream.synchronize()
             graph = torch.cuda.CUDAGraph()
-            # Another thread, of another node in this process, may allocate meanwhile.
+            # Another thread, of another node in this process, may run its network meanwhile.
             with (
                 hold_cached_tensors() as self._cached_tensors,
                 torch.cuda.graph(

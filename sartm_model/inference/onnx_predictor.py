@@ -207,7 +207,7 @@ class OnnxPredictor:
                 f'.safetensors checkpoint'
             )
         first, given = next(iter(sizes)), next(iter(feeds))
-        if sizes[given] != sizes[first]:
+        if (sizes_after_crop := self.config.sizes_after_crop)[given] != sizes_after_crop[first]:
             raise SartmError(
                 f'checkpoint {self.path} gives labels of the size of its {first} images; it cannot '
                 f'do so of {given} alone, which has another; use a .safetensors checkpoint'
@@ -219,7 +219,8 @@ class OnnxPredictor:
     def _check_image(self, name: str, image: np.ndarray) -> None:
         """Raise SartmError unless the file takes the image."""
         wanted = self.config.dtype(name)
-        if image.dtype != ('uint16' if wanted == 'float32' else wanted):
+        is_counts = wanted == 'float32' and 'uint16' in MODALITIES[name].dtypes
+        if image.dtype != ('uint16' if is_counts else wanted):
             raise SartmError(
                 f'checkpoint {self.path} takes {name} of {wanted}, got '
                 f'{image.dtype}; export with --thermal-type {image.dtype}'

@@ -7,6 +7,7 @@ sent in one small tensor, the frame parameters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
@@ -109,7 +110,7 @@ class InferencePipeline:
         compiled: runs the network instead of `model.forward_logits`; None to run that.
         device, dtype: the model's.
         running_ranges: for each modality that has a range its moving average in counts, float32
-            `[2]`.
+            `[2]`; NaN before the first image.
     """
 
     def __init__(self, model: SegmentationModel, label_space: LabelSpace) -> None:
@@ -118,7 +119,7 @@ class InferencePipeline:
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.running_ranges = {
-            name: torch.zeros(2, device=self.device)
+            name: torch.full((2,), math.nan, device=self.device)
             for name in model.config.modalities
             if MODALITIES[name].has_range
         }

@@ -301,8 +301,8 @@ class Predictor:
         weight = 1.0
         if time_s is not None:
             weight = ema_weight(self._previous_s, time_s, settings.smoothing_s)
-        if with_range:
-            self._previous_s = time_s
+        if with_range:  # a range that is fixed leaves no average behind
+            self._previous_s = None if settings.mode == 'fixed' else time_s
         packed_params = pack_frame_params(
             fixed_range=(settings.low, settings.high),
             range_weight=weight,

@@ -55,7 +55,7 @@ class Staging:
         """Queue the transfer of all of them to the device and return them there."""
         self._device.copy_(self._host, non_blocking=True)
         return [
-            view.flip(axes) if axes else view
+            _flip(view, axes)
             for view, axes in zip(self._device_views, self._reversed_axes, strict=True)
         ]
 
@@ -89,7 +89,15 @@ def _view(array: np.ndarray) -> Tensor:
         # torch warns of read-only memory, such as a message's bytes; nothing here writes to it.
         warnings.filterwarnings('ignore', message='The given NumPy array is not writable')
         tensor = torch.from_numpy(np.flip(array, axes))
-    return tensor.flip(axes) if axes else tensor
+    return _flip(tensor, axes)
+
+
+def _flip(tensor: Tensor, axes: tuple[int, ...]) -> Tensor:
+    if not axes:
+        return tensor
+    if tensor.dtype == torch.uint16:  # torch cannot flip it
+        return tensor.view(torch.int16).flip(axes).view(torch.uint16)
+    return tensor.flip(axes)
 
 
 def to_host(outputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -212,14 +212,15 @@ def ema_update(running_range: Tensor, new_range: Tensor, weight: Tensor) -> Tens
     does not wait for it. An image without a valid pixel, whose range is NaN, changes nothing.
 
     Args:
-        running_range: float32 `[2]`, the average up to the previous image.
+        running_range: float32 `[2]`, the average up to the previous image, NaN where none counts.
         new_range: float32 `[2]`, this image's, as `percentile_range` returns it.
         weight: of the new range, as `ema_weight` returns it, a tensor on the device.
     """
     import torch
 
     disjoint = (new_range[0] > running_range[1]) | (new_range[1] < running_range[0])
-    updated = torch.where(disjoint, new_range, torch.lerp(running_range, new_range, weight))
+    restart = disjoint | running_range.isnan()
+    updated = torch.where(restart, new_range, torch.lerp(running_range, new_range, weight))
     return torch.where(new_range.isnan(), running_range, updated)
 
 

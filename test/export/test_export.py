@@ -19,6 +19,7 @@ pytest.importorskip('onnxscript', reason='needs onnxscript')
 
 import onnx
 import onnxruntime
+from untrained_checkpoint import save_untrained
 
 from sartm_model.cli.main import main
 from sartm_model.data.registry import open_dataset
@@ -192,6 +193,39 @@ def test_half_precision_and_16_bits(nano_checkpoint, tmp_path):
     assert (found.labels == expected.labels).mean() > 0.95
     with pytest.raises(SartmError, match=r'of thermal alone, which has another; .*safetensors'):
         exported.predict(None, thermal)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rows', [66, 64])
+def test_thermal_alone_after_a_crop(nano_checkpoint, tmp_path, rows):
+    """Labels have the size of what the crop leaves; of 64 rows it is not that of the RGB images."""
+    crop = ThermalSettings(crop=(0, 0, 2, 0))
+    config = ExportConfig(64, 96, thermal_height=rows, thermal_width=96, thermal_crop=crop.crop)
+    export_onnx(nano_checkpoint, tmp_path / 'x.onnx', config)
+    exported = OnnxPredictor(tmp_path / 'x.onnx', device='cpu', threads=1)
+    _, thermal = pair(thermal_size=(rows, 96))
+    if rows == 64:
+        with pytest.raises(SartmError, match='thermal alone, which has another'):
+            exported.predict(None, thermal)
+        return
+    found = exported.predict(None, thermal, confidence=True, overlay=True)
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=crop)
+    check_agreement(found, predictor.predict(None, thermal, confidence=True))
+    assert found.overlay.shape == (64, 96, 3)
+
+
+@pytest.mark.slow
+def test_a_sensor_whose_images_are_floats(tmp_path):
+    modalities = ('rgb', 'event_voxel3')
+    checkpoint = save_untrained(tmp_path / 'x.safetensors', modalities=modalities)
+    config = ExportConfig(64, 96, modalities=modalities)
+    export_onnx(checkpoint, tmp_path / 'x.onnx', config)
+    exported = OnnxPredictor(tmp_path / 'x.onnx', device='cpu', threads=1)
+    rgb, _ = pair(64, 96)
+    voxels = np.random.default_rng(0).normal(size=(64, 96, 3)).astype(np.float32)
+    images = {'rgb': rgb, 'event_voxel3': voxels}
+    expected = Predictor(checkpoint, device='cpu').predict(images, confidence=True)
+    check_agreement(exported.predict(images, confidence=True), expected)
 
 
 def test_logits_are_upsampled_by_a_factor_that_is_not_whole():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,22 @@ def test_a_recording_amid_a_video_leaves_its_range_alone(both):
         check_equal(*results)
         torch.testing.assert_close(eager.pipeline.running_ranges, replayed.pipeline.running_ranges)
     assert len(replayed._graphs) == 2
+
+
+def test_a_recording_that_fails_leaves_the_range_alone(both):
+    """An image whose recording fails, for lack of memory, is not a part of the video."""
+    for predictor in both:
+        predictor.thermal_settings = ThermalSettings(smoothing_s=0.5)
+    eager, replayed = both
+    (rgb, thermal), (_, other), _ = pairs(dtype=np.uint16)
+    replayed.pipeline.compiled = failing = Mock(side_effect=MemoryError)
+    with pytest.raises(MemoryError):
+        replayed.predict(rgb, other // 4, time_s=0.0)
+    assert failing.called
+    replayed.pipeline.compiled = None
+    for predictor in both:
+        predictor.predict(rgb, thermal, time_s=0.1)
+    torch.testing.assert_close(eager.pipeline.running_ranges, replayed.pipeline.running_ranges)
 
 
 def test_the_number_of_graphs_is_bounded(both, monkeypatch):

@@ -163,12 +163,24 @@ def test_staging_holds_every_kind_of_image_in_one_buffer():
     """The GPU's path, run on the CPU: odd sizes, 16 bits, a reversed view, one image."""
     rgb, _ = images(3, 5)  # 45 bytes: what follows must still be aligned
     deep = np.arange(15, dtype=np.uint16).reshape(3, 5) * 4000
-    for given in ([rgb[..., ::-1], deep], [deep], [rgb]):
+    for given in ([rgb[..., ::-1], deep], [deep], [rgb], [deep[::-1, ::-1], rgb[::-1]]):
         staging = Staging(given, torch.device('cpu'))
         for arrays in (given, [image // 2 if image is deep else image + 1 for image in given]):
             staging.fill(arrays)
             for image, tensor in zip(arrays, staging.send(), strict=True):
                 np.testing.assert_array_equal(tensor.numpy(), image)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_images_of_a_camera_mounted_upside_down(checkpoint, dtype):
+    """NumPy turns an image without a copy, and torch has no such views."""
+    rgb, thermal = images(64, 96)
+    turned = [np.rot90(image, 2) for image in (rgb, thermal.astype(dtype))]
+    predictor = Predictor(checkpoint, device='cpu')
+    copies = [np.ascontiguousarray(image) for image in turned]
+    np.testing.assert_array_equal(
+        predictor.predict(*turned).labels, predictor.predict(*copies).labels
+    )
 
 
 @CUDA

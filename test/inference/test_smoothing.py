@@ -81,6 +81,24 @@ def test_after_a_time_without_images_nothing_is_left_of_what_was(nano_checkpoint
     np.testing.assert_allclose(scaled(predictor, scene(), 10.0), own, atol=1e-3)
 
 
+@pytest.mark.parametrize('before', ['fixed range', 'no valid pixel'])
+def test_what_was_not_measured_does_not_count(nano_checkpoint, before):
+    """The image before has no range of its own, so the average begins with the next one.
+
+    It must not begin with 0 counts, which a camera with gain control has in every image.
+    """
+    first = ThermalSettings('fixed', 0, 255, smoothing_s=2.0)
+    if before == 'no valid pixel':
+        first = ThermalSettings(smoothing_s=2.0, invalid=(255,))
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=first)
+    image = np.random.default_rng(2).integers(0, 255, (64, 96), dtype=np.uint8)
+    image[::8, ::8] = 0
+    scaled(predictor, image if before == 'fixed range' else np.full_like(image, 255), 0.0)
+    predictor.thermal_settings = ThermalSettings(smoothing_s=2.0)
+    own = MODALITIES['thermal'].scale(image)
+    np.testing.assert_allclose(scaled(predictor, image, 0.1), own, atol=1e-5)
+
+
 def test_without_a_time_or_a_constant_each_image_has_its_own_range(nano_checkpoint):
     images = [scene(), scene(900), scene(200)]
     for range_, times in ((SMOOTH, (None,) * 3), (ThermalSettings(), (0.0, 0.1, 0.2))):
