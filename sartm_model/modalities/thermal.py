@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from sartm_model.config import DataConfig
-from sartm_model.modalities.base import Modality, to_counts
+from sartm_model.modalities.base import Modality, round_counts, to_counts
 from sartm_model.modalities.thermal_faults import CORRUPTIONS, corrupt_thermal
 from sartm_model.modalities.thermal_range import (
     MEAN,
@@ -20,7 +20,7 @@ from sartm_model.modalities.thermal_range import (
     scale_counts,
     scale_thermal,
 )
-from sartm_model.modalities.thermal_valid import invalid_pixels
+from sartm_model.modalities.thermal_valid import GROWTH, invalid_pixels
 from sartm_model.utils.image_io import read_counts
 from sartm_model.utils.visualization import to_grey
 
@@ -63,6 +63,25 @@ class Thermal(Modality):
         """
         is_raw = str(image.dtype).removeprefix('torch.') in self.dtypes
         return scale_thermal(image, ends) if is_raw else scale_counts(image, ends)
+
+    def resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Resize linearly what the image sees. Fill stays fill, which `scale` finds again.
+
+        Counts between those of the scene and of fill would be taken for the scene. The predictor
+        scales before it resizes, so it never has them; the result is nearly that of this order.
+        """
+        invalid = invalid_pixels(to_counts(image), has_8_bits(image))
+        if not invalid.any():
+            return super().resize(image, height, width)
+        filled = round_counts(self.fill_invalid(image)[0], image.dtype)
+        resized = super().resize(filled, height, width)
+        square = np.ones((2 * GROWTH + 1,) * 2, np.uint8)
+        fill = cv2.erode(invalid.astype(np.uint8), square)
+        nearest, is_fill = (
+            cv2.resize(x, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+            for x in (image, fill)
+        )
+        return np.where(is_fill, nearest, resized)
 
     def photometric(
         self, image: np.ndarray, config: DataConfig, rng: np.random.Generator

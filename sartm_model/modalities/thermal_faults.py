@@ -13,6 +13,7 @@ import numpy as np
 from sartm_model.config import DataConfig
 from sartm_model.modalities.base import Corruption, EarlierImage, round_counts
 from sartm_model.modalities.faults import blackout, freeze, shift
+from sartm_model.modalities.thermal_valid import invalid_pixels
 from sartm_model.utils.percentiles import percentiles
 
 FROZEN_ZOOM = (1.05, 1.3)
@@ -71,12 +72,16 @@ def noise(
 ) -> np.ndarray:
     """Add Gaussian noise of 3 to 30 % of the range from the 1st to the 99th percentile.
 
-    Half of its variance is one value per column, as in uncooled sensors, half one per pixel.
+    Half of its variance is one value per column, as in uncooled sensors, half one per pixel. Pixels
+    that see nothing count for nothing and stay as they are.
     """
-    low, high = percentiles(thermal, (0.01, 0.99))
+    invalid = invalid_pixels(thermal.astype(np.float32), thermal.itemsize == 1)
+    if invalid.all():
+        return thermal
+    low, high = percentiles(thermal[~invalid], (0.01, 0.99))
     deviation = NOISE[severity - 1] * max(high - low, 1.0) / np.sqrt(2)
     pattern = rng.standard_normal(thermal.shape) + rng.standard_normal(thermal.shape[1])
-    return round_counts(thermal + deviation * pattern, thermal.dtype)
+    return np.where(invalid, thermal, round_counts(thermal + deviation * pattern, thermal.dtype))
 
 
 CORRUPTIONS: dict[str, Corruption] = {

@@ -196,6 +196,53 @@ def test_black_hot_is_the_negative():
         np.testing.assert_allclose(scale_thermal(image, ends, black_hot=True), expected, atol=1e-5)
 
 
+def holes(size=SIZE) -> np.ndarray:
+    """A mask without a block and without some single pixels."""
+    mask = np.random.default_rng(0).random(size) > 0.002
+    mask[30:60, 40:90] = False
+    return mask
+
+
+@pytest.mark.parametrize('factor', [0.6, 1.5, 2, 4])
+@pytest.mark.parametrize('view', [inside, rotated, holes])
+@pytest.mark.parametrize('fill', [0, 65535])
+def test_an_image_that_is_resized_first_is_scaled_as_one_that_is_resized_last(view, factor, fill):
+    """A data set resizes raw images, and a predictor scaled ones."""
+    image = np.where(view(), scene(), fill).astype(np.uint16)
+    height, width = (round(factor * side) for side in SIZE)
+    resized = MODALITIES['thermal'].resize(image, height, width)
+    assert resized.dtype == np.uint16
+    expected = cv2.resize(scale_thermal(image), (width, height))
+    assert np.abs(scale_thermal(resized) - expected).mean() < 0.03
+
+
+def test_without_fill_resizing_is_linear():
+    for dtype in (np.uint8, np.uint16):
+        resized = MODALITIES['thermal'].resize(scene(dtype), 200, 300)
+        np.testing.assert_array_equal(resized, cv2.resize(scene(dtype), (300, 200)))
+
+
+@pytest.mark.parametrize('severity', [1, 5])
+def test_noise_is_relative_to_what_the_image_sees_and_leaves_fill_alone(severity):
+    valid = rotated()
+    image = np.where(valid, scene(), 0).astype(np.uint16)
+    corrupt = MODALITIES['thermal'].corruptions['noise']
+    noisy = corrupt(image, severity, np.random.default_rng(0), lambda n: image)
+    low, high = np.quantile(scene()[valid], (0.01, 0.99))
+    seen = ~grown(~valid)
+    deviation = (noisy.astype(float) - image)[seen].std()
+    assert deviation == pytest.approx(
+        (0.03, 0.06, 0.12, 0.2, 0.3)[severity - 1] * (high - low), rel=0.1
+    )
+    np.testing.assert_array_equal(noisy[~valid], 0)
+    np.testing.assert_array_equal(invalid(noisy), grown(~valid))
+    empty = np.zeros(SIZE, np.uint16)
+    empty[::16, ::16] = 30000  # each beside fill, so that nothing is valid
+    np.testing.assert_array_equal(
+        corrupt(empty, 5, np.random.default_rng(0), lambda n: empty), empty
+    )
+
+
 def test_training_crops_have_the_mean_where_the_image_sees_nothing():
     image = np.where(inside(), scene(), 0).astype(np.uint16)
     frame = Frame('x', {'thermal': image}, np.zeros(SIZE, np.uint8))
