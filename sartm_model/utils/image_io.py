@@ -171,7 +171,8 @@ def _open(path: Path, *, as_counts: bool = False) -> Image.Image:
     JPEG the temperatures in it.
     """
     try:
-        with Image.open(path) as image:
+        # From a path Pillow (11.3, 13.0) scrambles uncompressed TIFFs that EXIF turns by 90 degrees.
+        with path.open('rb') as file, Image.open(file) as image:
             # Pillow has no mode for colour of 16 bits per channel and drops the lower 8 of them.
             has_16_bit_colour = image.mode not in GREY_16 and any(
                 ';16' in str(tile[3]) for tile in image.tile
@@ -197,6 +198,7 @@ def _open(path: Path, *, as_counts: bool = False) -> Image.Image:
             )
         upright = Image.fromarray(_common_channel(path))
         upright.getexif()[ExifTags.Base.Orientation] = orientation
+    upright.info.pop('exif', None)  # which would be written anew, and a damaged one cannot be
     ImageOps.exif_transpose(upright, in_place=True)
     return upright
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from sartm_model.data.folder import FolderPairs
 from sartm_model.data.mfnet import condition_of
@@ -184,6 +184,33 @@ def test_images_are_turned_upright(tmp_path, orientation):
     frame = folder_pairs(rgba, rgba)[0]
     assert np.array_equal(frame.rgb, upright(RGB))
     assert np.array_equal(frame.thermal, upright(THERMAL))
+
+
+@pytest.mark.parametrize('compression', [None, 'tiff_lzw'])
+def test_tiff_that_lies_aside_is_turned_upright(tmp_path, compression):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / 'image.tif'
+    for pixels in (THERMAL, COUNTS):
+        Image.fromarray(pixels).save(path, exif=exif, compression=compression)
+        assert np.array_equal(read_thermal(path), np.rot90(pixels, -1))
+
+
+def test_an_image_with_damaged_exif_is_read(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = 'robot'
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / 'image.webp'
+    Image.fromarray(RGB).save(path, exif=exif, lossless=True)
+    data = path.read_bytes()
+    order = '<' if b'II*\0' in data else '>'
+    text, number = (
+        struct.pack(f'{order}HHI', ExifTags.Base.ImageDescription, kind, count)
+        for kind, count in ((2, 6), (11, 1))
+    )
+    assert text in data
+    path.write_bytes(data.replace(text, number))  # the text is said to be a floating-point number
+    assert np.array_equal(read_rgb(path), np.rot90(RGB, -1))
 
 
 def test_one_image_turned_and_another_not(tmp_path):
