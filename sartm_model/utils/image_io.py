@@ -171,7 +171,7 @@ def _open(path: Path, *, as_counts: bool = False) -> Image.Image:
     JPEG the temperatures in it.
     """
     try:
-        # From a path Pillow (11.3, 13.0) scrambles uncompressed TIFFs that EXIF turns by 90 degrees.
+        # By path, Pillow (11.3, 13.0) scrambles uncompressed TIFFs that EXIF turns by 90 degrees.
         with path.open('rb') as file, Image.open(file) as image:
             # Pillow has no mode for colour of 16 bits per channel and drops the lower 8 of them.
             has_16_bit_colour = image.mode not in GREY_16 and any(
