@@ -105,17 +105,24 @@ def run(args: argparse.Namespace) -> None:
     )
     dataset = dataset.with_modalities(select(args.modality, predictor.modalities))
     predict = _frame_predictor(predictor, args.flip, args.scales)
+    given: set[str] = set()
+
+    def predict_noted(frame: Frame) -> FramePrediction:
+        given.update(frame.select(predictor.modalities))
+        return predict(frame)
+
+    metrics = evaluate(predict_noted, dataset, f_measure=args.f_measure)
     named = ('checkpoint', 'dataset', 'split', 'modality', 'corruption', 'severity')
     settings = {
         **{name: getattr(args, name) for name in named},
-        'modalities': list(predictor.modalities),
+        'modalities': [name for name in predictor.modalities if name in given],
         'head': predictor.head,
         'flip': args.flip,
         'scales': args.scales,
         'device': str(predictor.device),
         'precision': predictor.precision,
     }
-    result = {**evaluate(predict, dataset, f_measure=args.f_measure), 'settings': settings}
+    result = {**metrics, 'settings': settings}
     emit_json(result, args.json)
     if args.report is not None:
         from sartm_model.evaluation.report.report import write_report

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from command_line import HEIGHT, NAMES, WIDTH, expect_error, read, run
 from toy_model import ENTRY
 
@@ -106,7 +107,7 @@ def test_evaluate(folders, nano_checkpoint, modality):
         'dataset': 'mfnet',
         'split': 'val',
         'modality': modality,
-        'modalities': ['rgb', 'thermal'],
+        'modalities': ['rgb', 'thermal'] if modality == 'both' else [modality],
         'corruption': None,
         'severity': None,
         'head': 'mean',
@@ -137,6 +138,24 @@ def test_evaluate_options_reach_the_network(folders, nano_checkpoint, options):
     assert with_options['confusion'] != plain['confusion']
     assert with_options['settings'] != plain['settings']
     assert with_options.keys() == plain.keys()
+
+
+def test_a_report_names_the_images_that_the_network_was_given(folders, nano_checkpoint):
+    values = {
+        'label_space': 'mfnet',
+        'images': {'thermal': 'thermal/{stem}.png'},
+        'labels': 'labels/{stem}.png',
+        'splits': {'val': 'val.txt'},
+    }
+    (folders / 'data.yaml').write_text(yaml.safe_dump(values))
+    arguments = ['--dataset', 'folder', '--root', folders / 'data.yaml', '--split', 'val']
+    arguments += ['--json', folders / 'figures.json', '--report', folders / 'report']
+    assert run('evaluate', '--checkpoint', nano_checkpoint, *arguments) == 0
+    settings = json.loads((folders / 'figures.json').read_text())['settings']
+    assert (settings['modality'], settings['modalities']) == ('both', ['thermal'])
+    report = (folders / 'report/report.html').read_text()
+    assert 'thermal' in report
+    assert 'RGB' not in report
 
 
 def test_a_head_that_the_network_does_not_have(capsys, folders, nano_checkpoint):
