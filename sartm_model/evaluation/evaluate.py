@@ -18,6 +18,9 @@ from sartm_model.evaluation.f_measure import FMeasure
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
 
+RESERVED = frozenset({'all', 'settings'})
+"""What reports call the group of all frames, and the key of a run's settings beside its metrics."""
+
 
 class FramePrediction(NamedTuple):
     """What is predicted for a frame, at the size of its labels.
@@ -109,23 +112,23 @@ def evaluate(
 
     Raises:
         SartmError: a frame has no labels, or its prediction does not fit them, or its condition is
-            named as a metric; the frame is named.
+            named as a metric or as another key of the result; the frame is named.
     """
     from tqdm import tqdm
 
     new_group = partial(MetricAccumulator, dataset.label_space, f_measure=f_measure)
     overall = new_group()
-    metric_names = overall.compute().keys()
+    reserved = overall.compute().keys() | RESERVED
     combinations: dict[str | None, MetricAccumulator] = {}
     names = []  # in the order of the data set
     bar = tqdm(dataset, total=len(dataset), unit='frame', disable=not sys.stderr.isatty())
     for frame in bar:
         if frame.labels is None:
             raise SartmError(f'frame {frame.name} has no labels; it cannot be evaluated')
-        if taken := [c for c in split_conditions(frame.condition) if c in metric_names]:
+        if taken := [c for c in split_conditions(frame.condition) if c in reserved]:
             raise SartmError(
                 f'frame {frame.name} has the condition {taken[0]}, which is the name of a '
-                'metric; rename the condition'
+                'metric or of another part of the result; rename the condition'
             )
         names.append(frame.name)
         prediction = predict(frame)

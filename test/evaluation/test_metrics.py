@@ -217,7 +217,7 @@ def test_evaluate_counts_day_and_night_apart_and_together():
     assert not math.isnan(figures['miou'])
 
 
-def test_a_condition_may_have_any_name_but_that_of_a_metric():
+def test_a_condition_may_have_any_name_but_one_that_the_result_or_its_report_uses():
     def predict(frame):
         return FramePrediction(np.array([[0, 1]], np.uint8))
 
@@ -227,8 +227,9 @@ def test_a_condition_may_have_any_name_but_that_of_a_metric():
         'fog': 1, 'rain': 2
     }  # fmt: skip
     assert figures['rain']['pixel_accuracy'] == 100.0
-    with pytest.raises(SartmError, match='frame b has the condition miou, which is the name of a'):
-        evaluate(predict, dataset(frame('a', [0, 1], None), frame('b', [0, 1], 'miou')))
+    for name in ('miou', 'all', 'settings'):
+        with pytest.raises(SartmError, match=f'b has the condition {name}, which is the name'):
+            evaluate(predict, dataset(frame('a', [0, 1], None), frame('b', [0, 1], name)))
 
 
 def test_evaluate_returns_boundary_f1_calibration_and_the_miou_of_each_frame():
