@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from sartm_model.inference.prediction import Prediction
 from sartm_ros.messages.images import stamp_ns
 from sartm_ros.node.failures import Failures
@@ -144,10 +146,10 @@ class FramePipeline:
 
     def _process(self, item: tuple[Pair, int]) -> None:
         """Predict and publish one pair; runs in the inference thread."""
-        start_ns = time.monotonic_ns()
+        begun_ns = time.monotonic_ns()
         self._published = False
         pair, matched_ns = item
-        publishers, settings = self._publishers, self._settings
+        settings = self._settings  # which `apply` may replace meanwhile
         header = _header(pair, settings)
         self._configure_predictor(settings)
         images = self._stall_policy.usable_images(pair, settings)
@@ -156,36 +158,44 @@ class FramePipeline:
             self._health.record_dropped(f'stall_{images.states[settings.x_modality]}')
             return
         read_ns = time.monotonic_ns()
-        prediction = self._predictor.predict(
+        prediction = self._predict(images, pair, settings)
+        predicted_ns = time.monotonic_ns()
+        self._publish_labels(prediction.labels, header)
+        published_ns = time.monotonic_ns()
+        stages_s = {
+            'match': _seconds(pair.arrival_ns, matched_ns),
+            'wait': _seconds(matched_ns, begun_ns),
+            'read': _seconds(begun_ns, read_ns),
+            **prediction.stages_s,
+            'publish': _seconds(predicted_ns, published_ns),
+        }
+        latency_s = _seconds(pair.arrival_ns, published_ns)
+        self._health.record_result(latency_s, images.modality)
+        self._health.record_stages(stages_s)
+        self._publishers.publish_latency(latency_s)
+        self._publishers.publish_status(
+            _status(stamp_ns(header), settings.x_modality, images, latency_s, stages_s)
+        )
+        self._publish_extras(prediction, header)
+        self._health.record_stages({'extras': _seconds(published_ns, time.monotonic_ns())})
+
+    def _predict(self, images: UsableImages, pair: Pair, settings: Parameters) -> Prediction:
+        """Run the network on the images of a pair, for the outputs that someone subscribes to."""
+        prediction: Prediction = self._predictor.predict(
             {'rgb': images.rgb, settings.x_modality: images.x},
-            confidence=publishers.has_listener('confidence'),
-            overlay=publishers.has_listener('overlay'),
+            confidence=self._publishers.has_listener('confidence'),
+            overlay=self._publishers.has_listener('overlay'),
             overlay_opacity=settings.overlay_opacity,
             time_s=pair.stamp_ns * 1e-9,
             copy=False,  # all that is published is copied into messages before the next pair
         )
-        predicted_ns = time.monotonic_ns()
-        self._observations.record_labels(prediction.labels)
-        publishers.publish('labels', prediction.labels, header)
-        published_ns = time.monotonic_ns()
-        latency_s = (published_ns - pair.arrival_ns) * 1e-9
-        stages_s = {
-            'match': (matched_ns - pair.arrival_ns) * 1e-9,
-            'wait': (start_ns - matched_ns) * 1e-9,
-            'read': (read_ns - start_ns) * 1e-9,
-            **prediction.stages_s,
-            'publish': (published_ns - predicted_ns) * 1e-9,
-        }
-        self._failures.reset()
-        self._health.record_result(latency_s, images.modality)
+        return prediction
+
+    def _publish_labels(self, labels: np.ndarray, header: Any) -> None:
+        self._observations.record_labels(labels)
+        self._publishers.publish('labels', labels, header)
         self._published = True
-        self._health.record_stages(stages_s)
-        publishers.publish_latency(latency_s)
-        publishers.publish_status(
-            _status(stamp_ns(header), settings.x_modality, images, latency_s, stages_s)
-        )
-        self._publish_extras(prediction, header)
-        self._health.record_stages({'extras': (time.monotonic_ns() - published_ns) * 1e-9})
+        self._failures.reset()
 
     def _handle_failure(self, error: Exception) -> float:
         return self._failures.handle(error, published=self._published)
@@ -207,6 +217,10 @@ class FramePipeline:
         self._predictor.thermal_settings = thermal_settings(settings)
         self._predictor.homography = homography(settings)
         self._predictor_settings = settings
+
+
+def _seconds(start_ns: int, end_ns: int) -> float:
+    return (end_ns - start_ns) * 1e-9
 
 
 def _header(pair: Pair, settings: Parameters) -> Any:
