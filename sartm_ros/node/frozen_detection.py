@@ -59,13 +59,16 @@ class FrozenDetector:
     """Follows the images of one thermal camera. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._has_noise = False
         self._last: tuple[np.ndarray, int] | None = None
+        # Repeats.
         self._recent: deque[np.ndarray] = deque(maxlen=REMEMBERED)  # each another image
         self._new_ns = 0  # stamp of the last image that was none of them
         self._same_since_ns = 0  # stamp of the first image identical to the last one
+        # Noise.
+        self._has_noise = False
         self._still: np.ndarray | None = None  # the first image that shows what the last one does
-        self._view: np.ndarray | None = None  # the first `view_parts` of RGB since then
+        # The view of RGB.
+        self._view: np.ndarray | None = None  # its first `view_parts` since `_still`
         self._has_moved = False  # whether the last `view_parts` are of another view
         self._unmoved_ns = 0  # stamp of the last image before the view moved
 
@@ -85,25 +88,11 @@ class FrozenDetector:
             self._last = self._still = None
             self._recent.clear()
         is_same = self._last is not None and _equal(image, self._last[0])
-        if not is_same:
-            self._same_since_ns = stamp_ns
-            if not any(_equal(image, earlier) for earlier in self._recent):
-                self._new_ns = stamp_ns
-                self._recent.append(image)
         self._last = image, stamp_ns
-        if self._still is not None and not is_same:
-            if differs_by_noise(image, self._still):
-                self._has_noise = True
-            else:
-                self._still = None
-        if self._still is None:
-            self._still, self._view, self._has_moved = image, None, False
-        parts = None if rgb is None else view_parts(rgb)
-        if parts is not None:
-            self._view = parts if self._view is None else self._view
-            self._has_moved = has_moved(self._view, parts)
-        if not self._has_moved:
-            self._unmoved_ns = stamp_ns
+        if not is_same:
+            self._track_repeats(image, stamp_ns)
+            self._track_noise(image)
+        self._track_view(rgb, stamp_ns)
         since_ns = self._new_ns if self._has_noise else stamp_ns
         return stamp_ns - min(since_ns, self._unmoved_ns) >= max(stall_after_ns, 1)
 
@@ -111,6 +100,29 @@ class FrozenDetector:
     def unchanged_since_ns(self) -> int:
         """Stamp of the first image that is identical to the last one."""
         return self._same_since_ns
+
+    def _track_repeats(self, image: np.ndarray, stamp_ns: int) -> None:
+        """Take an image that differs from the last one; it may equal an earlier one."""
+        self._same_since_ns = stamp_ns
+        if not any(_equal(image, earlier) for earlier in self._recent):
+            self._new_ns = stamp_ns
+            self._recent.append(image)
+
+    def _track_noise(self, image: np.ndarray) -> None:
+        """Take an image that differs from the last one; it shows the same but for noise, or not."""
+        if self._still is not None and differs_by_noise(image, self._still):
+            self._has_noise = True
+        else:
+            self._still, self._view, self._has_moved = image, None, False
+
+    def _track_view(self, rgb: np.ndarray | None, stamp_ns: int) -> None:
+        """Take the RGB image of each pair; one without texture, or None, changes nothing."""
+        parts = None if rgb is None else view_parts(rgb)
+        if parts is not None:
+            self._view = parts if self._view is None else self._view
+            self._has_moved = has_moved(self._view, parts)
+        if not self._has_moved:
+            self._unmoved_ns = stamp_ns
 
 
 def differs_by_noise(image: np.ndarray, earlier: np.ndarray) -> bool:
