@@ -17,7 +17,7 @@ from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.base import to_counts
 from sartm_model.modalities.thermal_range import PERCENTILES
-from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image
+from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image, cropped_size
 from sartm_model.modalities.thermal_valid import MIN_SPAN_8BIT, invalid_pixels, min_span
 from sartm_model.utils.percentiles import percentiles
 from sartm_ros.messages.images import to_modality
@@ -97,10 +97,9 @@ class StallDetector:
             self._last_good = image, self._frozen.unchanged_since_ns
         return self.state
 
-    def mark_missing(self, state: str = 'gap') -> str:
-        """Return the state after a pair without an image of X: 'gap' or 'unreadable'."""
+    def mark_missing(self, state: str = 'gap') -> None:
+        """Take a pair without an image of X, for the reason 'gap' or 'unreadable'."""
         self.state = state
-        return self.state
 
     def last_good(self, stamp_ns: int, max_age_ns: int) -> tuple[np.ndarray, int] | None:
         """Return the last good image and its stamp, if at most `max_age_ns` from `stamp_ns`."""
@@ -155,16 +154,20 @@ class StallPolicy:
             SartmError: the RGB message cannot be read, or that of X where the pair is dropped
                 without it.
         """
+        thermal = thermal_settings(settings)
         rgb = None if pair.rgb is None else _read('rgb', pair.rgb)
         image, error = None, None
         if pair.x is not None:
             try:
                 image = _read(self._x_modality, pair.x, settings.thermal_shift)
                 if MODALITIES[self._x_modality].has_range:
-                    crop_image(image, thermal_settings(settings).crop)
+                    # An image of which the crop leaves nothing counts as one that cannot be read.
+                    # That is all that is asked here: the detector and the predictor each crop the
+                    # whole image.
+                    cropped_size((image.shape[0], image.shape[1]), thermal.crop)
             except SartmError as failure:
                 image, error = None, failure
-        x, skew_ns = self._usable_x(pair, image, rgb, settings)
+        x, skew_ns = self._usable_x(pair, image, rgb, settings, thermal)
         states = {'rgb': 'gap' if rgb is None else 'ok', self._x_modality: self._detector.state}
         states |= {name: 'off' for name, topic in camera_topics(settings).items() if not topic}
         modality: str | None = self._x_modality if rgb is None else 'rgb' if x is None else 'both'
@@ -178,7 +181,12 @@ class StallPolicy:
         return UsableImages(rgb, x, skew_ns, states, modality, error, share)
 
     def _usable_x(
-        self, pair: Pair, image: np.ndarray | None, rgb: np.ndarray | None, settings: Parameters
+        self,
+        pair: Pair,
+        image: np.ndarray | None,
+        rgb: np.ndarray | None,
+        settings: Parameters,
+        thermal: ThermalSettings,
     ) -> tuple[np.ndarray | None, int]:
         """Return the image of X, or None while it stalls, and its stamp minus the pair's."""
         if image is None:
@@ -189,7 +197,7 @@ class StallPolicy:
                 pair.stamp_ns + pair.skew_ns,
                 seconds_to_ns(settings.stall_after_s),
                 rgb=rgb,
-                settings=thermal_settings(settings),
+                settings=thermal,
                 detect_frozen=settings.thermal_detect_frozen,
             )
             if state == 'ok':
