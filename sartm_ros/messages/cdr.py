@@ -19,25 +19,14 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from sartm_model.errors import SartmError
+from sartm_ros.messages.encodings import ImageFields
 
 _ORDERS = {b'\x00\x00': '>', b'\x00\x01': '<'}
 _ORDER = '<' if sys.byteorder == 'little' else '>'
 _BEGIN = next(mark for mark, order in _ORDERS.items() if order == _ORDER) + b'\x00\x00'
 
 
-class RawImage(NamedTuple):
-    """The fields of a `sensor_msgs/Image`. `data` is a view of the serialised message."""
-
-    header: Header
-    height: int
-    width: int
-    encoding: str
-    is_bigendian: int
-    step: int
-    data: memoryview
-
-
-class RawCompressedImage(NamedTuple):
+class CompressedImageFields(NamedTuple):
     """The fields of a `sensor_msgs/CompressedImage`. `data` is a view of the serialised message."""
 
     header: Header
@@ -45,7 +34,7 @@ class RawCompressedImage(NamedTuple):
     data: memoryview
 
 
-def read_image(message: bytes) -> RawImage:
+def read_image(message: bytes) -> ImageFields:
     """Read a `sensor_msgs/Image`; raise SartmError if it is truncated or of another type."""
     reader = _Reader(message)
     header = reader.header()
@@ -53,13 +42,13 @@ def read_image(message: bytes) -> RawImage:
     encoding = reader.text('encoding')
     (is_bigendian,) = reader.numbers('B')
     (step,) = reader.numbers('I')
-    return RawImage(header, height, width, encoding, is_bigendian, step, reader.rest())
+    return ImageFields(header, height, width, encoding, is_bigendian, step, reader.rest())
 
 
-def read_compressed_image(message: bytes) -> RawCompressedImage:
+def read_compressed_image(message: bytes) -> CompressedImageFields:
     """Read a `sensor_msgs/CompressedImage`; raise SartmError as `read_image` does."""
     reader = _Reader(message)
-    return RawCompressedImage(reader.header(), reader.text('format'), reader.rest())
+    return CompressedImageFields(reader.header(), reader.text('format'), reader.rest())
 
 
 def write_image(image: np.ndarray, encoding: str, header: Any) -> bytes:

@@ -12,13 +12,14 @@ import array
 import io
 import re
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from sartm_model.errors import SartmError
+from sartm_ros.messages.encodings import ImageFields
 
 MAX_PIXELS = 2**26
 """8192 x 8192. A file of a few bytes can claim any size, for which the decoder allocates memory."""
@@ -38,19 +39,7 @@ _ENCODINGS = {
 }
 
 
-class Decompressed(NamedTuple):
-    """The fields of a `sensor_msgs/Image`."""
-
-    header: Any
-    height: int
-    width: int
-    encoding: str
-    is_bigendian: int
-    step: int
-    data: np.ndarray
-
-
-def decompress(msg: Any) -> Decompressed:
+def decompress(msg: Any) -> ImageFields:
     """Decode a `CompressedImage`; a 16-bit PNG keeps its 16 bits.
 
     As in image_transport the encoding of colours is bgr8 or bgr16, or rgb8 or rgb16 if the format
@@ -101,15 +90,15 @@ def decode_file(content: np.ndarray, format_: str) -> np.ndarray:
     return pixels
 
 
-def as_message(pixels: np.ndarray, encoding: str, header: Any) -> Decompressed:
+def as_message(pixels: np.ndarray, encoding: str, header: Any) -> ImageFields:
     """Return the fields of the message that has these pixels; they are not copied."""
     height, width = pixels.shape[:2]
     bytes_ = pixels.reshape(-1).view(np.uint8)
     step = pixels.strides[0]
-    return Decompressed(header, height, width, encoding, sys.byteorder == 'big', step, bytes_)
+    return ImageFields(header, height, width, encoding, sys.byteorder == 'big', step, bytes_)
 
 
-def check_keeps_counts(format_: str, image: Decompressed) -> None:
+def check_keeps_counts(format_: str, image: ImageFields) -> None:
     """Raise SartmError if numbers of 16 or 32 bits were cut to 8 bits, as by JPEG.
 
     Args:

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from sartm_model.errors import SartmError
-from sartm_ros.messages.compressed import Decompressed, as_message, decode_file
+from sartm_ros.messages.compressed import as_message, decode_file
+from sartm_ros.messages.encodings import ImageFields
 
 TRANSPORT = 'compressedDepth'
 
 _HEADER = struct.Struct('<iff')
 
 
-def decompress_depth(msg: Any) -> Decompressed:
+def decompress_depth(msg: Any) -> ImageFields:
     """Decode a `CompressedImage` of the transport `compressedDepth`.
 
     Raises:

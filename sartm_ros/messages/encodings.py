@@ -1,4 +1,4 @@
-"""The image encodings that are read without `cv_bridge`, and a message's pixels as an array."""
+"""The image encodings that are read without `cv_bridge`, and a message's fields and pixels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ from sartm_model.errors import SartmError
 
 _RGB, _BGR, _BGRA = slice(0, 3), slice(None, None, -1), slice(2, None, -1)
 _ALL = slice(None)
+
+
+class ImageFields(NamedTuple):
+    """The fields of a `sensor_msgs/Image`; `data` may be a view of a serialised message."""
+
+    header: Any
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: memoryview | np.ndarray
 
 
 class Layout(NamedTuple):

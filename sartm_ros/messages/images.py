@@ -15,7 +15,7 @@ import numpy as np
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
 from sartm_model.utils.counts import from_signed, from_temperatures
-from sartm_ros.messages import cv_bridge_probe, encodings
+from sartm_ros.messages import cv_bridge_convert, encodings
 from sartm_ros.messages.compressed import check_keeps_counts, decompress
 from sartm_ros.messages.compressed_depth import TRANSPORT, decompress_depth
 from sartm_ros.messages.encodings import LAYOUTS
@@ -183,7 +183,7 @@ def _convert(view: np.ndarray, code: str, msg: Any) -> np.ndarray:
 def _convert_with_cv_bridge(msg: Any, desired: str, read: tuple[str, ...]) -> np.ndarray:
     """Convert an encoding that is not in `LAYOUTS`; `read` are those that need no `cv_bridge`."""
     try:
-        return cv_bridge_probe.convert(msg, desired)
+        return cv_bridge_convert.convert(msg, desired)
     except SartmError as error:
         raise _unknown_encoding(msg, read, str(error)) from error
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sartm_model.errors import SartmError
-from sartm_ros.messages import cv_bridge_probe
+from sartm_ros.messages import cv_bridge_convert
 from sartm_ros.messages.images import to_rgb, to_thermal
 
 WORKS = """
@@ -61,10 +61,10 @@ def install(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(str(tmp_path))
 
     sys.modules.pop('cv_bridge', None)
-    cv_bridge_probe.find_fault.cache_clear()
+    cv_bridge_convert.find_fault.cache_clear()
     yield install_code
     sys.modules.pop('cv_bridge', None)
-    cv_bridge_probe.find_fault.cache_clear()
+    cv_bridge_convert.find_fault.cache_clear()
 
 
 def refusal(encoding: str = 'rgb7', convert=to_rgb) -> str:
@@ -121,7 +121,7 @@ def test_a_cv_bridge_that_cannot_be_imported_is_named(install):
 
 
 def test_a_cv_bridge_that_hangs_is_given_up(install, monkeypatch):
-    monkeypatch.setattr(cv_bridge_probe, 'TIMEOUT_S', 0.5)
+    monkeypatch.setattr(cv_bridge_convert, 'TIMEOUT_S', 0.5)
     install(HANGS)
     assert refusal().endswith('cv_bridge was tried and gave nothing within 0.5 s')
 
@@ -129,5 +129,5 @@ def test_a_cv_bridge_that_hangs_is_given_up(install, monkeypatch):
 def test_it_is_tried_once(install, monkeypatch):
     install(CRASHES)
     first = refusal()
-    monkeypatch.setattr(cv_bridge_probe.subprocess, 'run', None)
+    monkeypatch.setattr(cv_bridge_convert.subprocess, 'run', None)
     assert refusal() == first
