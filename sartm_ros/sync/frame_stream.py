@@ -24,7 +24,7 @@ pause of both streams one of them returns a moment before the other."""
 
 
 @dataclass
-class Frame:
+class WaitingMessage:
     """A waiting message; times in nanoseconds.
 
     Attributes:
@@ -53,7 +53,7 @@ class FrameStream:
     """
 
     name: str
-    frames: deque[Frame] = field(default_factory=deque)
+    frames: deque[WaitingMessage] = field(default_factory=deque)
     last_ns: int | None = None
     jump_expected: bool = False
     output_ns: int | None = None
@@ -62,7 +62,7 @@ class FrameStream:
     _missed_from_ns: int = 0  # stamp of the first of them
     _missed_for_ns: int = 0  # time from the first to the last of them
 
-    def append(self, frame: Frame) -> None:
+    def append(self, frame: WaitingMessage) -> None:
         """Add the newest frame."""
         if self.last_ns is not None:
             self._intervals_ns.append(frame.stamp_ns - self.last_ns)
@@ -92,7 +92,7 @@ class FrameStream:
         """Return whether no frame with this stamp or an earlier one can arrive, at any rate."""
         return not self.jump_expected and self.last_ns is not None and self.last_ns >= stamp_ns
 
-    def is_late(self, frame: Frame, tolerance_ns: int) -> bool:
+    def is_late(self, frame: WaitingMessage, tolerance_ns: int) -> bool:
         """Return whether a frame of this stream was output shortly after the stamp of `frame`.
 
         A difference above `tolerance_ns` means that time has jumped back, and `frame` is not late.

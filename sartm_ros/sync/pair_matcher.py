@@ -23,7 +23,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from sartm_ros.sync.frame_stream import Frame, FrameStream
+from sartm_ros.sync.frame_stream import FrameStream, WaitingMessage
 
 REORDER_NS = 100_000_000
 """A frame older than the last one by at most this was overtaken; if by more, time jumped back."""
@@ -174,7 +174,7 @@ class PairMatcher:
                 self.drops[f'{stream.name}_out_of_order'] += 1
                 return
             self._jump_back(stream)
-        stream.append(Frame(stamp_ns, msg, now_ns))
+        stream.append(WaitingMessage(stamp_ns, msg, now_ns))
         self._other(stream).count_missed(stamp_ns)
         if len(stream.frames) > self._queue_size:
             oldest = stream.frames.popleft()
@@ -200,7 +200,9 @@ class PairMatcher:
     def _other(self, stream: FrameStream) -> FrameStream:
         return self._x if stream is self._rgb else self._rgb
 
-    def _decide(self, rgb: Frame, expired: bool, alone: bool) -> tuple[bool, Frame | None]:
+    def _decide(
+        self, rgb: WaitingMessage, expired: bool, alone: bool
+    ) -> tuple[bool, WaitingMessage | None]:
         """Decide on the oldest RGB frame.
 
         Args:
@@ -256,10 +258,10 @@ class PairMatcher:
             return 1.0
         return 0.5
 
-    def _nearest(self, stamp_ns: int) -> Frame | None:
+    def _nearest(self, stamp_ns: int) -> WaitingMessage | None:
         return min(self._x.frames, key=lambda frame: abs(frame.stamp_ns - stamp_ns), default=None)
 
-    def _make_pair(self, rgb: Frame, x: Frame) -> Pair:
+    def _make_pair(self, rgb: WaitingMessage, x: WaitingMessage) -> Pair:
         """Return a pair; drop the frames of X that are older than its own."""
         x.used = True
         frames = self._x.frames
@@ -285,7 +287,7 @@ class PairMatcher:
             return []
         return [self._output_alone(self._x, frame)]
 
-    def _output_alone(self, stream: FrameStream, frame: Frame) -> Pair:
+    def _output_alone(self, stream: FrameStream, frame: WaitingMessage) -> Pair:
         stream.output_ns = frame.stamp_ns
         rgb, x = (frame.msg, None) if stream is self._rgb else (None, frame.msg)
         return Pair(rgb, x, frame.stamp_ns, 0, frame.arrival_ns)
@@ -302,6 +304,6 @@ class PairMatcher:
         while frames and frames[0].stamp_ns < oldest_ns - self.max_skew_ns:
             self._count_unused(frames.popleft())
 
-    def _count_unused(self, frame: Frame) -> None:
+    def _count_unused(self, frame: WaitingMessage) -> None:
         if not frame.used:
             self.drops[f'{self._x.name}_unused'] += 1
