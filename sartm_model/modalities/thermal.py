@@ -92,7 +92,7 @@ class Thermal(Modality):
     def show(self, image: np.ndarray) -> np.ndarray:
         """Show the image in false colours, from black for cold to yellow for hot.
 
-        The range is the image's own 1st to 99.7th percentile. What sees nothing has an even colour.
+        The range is the image's own 1st to 99.7th percentile. What sees nothing has one colour.
         """
         grey = to_grey(self.fill_invalid(image)[0], (0.01, 0.997))
         return cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
