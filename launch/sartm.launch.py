@@ -163,7 +163,8 @@ def _rviz(context: LaunchContext, values: dict[str, Any], environment: dict[str,
         namespace=_text(context, 'namespace'),
         arguments=['-d', str(CONFIG / 'sartm.rviz'), '-f', _text(context, 'fixed_frame')],
         parameters=[{'use_sim_time': values.get('use_sim_time', False)}],
-        # RViz adds the transport's name to the topic itself.
+        # RViz takes the transport from the topic in its configuration, raw here, so that of a
+        # compressed topic it shows the raw one beside it, if there is one.
         remappings=[
             (f'/{t}', (name or t).removesuffix('/compressed')) for t, name in shown.items()
         ],
