@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sartm_model.errors import SartmError
 from sartm_ros.node.fastdds import use_image_profile, workspaces
@@ -21,8 +20,8 @@ STOP_S = 30.0
 """How long a process may take to end. A node first publishes the pair in work and then releases the
 network."""
 
-_domain_locks: list[IO[str]] = []
-"""Open files whose locks mark the domains that this process has claimed."""
+_domain_claims: list[socket.socket] = []
+"""Open sockets whose names mark the domains that this process has claimed."""
 
 
 def find_node() -> Path:
@@ -42,24 +41,22 @@ def find_node() -> Path:
 def claim_domain() -> int:
     """Return the id of a ROS domain that no other process on this machine has claimed.
 
-    A lock on a file marks the domain as claimed until this process ends. Up to 101 the ports of a
-    domain do not overlap with those that the system assigns to other programs.
+    The name of a socket marks the domain as claimed until this process ends, for all users, and
+    leaves no file. Up to 101 the ports of a domain do not overlap with those that the system
+    assigns to other programs.
 
     Raises:
         SartmError: all domains are claimed.
     """
     for offset in range(101):
         domain = 1 + (os.getpid() + offset) % 101
+        claim = socket.socket(socket.AF_UNIX)
         try:
-            lock = (Path(tempfile.gettempdir()) / f'sartm_ros_domain_{domain}.lock').open('w')
-        except OSError:  # claimed by another user
+            claim.bind(f'\0sartm_ros_domain_{domain}')
+        except OSError:  # the name is in use
+            claim.close()
             continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            continue
-        _domain_locks.append(lock)
+        _domain_claims.append(claim)
         return domain
     raise SartmError('the ROS domains 1 to 101 are all in use; end some of their processes')
 
