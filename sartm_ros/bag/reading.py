@@ -7,14 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.storage_mcap import McapWriter
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_typestore
 
 from sartm_model.errors import SartmError
 from sartm_model.utils.files import new_folder
-from sartm_ros.bag.storage import OpenBag, RawMessage, Topic, open_bag
+from sartm_ros.bag.storage import OpenBag, RawMessage, Topic, escaped_path, open_bag
 from sartm_ros.messages.images import stamp_ns
 from sartm_ros.sync.pair_matcher import Pair, PairMatcher
 
@@ -207,6 +210,20 @@ class BagWriter:
         self.counts[message.topic] = self.counts.get(message.topic, 0) + 1
 
 
+class _Sqlite3File(Sqlite3Writer):
+    """Also writes a file whose path has characters with a meaning in URIs."""
+
+    def __init__(self, folder: Path, compression: CompressionMode) -> None:
+        super().__init__(escaped_path(folder), compression)
+        self.path = folder / f'{folder.name}.db3'
+
+
+class _RosbagsWriter(Writer):
+    STORAGE_PLUGINS = MappingProxyType(
+        {StoragePlugin.MCAP: McapWriter, StoragePlugin.SQLITE3: _Sqlite3File}
+    )
+
+
 @contextmanager
 def open_writer(out: Path, storage: Storage = 'mcap') -> Iterator[BagWriter]:
     """Open a new bag for writing; it appears as the folder `out` when the block ends.
@@ -216,6 +233,6 @@ def open_writer(out: Path, storage: Storage = 'mcap') -> Iterator[BagWriter]:
     plugin = StoragePlugin[storage.upper()]
     with (
         new_folder(out) as aside,
-        Writer(aside, version=BAG_VERSION, storage_plugin=plugin) as writer,
+        _RosbagsWriter(aside, version=BAG_VERSION, storage_plugin=plugin) as writer,
     ):
         yield BagWriter(writer)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import yaml
 from rosbags.interfaces import QosDurability
@@ -100,6 +101,11 @@ class OpenBag:
                     yield RawMessage(connection.topic, connection.msgtype, time_ns, data)
 
 
+def escaped_path(path: Path) -> Path:
+    """Return what stands for a path in a URI of SQLite, which rosbags writes without escapes."""
+    return Path(str(path).translate({ord(char): quote(char) for char in '#?%'}))
+
+
 @contextmanager
 def open_bag(bag: Path) -> Iterator[OpenBag]:
     """Open a rosbag2 folder, or one `.mcap` or `.db3` file, which may be compressed (`.zstd`).
@@ -159,7 +165,14 @@ class _McapFile(McapReader):
             self.connections = [c._replace(msgcount=counts.get(c.id, 0)) for c in self.connections]
 
 
-_FILES: dict[str, Any] = {'.mcap': _McapFile, '.db3': Sqlite3Reader}
+class _Sqlite3File(Sqlite3Reader):
+    """Also reads a file whose path has characters with a meaning in URIs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(escaped_path(path))
+
+
+_FILES: dict[str, Any] = {'.mcap': _McapFile, '.db3': _Sqlite3File}
 
 
 def _is_cdr(connection: Any) -> bool:

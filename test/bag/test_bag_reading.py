@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,20 @@ def test_another_reader_finds_the_frames(tmp_path, storage, dtype):
             assert message.step * message.height == len(message.data)
             assert message.data.tobytes() == image.tobytes()
     assert found[RGB_TOPIC][0][1].header.frame_id != found[THERMAL_TOPIC][0][1].header.frame_id
+
+
+@pytest.mark.parametrize('name', ['a#1', 'a?mode=ro', 'a%41', 'a%%', 'gr\u00fcn 1'])
+def test_a_path_may_have_characters_with_a_meaning_in_uris(tmp_path, name):
+    bag = tmp_path / name / name
+    counts = write_bag(make_frames(2), bag, storage='sqlite3')
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    file = bag / f'{name}.db3'
+    assert sorted(bag.iterdir()) == sorted([file, bag / 'metadata.yaml'])
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute('SELECT COUNT(*) FROM messages').fetchone() == (6,)
+    for path in (bag, file):
+        assert {topic: found.messages for topic, found in bag_topics(path).items()} == counts
+        assert len(list(read_raw(path))) == 6
 
 
 def test_slow_thermal_shows_the_frame_of_its_time(tmp_path):
