@@ -179,21 +179,19 @@ def replay(args: argparse.Namespace) -> None:
     from sartm_ros.bag import replay as replaying
     from sartm_ros.node.cameras import forgotten_modality
     from sartm_ros.node.parameter_file import read_parameter_file
-    from sartm_ros.node.parameters import Parameters, to_dict
     from sartm_ros.node.ros_parameters import parse
 
     if args.report is not None:
         check_report_folder(args.report)
-    settings = Parameters() if args.params is None else read_parameter_file(args.params)
+    options = ('rgb_topic', 'thermal_topic', 'x_modality', 'x_topic')
+    given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
+    settings = parse(given) if args.params is None else read_parameter_file(args.params, given)
     if settings.sync_policy != 'nearest':
         print(
             f'sartm replay: sync.policy is {settings.sync_policy}, which only the node has; '
             'pairs are matched by nearest',
             file=sys.stderr,
         )
-    options = ('rgb_topic', 'thermal_topic', 'x_modality', 'x_topic')
-    given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
-    settings = parse(to_dict(settings) | given)
     predictor = predictor_from_options(args)
     if forgotten := forgotten_modality(settings, predictor.modalities):
         print(f'sartm replay: {forgotten}', file=sys.stderr)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,25 @@ from sartm_model.errors import SartmError
 from sartm_model.utils.text import first_line
 from sartm_ros.node.cameras import camera_topics, with_topics
 from sartm_ros.node.loading import predictor_options
-from sartm_ros.node.parameters import FIELDS, NAMES, Parameters
+from sartm_ros.node.parameters import FIELDS, NAMES, Parameters, to_dict
 from sartm_ros.node.ros_parameters import parse
 
 NODE = 'sartm'
 _VALUES = 'ros__parameters'
 
 
-def read_parameter_file(path: Path) -> Parameters:
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-05 and 5e-2 as numbers, which ROS does and YAML 1.1 does not."""
+
+
+_Loader.add_implicit_resolver(
+    'tag:yaml.org,2002:float',
+    re.compile(r'[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$'),
+    list('-+.0123456789'),
+)
+
+
+def read_parameter_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Parameters:
     """Return the parameters that a ROS parameter file gives the node.
 
     Sections apply in their order, as in ROS: those of any node (`/**`) and those of a node called
@@ -29,12 +41,17 @@ def read_parameter_file(path: Path) -> Parameters:
     does not have are ignored, because a section of any node may be for others, unless they look
     like a mistyped one.
 
+    Args:
+        path: the file.
+        overrides: values by ROS name that replace the file's before topics are resolved, so that
+            `x_topic` auto follows another `x_modality`.
+
     Raises:
         SartmError: the file is not a parameter file, has no section for the node or those of two,
             or a value is not allowed.
     """
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
         raise SartmError(f'{path} does not exist; expected a ROS parameter file') from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -67,6 +84,8 @@ def read_parameter_file(path: Path) -> Parameters:
         parameters = parse({name: value for name, value in values.items() if name in FIELDS})
     except SartmError as error:
         raise SartmError(f'{path}: {error}') from error
+    if overrides:
+        parameters = parse(to_dict(parameters) | dict(overrides))
     namespace_ = next(iter(namespaces), '')
     full_names = {
         name: full_name(topic, namespace_) for name, topic in camera_topics(parameters).items()

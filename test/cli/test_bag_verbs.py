@@ -125,6 +125,10 @@ def test_replay_of_another_sensor(capsys, folders):
     result = json.loads(printed.out)
     assert result['modalities'] == {'both': 3}
     assert 'set x_modality' not in printed.err
+    # A file of a node with an event camera; x_topic follows the option.
+    (folders / 'event.yaml').write_text('sartm: {ros__parameters: {x_modality: event}}')
+    assert run(*arguments, '--params', folders / 'event.yaml', '--x-modality', 'depth') == 0
+    assert json.loads(capsys.readouterr().out)['modalities'] == {'both': 3}
     # Without the option RGB alone is left, and a line says how to have both.
     assert run(*arguments) == 0
     printed = capsys.readouterr()

@@ -16,6 +16,7 @@ from sartm_model.cli.options import PARAMS_PLUGIN
 from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 from sartm_model.modalities.thermal_settings import ThermalSettings
+from sartm_ros.node.cameras import camera_topics
 from sartm_ros.node.loading import predictor_options
 from sartm_ros.node.parameter_file import read_parameter_file
 from sartm_ros.node.parameters import Parameters
@@ -86,6 +87,29 @@ front:
 def test_names_that_mean_this_node(write, name):
     path = write(f'{name}: {{ros__parameters: {{stall_after: 0.5}}}}')
     assert read_parameter_file(path).stall_after_s == 0.5
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'), [('5e-2', 0.05), ('1e-05', 1e-5), ('+2E0', 2.0), ('.5e-1', 0.05)]
+)
+def test_numbers_without_a_point_are_numbers_as_in_ros(write, text, expected):
+    path = write(f'sartm: {{ros__parameters: {{sync: {{max_skew: {text}}}}}}}')
+    assert read_parameter_file(path).sync_max_skew_s == expected
+
+
+@pytest.mark.parametrize(
+    ('in_file', 'given', 'expected'),
+    [
+        ('x_modality: depth', {'x_modality': 'event'}, '/front/event/image_raw'),
+        ('x_modality: depth', {'x_modality': 'thermal'}, '/front/thermal/image_raw'),
+        ('x_modality: depth, x_topic: /near', {'x_modality': 'event'}, '/near'),
+        ('x_modality: depth', {'x_topic': '/near'}, '/near'),
+    ],
+)
+def test_another_modality_given_beside_the_file_has_its_own_topic(write, in_file, given, expected):
+    path = write(f'front/sartm: {{ros__parameters: {{{in_file}}}}}')
+    _, topic = camera_topics(read_parameter_file(path, given)).values()
+    assert topic == expected
 
 
 @pytest.mark.parametrize(
