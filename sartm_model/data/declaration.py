@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sartm_model.data.folder import FileFault
+from sartm_model.data.file_faults import FileFaults
 from sartm_model.data.label_map import LabelMap, parse_label_map
 from sartm_model.data.label_space_file import (
     label_space_path,
@@ -78,7 +78,7 @@ class Declaration:
     resize: bool
 
 
-def read_declaration(path: Path) -> tuple[Declaration | None, list[FileFault]]:
+def read_declaration(path: Path) -> tuple[Declaration | None, FileFaults]:
     """Read the YAML file of a data set, and its file of classes.
 
     Returns:
@@ -93,23 +93,11 @@ def read_declaration(path: Path) -> tuple[Declaration | None, list[FileFault]]:
             f'{path} is a folder; the data set folder needs the YAML file that declares it, which '
             f'sartm data init {path} writes'
         )
-    faults: list[FileFault] = []
-
-    def fault(text: str) -> None:
-        faults.append(FileFault(path, SartmError(f'{path} {text}')))
-
-    def attempt(file: Path, parse: Callable[[list[SartmError]], Any]) -> Any:
-        """Call a function that appends to a list of faults and may raise one; None if it does."""
-        found: list[SartmError] = []
-        try:
-            return parse(found)
-        except SartmError as error:
-            found.append(error)
-            return None
-        finally:
-            faults.extend(FileFault(file, error) for error in found)
-
-    values = attempt(path, partial(read_yaml, path))
+    faults = FileFaults()
+    fault = partial(faults.add, path)
+    values: Any = None
+    with faults.noted_for(path) as errors:
+        values = read_yaml(path, errors)
     if not isinstance(values, dict):
         if not faults:
             fault(f'declares no data set; expected the keys {", ".join(KEYS)}')
@@ -122,21 +110,7 @@ def read_declaration(path: Path) -> tuple[Declaration | None, list[FileFault]]:
     for key in REQUIRED:
         if not values.get(key):
             fault(f'lacks {key}; docs/own_data.md has an example')
-    space, label_map = UNKNOWN_CLASSES, None
-    if given := values.get('label_space'):
-        file = path
-        if isinstance(given, str):
-            file = label_space_path(given, path.parent) or path
-            parse_space = partial(read_label_space, given, path.parent)
-        else:
-            parse_space = partial(parse_label_space, given, path.stem, str(path))
-        space = attempt(file, parse_space) or UNKNOWN_CLASSES
-    if space is not UNKNOWN_CLASSES:
-        before = len(faults)
-        parse_map = partial(parse_label_map, values.get('label_map'), space, str(path))
-        label_map = attempt(path, parse_map)
-        if label_map is None and len(faults) > before:
-            space = UNKNOWN_CLASSES
+    space, label_map = _parse_classes(path, values, faults)
     resize = values.get('resize', False)
     if not isinstance(resize, bool):
         fault(f'has resize: {resize!r}; expected true or false')
@@ -146,6 +120,26 @@ def read_declaration(path: Path) -> tuple[Declaration | None, list[FileFault]]:
     if not patterns.keys() & MODALITIES.keys():
         return None, faults
     return Declaration(path, space, patterns, label_map, splits, condition, bool(resize)), faults
+
+
+def _parse_classes(
+    path: Path, values: dict[str, Any], faults: FileFaults
+) -> tuple[LabelSpace, LabelMap | None]:
+    """Return the label space and the label map; `UNKNOWN_CLASSES` if one is faulty as a whole."""
+    given = values.get('label_space')
+    if not given:
+        return UNKNOWN_CLASSES, None
+    space = None
+    if isinstance(given, str):
+        with faults.noted_for(label_space_path(given, path.parent) or path) as errors:
+            space = read_label_space(given, path.parent, errors)
+    else:
+        with faults.noted_for(path) as errors:
+            space = parse_label_space(given, path.stem, str(path), errors)
+    if space is not None:
+        with faults.noted_for(path) as errors:
+            return space, parse_label_map(values.get('label_map'), space, str(path), errors)
+    return UNKNOWN_CLASSES, None
 
 
 def _parse_patterns(images: Any, labels: Any, fault: Callable[[str], None]) -> dict[str, str]:

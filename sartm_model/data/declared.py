@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sartm_model.data.declaration import UNKNOWN_CLASSES, Declaration, read_declaration
-from sartm_model.data.folder import FileFault, FrameFiles, PairedFiles
+from sartm_model.data.file_faults import FileFault, FileFaults
+from sartm_model.data.folder import FrameFiles, PairedFiles
 from sartm_model.data.frame_list import SUFFIXES, check_stems, read_stems
 from sartm_model.errors import SartmError, raise_faults
 
@@ -46,24 +47,20 @@ def open_files(declaration: Declaration, files: Mapping[str, FrameFiles]) -> Pai
     )
 
 
-def split_files(
-    declaration: Declaration, split: str
-) -> tuple[dict[str, FrameFiles], list[FileFault]]:
+def split_files(declaration: Declaration, split: str) -> tuple[dict[str, FrameFiles], FileFaults]:
     """Return the files of each frame of a split by its stem, and what is wrong with them.
 
     A part of which a frame has no usable file is left out.
     """
-    faults: list[FileFault] = []
-    try:
+    faults = FileFaults()
+    with faults.noted_for(_split_file(declaration, split)):
         base, stems = _find_split(declaration, split)
-    except SartmError as error:
-        return {}, [FileFault(_split_file(declaration, split), error)]
+    if faults:
+        return {}, faults
     found: dict[str, dict[str, list[Path]]] = {}
     for part, pattern in declaration.patterns.items():
-        try:
+        with faults.noted_for((base / pattern).parent):
             found[part] = find_files(base, pattern)
-        except SartmError as error:
-            faults.append(FileFault((base / pattern).parent, error))
     if stems is None:
         stems = sorted(set().union(*found.values()))
     files = {}
@@ -79,8 +76,7 @@ def split_files(
                 faults.append(FileFault(wanted, _ambiguous(paths, part, stem)))
         files[stem] = FrameFiles.of_parts(one_each)
     if not files and not faults:
-        text = f'{base} has no image of the split {split}; add its frames, or remove the split'
-        faults.append(FileFault(base, SartmError(text)))
+        faults.add(base, f'has no image of the split {split}; add its frames, or remove the split')
     return files, faults
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
 from sartm_model.data.base import PairDataset
+from sartm_model.data.file_faults import FileFaults
 from sartm_model.data.frame import Frame
 from sartm_model.data.frame_list import SUFFIXES
 from sartm_model.data.label_map import LabelMap
@@ -59,13 +59,6 @@ class FrameFiles:
         """Return every file once."""
         paths = [*self.images.values(), *([] if self.labels is None else [self.labels])]
         return list(dict.fromkeys(paths))
-
-
-class FileFault(NamedTuple):
-    """A file that cannot be used, and the error that says why."""
-
-    path: Path
-    error: SartmError
 
 
 class PairedFiles(PairDataset):
@@ -121,43 +114,39 @@ class PairedFiles(PairDataset):
             chosen.files.append(files.select({*modalities, *first}))
         return chosen
 
-    def inspect(self, index: int) -> tuple[Frame, list[FileFault]]:
+    def inspect(self, index: int) -> tuple[Frame, FileFaults]:
         """Return a frame with all of its files that can be read, and all its faults."""
         name, files = self.names[index], self.files[index]
-        faults: list[FileFault] = []
-
-        def attempt(path: Path | None, read: Callable[[Path], Any]) -> Any:
-            if path is None:
-                return None
-            try:
-                return read(path)
-            except SartmError as error:
-                faults.append(FileFault(path, error))
-                return None
-
+        faults = FileFaults()
+        images: dict[str, np.ndarray] = {}
         paths = list(files.images.values())
         if len(paths) == 2 and paths[0] == paths[1]:
-            both = attempt(paths[0], read_rgba)
-            images = {} if both is None else dict(zip(files.images, both, strict=True))
+            with faults.noted_for(paths[0]):
+                images = dict(zip(files.images, read_rgba(paths[0]), strict=True))
         else:
-            read = {name: attempt(p, MODALITIES[name].read) for name, p in files.images.items()}
-            images = {name: image for name, image in read.items() if image is not None}
-        labels = attempt(files.labels, self._read_labels)
+            for modality, path in files.images.items():
+                with faults.noted_for(path):
+                    images[modality] = MODALITIES[modality].read(path)
+        labels = None
+        if files.labels is not None:
+            with faults.noted_for(files.labels):
+                labels = self._read_labels(files.labels)
         if images:
             first, *others = images
-            reference = {'other_path': files.images[first], 'other': images[first]}
-            for name_ in others:
-                image = images[name_]
-                if self.resize:
-                    attempt(files.images[name_], partial(_check_turned, image=image, **reference))
-                    height, width = images[first].shape[:2]
-                    if image.shape[:2] != (height, width):
-                        images[name_] = MODALITIES[name_].resize(image, height, width)
-                elif self._aligned:
-                    attempt(files.images[name_], partial(_check_size, image=image, **reference))
-            if labels is not None:
-                check = partial(_check_size, image=labels, **reference, advice=LABELS_ADVICE)
-                attempt(files.labels, check)
+            reference = images[first], files.images[first]
+            for other in others:
+                image, path = images[other], files.images[other]
+                with faults.noted_for(path):
+                    if self.resize:
+                        _check_turned(image, path, *reference)
+                    elif self._aligned:
+                        _check_size(image, path, *reference)
+                height, width = images[first].shape[:2]
+                if self.resize and image.shape[:2] != (height, width):
+                    images[other] = MODALITIES[other].resize(image, height, width)
+            if labels is not None and files.labels is not None:
+                with faults.noted_for(files.labels):
+                    _check_size(labels, files.labels, *reference, advice=LABELS_ADVICE)
         condition = None if self._condition is None else self._condition(name)
         return Frame(name, images, labels, condition), faults
 
@@ -281,10 +270,10 @@ def _check_paired(stems: Mapping[Path, Iterable[str]]) -> None:
 
 
 def _check_size(
-    path: Path,
     image: np.ndarray,
-    other_path: Path,
+    path: Path,
     other: np.ndarray,
+    other_path: Path,
     advice: str = ALIGN_ADVICE,
 ) -> None:
     """Raise SartmError, with advice, unless two images have the same height and width."""
@@ -292,13 +281,13 @@ def _check_size(
         return
     (height, width), (other_height, other_width) = image.shape[:2], other.shape[:2]
     if (height, width) == (other_width, other_height):
-        _check_turned(path, image, other_path, other)
+        _check_turned(image, path, other, other_path)
     raise SartmError(
         f'{path} is {width}x{height}, but {other_path} is {other_width}x{other_height}; {advice}'
     )
 
 
-def _check_turned(path: Path, image: np.ndarray, other_path: Path, other: np.ndarray) -> None:
+def _check_turned(image: np.ndarray, path: Path, other: np.ndarray, other_path: Path) -> None:
     """Raise SartmError if one image is upright and the other lies, and EXIF is a reason."""
     (height, width), (other_height, other_width) = image.shape[:2], other.shape[:2]
     if (height - width) * (other_height - other_width) >= 0:

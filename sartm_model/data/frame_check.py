@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sartm_model.data.base import PairDataset
-from sartm_model.data.folder import FileFault, PairedFiles
+from sartm_model.data.file_faults import FileFault, FileFaults
+from sartm_model.data.folder import PairedFiles
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.labels import IGNORE_ID
 from sartm_model.modalities import MODALITIES
@@ -50,7 +51,7 @@ def check_frames(frames: PairDataset) -> Iterator[FrameFindings]:
 
 def _check_frame(frames: PairDataset, index: int) -> FrameFindings:
     """Read a frame and look at its pixels."""
-    faults: list[FileFault] = []
+    faults = FileFaults()
     palette: dict[int, tuple[int, int, int]] = {}
     labels_file = None
     if isinstance(frames, PairedFiles):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sartm_model.data.folder import FileFault
+from sartm_model.data.file_faults import FileFault
 from sartm_model.data.frame import Frame, split_conditions
 from sartm_model.labels import IGNORE_ID, LabelSpace
 from sartm_model.modalities import MODALITIES
