@@ -8,14 +8,14 @@ repositories, except for `sam2-hiera-base-plus`, for which no public source name
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from sartm_model.errors import SartmError
-from sartm_model.utils.text import first_line
+from sartm_model.utils.files import sha256_of_file
+from sartm_model.utils.hub import download_from_hub
 
 
 class Sam2File(NamedTuple):
@@ -106,37 +106,15 @@ def download_sam2(size: str, out: Path, version: str = 'sam2.1') -> Path:
 
 
 def _download(file: Sam2File, folder: Path) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import logging
-    except ImportError:
-        raise SartmError(
-            'huggingface_hub is not installed; install it (it comes with the extra "train"), or '
-            + _manual_download(file)
-        ) from None
-    logging.set_verbosity_error()  # otherwise it logs each of its attempts
-    try:
-        return Path(hf_hub_download(file.repo, file.name, revision=file.revision, local_dir=folder))
-    except Exception as error:  # the hub, its transport and its storage have their own errors
-        reason = first_line(error)
-        raise SartmError(
-            f'{file.name} of {file.repo} cannot be downloaded ({reason}); without a network, '
-            f'{_manual_download(file)}'
-        ) from error
-
-
-def _manual_download(file: Sam2File) -> str:
-    return (
+    advice = (
         f'download {file.name} of the model repository {file.repo} on another machine, '
         f'compare its sha256 ({file.sha256}), copy it here and give its path as sam2_weights'
     )
+    return download_from_hub(file.repo, file.name, advice, revision=file.revision, local_dir=folder)
 
 
 def _check(path: Path, file: Sam2File, fault: str) -> None:
     """Raise SartmError that begins with `fault` unless the file has the right SHA-256."""
-    digest = hashlib.sha256()
-    with path.open('rb') as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != file.sha256:
-        raise SartmError(f'{fault} (sha256 {digest.hexdigest()}, expected {file.sha256})')
+    found = sha256_of_file(path)
+    if found != file.sha256:
+        raise SartmError(f'{fault} (sha256 {found}, expected {file.sha256})')

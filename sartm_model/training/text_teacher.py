@@ -6,7 +6,6 @@ run's folder, else from open_clip's frozen text encoder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
 from sartm_model.models.state_dict import sha256_of
 from sartm_model.training.clip import load_clip
-from sartm_model.utils.files import write_file
+from sartm_model.utils.files import sha256_of_file, write_file
 from sartm_model.utils.text import first_line, format_names
 
 CACHE_FILE = 'text.safetensors'
@@ -68,11 +67,13 @@ def text_embeddings(
     words = class_words(config, label_space)
     if config.embeddings:
         return _from_file(Path(config.embeddings), words)
+    pretrained = Path(config.pretrained)
     request = json.dumps(
         {
             'model': config.model,
             'pretrained': config.pretrained,
-            'file_sha256': _file_hash(Path(config.pretrained)),
+            # Empty for one of open_clip's tags, which is no file.
+            'file_sha256': sha256_of_file(pretrained) if pretrained.is_file() else '',
             'templates': list(config.templates),
             'words': words,
         }
@@ -201,14 +202,3 @@ def _read_file(path: Path) -> tuple[list[str], np.ndarray]:
         raise SartmError(
             f'text embeddings {path} cannot be read ({first_line(error)}); {expected}'
         ) from error
-
-
-def _file_hash(path: Path) -> str:
-    """SHA-256 of a weights file; empty if `path` is not a file but one of open_clip's tags."""
-    if not path.is_file():
-        return ''
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,7 +1,8 @@
-"""Write files and folders whole or not at all."""
+"""Writes files and folders whole or not at all, and computes the SHA-256 of a file."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -49,6 +50,15 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.rename(aside / path.name, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal; the file is read in parts."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

