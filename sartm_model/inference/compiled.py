@@ -27,7 +27,8 @@ class CompiledNetwork:
     """`SegmentationModel.forward_logits`, compiled for each set of modalities and each size.
 
     torch compiles when the first images of a kind come, which takes a minute, and not again for
-    images of that kind. After eight kinds in a process it runs those that are new as they are.
+    images of that kind. After eight kinds in a process, its recompile limit, it runs any further
+    kind uncompiled.
 
     The network is compiled as one piece: its runner is taken away.
 
@@ -50,6 +51,8 @@ class CompiledNetwork:
         except (SartmError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # torch, Triton and the C++ compiler have many
+            if 'DefaultCPUAllocator' in str(error):  # a RuntimeError: the host's memory ran out
+                raise
             raise CannotCompileError(f'{type(error).__name__}: {first_line(error)}') from error
         self._compiled_kinds.add(kind)
         return result

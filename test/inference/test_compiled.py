@@ -179,14 +179,19 @@ def test_what_cannot_be_compiled_is_run_as_by_default(toy, monkeypatch, caplog):
     ]
 
 
-def test_an_error_of_the_network_itself_is_not_taken_for_one_of_the_compiler(toy, monkeypatch):
+def run_out_of_gpu_memory(images):
+    raise torch.OutOfMemoryError('too much')
+
+
+def run_out_of_host_memory(images):
+    return torch.empty(1 << 60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize('fails', [run_out_of_gpu_memory, run_out_of_host_memory])
+def test_running_out_of_memory_is_not_taken_for_an_error_of_the_compiler(toy, monkeypatch, fails):
     predictor = Predictor(toy, device='cpu', engine='compile')
-
-    def fails(images):
-        raise torch.OutOfMemoryError('too much')
-
     monkeypatch.setattr(predictor.pipeline.compiled, '_forward_logits', fails)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(RuntimeError, match=r'too much|allocate memory'):
         predictor.predict(frames()[0])
     assert predictor.engine == 'compile'
 
