@@ -70,12 +70,17 @@ class Predictor:
         homography: `[3, 3]`, thermal pixel -> RGB pixel, as in `registration.homography`. Without
             it thermal is resized to the RGB image. May be set between two calls. For a network of
             other modalities it goes from the second one to the first.
-        engine: 'eager' runs one operation after another. 'graph' records a CUDA graph for each kind
-            of pair, with what is independent on two streams. 'parallel' (CPU only) runs independent
-            parts of the network in parallel, each on half of the cores. 'auto' is graph on CUDA,
-            parallel on a CPU of several cores, else eager. 'compile' is graph on CUDA and eager on
-            a CPU, of the network as `torch.compile` makes it; where it cannot, this is logged, and
-            'auto' applies.
+        engine: how the network is run.
+
+            - 'auto': 'graph' on CUDA, 'parallel' on a CPU of several cores, else 'eager'.
+            - 'eager': one operation after another.
+            - 'graph': records a CUDA graph for each kind of pair, with independent parts of
+              the network on two streams.
+            - 'parallel' (CPU): runs independent parts of the network at once, each on half of the
+              cores.
+            - 'compile': compiles the network with `torch.compile`, then runs it as 'graph' does on
+              CUDA and as 'eager' does on a CPU. If it cannot be compiled, that is logged, and
+              'auto' applies.
         label_space: one that the checkpoint's unifies; its classes alone are then predicted. The
             checkpoint's own where left out.
 
@@ -159,8 +164,8 @@ class Predictor:
             images: one or more of the network's modalities by name, None for a missing image; each
                 is a raw image of its modality, see `MODALITIES`. All show the same field of view,
                 but for the second one if a homography is set. The first modality of the network
-                that is given sets the size of the result. In place of it all the RGB image, uint8
-                `[H, W, 3]`, or None; a reversed view of a BGR image is taken as it is.
+                that is given sets the size of the result. Or just the RGB image, uint8 `[H, W, 3]`,
+                or None. A BGR image may be given as `bgr[..., ::-1]`, without a copy.
             thermal: the thermal image, uint8 or uint16 `[h, w]`, or None.
             confidence: also return the confidence.
             overlay: also return the overlay, over the first image.
@@ -284,8 +289,11 @@ class Predictor:
     def _frame_request(
         self, images: Mapping[str, np.ndarray], time_s: float | None, overlay_opacity: float = 0.0
     ) -> tuple[dict[str, np.ndarray], np.ndarray, OutputRequest]:
-        """Return the images after the crop, the packed frame parameters and the request."""
-        settings, homography = self.thermal_settings, self._homography  # a thread may set them
+        """Return the images after the crop, the packed frame parameters and the request.
+
+        The frame counts as the previous one from then on.
+        """
+        settings, homography = self.thermal_settings, self._homography
         with_range = [name for name in images if MODALITIES[name].has_range]
         cropped = {name: crop_image(images[name], settings.crop) for name in with_range}
         images = {**images, **cropped}
@@ -298,11 +306,7 @@ class Predictor:
             matrix = warp_matrix(checked, others[0].shape[0], others[0].shape[1])
         else:
             check_orientation({name: (i.shape[0], i.shape[1]) for name, i in images.items()})
-        weight = 1.0
-        if time_s is not None:
-            weight = ema_weight(self._previous_s, time_s, settings.smoothing_s)
-        if with_range:  # a range that is fixed leaves no average behind
-            self._previous_s = None if settings.mode == 'fixed' else time_s
+        weight = self._advance_range(time_s) if with_range else 1.0
         packed_params = pack_frame_params(
             fixed_range=(settings.low, settings.high),
             range_weight=weight,
@@ -317,6 +321,13 @@ class Predictor:
                 black_hot=settings.black_hot,
             )
         return images, packed_params, request
+
+    def _advance_range(self, time_s: float | None) -> float:
+        """Return the weight of a frame in the running range; it is then the previous frame."""
+        settings, previous_s = self.thermal_settings, self._previous_s
+        # A range that is fixed leaves no average behind.
+        self._previous_s = None if settings.mode == 'fixed' else time_s
+        return 1.0 if time_s is None else ema_weight(previous_s, time_s, settings.smoothing_s)
 
 
 def _ids_of(label_space: LabelSpace, checkpoint: checkpoints.Checkpoint) -> tuple[int, ...]:

@@ -210,21 +210,22 @@ class SegmentationModel(nn.Module, ABC):
         images: Mapping[str, Tensor],
         drop_mask: Tensor | None = None,
         size: tuple[int, int] | None = None,
-        **known: Any,
+        **encode_options: Any,
     ) -> SegmentationOutput:
         """Compute the logits of every head.
 
         Args:
             images, drop_mask: see the class.
             size: `(H, W)` of the logits; the size of the images if omitted.
-            known: what the `encode` of a family takes besides, because training knows it already.
+            encode_options: passed on to `encode`. Only segrgbx takes one, `embeddings`, which
+                training computes beforehand.
 
         Raises:
             SartmError: no image is given, their sizes differ, or the network lacks a modality.
         """
         input_size = self.common_size(images)
         extent = self._extent(input_size)
-        features = self.encode(self.pad(images), drop_mask, **known)
+        features = self.encode(self.pad(images), drop_mask, **encode_options)
         logits = {
             name: upsample_logits(self.head(name)(features), extent, size or input_size)
             for name in self.HEADS

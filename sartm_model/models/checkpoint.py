@@ -110,7 +110,7 @@ def load(checkpoint: str | Path) -> Checkpoint:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return the model card of a checkpoint without reading its weights; errors as of `load`."""
+    """Return the model card of a checkpoint without reading its weights; raises as `load`."""
     with _open(path) as file:
         return _read_metadata(path, file.metadata() or {}, KIND)[2]
 

@@ -156,9 +156,9 @@ class SegmentationTraining(pl.LightningModule):
             name: image.contiguous(memory_format=torch.channels_last)
             for name, image in batch.inputs().items()
         }
-        known = {'embeddings': batch.embeddings} if batch.embeddings else {}
+        encode_options = {'embeddings': batch.embeddings} if batch.embeddings else {}
         inputs = LossInputs(
-            self.forward(images, drop_mask, **known),
+            self.forward(images, drop_mask, **encode_options),
             batch.labels.long(),
             self.loss_config,
             self.prototypes,
