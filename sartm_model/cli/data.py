@@ -1,4 +1,4 @@
-"""`sartm data`: check a data set, or declare an own one."""
+"""`sartm data`: check a data set, or declare one of your own."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def add_parser(verbs: Verbs) -> None:
         verbs,
         'data',
         run_check,
-        'Check a data set, or declare an own one. For the options: sartm data check --help and\n'
-        'sartm data init --help.',
+        'Check a data set, or declare one of your own. For the options: sartm data check --help\n'
+        'and sartm data init --help.',
         'sartm data check --dataset mfnet --root MFNet\n'
         'sartm data init my_frames',
     )  # fmt: skip
@@ -57,7 +57,7 @@ def _add_init(actions: Verbs) -> None:
         actions,
         'init',
         run_init,
-        'Write the YAML file that declares own frames with own classes. Looks into the folders of\n'
+        'Write the YAML file that declares your own frames and classes. Looks into the folders of\n'
         'RGB images, thermal images and masks in DIR, and writes data.yaml, with the values that\n'
         'occur in the masks, and train.txt and val.txt, with 80 and 20 % of the frames drawn at\n'
         'random (all.txt where there are no masks). Correct data.yaml, then use it by\n'

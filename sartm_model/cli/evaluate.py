@@ -35,7 +35,7 @@ def add_parser(verbs: Verbs) -> None:
         'evaluate',
         run,
         'Measure a checkpoint on a data set. Gives IoU, boundary F1 and calibration error in\n'
-        'percent, as JSON, also by condition, such as day and night, where the data set tells it.',
+        'percent, as JSON, also by condition, such as day and night, if the data set says which.',
         'sartm evaluate --dataset synthetic --split test --report report\n'
         'sartm evaluate --checkpoint my.safetensors --dataset mfnet --root MFNet --split val\n'
         '               --modality thermal --json val.json\n'

@@ -1,4 +1,4 @@
-"""The YAML file that declares the data set `folder`: own frames and own classes.
+"""The YAML file that declares the data set `folder`: your own frames and classes.
 
     label_space: classes.yaml             # a file, a built-in name, or what such a file contains
     images: {rgb: 'rgb/{stem}.*', thermal: 'thermal/{stem}.*'}

@@ -1,4 +1,4 @@
-"""The data set `folder`: the files of own frames, found as a YAML file declares them.
+"""The data set `folder`: the files of your own frames, found as a YAML file declares them.
 
 The module `declaration` describes that file.
 """
