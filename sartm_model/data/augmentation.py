@@ -130,9 +130,9 @@ def random_resized_crop(
     images = {}
     for name, image in frame.images.items():
         modality = MODALITIES[name]
-        counts, ends = modality.fill_invalid(image)
+        counts, limits = modality.fill_invalid(image)
         warped = cv2.warpAffine(counts, inverse, size, flags=linear, borderMode=mirror)
-        scaled = modality.scale(warped, ends)
+        scaled = modality.scale(warped, limits)
         images[name] = modality.mirror(scaled) if is_mirrored else scaled
     return Crop(images, labels)
 

@@ -48,8 +48,8 @@ class SplitSummary:
             self.sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
         for name, image in frame.images.items():
             self.types.setdefault(name, Counter())[str(image.dtype)] += 1
-            ends = [image.min().item(), image.max().item(), *self.ranges.get(name, ())]
-            self.ranges[name] = min(ends), max(ends)
+            extremes = [image.min().item(), image.max().item(), *self.ranges.get(name, ())]
+            self.ranges[name] = min(extremes), max(extremes)
         if frame.labels is not None:
             counts = np.bincount(frame.labels.ravel(), minlength=256)
             self.pixels += counts
@@ -62,8 +62,8 @@ class SplitSummary:
         self.sizes += frame.sizes
         for name, types in frame.types.items():
             self.types.setdefault(name, Counter()).update(types)
-            ends = [*frame.ranges[name], *self.ranges.get(name, ())]
-            self.ranges[name] = min(ends), max(ends)
+            extremes = [*frame.ranges[name], *self.ranges.get(name, ())]
+            self.ranges[name] = min(extremes), max(extremes)
         self.pixels += frame.pixels
         self.frames_with += frame.frames_with
 
@@ -76,7 +76,7 @@ class SplitSummary:
             'conditions': dict(self.conditions),
             'sizes': dict(self.sizes),
             **{f'{name}_types': dict(types) for name, types in self.types.items()},
-            **{f'{name}_range': ends for name, ends in self.ranges.items()},
+            **{f'{name}_range': range_ for name, range_ in self.ranges.items()},
             'classes': {
                 name: {'pixels_percent': float(share[i]), 'frames': int(self.frames_with[i])}
                 for i, name in enumerate(space.classes)

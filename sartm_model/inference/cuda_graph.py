@@ -130,7 +130,7 @@ class CudaGraph:
         self._staging = Staging(arrays, pipeline.device)
         self._staging.fill(arrays)
         self._graph: torch.cuda.CUDAGraph | None = None
-        ranges_before = {name: ends.clone() for name, ends in pipeline.running_ranges.items()}
+        ranges_before = {name: range_.clone() for name, range_ in pipeline.running_ranges.items()}
         try:
             if stream is None:
                 outputs = self._run()

@@ -113,7 +113,7 @@ class ExportConfig:
             return modality.scale(image)
         return scale_thermal(
             crop_image(to_counts(image), settings.crop),
-            settings.ends,
+            settings.fixed_range,
             invalid_values=settings.invalid,
             black_hot=settings.black_hot,
             eight_bits=self.dtype(name) == 'uint8',

@@ -90,15 +90,15 @@ class Modality(ABC):
         return np.zeros(shape, dtype or self.dtypes[0])
 
     def fill_invalid(self, image: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Return the counts of a raw image that may be resampled, and the ends for `scale`.
+        """Return the counts of a raw image that may be resampled, and the limits for `scale`.
 
         Where a sensor has pixels that measure nothing, they are filled. Bytes stay bytes, other
-        counts become float32. The ends are those of the image's own range, or None for a modality
+        counts become float32. The limits are those of the image's own range, or None for a modality
         without one.
         """
         return image if image.dtype == np.uint8 else image.astype(np.float32), None
 
-    def scale(self, image: Any, ends: Any = None) -> Any:
+    def scale(self, image: Any, limits: Any = None) -> Any:
         """Return the scaled image, an array or a tensor as the raw image is; the counts by default.
 
         Training samples hold scaled images in half precision, unless they are bytes. So what has
@@ -106,7 +106,7 @@ class Modality(ABC):
 
         Args:
             image: raw image, or a float32 crop of one.
-            ends: the counts that become 0 and 1; those of the image's own range if omitted.
+            limits: the counts that become 0 and 1; those of the image's own range if omitted.
         """
         return image
 

@@ -149,7 +149,7 @@ class Depth(Modality):
         counts = to_counts(image)
         return replace_invalid(counts, counts == NO_READING, MEAN_METRES * MM_PER_METRE), None
 
-    def scale(self, image: Any, ends: Any = None) -> Any:
+    def scale(self, image: Any, limits: Any = None) -> Any:
         """Convert millimetres to metres, with the mean where there is no reading."""
         counts = to_counts(image)
         return replace_invalid(counts / MM_PER_METRE, counts == NO_READING, MEAN_METRES)

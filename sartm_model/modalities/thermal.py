@@ -56,13 +56,13 @@ class Thermal(Modality):
         low, high = enforce_min_span(own, has_8_bits(image))
         return replace_invalid(counts, invalid, low + MEAN * (high - low)), (low, high)
 
-    def scale(self, image: Any, ends: Any = None) -> Any:
-        """Map counts to float32 in [-1, 2], with the ends of the range at 0 and 1.
+    def scale(self, image: Any, limits: Any = None) -> Any:
+        """Map counts to float32 in [-1, 2], with the limits of the range at 0 and 1.
 
         The pixels of a raw image that see nothing become the mean; see `thermal_valid`.
         """
         is_raw = str(image.dtype).removeprefix('torch.') in self.dtypes
-        return scale_thermal(image, ends) if is_raw else scale_counts(image, ends)
+        return scale_thermal(image, limits) if is_raw else scale_counts(image, limits)
 
     def resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
         """Resize linearly what the image sees. Fill stays fill, which `scale` finds again.

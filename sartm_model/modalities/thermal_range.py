@@ -34,24 +34,24 @@ MEAN = 0.449
 """Mean of scaled thermal images. Pixels that see nothing have it: the network sees 0 there."""
 
 
-def enforce_min_span(ends: Any, eight_bits: bool) -> tuple[Any, Any]:
-    """Move the ends of a percentile range apart, so that a flat image is not stretched.
+def enforce_min_span(limits: Any, eight_bits: bool) -> tuple[Any, Any]:
+    """Move the limits of a percentile range apart, so that a flat image is not stretched.
 
     Args:
-        ends: low and high in counts, float32 `[2]`.
+        limits: low and high in counts, float32 `[2]`.
         eight_bits: whether the image is uint8 rather than uint16.
 
     Returns:
         Low and high at least `min_span` apart, around the same centre.
     """
-    low, high = ends
+    low, high = limits
     widen = (min_span(eight_bits) - (high - low)).clip(0) / 2
     return low - widen, high + widen
 
 
 def scale_thermal(
     thermal: Any,
-    ends: Any = None,
+    limits: Any = None,
     *,
     running: tuple[Tensor, Tensor] | None = None,
     invalid_values: tuple[int, ...] = (),
@@ -63,11 +63,11 @@ def scale_thermal(
     Args:
         thermal: uint8 or uint16 `[h, w]`, array or tensor, after the crop; or float32 of the same
             counts, with `eight_bits`.
-        ends: the counts that become 0 and 1; the percentiles of the valid pixels if left out.
+        limits: the counts that become 0 and 1; the percentiles of the valid pixels if left out.
         running: the running range that the percentiles update and the weight of this image, see
-            `running_ends`; the image has its own range if left out.
+            `update_running_range`; the image has its own range if left out.
         invalid_values: `ThermalSettings.invalid`.
-        black_hot: whether hot things have low counts; the ends are then exchanged.
+        black_hot: whether hot things have low counts; the limits are then exchanged.
         eight_bits: whether the camera gives uint8 rather than uint16; by the image if left out.
 
     Returns:
@@ -76,13 +76,13 @@ def scale_thermal(
     counts = to_counts(thermal)
     eight_bits = has_8_bits(thermal) if eight_bits is None else eight_bits
     invalid = invalid_pixels(counts, eight_bits, invalid_values)
-    if ends is None:
+    if limits is None:
         if running is None:
             own = own_range(thermal, invalid)
         else:
-            own = running_ends(running[0], thermal, invalid, running[1])
-        ends = enforce_min_span(own, eight_bits)
-    low, high = ends
+            own = update_running_range(running[0], thermal, invalid, running[1])
+        limits = enforce_min_span(own, eight_bits)
+    low, high = limits
     scaled = scale_counts(counts, (high, low) if black_hot else (low, high))
     return replace_invalid(scaled, invalid, MEAN)
 
@@ -94,14 +94,14 @@ def replace_invalid(image: Any, invalid: Any, value: Any) -> Any:
     return image.masked_fill(invalid, value)
 
 
-def scale_counts(counts: Any, ends: Any) -> Any:
-    """Map counts to [-1, 2], with the ends of the range at 0 and 1.
+def scale_counts(counts: Any, limits: Any) -> Any:
+    """Map counts to [-1, 2], with the limits of the range at 0 and 1.
 
     Args:
         counts: float32 array or tensor of any shape.
-        ends: low and high in counts.
+        limits: low and high in counts.
     """
-    low, high = ends
+    low, high = limits
     return ((counts - low) / (high - low)).clip(-OVERSHOOT, 1 + OVERSHOOT)
 
 
@@ -146,8 +146,8 @@ def percentile_range(counts: Tensor, invalid: Tensor) -> Tensor:
     below = torch.maximum(position // 100, zero)
     ranks = torch.stack([below, torch.minimum(below + 1, torch.maximum(last, zero))])
     inner, outer = of_ranks(counts, invalid, ranks, last)
-    ends = torch.lerp(inner, outer, (position % 100) / 100)
-    return torch.where(last < 0, math.nan, ends)
+    limits = torch.lerp(inner, outer, (position % 100) / 100)
+    return torch.where(last < 0, math.nan, limits)
 
 
 def _counts_of_ranks(counts: Tensor, invalid: Tensor, ranks: Tensor, last: Tensor) -> Tensor:
@@ -189,7 +189,9 @@ def _values_of_ranks(counts: Tensor, invalid: Tensor, ranks: Tensor, last: Tenso
     return torch.stack(columns, dim=1)
 
 
-def running_ends(running_range: Tensor, counts: Tensor, invalid: Tensor, weight: Tensor) -> Tensor:
+def update_running_range(
+    running_range: Tensor, counts: Tensor, invalid: Tensor, weight: Tensor
+) -> Tensor:
     """Update the running range with the next image of a video and return it, in counts.
 
     Args:

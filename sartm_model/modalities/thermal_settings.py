@@ -71,7 +71,7 @@ class ThermalSettings:
             )
 
     @property
-    def ends(self) -> tuple[float, float] | None:
+    def fixed_range(self) -> tuple[float, float] | None:
         """The counts that become 0 and 1; None if each image has its own."""
         return (self.low, self.high) if self.mode == 'fixed' else None
 

@@ -81,10 +81,10 @@ def invalid_pixels(counts: Any, eight_bits: bool, values: tuple[int, ...] = ()) 
     if xp is not np and counts.device.type == 'cpu' and not xp.compiler.is_compiling():
         return xp.from_numpy(invalid_pixels(counts.numpy(), eight_bits, values))
     border, is_border, is_edge = _border_count(counts, eight_bits, xp)
-    ends = () if eight_bits else (0.0, 65535.0)
+    extremes = () if eight_bits else (0.0, 65535.0)
     step = max(1, round(math.sqrt(counts.shape[0] * counts.shape[1] / GRID_PIXELS)))
     grid = counts[::step, ::step].flatten()
-    excluded = _equals_any(grid, (*values, *ends)) | (grid == border)
+    excluded = _equals_any(grid, (*values, *extremes)) | (grid == border)
     known = (~excluded).sum()
     low, median, high = _quartiles(xp.where(excluded, BEYOND, grid), known, xp)
     least_spread = min_span(eight_bits) / FILL_DISTANCE
@@ -102,9 +102,9 @@ def invalid_pixels(counts: Any, eight_bits: bool, values: tuple[int, ...] = ()) 
     is_edge = is_edge & is_apart(border, FILL_DISTANCE) & (high - low >= least_spread)
     is_border = is_border | (is_edge & (share(border) <= MAX_EDGE_SHARE))
     saturated = is_apart(65535.0, SATURATION_DISTANCE) & (share(65535.0) >= MIN_SATURATED_SHARE)
-    fills = [is_apart(0.0, FILL_DISTANCE), saturated][: len(ends)]
+    fills = [is_apart(0.0, FILL_DISTANCE), saturated][: len(extremes)]
     invalid = _equals_any(counts, values)
-    for count, fill in zip(ends, fills, strict=True):
+    for count, fill in zip(extremes, fills, strict=True):
         invalid = invalid | ((counts == count) & fill)
     if xp is np and not is_border and not invalid.any():
         return invalid  # ordinary images need no more

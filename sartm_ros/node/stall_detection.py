@@ -241,9 +241,9 @@ def least_contrast(eight_bits: bool, settings: ThermalSettings) -> float:
         settings: the range.
     """
     least = min_span(eight_bits)
-    if settings.ends is None:
+    if settings.fixed_range is None:
         return least
-    low, high = settings.ends
+    low, high = settings.fixed_range
     return min(least, max(MIN_SPAN_8BIT, MIN_SPAN_8BIT / 255 * (high - low)))
 
 

@@ -33,17 +33,17 @@ def percentiles(counts: np.ndarray) -> np.ndarray:
 
 
 def by_loop(images, times, smoothing_s) -> list[np.ndarray]:
-    """The ends of each image's range, step by step."""
-    ends, before, result = None, None, []
+    """The limits of each image's range, step by step."""
+    limits, before, result = None, None, []
     for image, time_s in zip(images, times, strict=True):
         new = percentiles(image)
-        if ends is None or time_s < before or new[0] > ends[1] or new[1] < ends[0]:
-            ends = new
+        if limits is None or time_s < before or new[0] > limits[1] or new[1] < limits[0]:
+            limits = new
         else:
             keep = math.exp(-(time_s - before) / smoothing_s)
-            ends = keep * ends + (1 - keep) * new
+            limits = keep * limits + (1 - keep) * new
         before = time_s
-        result.append(ends)
+        result.append(limits)
     return result
 
 

@@ -46,7 +46,7 @@ class RangeSensor(Modality):
     def read(self, path: Path) -> np.ndarray:
         return np.load(path, allow_pickle=False)
 
-    def scale(self, image, ends=None):
+    def scale(self, image, limits=None):
         return to_counts(image) / 1000
 
 

@@ -179,21 +179,23 @@ def test_the_network_sees_the_scene_as_without_a_border_and_the_mean_in_its_plac
     image, valid = scene(), inside()
     bordered = np.where(valid, image, 0).astype(np.uint16)
     seen = ~grown(~valid)
-    ends = fixed
+    limits = fixed
     if fixed is None:
         sample = image[::4, ::4][seen[::4, ::4]]
-        ends = np.quantile(sample, (0.01, 0.99))
-    expected = np.where(seen, ((image - ends[0]) / (ends[1] - ends[0])).clip(-1, 2), MEAN)
+        limits = np.quantile(sample, (0.01, 0.99))
+    expected = np.where(seen, ((image - limits[0]) / (limits[1] - limits[0])).clip(-1, 2), MEAN)
     for kind in (bordered, torch.from_numpy(bordered)):
         np.testing.assert_allclose(np.asarray(scale_thermal(kind, fixed)), expected, atol=1e-4)
 
 
 def test_black_hot_is_the_negative():
     image = scene(np.uint8)
-    for ends in (None, (50.0, 200.0)):
-        negative = None if ends is None else tuple(255 - end for end in reversed(ends))
+    for limits in (None, (50.0, 200.0)):
+        negative = None if limits is None else tuple(255 - limit for limit in reversed(limits))
         expected = scale_thermal(255 - image, negative)
-        np.testing.assert_allclose(scale_thermal(image, ends, black_hot=True), expected, atol=1e-5)
+        np.testing.assert_allclose(
+            scale_thermal(image, limits, black_hot=True), expected, atol=1e-5
+        )
 
 
 def holes(size=SIZE) -> np.ndarray:

@@ -321,6 +321,6 @@ def test_thermal_scale_is_percentiles_with_a_guard_for_flat_frames():
     assert (flat - 0.5).abs().max() < 0.05, 'sensor noise of a flat frame was stretched'
     fixed = scale(
         torch.tensor([[100, 150, 200]], dtype=torch.uint8).repeat(2, 1),
-        ThermalSettings('fixed', 100, 200).ends,
+        ThermalSettings('fixed', 100, 200).fixed_range,
     )
     torch.testing.assert_close(fixed[0], torch.tensor([0.0, 0.5, 1.0]))

@@ -199,10 +199,10 @@ def test_percentiles_are_those_of_the_whole_thermal_image(checkpoint):
     rgb = np.random.default_rng(5).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     thermal = np.random.default_rng(6).integers(0, 120, (64, 192), dtype=np.uint8)
     thermal[:, 96:] += 130
-    ends = np.percentile(thermal[::4, ::4], (1, 99))
+    limits = np.percentile(thermal[::4, ::4], (1, 99))
     left = np.diag((1.0, 1.0, 1.0 + 1e-12))  # the left half covers the RGB image
     auto = Predictor(checkpoint, device='cpu', homography=left)
-    fixed = Predictor(checkpoint, device='cpu', thermal_settings=ThermalSettings('fixed', *ends))
+    fixed = Predictor(checkpoint, device='cpu', thermal_settings=ThermalSettings('fixed', *limits))
     expected = fixed.predict(rgb, thermal[:, :96], confidence=True)
     found = auto.predict(rgb, thermal, confidence=True)
     np.testing.assert_array_equal(found.labels, expected.labels)
