@@ -134,6 +134,7 @@ def test_promises_of_pairs_whatever_arrives(events, limits):
     assert set(thermal) <= set(accepted(messages, 'thermal')[0])
     # Both in the order of arrival; stamps strictly increase but where RGB's own time jumps back.
     assert rgb == sorted(rgb)
+    assert thermal == sorted(thermal)
     for before, after in pairwise(outs):
         if not any(before.rgb < jump <= after.rgb for jump in rgb_jumps):
             assert before.stamp_ns < after.stamp_ns
@@ -144,15 +145,20 @@ def test_promises_of_pairs_whatever_arrives(events, limits):
         assert abs(skew) <= limits['max_skew_ns']
         assert max(first.index, second.index) < out.arrived
         assert out.at_ns - first.arrival_ns <= limits['max_wait_ns']
-    # No message is lost without being counted.
+    check_all_counted(matcher, messages, outs)
+
+
+def check_all_counted(matcher, messages, outs):
+    """No message is lost without being counted, by its own topic."""
     matcher.stop()
     assert matcher.num_buffered == 0
     lost = {'rgb': 0, 'thermal': 0}
     for reason, count in matcher.drops.items():
         lost[reason.split('_')[0]] += count
-    topics = [message.topic for message in messages]
-    assert topics.count('rgb') == len(rgb) + lost['rgb']
-    assert topics.count('thermal') == len(set(thermal)) + lost['thermal']
+    served = {out.rgb for out in outs} | {out.thermal for out in outs}
+    for topic, count in lost.items():
+        arrived = {message.index for message in messages if message.topic == topic}
+        assert len(arrived - served) == count
 
 
 @settings(max_examples=150)
@@ -167,7 +173,7 @@ def test_no_more_messages_are_kept_than_the_queues_hold(events, limits, rgb_alon
     assert matcher.num_buffered <= limits['queue_size']  # thermal frames alone: no RGB frame waits
     for used in ([out.rgb for out in outs], [out.thermal for out in outs]):
         once = [index for index in used if index is not None]
-        if used[0:1] and not limits['reuse_x']:
+        if not limits['reuse_x']:
             assert len(set(once)) == len(once)
 
 
@@ -183,6 +189,32 @@ def orderly_arrivals(draw, max_gap_ms=90):
             arrival = max(arrival, stamp + delay * MS)
             events.append((arrival, topic, stamp))
     return sorted(events)
+
+
+@settings(max_examples=200)
+@given(
+    orderly_arrivals(),
+    st.integers(0, 60),
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.booleans(),
+)
+def test_promises_of_pairs_where_streams_go_out_alone(events, skew, wait, after, reuse):
+    matcher = PairMatcher(skew * MS, wait * MS, reuse_x=reuse, queue_size=100)
+    matcher.rgb_alone_after_ns = matcher.x_alone_after_ns = after * MS
+    outs, messages, _ = play(matcher, events)
+    assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(outs))
+    rgb = [out.rgb for out in outs if out.rgb is not None]
+    thermal = [out.thermal for out in outs if out.thermal is not None]
+    assert len(set(rgb)) == len(rgb)
+    if not reuse:
+        assert len(set(thermal)) == len(thermal)
+    assert thermal == sorted(thermal)
+    for out in outs:
+        stamps_ns = [messages[i].stamp_ns for i in (out.rgb, out.thermal) if i is not None]
+        assert (out.stamp_ns, out.skew_ns) == (stamps_ns[0], stamps_ns[-1] - stamps_ns[0])
+        assert abs(out.skew_ns) <= skew * MS
+    check_all_counted(matcher, messages, outs)
 
 
 @settings(max_examples=300)
@@ -232,6 +264,58 @@ def test_no_frame_is_given_up_that_had_a_free_partner_within_reach(events, skew,
                 abs(rival[0].stamp_ns - other.stamp_ns) < abs(frame.stamp_ns - other.stamp_ns)
             )
             assert taken or outranked
+
+
+@st.composite
+def slow_thermal(draw):
+    """Stamps of two cameras with jitter, of which thermal is three to five times slower."""
+    rgb_ms = draw(st.integers(15, 40))
+    thermal_ms = rgb_ms * draw(st.integers(3, 5))
+    streams = []
+    for period_ms, count in ((rgb_ms, 60), (thermal_ms, 16)):
+        stamp = SECOND + draw(st.integers(0, 100)) * MS
+        intervals_us = st.integers(period_ms * 1000, period_ms * 1100)
+        steps = draw(st.lists(intervals_us, min_size=count, max_size=count))
+        streams.append([stamp + sum(steps[: i + 1]) * 1000 for i in range(count)])
+    return tuple(streams)
+
+
+def pair_stamps(rgb, thermal, **options):
+    """Return the pairs of stamps that come of two streams without delay and with time to wait."""
+    events = [(stamp, 'rgb', stamp) for stamp in rgb] + [(stamp, 'x', stamp) for stamp in thermal]
+    matcher = PairMatcher(max_wait_ns=SECOND, queue_size=100, **options)
+    outs, messages, _ = play(matcher, sorted(events))
+    return [(messages[out.rgb].stamp_ns, messages[out.thermal].stamp_ns) for out in outs]
+
+
+def nearest_of(stamps, candidates, skew_ns):
+    """By brute force: the distance of each stamp from the nearest candidate, where within reach."""
+    distances = {stamp: min(abs(stamp - other) for other in candidates) for stamp in stamps}
+    return {stamp: distance for stamp, distance in distances.items() if distance <= skew_ns}
+
+
+@settings(max_examples=60)
+@given(slow_thermal(), st.integers(1, 30))
+def test_a_slower_thermal_stream_meets_its_nearest_rgb_frames(streams, skew):
+    rgb, thermal = streams
+    pairs = pair_stamps(rgb, thermal, max_skew_ns=skew * MS)
+    assert {t: abs(t - r) for r, t in pairs} == nearest_of(thermal, rgb, skew * MS)
+
+
+@settings(max_examples=60)
+@given(slow_thermal(), st.integers(1, 100))
+def test_reuse_gives_every_rgb_frame_its_nearest_thermal_frame(streams, skew):
+    rgb, thermal = streams
+    pairs = pair_stamps(rgb, thermal, max_skew_ns=skew * MS, reuse_x=True)
+    assert {r: abs(t - r) for r, t in pairs} == nearest_of(rgb, thermal, skew * MS)
+
+
+@settings(max_examples=60)
+@given(slow_thermal(), st.integers(1, 10))
+def test_a_faster_thermal_stream_gives_every_rgb_frame_its_nearest(streams, skew):
+    thermal, rgb = streams
+    pairs = pair_stamps(rgb, thermal, max_skew_ns=skew * MS)
+    assert {r: abs(t - r) for r, t in pairs} == nearest_of(rgb, thermal, skew * MS)
 
 
 @st.composite
