@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
 
 import pytest
@@ -121,8 +120,7 @@ def test_stop_finishes_the_current_item_and_counts_the_rest(gate):
     stopper = threading.Thread(target=lambda: left.append(worker.stop()))
     left = []
     stopper.start()
-    while not worker._stopping:
-        time.sleep(0.001)
+    wait_until(lambda: worker._stopping, 'the worker to stop')  # nothing public shows it
     gate.release.release()
     stopper.join(TIMEOUT_S)
     assert not stopper.is_alive()
@@ -148,8 +146,7 @@ def test_a_pause_after_an_error_keeps_only_the_newest_item():
     worker.put('bad')
     assert [worker.put(item) for item in (1, 2, 3)] == [False, True, True]
     paused.set()
-    while len(worked) < 2:
-        time.sleep(0.001)
+    wait_until(lambda: len(worked) == 2, 'the second item')
     worker.stop()
     assert worked == ['bad', 3]
     assert [type(error) for error in reported] == [MemoryError]
@@ -165,13 +162,13 @@ def test_stop_does_not_wait_for_a_pause():
         failed.set()
         return 1e6  # far longer than any test runs
 
-    worker = LatestWorker(work, on_error)
+    worker = LatestWorker(work, on_error, name='paused')
     worker.start()
     worker.put('bad')
     worker.put('waits')
     assert failed.wait(TIMEOUT_S)
     assert worker.stop() == 1
-    assert not worker._thread.is_alive()
+    assert 'paused' not in [thread.name for thread in threading.enumerate()]
 
 
 def test_stop_without_start():
@@ -209,8 +206,7 @@ def test_what_ends_the_thread_is_kept(death):
     worker.start()
     assert worker.failure is None
     worker.put('bad')
-    worker._thread.join(TIMEOUT_S)
-    assert worker.failure is death
+    wait_until(lambda: worker.failure is death, 'the thread to end')
     worker.put('waits')
     assert worker.stop() == 2
 
