@@ -22,12 +22,12 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.serialization import serialize_message
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from sartm_ros.messages.images import from_numpy, stamp_ns
+from sartm_ros.messages.cdr import write_image
+from sartm_ros.messages.images import stamp_ns
 from sartm_ros.node import lifecycle_node
 from sartm_ros.node.lifecycle_node import SartmNode
 from sartm_ros.node.main import main as node_main
@@ -35,9 +35,6 @@ from sartm_ros.node.main import main as node_main
 RGB_TOPIC, THERMAL_TOPIC, LABELS_TOPIC = '/camera/color/image_raw', '/thermal/image_raw', '/labels'
 SCENES = 8
 """Number of different images that the cameras repeat."""
-
-_STAMP = slice(4, 12)
-"""The stamp in a serialised image, after four bytes of CDR header."""
 
 
 @dataclass(frozen=True)
@@ -236,16 +233,17 @@ def cameras(settings: Settings) -> None:
         for topic in (RGB_TOPIC, THERMAL_TOPIC)
     ]
     scenes = [_scene(settings, index) for index in range(SCENES)]
+    header = Header(frame_id='camera')
     stamps: list[int] = []
     index, counting, period_s = 0, False, 1 / settings.rate_hz
     due_s = time.monotonic()
     while len(stamps) < settings.pairs:
         counting = counting or bool(select.select([sys.stdin], [], [], 0)[0])
         stamp = time.monotonic_ns()
-        sec, nanosec = divmod(stamp, 1_000_000_000)
-        for publisher, data in zip(publishers, scenes[index % SCENES], strict=True):
-            data[_STAMP] = sec.to_bytes(4, sys.byteorder) + nanosec.to_bytes(4, sys.byteorder)
-            publisher.publish(bytes(data))
+        header.stamp.sec, header.stamp.nanosec = divmod(stamp, 1_000_000_000)
+        rgb, thermal = scenes[index % SCENES]
+        publishers[0].publish(write_image(rgb, 'bgr8', header))
+        publishers[1].publish(write_image(thermal, 'mono16', header))
         if counting:
             stamps.append(stamp)
         index += 1
@@ -258,16 +256,12 @@ def cameras(settings: Settings) -> None:
     rclpy.shutdown()
 
 
-def _scene(settings: Settings, index: int) -> tuple[bytearray, bytearray]:
-    """Return serialised RGB and thermal images of noise, which depend on the index."""
+def _scene(settings: Settings, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return BGR and thermal images of noise, which depend on the index."""
     chance = np.random.default_rng(index)
     size = (settings.height, settings.width)
-    header = Header(frame_id='camera')
-    rgb = from_numpy(chance.integers(0, 256, (*size, 3), np.uint8), 'bgr8', header)
-    counts = chance.integers(7000, 9000, size, np.uint16)
-    thermal = from_numpy(counts.view(np.uint8).reshape(size[0], -1), 'mono16', header)
-    thermal.width = settings.width
-    return bytearray(serialize_message(rgb)), bytearray(serialize_message(thermal))
+    bgr = chance.integers(0, 256, (*size, 3), np.uint8)
+    return bgr, chance.integers(7000, 9000, size, np.uint16)
 
 
 def sartm(settings: Settings) -> int:

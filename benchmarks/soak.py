@@ -142,9 +142,7 @@ class _Cameras:
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.qos import QoSProfile, qos_profile_sensor_data
         from sensor_msgs.msg import Image
-        from std_msgs.msg import Header, String
-
-        from sartm_ros.messages.images import from_numpy
+        from std_msgs.msg import String
 
         self.sent = 0
         self.latency_ms: list[float] = []
@@ -164,11 +162,7 @@ class _Cameras:
             lambda m: self._reports.__setitem__(slice(None), [m]),
             10,
         )
-        self._pairs = []
-        for frame in render_sequence(SEED, FRAMES):
-            rgb = from_numpy(frame.images['rgb'], 'rgb8', Header())
-            thermal = from_numpy(frame.images['thermal'], 'mono8', Header())
-            self._pairs.append((rgb, thermal))
+        self._frames = list(render_sequence(SEED, FRAMES))
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._stopping = threading.Event()
@@ -185,12 +179,14 @@ class _Cameras:
 
     def send(self) -> None:
         """Publish the next pair, stamped with the present time."""
-        stamp = self._node.get_clock().now().to_msg()
-        for publisher, message in zip(
-            (self._rgb, self._thermal), self._pairs[self.sent % FRAMES], strict=True
-        ):
-            message.header.stamp = stamp
-            publisher.publish(message)
+        from std_msgs.msg import Header
+
+        from sartm_ros.messages.cdr import write_image
+
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        images = self._frames[self.sent % FRAMES].images
+        self._rgb.publish(write_image(images['rgb'], 'rgb8', header))
+        self._thermal.publish(write_image(images['thermal'], 'mono8', header))
         self.sent += 1
 
     def final_counts(self) -> dict[str, int]:

@@ -14,7 +14,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from sartm_ros.messages.images import from_numpy
+from sartm_ros.messages.cdr import write_image
 
 rclpy.init()
 node = rclpy.create_node('cameras')
@@ -29,6 +29,6 @@ while True:
     header = Header(frame_id=sys.argv[1], stamp=node.get_clock().now().to_msg())
     counts = np.full((480, 640), index % 97, np.uint8)
     counts[:, 320:] += 100
-    rgb.publish(from_numpy(np.full((480, 640, 3), index % 251, np.uint8), 'rgb8', header))
-    thermal.publish(from_numpy(counts, 'mono8', header))
+    rgb.publish(write_image(np.full((480, 640, 3), index % 251, np.uint8), 'rgb8', header))
+    thermal.publish(write_image(counts, 'mono8', header))
     time.sleep(1 / 30)

@@ -22,10 +22,9 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header, String
+from std_msgs.msg import String
 
 from sartm_ros.demo.node_process import use_own_domain
-from sartm_ros.messages.images import from_numpy
 
 RGB_TOPIC, THERMAL_TOPIC = '/camera/color/image_raw', '/thermal/image_raw'
 PROBE_NS = 1_000_000
@@ -261,10 +260,13 @@ def stamp_of(msg: Any) -> int:
 
 
 def image(pixels: np.ndarray, encoding: str, stamp_ns: int, frame_id: str = 'camera') -> Image:
-    """Return a message of uint8 pixels."""
-    header = Header(frame_id=frame_id)
-    header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
-    return from_numpy(pixels, encoding, header)
+    """Return a message of these pixels, of the type that the encoding names."""
+    height, width = pixels.shape[:2]
+    message = Image(height=height, width=width, encoding=encoding, step=pixels.nbytes // height)
+    message.header.frame_id = frame_id
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+    message.data.frombytes(pixels.tobytes())
+    return message
 
 
 def scene(index: int, height: int = 480, width: int = 640) -> tuple[np.ndarray, np.ndarray]:

@@ -52,9 +52,14 @@ def read_compressed_image(message: bytes) -> CompressedImageFields:
 
 
 def write_image(image: np.ndarray, encoding: str, header: Any) -> bytes:
-    """Serialise the `sensor_msgs/Image` that `images.from_numpy` returns for the same arguments."""
+    """Serialise a `sensor_msgs/Image`.
+
+    Args:
+        image: the pixels, `[H, W]` or `[H, W, C]`, of the type that the encoding names.
+        encoding: such as 'mono8' or 'rgb8'.
+        header: of the message.
+    """
     height, width = image.shape[:2]
-    step = width * (image.shape[2] if image.ndim == 3 else 1)
     begin = bytearray(_BEGIN)
     begin += struct.pack(f'{_ORDER}iI', header.stamp.sec, header.stamp.nanosec)
     _put_text(begin, header.frame_id)
@@ -63,7 +68,7 @@ def write_image(image: np.ndarray, encoding: str, header: Any) -> bytes:
     _put_text(begin, encoding)
     begin.append(sys.byteorder == 'big')
     _align(begin)
-    begin += struct.pack(f'{_ORDER}II', step, image.nbytes)
+    begin += struct.pack(f'{_ORDER}II', image.nbytes // height, image.nbytes)
     return b''.join((begin, np.ascontiguousarray(image).data))
 
 

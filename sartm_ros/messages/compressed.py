@@ -132,7 +132,7 @@ def compress(image: np.ndarray, kind: str, header: Any) -> Any:
         raise SartmError(f'an image of {image.shape} cannot be compressed as {kind}')
     raw, packed = ('rgb8', 'bgr8') if colour else ('mono8', 'mono8')
     message = CompressedImage(header=header, format=f'{raw}; {kind} compressed {packed}')
-    data = array.array('B')  # see `images.from_numpy`
+    data = array.array('B')  # any other type is copied again, or checked item by item
     data.frombytes(encoded.data)
     message.data = data
     return message

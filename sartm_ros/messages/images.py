@@ -1,9 +1,9 @@
-"""Converts `sensor_msgs/Image` to numpy and back, without copying where the encoding allows it.
+"""Converts `sensor_msgs/Image` to numpy, without copying where the encoding allows it.
 
 `to_modality`, `to_rgb` and `to_thermal` also accept a `sensor_msgs/CompressedImage`, which they
 decompress first.
-Only `from_numpy` needs ROS. The others accept any object with the fields of the message, such as
-the messages of the rosbags library.
+They need no ROS: they accept any object with the fields of the message, such as the messages of the
+rosbags library.
 """
 
 from __future__ import annotations
@@ -137,18 +137,6 @@ def to_modality(msg: Any, name: str, shift: int = 0) -> np.ndarray:
     if modality.channels == 1:
         return modality.from_values(pixels[:, :, 0])
     return modality.from_values(np.broadcast_to(pixels, (*pixels.shape[:2], modality.channels)))
-
-
-def from_numpy(image: np.ndarray, encoding: str, header: Any) -> Any:
-    """Return a `sensor_msgs/Image` of uint8 `[H, W]` ('mono8') or `[H, W, 3]` ('rgb8')."""
-    from sensor_msgs.msg import Image
-
-    height, width = image.shape[:2]
-    message = Image(header=header, height=height, width=width, encoding=encoding)
-    message.step = width * (image.shape[2] if image.ndim == 3 else 1)
-    # The message's own array is filled: an assigned one is copied again, or checked item by item.
-    message.data.frombytes(np.ascontiguousarray(image).data)
-    return message
 
 
 def _raw(msg: Any) -> Any:

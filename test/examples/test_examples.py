@@ -143,9 +143,7 @@ def test_labels_are_joined_with_depth(peer, tmp_path, monkeypatch):
         sent += 1
         infos.publish(CameraInfo(k=[2.0, 0.0, 1.5, 0.0, 4.0, 1.0, 0.0, 0.0, 1.0]))
         labels.publish(image(LABELS, 'mono8', sent * SECOND, 'optical'))
-        message = image(metres.view(np.uint8), 'mono8', sent * SECOND + 20_000_000, 'depth')
-        message.encoding, message.width = '32FC1', LABELS.shape[1]
-        depth.publish(message)
+        depth.publish(image(metres, '32FC1', sent * SECOND + 20_000_000, 'depth'))
 
     process = run_example(
         'obstacle_points.py', tmp_path, '-p', 'depth_topic:=/depth', '-p', 'info_topic:=/info'

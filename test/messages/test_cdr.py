@@ -14,12 +14,13 @@ pytest.importorskip('hypothesis', reason='needs hypothesis')
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
+from ros_helpers import image
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from sartm_model.errors import SartmError
 from sartm_ros.messages.cdr import read_compressed_image, read_image, write_image
-from sartm_ros.messages.images import from_numpy, to_thermal
+from sartm_ros.messages.images import to_thermal
 
 WORDS = st.integers(0, 2**32 - 1)
 # The zero ends a string, and a lone surrogate has no bytes.
@@ -94,23 +95,30 @@ def test_a_compressed_image_is_read_as_it_was_sent(msg):
 
 
 def test_the_pixels_are_not_copied():
-    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    message = serialize_message(from_numpy(image, 'mono8', Header(frame_id='odd')))
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    message = serialize_message(image(pixels, 'mono8', 0, 'odd'))
     view = to_thermal(read_image(message))
-    np.testing.assert_array_equal(view, image)
+    np.testing.assert_array_equal(view, pixels)
     assert np.shares_memory(view, np.frombuffer(message, np.uint8))
 
 
 @DRAWN
-@given(headers(), st.integers(1, 5), st.integers(1, 5), st.booleans(), st.booleans())
-def test_rclpy_reads_what_is_written(header, height, width, colour, reversed_):
-    size = (height, width, 3) if colour else (height, width)
-    image = np.arange(np.prod(size), dtype=np.uint8).reshape(size)
+@given(
+    headers(),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.sampled_from(['rgb8', 'mono8', 'mono16']),
+    st.booleans(),
+)
+def test_rclpy_reads_what_is_written(header, height, width, encoding, reversed_):
+    size = (height, width, 3) if encoding == 'rgb8' else (height, width)
+    dtype = np.uint16 if encoding == 'mono16' else np.uint8
+    pixels = np.arange(np.prod(size), dtype=dtype).reshape(size)
     if reversed_:
-        image = image[:, ::-1]  # not in one piece of memory
-    encoding = 'rgb8' if colour else 'mono8'
-    message = write_image(image, encoding, header)
-    assert deserialize_message(message, Image) == from_numpy(image, encoding, header)
+        pixels = pixels[:, ::-1]  # not in one piece of memory
+    expected = image(pixels, encoding, 0)
+    expected.header = header
+    assert deserialize_message(write_image(pixels, encoding, header), Image) == expected
 
 
 @DRAWN

@@ -10,7 +10,7 @@ import pytest
 
 from sartm_model.errors import SartmError
 from sartm_model.modalities.thermal_valid import invalid_pixels
-from sartm_ros.messages.images import from_numpy, stamp_ns, to_rgb, to_thermal
+from sartm_ros.messages.images import stamp_ns, to_rgb, to_thermal
 
 
 @dataclass
@@ -281,20 +281,3 @@ def test_a_thermal_image_on_the_rgb_topic_is_refused(encoding):
 def test_stamps(sec, nanosec, expected):
     header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec))
     assert stamp_ns(header) == expected
-
-
-def test_messages_come_back_as_they_went(color):
-    pytest.importorskip('sensor_msgs', reason='needs ROS 2 (sensor_msgs)')
-    from std_msgs.msg import Header
-
-    header = Header(frame_id='camera')
-    header.stamp.sec = 7
-    for image, encoding, back in (
-        (color, 'rgb8', to_rgb),
-        (color[:, ::2, ::-1], 'rgb8', to_rgb),
-        (color[:, :, 1], 'mono8', to_thermal),
-    ):
-        msg = from_numpy(image, encoding, header)
-        assert msg.header == header
-        assert (msg.height, msg.width) == image.shape[:2]
-        np.testing.assert_array_equal(back(msg), image)

@@ -136,9 +136,7 @@ def test_from_a_folder_of_photographs_to_labels_on_a_topic(yard, tmp_path, peer,
 
     def send():
         stamp = next(stamps)
-        thermal_msg = image(thermal.view(np.uint8), 'mono16', stamp)
-        thermal_msg.width = THERMAL[1]
-        peer.send(image(rgb, 'rgb8', stamp), thermal_msg)
+        peer.send(image(rgb, 'rgb8', stamp), image(thermal, 'mono16', stamp))
 
     def of_both() -> list[Any]:
         """Labels of both images; thermal that stands still is left out after a while."""
