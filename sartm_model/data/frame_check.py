@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,8 @@ from sartm_model.data.folder import PairedFiles
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.labels import IGNORE_ID
 from sartm_model.modalities import MODALITIES
-from sartm_model.utils.image_io import palette_colors
+from sartm_model.utils.image_io import palette_colors, read_raw_ids
+from sartm_model.utils.text import format_names
 
 
 class FrameFindings(NamedTuple):
@@ -29,8 +30,8 @@ class FrameFindings(NamedTuple):
         frame: its name.
         summary: its contents.
         digests: modality -> digest of the pixels of an image that is not constant.
-        palette: id that occurs in the labels -> its colour in the palette of their file; empty if
-            the values in the file are not class ids, or it has no palette.
+        palette: value that occurs in the file of the labels -> its colour in the palette of that
+            file; empty if it has none, or the labels are told by colour.
         labels: the file of the labels.
     """
 
@@ -57,9 +58,11 @@ def _check_frame(frames: PairDataset, index: int) -> FrameFindings:
     if isinstance(frames, PairedFiles):
         frame, faults = frames.inspect(index)
         labels_file = frames.files[index].labels
-        if frames.label_map is None and frame.labels is not None and labels_file is not None:
+        map_ = frames.label_map
+        are_ids = map_ is None or not (map_.of_colors or map_.first_channel)
+        if are_ids and frame.labels is not None and labels_file is not None:
             colors = palette_colors(labels_file)
-            ids = np.unique(frame.labels).tolist() if colors else []
+            ids = np.unique(read_raw_ids(labels_file)).tolist() if colors else []
             palette = {id_: colors[id_] for id_ in ids if id_ < len(colors)}
     else:
         frame = frames[index]
@@ -74,10 +77,11 @@ def _check_frame(frames: PairDataset, index: int) -> FrameFindings:
         warnings.append('no pixel is labelled')
     digests = {}
     for name, image in frame.images.items():
-        if image.min() == image.max():
-            warnings.append(f'{MODALITIES[name].title} is constant ({image.min()})')
-        else:
+        modality = MODALITIES[name]
+        if image.min() < image.max():
             digests[name] = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        elif not modality.may_be_uniform:
+            warnings.append(f'{modality.title} is constant ({image.min()})')
     return FrameFindings(frame.name, summary, faults, warnings, digests, palette, labels_file)
 
 
@@ -94,26 +98,35 @@ def _is_part(split: str, whole: str) -> bool:
     return f'{split}_'.startswith(f'{whole}_')
 
 
+Image = tuple[str, bytes]
+"""Modality and digest of an image."""
+
+
 class FrameComparison:
     """Compares each frame of a data set with the frames before it, and warns in `report`."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self._images: dict[tuple[str, bytes], tuple[str, str]] = {}  # image -> split, frame
+        self._images: dict[Image, dict[str, list[str]]] = {}  # image -> split -> frames
         self._colors: dict[int, tuple[tuple[int, int, int], Path]] = {}  # id -> colour, its file
 
     def compare(self, found: FrameFindings, split: str) -> None:
-        """Warn of an image that an earlier frame has, too, and of labels with another palette."""
+        """Warn of an image that another frame of the split has, and of another palette."""
         for name, digest in found.digests.items():
-            other_split, other = self._images.setdefault((name, digest), (split, found.frame))
-            apart = not _is_part(split, other_split) and not _is_part(other_split, split)
-            # MFNet's list of the night frames of a split names frames that the split has.
-            if other != found.frame or (apart and self._report.dataset != 'mfnet'):
-                leak = ': leakage' if apart else ''
+            frames = self._images.setdefault((name, digest), {})
+            same = (
+                f'{other_split}/{frame}'
+                for other_split, of_split in frames.items()
+                if _is_part(split, other_split) or _is_part(other_split, split)
+                for frame in of_split
+                if frame != found.frame
+            )
+            for first in islice(same, 1):
                 self._report.warn(
                     f'{split}/{found.frame}',
-                    f'{MODALITIES[name].title} is the same image as in {other_split}/{other}{leak}',
+                    f'{MODALITIES[name].title} is the same image as in {first}',
                 )
+            frames.setdefault(split, []).append(found.frame)
         for id_, color in found.palette.items():
             assert found.labels is not None  # the palette is that of this file
             first_color, first_file = self._colors.setdefault(id_, (color, found.labels))
@@ -126,3 +139,49 @@ class FrameComparison:
                     'as grey ids',
                 )
                 return
+
+    def warn_of_leakage(self) -> None:
+        """Warn of each two splits that have images in common, after all frames are compared.
+
+        A split that consists of others, such as trainval, is meant to have their images. A part of
+        a split, such as val_night, is compared as a part of it.
+        """
+        images: dict[str, set[Image]] = {split: set() for split in self._report.splits}
+        for image, frames in self._images.items():
+            for split in frames:
+                images[split].add(image)
+        wholes = {
+            split: own
+            for split, own in images.items()
+            if not any(
+                split != other and _is_part(split, other) and own <= of_other
+                for other, of_other in images.items()
+            )
+        }
+        compared = [
+            split
+            for split, own in wholes.items()
+            if own != set().union(*(other for other in wholes.values() if other < own))
+        ]
+        for one, other in combinations(compared, 2):
+            self._compare_splits(one, other, images[one] & images[other])
+
+    def _compare_splits(self, one: str, other: str, common: set[Image]) -> None:
+        """Warn in one line of the images that two splits have in common."""
+        pairs: dict[str, str] = {}  # frame of `other` -> a frame of `one` with the same image
+        titles = set()
+        for image in sorted(common):
+            first = self._images[image][one][0]
+            for frame in self._images[image][other]:
+                # Of a frame in two lists of MFNet, the lists are a warning already.
+                if frame != first or self._report.dataset != 'mfnet':
+                    pairs.setdefault(frame, first)
+                    titles.add(MODALITIES[image[0]].title)
+        if pairs:
+            frame = min(pairs)
+            self._report.warn(
+                other,
+                f'{len(pairs)} of its {self._report.splits[other].frames} frames share an image '
+                f'({format_names(sorted(titles))}) with frames of {one}, such as {other}/{frame} '
+                f'with {one}/{pairs[frame]}: leakage',
+            )

@@ -86,6 +86,7 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
                 f'classes, write 1 in place of {IGNORE_ID}, or declare it in the label_map of a '
                 'folder data set',
             )
+    comparison.warn_of_leakage()
     return report
 
 

@@ -146,9 +146,12 @@ def read_rgba(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def palette_colors(path: Path) -> list[tuple[int, int, int]]:
-    """Read the (red, green, blue) of each index of a palette image; empty for another image."""
-    with Image.open(path) as image:
-        values = image.getpalette() if image.mode == 'P' else None
+    """Read the (red, green, blue) of each index of a palette image; empty for another file."""
+    try:
+        with Image.open(path) as image:
+            values = image.getpalette() if image.mode == 'P' else None
+    except UnidentifiedImageError:  # an array of NumPy
+        return []
     return list(zip(*[iter(values or [])] * 3, strict=True))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from sartm_model.cli.main import main
@@ -148,9 +149,13 @@ def test_warnings(mfnet):
         'RGB and thermal are the same image',
         'no pixel is labelled',
     }
-    assert ('00004D', 'RGB is the same image as in train/00003N: leakage') in found
+    leakage = (
+        '1 of its 2 frames share an image (RGB) with frames of train, such as val/00004D with '
+        'train/00003N: leakage'
+    )
+    assert ('val', leakage) in found
     assert ('val.txt', 'names 00001D, which train.txt has: leakage') in found
-    assert {name for name, _ in found} == {'00001D', '00002N', '00004D', 'val.txt'}
+    assert {name for name, _ in found} == {'00001D', '00002N', 'val', 'val.txt'}
 
 
 def test_masks_of_0_and_255_are_reported(mfnet):
@@ -194,6 +199,65 @@ def test_palettes_that_differ_are_reported(mfnet):
     assert 'save all label images with the same palette' in warnings['labels/00003N.png']
 
 
+def declare(root: Path, **values) -> Path:
+    """Declare what is in the folders of an MFNet as own frames."""
+    path = root / 'data.yaml'
+    images = {'rgb': 'rgb/{stem}.png', 'thermal': 'thermal/{stem}.png'}
+    splits = {'train': list(TRAIN), 'val': list(VAL)}
+    labels = 'labels/{stem}.png'
+    values = {'label_space': 'mfnet', 'images': images, 'labels': labels, 'splits': splits} | values
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_palettes_of_raw_ids_that_differ_are_reported(mfnet):
+    """As data init declares them: each value of the files with its class."""
+    colors = [(label * 20, 0, 255 - label) for label in range(9)]
+    for seed, stem in enumerate(TRAIN + VAL):
+        save_palette(mfnet / 'labels' / f'{stem}.png', random_images(seed, 9)[2], colors)
+    label_map = {8 - id_: name for id_, name in enumerate(MFNET.classes)}
+    path = declare(mfnet, label_map=label_map)
+    assert not check('folder', path).warnings
+    swapped = [*colors[:3], colors[4], colors[3], *colors[5:]]
+    save_palette(mfnet / 'labels' / f'{VAL[0]}.png', random_images(3, 9)[2], swapped)
+    _, warnings = findings(check('folder', path))
+    (what,) = warnings.values()
+    assert f'the colour {colors[4]} for the id 3, and that of' in what
+    # The colours of a label map are what they are, wherever the palette has them.
+    of_colors = (bytes(color).hex() for color in colors)
+    by_color = {f'#{key}': name for key, name in zip(of_colors, MFNET.classes, strict=True)}
+    assert not check('folder', declare(mfnet, label_map=by_color)).warnings
+
+
+def test_labels_may_be_arrays(mfnet):
+    for seed, stem in enumerate(TRAIN + VAL):
+        np.save(mfnet / 'labels' / f'{stem}.npy', random_images(seed, 9)[2])
+    report = check('folder', declare(mfnet, labels='labels/{stem}.npy'))
+    assert not report.faults
+    assert not report.warnings
+
+
+def test_an_event_image_may_be_uniform(mfnet):
+    for stem in TRAIN + VAL:
+        write(mfnet / 'event' / f'{stem}.png', np.full((*SIZE, 3), 255, np.uint8))
+    images = {'rgb': 'rgb/{stem}.png', 'event': 'event/{stem}.png'}
+    assert not check('folder', declare(mfnet, images=images)).warnings
+
+
+def test_leakage_is_a_line_for_two_splits_and_none_for_a_split_of_both(mfnet):
+    every = [*TRAIN, *VAL]
+    splits = {'train': every[:2], 'val': every[2:], 'trainval': every}
+    assert not check('folder', declare(mfnet, splits=splits)).warnings
+    # A list of training that has more than the frames of the validation is no such split.
+    splits = {'train': every[1:], 'val': every[2:]}
+    ((split, what),) = check('folder', declare(mfnet, splits=splits)).warnings
+    assert split == 'val'
+    assert what == (
+        '2 of its 2 frames share an image (RGB, thermal) with frames of train, such as '
+        'val/00003N with train/00003N: leakage'
+    )
+
+
 def test_the_official_layout_with_thermal_in_alpha(mfnet):
     apart = check('mfnet', mfnet).to_dict()
     for stem in TRAIN + VAL:
@@ -225,7 +289,10 @@ def test_splits_in_folders(fmb):
     assert 'does not exist' in faults['test/Label']
     assert report.unpaired == ['b']
     # Splits come by name: test was read first.
-    assert warnings == {'train/a': 'RGB is the same image as in test/a: leakage'}
+    assert warnings == {
+        'train': '1 of its 2 frames share an image (RGB) with frames of test, such as train/a '
+        'with test/a: leakage'
+    }
 
 
 def test_exit_status_and_json(mfnet, capsys):
