@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sartm_model.data.folder import images_in
+from sartm_model.data.folder import images_in, suffixes_of
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
 from sartm_model.modalities import MODALITIES
@@ -67,7 +67,7 @@ def write_draft(root: Path, seed: int = 0) -> Draft:
     if not root.is_dir():
         raise SartmError(f'{root} is not a folder; expected one with rgb, thermal and masks in it')
     folders = _find_parts(root)
-    files = {part: images_in(folder) for part, folder in folders.items()}
+    files = {part: images_in(folder, part) for part, folder in folders.items()}
     affixes = dict.fromkeys(files, ('', ''))
     if not set.intersection(*map(set, files.values())):
         affixes = {part: _common_affixes(list(stems)) for part, stems in files.items()}
@@ -158,12 +158,14 @@ def _part_of(folder: Path) -> str:
 
     Raises SartmError if there are no images in it.
     """
-    first = next(iter(images_in(folder).values()))
+    suffixes = {path.suffix.lower() for path in folder.iterdir()}
     # RGB last, whose words are the most general.
     names = {name: modality.folder_names for name, modality in reversed(MODALITIES.items())}
     for part, words in {'labels': LABEL_FOLDERS, **names}.items():
-        if re.search(rf'(?<![a-z])({words})', folder.name.lower()):
+        is_called = re.search(rf'(?<![a-z])({words})', folder.name.lower())
+        if is_called and not suffixes.isdisjoint(suffixes_of(part)):
             return part
+    first = next(iter(images_in(folder).values()))
     try:
         values = read_raw_ids(first)
     except SartmError:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sartm_model.data.declaration import UNKNOWN_CLASSES, Declaration, read_declaration
 from sartm_model.data.file_faults import FileFault, FileFaults
-from sartm_model.data.folder import FrameFiles, PairedFiles
-from sartm_model.data.frame_list import SUFFIXES, check_stems, read_stems
+from sartm_model.data.folder import FrameFiles, PairedFiles, suffixes_of
+from sartm_model.data.frame_list import check_stems, read_stems
 from sartm_model.errors import SartmError, raise_faults
 
 
@@ -60,7 +60,7 @@ def split_files(declaration: Declaration, split: str) -> tuple[dict[str, FrameFi
     found: dict[str, dict[str, list[Path]]] = {}
     for part, pattern in declaration.patterns.items():
         with faults.noted_for((base / pattern).parent):
-            found[part] = find_files(base, pattern)
+            found[part] = find_files(base, pattern, part)
     if stems is None:
         stems = sorted(set().union(*found.values()))
     files = {}
@@ -80,8 +80,8 @@ def split_files(declaration: Declaration, split: str) -> tuple[dict[str, FrameFi
     return files, faults
 
 
-def find_files(base: Path, pattern: str) -> dict[str, list[Path]]:
-    """Return the files that fit a pattern, by their stem; hidden files are skipped.
+def find_files(base: Path, pattern: str, part: str) -> dict[str, list[Path]]:
+    """Return the files that fit the pattern of a part, by their stem; hidden files are skipped.
 
     Raises:
         SartmError: the folder that the pattern names does not exist.
@@ -91,7 +91,7 @@ def find_files(base: Path, pattern: str) -> dict[str, list[Path]]:
         raise SartmError(f'{folder} does not exist; expected the folder of {pattern}')
     before, after = Path(pattern).name.split('{stem}')
     tail, dot, suffix = after.rpartition('.')
-    suffixes = SUFFIXES if suffix == '*' else (dot + suffix.lower(),)
+    suffixes = suffixes_of(part) if suffix == '*' else (dot + suffix.lower(),)
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         stem = path.stem

@@ -13,12 +13,11 @@ import numpy as np
 from sartm_model.data.base import PairDataset
 from sartm_model.data.file_faults import FileFaults
 from sartm_model.data.frame import Frame
-from sartm_model.data.frame_list import SUFFIXES
 from sartm_model.data.label_map import LabelMap
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.modalities import MODALITIES
-from sartm_model.utils.image_io import exif_orientation, read_labels, read_rgba
+from sartm_model.utils.image_io import SUFFIXES, exif_orientation, read_labels, read_rgba
 from sartm_model.utils.text import format_names
 
 ALIGN_ADVICE = (
@@ -159,7 +158,7 @@ class PairedFiles(PairDataset):
 class FolderPairs(PairedFiles):
     """The images of each modality, and labels, in one folder each, matched by stem.
 
-    Each may be a single file instead. Hidden files and files without an image's suffix are skipped.
+    Each may be a single file instead. Hidden files and files with another suffix are skipped.
     The frames are sorted by name.
 
     Args:
@@ -194,7 +193,7 @@ class FolderPairs(PairedFiles):
             )
         first = next(iter(given.values()))
         if first.is_dir():
-            found = {part: images_in(path) for part, path in given.items()}
+            found = {part: images_in(path, part) for part, path in given.items()}
             _check_paired({given[part]: stems.keys() for part, stems in found.items()})
             names = sorted(found[next(iter(found))])
         else:  # a single frame, whose files need not have the same stem
@@ -238,15 +237,21 @@ class SplitFolders(FolderPairs):
         )
 
 
-def images_in(folder: Path) -> dict[str, Path]:
-    """Return the image files of a folder by stem, sorted.
+def suffixes_of(part: str) -> tuple[str, ...]:
+    """Return the suffixes, in lower case, of the files of a modality or of labels."""
+    return MODALITIES[part].suffixes if part in MODALITIES else SUFFIXES
+
+
+def images_in(folder: Path, part: str = 'labels') -> dict[str, Path]:
+    """Return the files of a folder with a suffix of the part, by stem, sorted.
 
     Raises:
         SartmError: there are none, or two have the same stem.
     """
+    suffixes = suffixes_of(part)
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith('.'):
+        if path.suffix.lower() not in suffixes or path.name.startswith('.'):
             continue
         if path.stem in found:
             raise SartmError(
@@ -254,7 +259,7 @@ def images_in(folder: Path) -> dict[str, Path]:
             )
         found[path.stem] = path
     if not found:
-        raise SartmError(f'{folder} has no images; expected files named {", ".join(SUFFIXES)}')
+        raise SartmError(f'{folder} has no images; expected files named {", ".join(suffixes)}')
     return found
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sartm_model.errors import SartmError
+from sartm_model.utils.image_io import SUFFIXES
 from sartm_model.utils.text import format_names
-
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
-"""The suffixes of image files, in lower case."""
 
 
 def read_stems(path: Path) -> list[str]:

@@ -194,7 +194,7 @@ def _note_unlisted(declaration: Declaration, listed: set[Path], report: Report) 
     """
     base = declaration.path.parent
     found = {
-        part: find_files(base, pattern)
+        part: find_files(base, pattern, part)
         for part, pattern in declaration.patterns.items()
         if (base / pattern).parent.is_dir()
     }

@@ -12,6 +12,7 @@ import numpy as np
 
 from sartm_model.config import DataConfig
 from sartm_model.errors import SartmError
+from sartm_model.utils.image_io import SUFFIXES
 from sartm_model.utils.visualization import to_grey
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -42,6 +43,7 @@ class Modality(ABC):
             image or a fixed one, is scaled to [0, 1]; see `thermal_range`.
         may_be_uniform: whether an image whose pixels are all equal is as good as any, as that of an
             event camera while nothing moves; else it is that of a covered or broken sensor.
+        suffixes: of its files, in lower case.
         folder_names: regular expression for the names of folders with such images, in lower case.
         corruptions: faults of the sensor by name, for `evaluation.corruptions`.
     """
@@ -54,6 +56,7 @@ class Modality(ABC):
     std: ClassVar[tuple[float, ...]]
     has_range: ClassVar[bool] = False
     may_be_uniform: ClassVar[bool] = False
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
     folder_names: ClassVar[str]
     corruptions: ClassVar[Mapping[str, Corruption]] = {}
 

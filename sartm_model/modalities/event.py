@@ -59,6 +59,7 @@ class EventVoxels(Modality):
     """Events by pixel and time bin, positive minus negative ones, float32 `[H, W, bins]`."""
 
     dtypes = ('float32',)
+    suffixes = ('.npy',)
     may_be_uniform = True
     corruptions: ClassVar = CORRUPTIONS
 

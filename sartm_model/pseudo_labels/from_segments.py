@@ -25,7 +25,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from sartm_model.data.frame_list import SUFFIXES
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.contact_sheet import Row, contact_sheet, png_bytes
 from sartm_model.labels import LabelSpace
@@ -36,7 +35,7 @@ from sartm_model.modalities.thermal_valid import invalid_pixels
 from sartm_model.pseudo_labels.declare import FILE, LIST, declaration
 from sartm_model.pseudo_labels.segments import LabelRules, Segment, label_image
 from sartm_model.utils.files import write_file
-from sartm_model.utils.image_io import read_labels
+from sartm_model.utils.image_io import SUFFIXES, read_labels
 from sartm_model.utils.visualization import encode
 
 MANIFEST = 'manifest.json'

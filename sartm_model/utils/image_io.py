@@ -19,6 +19,9 @@ from sartm_model.utils.array_io import read_array
 from sartm_model.utils.counts import from_signed, from_temperatures
 from sartm_model.utils.flir import is_radiometric, read_kelvin
 
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+"""The suffixes of image files, in lower case."""
+
 GREY_16 = ('I;16', 'I;16L', 'I;16B', 'I;16N', 'I')
 """Pillow's modes of one channel with more than 8 bits."""
 

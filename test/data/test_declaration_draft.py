@@ -12,6 +12,7 @@ import yaml
 
 from sartm_model.cli.main import main
 from sartm_model.data.declaration_draft import write_draft
+from sartm_model.data.folder import FolderPairs
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.validation import check
 from sartm_model.errors import SartmError
@@ -57,6 +58,26 @@ def test_the_draft_can_be_used_as_it_is(tmp_path, capsys):
     assert '  7: id_7  # 30 pixels, 37.5 % of the pixels, in 10 masks\n' in text
     assert '  255: ignore  # 10 pixels, 12.5 % of the pixels, in 10 masks\n' in text
     assert 'resize' not in text
+
+
+def test_folders_of_arrays_are_found(tmp_path):
+    root = fill(tmp_path, ('rgb', 'event_frames', 'masks'))
+    shutil.rmtree(root / 'event_frames')
+    (root / 'event_voxel5').mkdir()
+    grid = np.random.default_rng(0).normal(size=(2, 4, 5)).astype(np.float32)
+    for number in range(10):
+        np.save(root / 'event_voxel5' / f'{number:03d}.npy', grid + number)
+        (root / 'masks' / f'mask_{number:03d}.png').rename(root / 'masks' / f'{number:03d}.png')
+    draft = write_draft(root)
+    assert list(draft.folders) == ['rgb', 'event_voxel5', 'labels']
+    assert draft.frames == 10
+    frame = open_dataset('folder', draft.path, 'val')[0]
+    np.testing.assert_array_equal(frame.images['event_voxel5'], grid + int(frame.name))
+    report = check('folder', draft.path)
+    assert not report.faults
+    assert not report.unlisted
+    pairs = FolderPairs({'rgb': root / 'rgb', 'event_voxel5': root / 'event_voxel5'})
+    np.testing.assert_array_equal(pairs[3].images['event_voxel5'], grid + 3)
 
 
 def test_the_split_depends_on_the_seed(tmp_path):
