@@ -87,6 +87,19 @@ def test_images_of_one_prompt_are_no_negatives_of_each_other():
     assert found.item() == pytest.approx(math.log(3) / 2 / 2, abs=1e-5)
 
 
+def test_the_loss_is_of_float32_in_mixed_precision():
+    """Of embeddings as CLIP has them, whose similarities to all prompts are nearly the same."""
+    torch.manual_seed(0)
+    images, texts = (
+        F.normalize(torch.randn(1, 64) + 0.1 * torch.randn(count, 64), dim=1) for count in (8, 4)
+    )
+    own = torch.arange(8) % 4
+    with torch.autocast('cpu', torch.bfloat16):
+        found = contrastive_loss(images, texts, own, scale=100.0)
+    expected = loss_in_loops(images.tolist(), texts.tolist(), own.tolist(), 100.0)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
 # Prompts -----------------------------------------------------------------------------------------
 
 
@@ -177,6 +190,15 @@ def test_the_file_of_adapters_says_what_they_are_of(adapters):
     assert sorted(path.name for path in adapters.parent.iterdir()) == [
         'config.yaml', 'events', 'ma_clip.safetensors', 'metrics.csv'
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize('steps', [1, 4])
+def test_a_training_that_diverges_leaves_no_adapters(adapters, tmp_path, steps):
+    """Also if the only step is the one that does it, so that a measurement alone shows it."""
+    config = write_config(tmp_path, stage='ma_clip', steps=steps)
+    with pytest.raises(SartmError, match=r'not finite at step 1; lower optim\.lr'):
+        train(config, tmp_path / 'run', ['optim.lr=1e30'])
+    assert not (tmp_path / 'run' / 'ma_clip.safetensors').exists()
 
 
 def test_an_error_in_a_process_that_reads_is_one_line(adapters, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,8 +26,11 @@ def contrastive_loss(images: Tensor, texts: Tensor, own: Tensor, scale: float) -
         texts: embeddings of the different prompts of the batch, `[P, D]`, of length one.
         own: number of the prompt of each image, int64 `[B]`; each prompt has an image.
         scale: inverse of the temperature, CLIP's.
+
+    It is computed in float32, also under autocast: bfloat16 has steps of 0.1 at a similarity of 25.
     """
-    similarity = scale * images.float() @ texts.float().T  # [B, P]
+    with torch.autocast(images.device.type, enabled=False):
+        similarity = scale * images.float() @ texts.float().T  # [B, P]
     of_images = F.cross_entropy(similarity, own)
     is_own = F.one_hot(own, len(texts)).float()  # [B, P]
     log_probability = similarity.log_softmax(dim=0)

@@ -20,6 +20,7 @@ from sartm_model.config import ClipTowerConfig, SourceConfig, TrainConfig, to_di
 from sartm_model.data.sampling import ResumableBatchSampler
 from sartm_model.data.sources import label_space_of_run, modalities_of, open_frames
 from sartm_model.data.transforms import network_inputs
+from sartm_model.errors import SartmError
 from sartm_model.models.segrgbx.ma_clip import split_attentions, to_clip
 from sartm_model.models.segrgbx.ma_clip_adapters import adapters_of, add_adapters, write_adapters
 from sartm_model.models.state_dict import sha256_of
@@ -176,8 +177,17 @@ class MaClipTraining(pl.LightningModule):
         return loss
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return the embeddings `[B, D]` of length one of images `[B, 3, S, S]`."""
-        return F.normalize(self.tower(images).float(), dim=1)
+        """Return the embeddings `[B, D]` of length one of images `[B, 3, S, S]`.
+
+        Raises SartmError if they are not finite.
+        """
+        embeddings = F.normalize(self.tower(images).float(), dim=1)
+        if not torch.isfinite(embeddings).all():
+            raise SartmError(
+                f'the embeddings of the images are not finite at step {self.global_step}; lower '
+                'optim.lr, or use precision=32-true or bf16-mixed'
+            )
+        return embeddings
 
     def text_embeddings(self, every: Sequence[str]) -> Tensor:
         """Return the embeddings `[P, D]` of length one of the prompts of words."""
@@ -235,7 +245,7 @@ def train_ma_clip(config: TrainConfig, trainer: pl.Trainer, out: Path) -> Path:
         The path of the file.
 
     Raises:
-        SartmError: CLIP or a data set cannot be used.
+        SartmError: CLIP or a data set cannot be used, or the embeddings are not finite.
     """
     settings = config.ma_clip
     clip, tokenizer = load_clip(settings.model, settings.pretrained, ALTERNATIVES, config.seed)
