@@ -22,6 +22,7 @@ from sartm_model.config.train import (
     TrainConfig,
     load_train_config,
     to_dict,
+    with_absolute_paths,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     'load_train_config',
     'model_config_from_dict',
     'to_dict',
+    'with_absolute_paths',
 ]

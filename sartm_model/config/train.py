@@ -19,7 +19,7 @@ from sartm_model.config.data import DataConfig
 from sartm_model.config.loss import LossConfig, TextConfig
 from sartm_model.config.model import ModelConfig
 from sartm_model.errors import SartmError
-from sartm_model.utils.overrides import load_config
+from sartm_model.utils.overrides import absolute_paths, load_config
 
 STAGES = ('train', 'pretrain', 'ma_clip')
 
@@ -248,6 +248,11 @@ def load_train_config(
 
     # What belongs to one data set, such as its number of frames, does not suit another one.
     return load_config(TrainConfig, path, overrides, PATH_KEYS, FOLDER_KEYS, defaults, 'dataset')
+
+
+def with_absolute_paths(config: TrainConfig) -> dict[str, Any]:
+    """Convert a configuration as `to_dict`, with `absolute_paths`."""
+    return absolute_paths(to_dict(config), PATH_KEYS, FOLDER_KEYS)
 
 
 def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from sartm_model.config import TrainConfig, load_train_config, to_dict
+from sartm_model.config import TrainConfig, load_train_config, with_absolute_paths
 from sartm_model.data.sources import label_space_of_run
 from sartm_model.errors import SartmError
 from sartm_model.training.callbacks import (
@@ -167,12 +167,13 @@ def _prepare_folder(out: Path, config: TrainConfig, resume: bool) -> Path | None
                 f'{out} holds a run already; continue it with --resume, or choose another folder'
             )
         if is_first_process():
-            plain = json.loads(json.dumps(to_dict(config)))
+            plain = json.loads(json.dumps(with_absolute_paths(config)))
             write_file(config_file, yaml.safe_dump(plain, sort_keys=False))
         return None
     if not state.is_file() or not config_file.is_file():
         raise SartmError(f'{out} has no {STATE_FILE} and {CONFIG_FILE} of a run to resume')
-    changed = differences(to_dict(load_train_config(config_file)), to_dict(config))
+    earlier = load_train_config(config_file)
+    changed = differences(with_absolute_paths(earlier), with_absolute_paths(config))
     refused = [text for key, text in changed.items() if key not in RESUMABLE_CHANGES]
     if refused:
         raise SartmError(

@@ -78,6 +78,23 @@ def load_config(
         ) from error
 
 
+def absolute_paths(
+    tree: Mapping[str, Any], path_keys: Sequence[str], folder_keys: Sequence[str]
+) -> dict[str, Any]:
+    """Return a configuration, as nested mappings, with absolute paths; the keys as `load_config`.
+
+    A relative path is replaced by the absolute path of the file of that name in the working
+    directory, if there is one. Written to a file, the configuration then means the same, whatever
+    lies beside that file.
+    """
+
+    def absolute(key: str, path: str) -> str:
+        is_there = os.path.exists(path) if key in folder_keys else os.path.isfile(path)
+        return os.path.abspath(path) if is_there else path
+
+    return dict(_map_paths(tree, path_keys, absolute))
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """Compare two configurations given as nested mappings.
 

@@ -9,7 +9,14 @@ import torch
 import yaml
 from untrained_checkpoint import save_untrained
 
-from sartm_model.config import ModelConfig, TrainConfig, load_train_config
+from sartm_model.config import (
+    DataConfig,
+    ModelConfig,
+    SourceConfig,
+    TrainConfig,
+    load_train_config,
+    with_absolute_paths,
+)
 from sartm_model.data.sources import label_space_of_run
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET, LabelSpace
@@ -119,6 +126,18 @@ def test_paths_that_are_not_beside_the_configuration_stay_as_they_are(tmp_path):
     assert config.data.train[0].root == str(tmp_path / 'data.yaml')
     assert config.data.val.root == 'gone'
     assert config.text.embeddings == 'data.yaml'  # overrides start from the working directory
+
+
+def test_a_path_in_the_working_directory_becomes_absolute(tmp_path, monkeypatch):
+    (tmp_path / 'events').mkdir()
+    (tmp_path / 'data.yaml').touch()
+    monkeypatch.chdir(tmp_path)
+    sources = [SourceConfig('folder', name) for name in ('data.yaml', 'events', 'gone')]
+    config = TrainConfig(data=DataConfig(train=sources), label_space='events')
+    found = with_absolute_paths(config)
+    roots = [source['root'] for source in found['data']['train']]
+    assert roots == [str(tmp_path / 'data.yaml'), str(tmp_path / 'events'), 'gone']
+    assert found['label_space'] == 'events'  # a folder of that name is none of a label space
 
 
 def test_an_absolute_path_stays_as_it_is(tmp_path):

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -17,7 +18,7 @@ import yaml
 from processes import TIMEOUT_S, wait_until
 
 from sartm_model.cli.main import main
-from sartm_model.config import TrainConfig
+from sartm_model.config import TrainConfig, load_train_config
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.callbacks import ResumeCheckpoint
@@ -96,6 +97,24 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_one_that_was_not(
     # The prototypes were part of the loss.
     state = torch.load(tmp_path / 'whole' / 'last.ckpt', weights_only=True)['state_dict']
     assert state['prototypes.initialized'].any()
+
+
+def test_a_run_that_starts_from_a_file_of_the_name_of_its_own_result_is_resumed(
+    tmp_path, write_config, monkeypatch
+):
+    """Its folder has a copy of the settings, beside which lies another `last.safetensors`."""
+    earlier = train(write_config(steps=1, val_every=1), tmp_path / 'earlier')
+    config = write_config(steps=1, val_every=1)
+    monkeypatch.chdir(earlier.parent)
+    overrides = ['start_from=last.safetensors', 'steps=2']
+    out = Path('..', 'run')
+    last = train(config, out, overrides)
+    written = last.read_bytes()
+    assert load_train_config(out / 'config.yaml').start_from == str(earlier)
+    # What is given away says nothing of this machine.
+    assert checkpoints.load(last).card['config']['start_from'] == 'last.safetensors'
+    assert train(config, out, overrides, resume=True) == last
+    assert last.read_bytes() == written
 
 
 @pytest.mark.parametrize('cut', ['signal at a measured step', 'killed while it is measured'])
