@@ -7,7 +7,7 @@ next one label 2, and so on, so that a network can be pretrained on images witho
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -106,6 +106,8 @@ def label_image(
 ) -> np.ndarray:
     """Rank the segments of an image and paint the labels of the best ones.
 
+    Pixels that are not valid are no part of a segment, nor of what it is compared with.
+
     Args:
         segments: in the source's order, which decides between equal scores.
         image: scaled image `[H, W]`, which `contrast` is taken from.
@@ -115,7 +117,12 @@ def label_image(
     Returns:
         uint8 `[H, W]`: 1 for the best segment, 2 for the next one, and so on; 255 where not valid.
     """
-    ranked = rank(segments, image, rules)[: rules.count]
+    seen = [
+        replace(segment, mask=mask)
+        for segment in segments
+        if (mask := segment.mask & valid[segment.box]).any()
+    ]
+    ranked = rank(seen, image, rules, valid)[: rules.count]
     labels = np.full(image.shape, 0 if rules.uncovered == 'background' else IGNORE_ID, np.uint8)
     numbered = list(enumerate(ranked, start=1))
     for number, segment in numbered if rules.paint == 'last_on_top' else reversed(numbered):
@@ -124,31 +131,33 @@ def label_image(
     return labels
 
 
-def rank(segments: Iterable[Segment], image: np.ndarray, rules: LabelRules) -> Sequence[Segment]:
-    """Return the segments that are large enough, the best one first.
+def rank(
+    segments: Iterable[Segment], image: np.ndarray, rules: LabelRules, valid: np.ndarray
+) -> Sequence[Segment]:
+    """Return the segments that are large enough, the best one first; arguments as `label_image`.
 
     Raises:
         SartmError: a segment lacks the score that they are to be ranked by.
     """
     large = [segment for segment in segments if segment.mask.sum() >= rules.min_area]
-    return sorted(large, key=lambda segment: -_score(segment, image, rules.ranking))
+    return sorted(large, key=lambda segment: -_score(segment, image, rules.ranking, valid))
 
 
-def _score(segment: Segment, image: np.ndarray, ranking: str) -> float:
+def _score(segment: Segment, image: np.ndarray, ranking: str, valid: np.ndarray) -> float:
     if ranking == 'area':
         return float(segment.mask.sum())
     if ranking == 'contrast':
-        return contrast(segment, image)
+        return contrast(segment, image, valid)
     if ranking not in segment.scores:
         raise SartmError(f'a segment has no {ranking}; rank them by area or contrast')
     return segment.scores[ranking]
 
 
-def contrast(segment: Segment, image: np.ndarray) -> float:
+def contrast(segment: Segment, image: np.ndarray, valid: np.ndarray) -> float:
     """Return the difference between the means of a segment and of the ring around it.
 
-    The ring has the width `RING` and ends at the edge of the image. A segment that is the whole
-    image has no ring and the contrast 0.
+    The ring has the width `RING`, ends at the edge of the image and has valid pixels only, `valid`
+    being bool `[H, W]`. A segment that is the whole image has no ring and the contrast 0.
     """
     rows, columns = segment.box
     height, width = image.shape
@@ -161,7 +170,7 @@ def contrast(segment: Segment, image: np.ndarray) -> float:
     top, left = rows.start - around[0].start, columns.start - around[1].start
     inside[top : top + segment.mask.shape[0], left : left + segment.mask.shape[1]] = segment.mask
     square = np.ones((2 * RING + 1, 2 * RING + 1), np.uint8)
-    ring = cv2.dilate(inside, square) - inside
+    ring = (cv2.dilate(inside, square) - inside) * valid[around]
     if not ring.any():
         return 0.0
     return abs(cv2.mean(pixels, inside)[0] - cv2.mean(pixels, ring)[0])

@@ -95,6 +95,40 @@ def test_what_the_sensor_does_not_see_has_no_label(rng):
     np.testing.assert_array_equal(labels, np.where(valid, 1, 255))
 
 
+def test_what_the_sensor_does_not_see_takes_no_rank(rng):
+    """The largest segment sees nothing, and of the next one less is left than of the third."""
+    masks = [np.zeros(SHAPE, bool) for _ in range(4)]
+    masks[0][:, :10] = True
+    masks[1][:, 8:18] = True
+    masks[2][4:20, 20:26] = True
+    masks[3][10:14, 27:30] = True
+    valid = np.ones(SHAPE, bool)
+    valid[:, :16] = False
+    labels = label_image(
+        segments_of(masks), np.zeros(SHAPE, np.float32), LabelRules('area', min_area=13), valid
+    )
+    expected = np.where(valid, 0, 255)
+    expected[masks[2]] = 1
+    expected[:, 16:18] = 2
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_contrast_is_of_what_the_sensor_sees():
+    """Two squares on an even ground: the fainter one beside a border without values."""
+    image = np.full(SHAPE, 100, np.float32)
+    masks = [np.zeros(SHAPE, bool) for _ in range(2)]
+    masks[0][5:9, 8:12], masks[1][14:18, 20:24] = True, True
+    image[masks[0]], image[masks[1]] = 110, 120
+    valid = np.ones(SHAPE, bool)
+    valid[:, :8] = False
+    image[~valid] = 0
+    labels = label_image(segments_of(masks), image, LabelRules('contrast'), valid)
+    expected = np.where(valid, 0, 255)
+    expected[masks[1]] = 1
+    expected[masks[0]] = 2
+    np.testing.assert_array_equal(labels, expected)
+
+
 def test_a_ranking_needs_its_score():
     segments = segments_of([np.ones(SHAPE, bool)])
     with pytest.raises(SartmError, match='a segment has no predicted_iou; rank'):
