@@ -36,6 +36,8 @@ def initial_model(config: TrainConfig, label_space: LabelSpace) -> SegmentationM
         earlier = replace(earlier, config=replace(earlier.config, **free))
         if len(earlier.config.modalities) == len(config.model.modalities):
             earlier = _for_modalities(earlier, config.model.modalities)
+        if replace(earlier.config, ma_clip=config.model.ma_clip) == config.model:
+            _check_ma_clip(earlier, config)
         if earlier.config != config.model:
             raise SartmError(
                 f'checkpoint {earlier.path} is of {earlier.config}, but the run has '
@@ -52,6 +54,37 @@ def initial_model(config: TrainConfig, label_space: LabelSpace) -> SegmentationM
         if source := getattr(config, setting):
             model.load_pretrained(setting, source)
     return model
+
+
+def _check_ma_clip(checkpoint: checkpoints.Checkpoint, config: TrainConfig) -> None:
+    """Compare MA-CLIP in a checkpoint with that of a run, whose networks are the same otherwise.
+
+    Raises:
+        SartmError: the run cannot have it so; the error says what it can have.
+    """
+    if 'ma_clip' in config.model.without:
+        return
+    own, settings, path = checkpoint.config.ma_clip, config.ma_clip, checkpoint.path
+    if own is None:
+        if settings.adapters:
+            raise SartmError(
+                f'checkpoint {path} is of a network without MA-CLIP; leave ma_clip.adapters out'
+            )
+    elif own.context == 'mean' and not (settings.adapters and settings.context == 'mean'):
+        raise SartmError(
+            f'checkpoint {path} has the mean embeddings of MA-CLIP and not its image tower; give '
+            'its adapters as ma_clip.adapters, with ma_clip.context=mean'
+        )
+    elif own.context == 'image' and settings.context == 'mean':
+        raise SartmError(
+            f'checkpoint {path} has the image tower of MA-CLIP; leave ma_clip.context=mean out, '
+            'and take the tower out of the result by sartm adapters'
+        )
+    elif own != config.model.ma_clip:
+        raise SartmError(
+            f'checkpoint {path} has MA-CLIP with {own}, but the run has {config.model.ma_clip}; '
+            'leave model.ma_clip out, and give no other adapters than its own'
+        )
 
 
 def _for_modalities(

@@ -409,16 +409,41 @@ def test_adapters_are_not_trained_into_a_folder_that_has_some(adapters, tmp_path
     assert adapters.read_bytes() == before
 
 
-def test_a_network_starts_from_a_checkpoint_with_ma_clip(trained, tmp_path, capsys):
+def test_a_network_starts_from_a_checkpoint_with_ma_clip(trained, adapters, tmp_path, capsys):
     small = tmp_path / 'small.safetensors'
     assert main(['adapters', str(trained / 'last.safetensors'), '--out', str(small)]) == 0
     config = yaml.safe_load(write_config(tmp_path, steps=1).read_text())
     del config['model']
     (tmp_path / 'train.yaml').write_text(yaml.safe_dump(config))
     words = command(tmp_path / 'train.yaml', tmp_path / 'a', f'start_from={small}')
-    assert main(words) == 2
-    assert 'has the mean embeddings of MA-CLIP and not its image tower' in capsys.readouterr().err
+    # With the adapters alone, too: the settings that the error names are those that are missing.
+    for given in ([], [f'ma_clip.adapters={adapters}']):
+        assert main([*words, *given]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert 'has the mean embeddings of MA-CLIP and not its image tower; give' in line
+        assert line.endswith('its adapters as ma_clip.adapters, with ma_clip.context=mean')
+        assert not (tmp_path / 'a').exists()
+    assert main([*words, f'ma_clip.adapters={adapters}', 'ma_clip.context=mean']) == 0
+    means = checkpoints.load(tmp_path / 'a' / 'last.safetensors')
+    assert means.config.ma_clip.context == 'mean'
     start = f'start_from={trained / "last.safetensors"}'
+    for given in ([], [f'ma_clip.adapters={adapters}']):
+        words = command(tmp_path / 'train.yaml', tmp_path / 'b', start, *given)
+        assert main([*words, 'ma_clip.context=mean']) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.endswith('and take the tower out of the result by sartm adapters')
     assert main(command(tmp_path / 'train.yaml', tmp_path / 'b', start)) == 0
     kept = [load_file(run / 'ma_clip_embeddings.safetensors') for run in (trained, tmp_path / 'b')]
     assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+
+
+def test_adapters_are_refused_for_a_network_that_was_trained_without(adapters, tmp_path, capsys):
+    config = write_config(tmp_path)
+    assert main(command(config, tmp_path / 'plain', 'steps=1', 'val_every=1')) == 0
+    start = f'start_from={tmp_path / "plain" / "last.safetensors"}'
+    words = command(config, tmp_path / 'run', start)
+    capsys.readouterr()
+    assert main([*words, f'ma_clip.adapters={adapters}']) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith('is of a network without MA-CLIP; leave ma_clip.adapters out')
+    assert main([*words, 'steps=1', 'val_every=1']) == 0

@@ -92,19 +92,12 @@ def use_embeddings(
         model: `segrgbx` with MA-CLIP, before its training.
         samples: of the training.
         out: folder of the run.
-
-    Raises:
-        SartmError: the network started from a checkpoint with the means alone.
     """
     if model.config.ma_clip is None or 'ma_clip' in model.config.without:
         return
     network: Any = model
     ma_clip = ma_clip or network.ma_clip
-    if ma_clip is None:
-        raise SartmError(
-            'the checkpoint start_from has the mean embeddings of MA-CLIP and not its image tower; '
-            'give its adapters as ma_clip.adapters'
-        )
+    assert ma_clip is not None  # `initial_model` refuses a checkpoint with the means alone
     if network.ma_clip is not None:
         network.ma_clip.load_state_dict(ma_clip.state_dict())
     request = json.dumps(
