@@ -20,7 +20,8 @@ class SourceConfig:
         root: the folder of the data set; for folder the YAML file that declares it; empty for
             synthetic.
         split: name of the split.
-        weight: how often its frames are drawn, relative to the other sources.
+        weight: how often its frames are drawn, relative to the other sources; with 0 a source of
+            training frames is left out.
         frames: number of frames to use, from the start of the split; 0 for all.
         frames_seed: seed of a random order in which they are taken instead; the first n frames of
             an order are also among its first n + 1.
@@ -126,6 +127,11 @@ class DataConfig:
             check_not_negative(f'data.{key}', getattr(self, key))
         if not 0 <= self.thermal_scale < 1:
             raise SartmError(f'data.thermal_scale is {self.thermal_scale}; expected 0 to below 1')
+
+    @property
+    def drawn(self) -> list[SourceConfig]:
+        """The sources of training frames whose weight is not 0."""
+        return [source for source in self.train if source.weight]
 
     def drop_probabilities(self, modalities: Sequence[str]) -> list[float]:
         """Return the probability of each modality to be the one that is hidden.

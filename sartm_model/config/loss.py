@@ -59,7 +59,9 @@ class LossConfig:
         ohem_min_fraction: smallest fraction of the labelled pixels that is kept.
         class_weights: one per class, to raise rare classes; empty for equal weights.
         class_balance: exponent p of weights (n / n_c)^p instead, where n_c is the share of class c
-            in the pixels that are trained on and n that of the most frequent class; 0 for none.
+            in the pixels of the training frames and n that of the most frequent class; 0 for none.
+            At most 200 frames of each source are counted; a class in none of them has the weight of
+            the rarest one that is.
     """
 
     preset: str = 'balanced'

@@ -28,7 +28,7 @@ class SourceGroup(NamedTuple):
     """The sources of training frames that have images of the same modalities.
 
     Attributes:
-        sources: their numbers in `DataConfig.train`.
+        sources: their numbers in `DataConfig.drawn`.
         probabilities: of each of them.
     """
 
@@ -56,6 +56,7 @@ class TrainingSamples(Dataset):
         processes: number of processes of the run; each has its own part of a batch.
 
     Attributes:
+        sources: that samples are drawn from.
         embeddings: of the frames of each data set, modality -> `[N, D]`, see `Sample`; None, as it
             begins, for none.
     """
@@ -72,14 +73,15 @@ class TrainingSamples(Dataset):
         self.modalities = modalities
         self.seed = seed
         self.batch_size = config.batch_size * processes
-        given = [modalities_of(source, modalities) for source in config.train]
+        self.sources = config.drawn
+        given = [modalities_of(source, modalities) for source in self.sources]
         self.datasets = [
             open_frames(source, config, label_space, names)
-            for source, names in zip(config.train, given, strict=True)
+            for source, names in zip(self.sources, given, strict=True)
         ]
         self.views = [ClassView(label_space, dataset.label_space) for dataset in self.datasets]
         self.num_classes = len(label_space)
-        weights = np.array([source.weight for source in config.train], float)
+        weights = np.array([source.weight for source in self.sources], float)
         self.source_probabilities = weights / weights.sum()
         self.groups = []
         for names in dict.fromkeys(given):
@@ -153,9 +155,14 @@ class TrainingSamples(Dataset):
 def balanced_weights(pixels: np.ndarray, exponent: float) -> list[float]:
     """Return (n / n_c)^exponent of each class c, which has n_c pixels or such a share of them.
 
-    n is that of the most frequent class. A class without pixels has the weight 1.
+    n is that of the most frequent class. A class without pixels has the largest weight of the
+    others: it may be rare, and its pixels not among those that were counted.
     """
-    return [float((pixels.max() / count) ** exponent) if count else 1.0 for count in pixels]
+    known = pixels > 0
+    if not known.any():
+        return [1.0] * len(pixels)
+    weights = (pixels.max() / np.where(known, pixels, pixels[known].min())) ** exponent
+    return [float(weight) for weight in weights]
 
 
 class ClassView:

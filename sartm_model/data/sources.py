@@ -37,12 +37,14 @@ def modalities_of(source: SourceConfig, modalities: Sequence[str]) -> tuple[str,
 def label_space_of_run(config: TrainConfig) -> LabelSpace:
     """Return the classes of a run: those it names, or else those of its first training source.
 
+    Sources of weight 0 do not count.
+
     Raises:
         SartmError: there is no such label space, or that source cannot be opened.
     """
     if config.label_space:
         return open_run_label_space(config.label_space)
-    return _open(config.data.train[0]).label_space
+    return _open(config.data.drawn[0]).label_space
 
 
 def open_source(

@@ -17,6 +17,7 @@ from toy_model import ENTRY
 
 from sartm_model.config import DataConfig, ModelConfig, SourceConfig, TrainConfig
 from sartm_model.data.sampling import ResumableBatchSampler, TrainingSamples
+from sartm_model.data.sources import label_space_of_run
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
 from sartm_model.models import checkpoint as checkpoints
@@ -107,6 +108,17 @@ def test_a_resumed_run_goes_on_with_the_same_samples(sources):
     whole = batches(samples_of(sources, batch_size=3), count=8)
     resumed = batches(samples_of(sources, batch_size=3), first=5, count=3)
     assert all(same(*pair) for pair in zip(whole[5:], resumed, strict=True))
+
+
+@pytest.mark.parametrize('modalities', [['rgb', 'depth'], ['rgb']])
+def test_a_source_of_weight_0_is_not_opened_and_changes_no_sample(sources, tmp_path, modalities):
+    gone = SourceConfig('folder', str(tmp_path / 'gone'), weight=0, modalities=modalities)
+    every = [gone, *sources]
+    found = batches(samples_of(every, batch_size=3), count=8)
+    assert all(map(same, found, batches(samples_of(sources, batch_size=3), count=8)))
+    model = ModelConfig(name='toy', modalities=NETWORK)
+    run = TrainConfig(model=model, data=DataConfig(train=every))
+    assert label_space_of_run(run).classes == SPACE.classes
 
 
 def test_the_mask_is_of_the_networks_modalities(sources):

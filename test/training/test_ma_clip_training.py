@@ -302,7 +302,7 @@ def test_embeddings_are_computed_anew_for_other_frames_of_a_source(tmp_path):
     scenes = open_dataset('synthetic', None, 'train')
     for count in (1, 2):  # as after frames have been added to a folder
         samples = SimpleNamespace(
-            config=SimpleNamespace(train=[SourceConfig()]),
+            sources=[SourceConfig()],
             modalities=('rgb', 'thermal'),
             datasets=[FirstFrames(scenes, count)],
         )

@@ -103,7 +103,7 @@ def use_embeddings(
     request = json.dumps(
         {
             'weights_sha256': sha256_of(ma_clip.state_dict()),
-            'sources': [str(source) for source in samples.config.train],
+            'sources': [str(source) for source in samples.sources],
             'frames': [dataset.names for dataset in samples.datasets],
             'modalities': list(samples.modalities),
         }
@@ -129,7 +129,7 @@ def _embed(
     """Return the embeddings of all frames, `NUMBER_OF_THE_SOURCE.MODALITY` -> `[N, D]`."""
     found: dict[str, Tensor] = {}
     for number, dataset in enumerate(samples.datasets):
-        names = modalities_of(samples.config.train[number], samples.modalities)
+        names = modalities_of(samples.sources[number], samples.modalities)
         rows: dict[str, list[Tensor]] = {name: [] for name in names}
         for frame in tqdm(dataset, total=len(dataset), desc='MA-CLIP', unit='frame', disable=None):
             images = {

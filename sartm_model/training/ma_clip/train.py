@@ -269,7 +269,7 @@ def train_ma_clip(config: TrainConfig, trainer: pl.Trainer, out: Path) -> Path:
         config,
         clip,
         tokenizer,
-        PromptedImages(config, config.data.train, tower, size),
+        PromptedImages(config, config.data.drawn, tower, size),
         PromptedImages(config, sources, tower, size, in_order=True),
     )
     trainer.fit(module)
