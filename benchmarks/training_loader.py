@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,22 +25,30 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from sartm_model.config import TrainConfig, load_train_config
-from sartm_model.data.augmentation import Sample, photometric, random_resized_crop, to_sample
+from sartm_model.data.augmentation import (
+    Sample,
+    paste,
+    photometric,
+    random_resized_crop,
+    to_sample,
+)
 from sartm_model.data.sampling import ResumableBatchSampler, TrainingSamples
 from sartm_model.data.sources import label_space_of_run, modalities_of, open_frames
+from sartm_model.errors import SartmError
 from sartm_model.modalities import select
+from sartm_model.training.initial_model import model_config_of
 
 
 def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
     """Milliseconds a sample of each stage, from the files to the batch, on one core."""
     data, rng = config.data, np.random.default_rng(config.seed)
     space = label_space_of_run(config)
-    given = [modalities_of(source, _modalities(config)) for source in data.train]
+    given = [modalities_of(source, _modalities(config)) for source in data.drawn]
     sources = [
         open_frames(source, data, space, names)
-        for source, names in zip(data.train, given, strict=True)
+        for source, names in zip(data.drawn, given, strict=True)
     ]
-    weights = np.array([source.weight for source in data.train], float)
+    weights = np.array([source.weight for source in data.drawn], float)
     spent: dict[str, float] = {}
 
     @contextmanager
@@ -54,12 +62,19 @@ def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
     for _ in range(samples):
         number = int(rng.choice(len(sources), p=weights / weights.sum()))
         dataset, batch = sources[number], batches[given[number]]
-        index = int(rng.integers(len(dataset)))
-        with timed('read'):
-            frame = dataset[index]
-        frame = replace(frame, images=frame.select(given[number]))
-        with timed('crop'):
-            crop = random_resized_crop(frame, data, rng, dataset.label_space.background_id)
+        background_id = dataset.label_space.background_id
+        crops = []
+        for _ in range(2 if rng.random() < data.paste_objects else 1):
+            index = int(rng.integers(len(dataset)))
+            with timed('read'):
+                frame = dataset[index]
+            frame = replace(frame, images=frame.select(given[number]))
+            with timed('crop'):
+                crops.append(random_resized_crop(frame, data, rng, background_id))
+        crop = crops[0]
+        if len(crops) == 2:
+            with timed('paste'):
+                crop = paste(crop, crops[1], rng, background_id)
         with timed('colour and faults'):
             crop = photometric(crop, data, rng)
         with timed('to tensors'):
@@ -95,7 +110,7 @@ def _modalities(config: TrainConfig) -> tuple[str, ...]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print one line of JSON a stage and one a number of workers."""
+    """Print the figures of a configuration."""
     parser = argparse.ArgumentParser(
         prog='python -m benchmarks.training_loader',
         description=__doc__,
@@ -108,23 +123,32 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--samples', type=int, default=200, help='timed (default: %(default)s)')
     parser.add_argument('--set', nargs='*', default=[], metavar='key=value', help='override')
     args = parser.parse_args(argv)
-    config = load_train_config(args.config, args.set)
     # As in a worker, which has one core: several threads a worker only hinder each other.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    spent = measure_stages(config, args.samples)
+    try:
+        config = load_train_config(args.config, args.set, model_config_of)
+        report(config, args.samples, args.workers or [config.data.workers])
+    except SartmError as error:
+        print(f'training_loader: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def report(config: TrainConfig, samples: int, numbers_of_workers: Sequence[int]) -> None:
+    """Print one line of JSON a stage and one a number of workers."""
+    spent = measure_stages(config, samples)
     for stage, milliseconds in {**spent, 'one process': sum(spent.values())}.items():
         rate = round(1e3 / milliseconds, 1) if milliseconds else None
         print(json.dumps({'stage': stage, 'ms': round(milliseconds, 2), 'samples_per_s': rate}))
-    for workers in args.workers or [config.data.workers]:
-        rate = measure_loader(config, workers, args.samples)
+    for workers in numbers_of_workers:
+        rate = measure_loader(config, workers, samples)
         line = {
             'workers': workers,
             'samples_per_s': round(rate, 1),
             'keeps_up_with_step_ms': round(1e3 * config.data.batch_size / rate, 1),
         }
         print(json.dumps(line), flush=True)
-    return 0
 
 
 if __name__ == '__main__':

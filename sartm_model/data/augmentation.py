@@ -97,7 +97,7 @@ def augment(
     crop = random_resized_crop(frame, config, rng, background_id)
     if donor is not None:
         donor_crop = random_resized_crop(donor, config, rng, background_id)
-        crop = _paste(crop, donor_crop, rng, background_id)
+        crop = paste(crop, donor_crop, rng, background_id)
     return to_sample(frame.name, photometric(crop, config, rng), config, rng, excluded)
 
 
@@ -192,7 +192,7 @@ def _corner(
     return corner
 
 
-def _paste(crop: Crop, donor: Crop, rng: np.random.Generator, background_id: int | None) -> Crop:
+def paste(crop: Crop, donor: Crop, rng: np.random.Generator, background_id: int | None) -> Crop:
     """Paste each object class of the donor's crop into `crop` with a probability of one half."""
     classes = _object_classes(donor.labels, background_id)
     mask = np.isin(donor.labels, classes[rng.random(classes.size) < 0.5])

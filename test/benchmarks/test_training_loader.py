@@ -62,3 +62,33 @@ def test_the_images_of_each_source_are_those_that_it_is_trained_on(
     assert set(cropped) == set(map(frozenset, expected))
     assert loaded
     assert json.loads(capsys.readouterr().out.splitlines()[-1])['workers'] == 0
+
+
+def test_a_recipe_without_a_model_is_measured_with_that_of_its_checkpoint(
+    tmp_path, capsys, monkeypatch
+):
+    """And with a second frame of each sample, of which objects are pasted."""
+    config = tmp_path / 'train.yaml'
+    config.write_text(
+        'start_from: demo_depth\n'
+        'data: {crop_height: 32, crop_width: 64, batch_size: 2, paste_objects: 1.0}\n'
+    )
+    cropped, crop = [], training_loader.random_resized_crop
+
+    def record(frame, *arguments):
+        cropped.append(set(frame.images))
+        return crop(frame, *arguments)
+
+    monkeypatch.setattr(training_loader, 'random_resized_crop', record)
+    assert main(['--config', str(config), '--samples', '2', '--workers', '0']) == 0
+    assert cropped == [{'rgb', 'depth'}] * 4
+    stages = [json.loads(line).get('stage') for line in capsys.readouterr().out.splitlines()]
+    assert stages.index('paste') == stages.index('crop') + 1
+
+
+def test_what_cannot_be_measured_is_one_line(tmp_path, capsys):
+    config = tmp_path / 'train.yaml'
+    config.write_text('data: {train: [{dataset: mfnet, root: gone}]}\n')
+    assert main(['--config', str(config)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith('training_loader: ')
