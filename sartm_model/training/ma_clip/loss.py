@@ -27,7 +27,7 @@ def contrastive_loss(images: Tensor, texts: Tensor, own: Tensor, scale: float) -
         own: number of the prompt of each image, int64 `[B]`; each prompt has an image.
         scale: inverse of the temperature, CLIP's.
 
-    It is computed in float32, also under autocast: bfloat16 has steps of 0.1 at a similarity of 25.
+    It is computed in float32, also under autocast: bfloat16 has steps of 1/8 at a similarity of 25.
     """
     with torch.autocast(images.device.type, enabled=False):
         similarity = scale * images.float() @ texts.float().T  # [B, P]
