@@ -17,17 +17,22 @@ def write_file(path: Path, content: bytes | str) -> None:
     """Write `content` (text as UTF-8) to `path`, replacing what was there in one step.
 
     The bytes go to a hidden neighbour first, so that a reader never sees a part of them and an
-    interrupted run leaves the old file. Missing parent folders are made. An OSError names a file,
-    also where the disk is full.
+    interrupted run leaves the old file. Of a link, the file is replaced that it leads to; what is
+    no file, such as a pipe or `/dev/stdout`, is written to. Missing parent folders are made. An
+    OSError names a file, also where the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(prefix=f'.{target.name}.', dir=target.parent)
     try:
         with os.fdopen(handle, 'wb') as file:
             file.write(data)
         os.chmod(aside, 0o666 & ~_umask())
-        os.replace(aside, path)
+        os.replace(aside, target)
     except BaseException as error:
         Path(aside).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:  # such as of a full disk
