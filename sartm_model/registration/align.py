@@ -60,7 +60,7 @@ def read_points(path: Path) -> np.ndarray:
         SartmError: the file does not exist, or a line has another form.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
     except FileNotFoundError:
         raise SartmError(f'{path} does not exist; expected a file of point pairs') from None
     except UnicodeDecodeError as error:

@@ -127,6 +127,8 @@ def test_point_files(tmp_path):
     path = tmp_path / 'points.csv'
     path.write_text('# x, y, u, v\n1, 2, 3.5, 4\n\n5 6\t7 8  # a corner\n')
     np.testing.assert_array_equal(read_points(path), [[1, 2, 3.5, 4], [5, 6, 7, 8]])
+    path.write_bytes(b'\xef\xbb\xbf1,2,3.5,4\r\n5,6,7,8\r\n')  # as Excel writes it
+    np.testing.assert_array_equal(read_points(path), [[1, 2, 3.5, 4], [5, 6, 7, 8]])
     for bad in ('1 2 3', '1,2,3,4,5', '1;2;3;4', 'x,y,u,v', '1 2 3 nan'):
         path.write_text(f'1 2 3 4\n{bad}\n')
         with pytest.raises(SartmError, match=r'points.csv, line 2.*expected four numbers'):
