@@ -22,7 +22,7 @@ from sartm_model.errors import SartmError
 from sartm_model.modalities.base import Modality
 from sartm_model.modalities.faults import blackout, freeze, shift
 from sartm_model.modalities.rgb_faults import noise
-from sartm_model.utils.image_io import read_rgb
+from sartm_model.utils.image_io import SUFFIXES, read_rgb
 
 ANGLES = ('0', '45', '90', '135')
 """Names of the folders with the image behind each polariser."""
@@ -88,8 +88,9 @@ class Polarization(Modality):
 
         Args:
             path: `0/NAME`, `45/NAME`, `90/NAME` or `135/NAME`; all four are read. Or a file
-                with 'aolp' in its name or in that of its folder; the one with 'dolp' in its place
-                is read too, and if there is none, the degree is 0.
+                with 'aolp' in its name or in that of its folder; the one with 'dolp' in its place,
+                of any suffix, is read too. If there is none, the degree is 0, unless a folder of
+                DoLP lacks it, which is an error.
         """
         if path.parent.name in ANGLES:
             files = [path.parent.parent / angle / path.name for angle in ANGLES]
@@ -104,9 +105,15 @@ class Polarization(Modality):
                 '0, 45, 90 and 135, or one with aolp in its name or in that of its folder'
             )
         aolp = read_rgb(path, 'AoLP')
-        dolp = read_rgb(partner, 'DoLP') if partner.exists() else None
-        if dolp is not None and dolp.shape != aolp.shape:
-            raise SartmError(f'{path} and {partner} differ in size')
+        of_any_suffix = [partner.with_suffix(end) for s in SUFFIXES for end in (s, s.upper())]
+        found = next((file for file in (partner, *of_any_suffix) if file.exists()), None)
+        if found is None:
+            if partner.parent != path.parent and partner.parent.is_dir():
+                raise SartmError(f'{path} has no DoLP: {partner} does not exist; add it')
+            return from_aolp_dolp(aolp, None)
+        dolp = read_rgb(found, 'DoLP')
+        if dolp.shape != aolp.shape:
+            raise SartmError(f'{path} and {found} differ in size')
         return from_aolp_dolp(aolp, dolp)
 
     def mirror(self, image: Any, normalised: bool = False) -> Any:

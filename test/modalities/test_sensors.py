@@ -295,6 +295,13 @@ def test_angle_and_degree_are_read_from_files(tmp_path):
         assert not without[..., 2].any()
     with pytest.raises(SartmError, match='expected a file in one of the folders 0, 45, 90 and 135'):
         MODALITIES['polarization'].read(write(tmp_path / 'other' / 'x.png', aolp))
+    # Of another suffix, and missing in a folder that has that of other frames.
+    (tmp_path / 'DoLP/x.png').rename(tmp_path / 'DoLP/y.png')
+    read = MODALITIES['polarization'].read
+    with pytest.raises(SartmError, match=r'AoLP/x\.png has no DoLP: .*DoLP/x\.png does not exist'):
+        read(tmp_path / 'AoLP/x.png')
+    write(tmp_path / 'DoLP/x.TIF', dolp)
+    np.testing.assert_array_equal(read(tmp_path / 'AoLP/x.png')[..., 2], dolp)
     write(tmp_path / 'x_dolp.png', dolp[:8])
     with pytest.raises(SartmError, match='differ in size'):
         MODALITIES['polarization'].read(tmp_path / 'x_aolp.png')
