@@ -111,6 +111,13 @@ def parse_label_map(
             f'{source} has the label_map {values!r}; expected ids, colours, or a mapping such as '
             '{7: road, 11: person}'
         )
+    if IGNORE in space.classes:
+        faults.append(
+            SartmError(
+                f'{source} has a label_map and a class called {IGNORE}, which means "not labelled" '
+                'in a label_map; rename the class'
+            )
+        )
     names = {IGNORE: IGNORE_ID}
     if space.background_id is not None:
         names['background'] = space.background_id

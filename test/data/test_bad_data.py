@@ -272,6 +272,19 @@ def test_everything_that_is_wrong_is_found_at_once(yard):
     }
 
 
+def test_a_class_called_as_the_word_for_not_labelled(yard):
+    yard.classes['names'].append('ignore')
+    yard.values['label_map'][11] = 'ignore'
+    assert yard.faults() == [
+        'data.yaml: has a label_map and a class called ignore, which means "not labelled" in a '
+        'label_map; rename the class'
+    ]
+    yard.values['label_map'] = 'ids'  # in which nothing is called by its name
+    for stem in STEMS:
+        yard.write(f'masks/{stem}.png', np.full(SIZE, 3, np.uint8))
+    assert yard.faults() == []
+
+
 @pytest.mark.parametrize('verb', ['evaluate', 'train'])
 def test_a_verb_names_the_first_fault_and_how_many_more_there_are(yard, verb, capsys, tmp_path):
     yard.values['splits']['val'] = ['c', 'd', 'e']
