@@ -40,6 +40,11 @@ OPTIONS = {
     ),
     'masks': ('masks',),
 }
+# What a network is opened and run with, of `add_model` and `add_scales`.
+OF_NETWORKS = {
+    'network': ('checkpoint', 'device', 'precision', 'scales'),
+    'sam2': ('checkpoint', 'device'),
+}
 RULES = ('ranking', 'count', 'paint', 'uncovered', 'min_area')  # attributes of `LabelRules`
 OF_SEGMENTS = ('images', 'topic', 'preset', 'shard', *RULES)
 BAG_PLUGIN = 'sartm.bag_images'
@@ -96,6 +101,7 @@ def add_parser(verbs: Verbs) -> None:
         help='the same for the background class (default: 0.95)',
     )
     add_scales(network)
+    verb.set_defaults(**dict.fromkeys(OF_NETWORKS['network']))  # None, to notice what is given
 
     segments = verb.add_argument_group('with the other sources')
     segments.add_argument(
@@ -161,11 +167,14 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Write the labels and the YAML file, and print what they are."""
+    own = {*OPTIONS[args.source], *OF_NETWORKS.get(args.source, ())}
+    every = [name for of in (OPTIONS, OF_NETWORKS) for names in of.values() for name in names]
+    others = [name for name in dict.fromkeys(every) if name not in own]
     if args.source == 'network':
-        _refuse(args, [*OF_SEGMENTS, *OPTIONS['graph'], *OPTIONS['sam2'], *OPTIONS['masks']])
+        _refuse(args, [*OF_SEGMENTS, *others])
         _label_by_network(args)
         return None
-    _refuse(args, [name for of, names in OPTIONS.items() if of != args.source for name in names])
+    _refuse(args, others)
     return _label_by_segments(args)
 
 
@@ -198,7 +207,7 @@ def _label_by_network(args: argparse.Namespace) -> None:
         0.75 if args.threshold is None else args.threshold,
         0.95 if args.background_threshold is None else args.background_threshold,
     )
-    counts = write_pseudo_labels(predictor, dataset, args.out, thresholds, args.scales)
+    counts = write_pseudo_labels(predictor, dataset, args.out, thresholds, args.scales or [1.0])
     shares = 100 * counts / counts.sum()
     print(f'{len(dataset)} frames, {shares[: len(space)].sum():.1f} % of their pixels are kept:')
     for name, share in zip(space.classes, shares, strict=False):
@@ -257,11 +266,11 @@ def _open_source(args: argparse.Namespace) -> tuple[SegmentSource, dict[str, Any
     from sartm_model.inference.choices import choose_device
     from sartm_model.pseudo_labels.sam2_segments import Sam2Segments
 
-    if args.checkpoint == 'demo':
+    if args.checkpoint is None:
         raise SartmError(
             "--source sam2 needs --checkpoint, SAM2's .pt file, which sartm download sam2 fetches"
         )
-    device = str(choose_device(args.device))
+    device = str(choose_device(args.device or 'auto'))
     sam2 = Sam2Segments(Path(args.checkpoint), device, **given)
     weights = Path(args.checkpoint).name
     fields = ('points_per_side', 'min_predicted_iou', 'min_stability', 'max_box_iou')

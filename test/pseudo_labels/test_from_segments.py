@@ -197,6 +197,12 @@ def test_masks_as_sam_s_script_writes_them(tmp_path, drive, has_table):
         ('--source network --images DRIVE', 'has no --images'),
         ('--source graph --images DRIVE --masks x --split all', 'has no --split, --masks'),
         (
+            '--source graph --images DRIVE --scales 2 --precision fp16',
+            'has no --precision, --scales',
+        ),
+        ('--source masks --images DRIVE --masks x --device cpu', 'has no --device'),
+        ('--source sam2 --images DRIVE --precision fp16', 'has no --precision'),
+        (
             '--source graph --images DRIVE --preset paper',
             'no predicted_iou; rank them by area or',
         ),
