@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from small_training import splits, write_config
 
 from sartm_model.cli.main import main
 from sartm_model.data.declaration_draft import write_draft
@@ -86,28 +87,21 @@ def trained(root) -> Path:
     """A network of RGB and range after a few steps, which suffice to see what is near."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODALITIES, 'range', RangeSensor())
-        source = {'dataset': 'folder', 'root': 'data.yaml'}
-        config = {
-            'model': {'size': 'nano', 'modalities': ['rgb', 'range']},
-            'data': {
-                'train': [{**source, 'split': 'train'}],
-                'val': {**source, 'split': 'val'},
+        config = write_config(
+            root / 'train.yaml',
+            {
+                **splits(Path('data.yaml')),
                 'crop_height': HEIGHT,
                 'crop_width': WIDTH,
                 'scale_min': 1.0,
                 'scale_max': 1.0,
-                'batch_size': 2,
-                'workers': 0,
             },
-            'loss': {'language': 0},
-            'optim': {'lr': 0.004},
-            'steps': 20,
-            'val_every': 20,
-            'ema_decay': 0.0,
-            'device': 'cpu',
-        }
-        (root / 'train.yaml').write_text(yaml.safe_dump(config))
-        return train(root / 'train.yaml', root / 'run')
+            steps=20,
+            model={'size': 'nano', 'modalities': ['rgb', 'range']},
+            loss={'language': 0},
+            optim={'lr': 0.004},
+        )
+        return train(config, root / 'run')
 
 
 def test_the_data_set_reads_and_checks_it(root):

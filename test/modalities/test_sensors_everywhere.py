@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from small_training import splits, write_config
 from toy_model import ENTRY
 
 from sartm_model.cli.main import main
@@ -82,26 +83,16 @@ def root(tmp_path_factory) -> Path:
 @pytest.fixture(scope='module')
 def trained(root) -> Path:
     """A network of all sensors after a few steps."""
-    source = {'dataset': 'folder', 'root': 'data.yaml'}
-    config = {
-        'model': {'name': 'toy', 'size': '', 'modalities': list(SENSORS)},
-        'data': {
-            'train': [{**source, 'split': 'train'}],
-            'val': {**source, 'split': 'val'},
-            'crop_height': HEIGHT,
-            'crop_width': WIDTH,
-            'batch_size': 2,
-            'workers': 0,
-            'drop_modality': {'depth': 0.3, 'event': 0.3},
-        },
-        'steps': 4,
-        'val_every': 4,
-        'device': 'cpu',
-    }
-    (root / 'train.yaml').write_text(yaml.safe_dump(config))
+    crop = {'crop_height': HEIGHT, 'crop_width': WIDTH}
+    config = write_config(
+        root / 'train.yaml',
+        {**splits(root / 'data.yaml'), **crop, 'drop_modality': {'depth': 0.3, 'event': 0.3}},
+        steps=4,
+        model={'name': 'toy', 'size': '', 'modalities': list(SENSORS)},
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry.MODELS, 'toy', ENTRY)
-        return train(root / 'train.yaml', root / 'run')
+        return train(config, root / 'run')
 
 
 def test_the_data_set_has_all_of_them(root):

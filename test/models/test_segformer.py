@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_training import splits, write_config, write_folder
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -225,39 +226,15 @@ def scene(seed: int, size=(64, 96)) -> tuple[np.ndarray, np.ndarray]:
 def run(tmp_path_factory):
     """Frames of thermal images alone, and a network trained on them for a few steps."""
     root = tmp_path_factory.mktemp('thermal_alone')
-    for name in ('thermal', 'masks'):
-        (root / name).mkdir()
-    for number in range(8):
-        thermal, labels = scene(number)
-        cv2.imwrite(str(root / 'thermal' / f'{number}.png'), thermal)
-        cv2.imwrite(str(root / 'masks' / f'{number}.png'), labels)
-    declaration = {
-        'label_space': 'mfnet',
-        'images': {'thermal': 'thermal/{stem}.png'},
-        'labels': 'masks/{stem}.png',
-        'splits': {'train': [str(n) for n in range(6)], 'val': ['6', '7']},
-    }
-    (root / 'data.yaml').write_text(json.dumps(declaration))
-    source = {'dataset': 'folder', 'root': str(root / 'data.yaml')}
-    config = {
-        'model': {'name': 'segformer', 'size': 'b0', 'modalities': ['thermal']},
-        'data': {
-            'train': [source],
-            'val': {**source, 'split': 'val'},
-            'crop_height': 64,
-            'crop_width': 64,
-            'batch_size': 2,
-            'workers': 0,
-            'object_crop': 0.5,
-            'paste_objects': 0.5,
-        },
-        'optim': {'lr': 1e-3},
-        'steps': 30,
-        'val_every': 30,
-        'ema_decay': 0.0,
-        'device': 'cpu',
-    }
-    (root / 'train.yaml').write_text(json.dumps(config))
+    frames = [dict(zip(('thermal', 'labels'), scene(seed), strict=True)) for seed in range(8)]
+    data = write_folder(root, frames, train=6)
+    write_config(
+        root / 'train.yaml',
+        {**splits(data), 'object_crop': 0.5, 'paste_objects': 0.5},
+        steps=30,
+        model={'name': 'segformer', 'size': 'b0', 'modalities': ['thermal']},
+        optim={'lr': 1e-3},
+    )
     assert main(['train', '--config', str(root / 'train.yaml'), '--out', str(root / 'run')]) == 0
     return root
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
+from small_training import write_config, write_folder
 
 from sartm_model.cli.main import main
 from sartm_model.config import ModelConfig
@@ -340,45 +340,24 @@ def sources(tmp_path_factory):
     made = []
     for x in NETWORK[1:]:
         root = tmp_path_factory.mktemp(x)
-        for folder in ('rgb', x, 'masks'):
-            (root / folder).mkdir()
+        frames = []
         for number in range(6):
-            frame, labels = scene(number, x)
-            frame['rgb'] = frame['rgb'][..., ::-1]  # OpenCV writes BGR
-            for folder, image in {**frame, 'masks': labels}.items():
-                cv2.imwrite(str(root / folder / f'{number}.png'), image)
-        declaration = {
-            'label_space': SPACE,
-            'images': {name: f'{name}/{{stem}}.png' for name in ('rgb', x)},
-            'labels': 'masks/{stem}.png',
-            'splits': {'train': ['0', '1', '2', '3'], 'val': ['4', '5']},
-        }
-        (root / 'data.yaml').write_text(yaml.safe_dump(declaration))
-        root = str(root / 'data.yaml')
-        made.append({'dataset': 'folder', 'root': root, 'modalities': ['rgb', x]})
+            images, labels = scene(number, x)
+            frames.append({**images, 'labels': labels})
+        declared = write_folder(root, frames, train=4, label_space=SPACE)
+        made.append({'dataset': 'folder', 'root': str(declared), 'modalities': ['rgb', x]})
     return made
 
 
 def train(sources, folder, steps):
     validation = [{**source, 'split': 'val'} for source in sources]
-    config = {
-        'model': {'name': 'segrgbx', 'size': 'b0', 'modalities': list(NETWORK)},
-        'data': {
-            'train': sources,
-            'val': validation[0],
-            'more_val': validation[1:],
-            'crop_height': 64,
-            'crop_width': 64,
-            'batch_size': 2,
-            'workers': 0,
-        },
-        'optim': {'lr': 1e-3},
-        'steps': steps,
-        'val_every': steps,
-        'ema_decay': 0.0,
-        'device': 'cpu',
-    }
-    (folder / 'train.yaml').write_text(yaml.safe_dump(config))
+    write_config(
+        folder / 'train.yaml',
+        {'train': sources, 'val': validation[0], 'more_val': validation[1:]},
+        steps,
+        model={'name': 'segrgbx', 'size': 'b0', 'modalities': list(NETWORK)},
+        optim={'lr': 1e-3},
+    )
     command = ['train', '--config', str(folder / 'train.yaml'), '--out', str(folder / 'run')]
     assert main(command) == 0
     return folder / 'run' / 'last.safetensors'

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import yaml
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('transformers', reason='needs transformers')
@@ -17,6 +15,7 @@ pytest.importorskip('skimage', reason='needs scikit-image')
 
 from processes import running_node
 from ros_helpers import SECOND, image, send_until
+from small_training import splits, write_config, write_folder
 
 from sartm_model.cli.main import main
 from sartm_model.inference.predictor import Predictor
@@ -25,7 +24,6 @@ from sartm_model.models import checkpoint as checkpoints
 pytestmark = pytest.mark.slow
 
 SIZE = (64, 96)
-SMALL = {'crop_height': 64, 'crop_width': 64, 'batch_size': 2, 'workers': 0}
 
 
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,38 +41,6 @@ def run(*arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 0
 
 
-def labelled_frames(root: Path) -> Path:
-    """Six labelled frames to train on and four to measure, declared in a YAML file."""
-    for name in ('thermal', 'masks'):
-        (root / name).mkdir(parents=True)
-    for number in range(10):
-        thermal, labels = scene(number)
-        cv2.imwrite(str(root / 'thermal' / f'{number}.png'), thermal)
-        cv2.imwrite(str(root / 'masks' / f'{number}.png'), labels)
-    declaration = {
-        'label_space': 'mfnet',
-        'images': {'thermal': 'thermal/{stem}.png'},
-        'labels': 'masks/{stem}.png',
-        'splits': {'train': [str(n) for n in range(6)], 'val': [str(n) for n in range(6, 10)]},
-    }
-    (root / 'data.yaml').write_text(yaml.safe_dump(declaration))
-    return root / 'data.yaml'
-
-
-def configuration(path: Path, data: Path, val: str, **settings) -> Path:
-    source = {'dataset': 'folder', 'root': str(data)}
-    values = {
-        'data': {'train': [source], 'val': {**source, 'split': val, 'frames': 2}, **SMALL},
-        'optim': {'lr': 1e-3},
-        'val_every': 40,
-        'ema_decay': 0.0,
-        'device': 'cpu',
-        **settings,
-    }
-    path.write_text(yaml.safe_dump(values))
-    return path
-
-
 def test_from_unlabelled_images_to_labels_on_a_topic(tmp_path, peer, capsys):
     recordings = tmp_path / 'recordings'
     recordings.mkdir()
@@ -84,19 +50,22 @@ def test_from_unlabelled_images_to_labels_on_a_topic(tmp_path, peer, capsys):
     run('pseudo-label', '--source', 'graph', '--images', recordings, '--out', pseudo)
     run('data', 'check', '--dataset', 'folder', '--root', pseudo / 'data.yaml')
 
-    network = {'name': 'segformer', 'size': 'b0', 'modalities': ['thermal']}
-    pretrain = configuration(
+    data = splits(pseudo / 'data.yaml')
+    pretrain = write_config(
         tmp_path / 'pretrain.yaml',
-        pseudo / 'data.yaml',
-        'train',
-        stage='pretrain',
-        model=network,
+        {**data, 'val': {**data['val'], 'split': 'train', 'frames': 2}},
         steps=40,
+        stage='pretrain',
+        model={'name': 'segformer', 'size': 'b0', 'modalities': ['thermal']},
+        optim={'lr': 1e-3},
     )
     run('train', '--config', pretrain, '--out', tmp_path / 'pretrained')
-    data = labelled_frames(tmp_path / 'labelled')
+    frames = [dict(zip(('thermal', 'labels'), scene(seed), strict=True)) for seed in range(10)]
+    data = write_folder(tmp_path / 'labelled', frames, train=6)
     start = tmp_path / 'pretrained' / 'last.safetensors'
-    tune = configuration(tmp_path / 'tune.yaml', data, 'val', start_from=str(start), steps=80)
+    tune = write_config(
+        tmp_path / 'tune.yaml', splits(data), steps=80, start_from=str(start), optim={'lr': 1e-3}
+    )
     capsys.readouterr()
     run('train', '--config', tune, '--out', tmp_path / 'tuned')
     assert 'start anew' in capsys.readouterr().out

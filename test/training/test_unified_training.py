@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from small_training import write_folder
 from toy_model import ENTRY
 
 from sartm_model.cli.main import main
@@ -74,22 +74,14 @@ def root(tmp_path_factory) -> Path:
     rng = np.random.default_rng(1)
     colors = np.array([[40, 40, 40], [220, 30, 30], [30, 30, 220], [40, 200, 40]], np.uint8)
     for name, classes in OWN.items():
-        for folder in ('rgb', 'masks'):
-            (root / name / folder).mkdir(parents=True)
         in_union = [UNION.index('car' if own == 'auto' else own) for own in classes]
-        for number in range(6):
+        frames = []
+        for _ in range(6):
             ids = np.kron(rng.integers(0, 3, (4, 4)), np.ones((8, 8), int)).astype(np.uint8)
-            rgb = colors[np.array(in_union)[ids]]
-            cv2.imwrite(str(root / name / 'rgb' / f'{number}.png'), rgb[..., ::-1])
-            cv2.imwrite(str(root / name / 'masks' / f'{number}.png'), ids)
-        declaration = {
-            'label_space': {'name': name, 'names': classes},
-            'images': {'rgb': 'rgb/{stem}.png'},
-            'labels': 'masks/{stem}.png',
-            'splits': {'train': ['0', '1', '2', '3'], 'val': ['4', '5']},
-        }
-        (root / name / 'data.yaml').write_text(yaml.safe_dump(declaration))
-        (root / f'{name}.yaml').write_text(yaml.safe_dump(declaration['label_space']))
+            frames.append({'rgb': colors[np.array(in_union)[ids]], 'labels': ids})
+        space = {'name': name, 'names': classes}
+        write_folder(root / name, frames, train=4, label_space=space)
+        (root / f'{name}.yaml').write_text(yaml.safe_dump(space))
     union = {'label_spaces': ['street.yaml', 'park.yaml'], 'synonyms': {'car': 'auto'}}
     (root / 'both.yaml').write_text(yaml.safe_dump(union))
     return root
