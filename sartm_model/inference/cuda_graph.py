@@ -60,9 +60,6 @@ class CudaGraphCache:
             self._stream = torch.cuda.Stream(pipeline.device)
             self._pool = torch.cuda.graph_pool_handle()
 
-    def __len__(self) -> int:
-        return len(self._graphs)
-
     def __call__(
         self,
         images: Mapping[str, np.ndarray],
