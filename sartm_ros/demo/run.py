@@ -127,7 +127,7 @@ def run_demo(
     print(f'Writing {bag} ...', flush=True)
     faults = Faults(thermal_offset_s=THERMAL_DELAY_S)
     write_bag(
-        _frames(sequence, x_modality, label_space),
+        demo_frames(sequence, x_modality, label_space),
         bag,
         x_modality=x_modality,
         rate_hz=RATE_HZ,
@@ -197,7 +197,13 @@ def _ended_well(summary: dict[str, Any]) -> bool:
     return summary['node_ended_by'] == 'SIGINT' and summary['node_exit_status'] == 0
 
 
-def _frames(sequence: Path | None, x_modality: str, label_space: LabelSpace) -> Iterator[Frame]:
+def demo_frames(sequence: Path | None, x_modality: str, label_space: LabelSpace) -> Iterator[Frame]:
+    """Return the frames that the demo plays.
+
+    Args:
+        sequence, x_modality: see `run_demo`.
+        label_space: of the network; a generated drive has labels only if it is that of MFNet.
+    """
     if sequence is None:
         drive = render_sequence(
             SEED, FRAMES, rate_hz=RATE_HZ, condition='night', modalities=('rgb', x_modality)

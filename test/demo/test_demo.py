@@ -31,7 +31,7 @@ from sartm_model.modalities import MODALITIES
 from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC
 from sartm_ros.bag.writing import START_NS
 from sartm_ros.demo.node_process import child_process, stop_process
-from sartm_ros.demo.run import RATE_HZ, _frames, format_summary, main
+from sartm_ros.demo.run import RATE_HZ, demo_frames, format_summary, main
 
 FRAMES, HEIGHT, WIDTH = 10, 96, 128
 PASSES = 2
@@ -207,7 +207,7 @@ def test_another_second_camera(tmp_path):
 
 @pytest.mark.parametrize('x', ['depth', 'event', 'polarization', 'light_field'])
 def test_the_generated_drive_has_the_sensor(x):
-    frame = next(_frames(None, x, MFNET))
+    frame = next(demo_frames(None, x, MFNET))
     assert list(frame.images) == ['rgb', x]
     MODALITIES[x].check(frame.images[x])
 
