@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ament_index_python.packages import (
     PackageNotFoundError,
     get_package_prefix,
@@ -22,6 +21,7 @@ from launch_ros.actions import LifecycleNode, Node
 
 from sartm_ros.node.cameras import camera_topics
 from sartm_ros.node.fastdds import image_profile
+from sartm_ros.node.parameter_file import node_sections
 from sartm_ros.node.parameters import Parameters
 
 CONFIG = Path(get_package_share_directory('sartm_ros')) / 'config'
@@ -173,12 +173,8 @@ def _rviz(context: LaunchContext, values: dict[str, Any], environment: dict[str,
 
 
 def _file_values(params_file: Path) -> dict[str, Any]:
-    """Return what RViz needs of a parameter file, for any node and in no nested namespace."""
-    found: dict[str, Any] = {}
-    for section in (yaml.safe_load(params_file.read_text()) or {}).values():
-        values = section.get('ros__parameters', {}) if isinstance(section, dict) else {}
-        found |= {n: values[n] for n in (*TOPICS, 'use_sim_time') if n in values}
-    return found
+    """Return the values that a parameter file gives the node, in whatever namespace."""
+    return {n: value for _, values in node_sections(params_file) for n, value in values.items()}
 
 
 def _text(context: LaunchContext, name: str) -> str:

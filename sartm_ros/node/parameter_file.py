@@ -50,23 +50,13 @@ def read_parameter_file(path: Path, overrides: Mapping[str, Any] | None = None) 
         SartmError: the file is not a parameter file, has no section for the node or those of two,
             or a value is not allowed.
     """
-    try:
-        document = yaml.load(path.read_text(), _Loader)
-    except FileNotFoundError:
-        raise SartmError(f'{path} does not exist; expected a ROS parameter file') from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SartmError(f'{path} is not a YAML file: {first_line(error)}') from error
     values: dict[str, Any] = {}
     namespaces: set[str] = set()
-    sections = 0
-    for names, section in _sections(document, ()):
-        *namespace, node = names
-        if node not in (NODE, '*', '**'):
-            continue
-        sections += 1
+    sections = node_sections(path)
+    for names, section in sections:
         if '**' not in names and '*' not in names:
-            namespaces.add('/'.join(namespace))
-        values |= dict(_leaves(section, ''))
+            namespaces.add('/'.join(names[:-1]))
+        values |= section
     if not sections:
         raise SartmError(
             f"{path} has no parameters of the node; expected a section '/**' or '{NODE}' with "
@@ -100,6 +90,29 @@ def node_settings(path: Path) -> NodeSettings:
     """
     parameters = read_parameter_file(path)
     return NodeSettings(predictor_options(parameters), parameters.thermal_shift)
+
+
+def node_sections(path: Path) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Return the sections of a ROS parameter file that apply to the node, in any namespace.
+
+    Returns:
+        For each section the parts of its full name, such as ('front', 'sartm') or ('**',), and its
+        parameters by their dotted names, in the order in which they apply.
+
+    Raises:
+        SartmError: the file does not exist or is not a YAML file.
+    """
+    try:
+        document = yaml.load(path.read_text(), _Loader)
+    except FileNotFoundError:
+        raise SartmError(f'{path} does not exist; expected a ROS parameter file') from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SartmError(f'{path} is not a YAML file: {first_line(error)}') from error
+    return [
+        (names, dict(_leaves(section, '')))
+        for names, section in _sections(document, ())
+        if names[-1] in (NODE, '*', '**')
+    ]
 
 
 def _sections(tree: Any, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -243,7 +243,9 @@ def test_rviz_shows_the_topics_of_the_node(launched, tmp_path):
         'use_sim_time': False,
     }
     file = tmp_path / 'mine.yaml'
-    file.write_text(yaml.safe_dump({'/**': {'ros__parameters': parameters}}))
+    sections = {'front': {'sartm': {'ros__parameters': parameters}}}
+    sections['viewer'] = {'ros__parameters': {'thermal_topic': '/of/another/node'}}
+    file.write_text(yaml.safe_dump(sections))
     _, rviz = launched(
         rviz='True',
         params_file=str(file),
