@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import combinations, islice
@@ -16,10 +16,11 @@ import numpy as np
 from sartm_model.data.base import PairDataset
 from sartm_model.data.file_faults import FileFault, FileFaults
 from sartm_model.data.folder import PairedFiles
+from sartm_model.data.frame import Frame
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.labels import IGNORE_ID
 from sartm_model.modalities import MODALITIES
-from sartm_model.utils.image_io import palette_colors, read_raw_ids
+from sartm_model.utils.image_io import has_colors, palette_colors, read_raw_ids
 from sartm_model.utils.text import format_names
 
 
@@ -33,6 +34,7 @@ class FrameFindings(NamedTuple):
         palette: value that occurs in the file of the labels -> its colour in the palette of that
             file; empty if it has none, or the labels are told by colour.
         labels: the file of the labels.
+        looks_exchanged: whether the RGB image is grey and the file of the thermal image is not.
     """
 
     frame: str
@@ -42,6 +44,7 @@ class FrameFindings(NamedTuple):
     digests: dict[str, bytes]
     palette: dict[int, tuple[int, int, int]]
     labels: Path | None
+    looks_exchanged: bool
 
 
 def check_frames(frames: PairDataset) -> Iterator[FrameFindings]:
@@ -55,9 +58,11 @@ def _check_frame(frames: PairDataset, index: int) -> FrameFindings:
     faults = FileFaults()
     palette: dict[int, tuple[int, int, int]] = {}
     labels_file = None
+    looks_exchanged = False
     if isinstance(frames, PairedFiles):
         frame, faults = frames.inspect(index)
         labels_file = frames.files[index].labels
+        looks_exchanged = _looks_exchanged(frame, frames.files[index].images)
         map_ = frames.label_map
         are_ids = map_ is None or not (map_.of_colors or map_.first_channel)
         if are_ids and frame.labels is not None and labels_file is not None:
@@ -82,7 +87,22 @@ def _check_frame(frames: PairDataset, index: int) -> FrameFindings:
             digests[name] = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
         elif not modality.may_be_uniform:
             warnings.append(f'{modality.title} is constant ({image.min()})')
-    return FrameFindings(frame.name, summary, faults, warnings, digests, palette, labels_file)
+    return FrameFindings(
+        frame.name, summary, faults, warnings, digests, palette, labels_file, looks_exchanged
+    )
+
+
+def _looks_exchanged(frame: Frame, files: Mapping[str, Path]) -> bool:
+    """Whether the RGB image of a frame is grey and the file of its thermal image is not.
+
+    Thermal images of more than 8 bits hold counts or temperatures, whatever their file shows.
+    """
+    rgb, thermal = frame.rgb, frame.thermal
+    if rgb is None or thermal is None or thermal.dtype != np.uint8:
+        return False
+    # Reading became luma, so the file is read again: only beside grey RGB, which is rare.
+    is_grey = bool((rgb == rgb[..., :1]).all())
+    return is_grey and files['thermal'] != files['rgb'] and has_colors(files['thermal'])
 
 
 def _same_pixels(one: np.ndarray, other: np.ndarray) -> bool:

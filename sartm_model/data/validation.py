@@ -72,12 +72,20 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
     comparison = FrameComparison(report)
     for name, frames in splits:
         summary = report.splits[name] = SplitSummary(len(frames))
+        num_exchanged = 0
         for found in tqdm(check_frames(frames), name, len(frames), unit='frame', disable=None):
             summary.merge(found.summary)
             report.add_faults(found.faults)
             for what in found.warnings:
                 report.warn(f'{name}/{found.frame}', what)
             comparison.compare(found, name)
+            num_exchanged += found.looks_exchanged
+        if 0 < num_exchanged == len(frames):
+            report.warn(
+                name,
+                'all RGB images are grey, and all files of thermal images have colours: are they '
+                'exchanged?',
+            )
         if set(np.flatnonzero(summary.pixels)) == {0, IGNORE_ID}:
             report.warn(
                 name,

@@ -158,6 +158,21 @@ def palette_colors(path: Path) -> list[tuple[int, int, int]]:
     return list(zip(*[iter(values or [])] * 3, strict=True))
 
 
+def has_colors(path: Path) -> bool:
+    """Whether an image has channels that differ, as read to 8 bits; False for another file.
+
+    Of an image of one channel, only the header is read.
+    """
+    try:
+        with Image.open(path) as image:
+            if len(image.getbands()) == 1 and image.mode != 'P':
+                return False
+            pixels = np.array(image.convert('RGB'))
+    except UnidentifiedImageError:  # an array of NumPy
+        return False
+    return bool((pixels != pixels[..., :1]).any())
+
+
 def exif_orientation(path: Path) -> int:
     """Read the EXIF orientation of an image: 1 for upright or none, 5 to 8 where it lies aside.
 

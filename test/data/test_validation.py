@@ -158,6 +158,24 @@ def test_warnings(mfnet):
     assert {name for name, _ in found} == {'00001D', '00002N', 'val', 'val.txt'}
 
 
+@pytest.mark.parametrize('suffix', ['png', 'jpg'])
+def test_exchanged_rgb_and_thermal_are_reported(mfnet, suffix):
+    images = {'rgb': f'rgb/{{stem}}.{suffix}', 'thermal': f'thermal/{{stem}}.{suffix}'}
+    for seed, stem in enumerate(TRAIN + VAL):
+        color, grey, _ = random_images(seed, 9)
+        write(mfnet / 'rgb' / f'{stem}.{suffix}', grey)
+        write(mfnet / 'thermal' / f'{stem}.{suffix}', color)
+    warnings = check('folder', declare(mfnet, images=images)).warnings
+    assert [split for split, _ in warnings] == ['train', 'val']
+    assert all(what.endswith('are they exchanged?') for _, what in warnings)
+    # Some photographs are grey, and some thermal images are stored in three equal channels.
+    for path in (mfnet / 'rgb' / TRAIN[0], mfnet / 'thermal' / VAL[0]):
+        color, grey, _ = random_images(9, 9)
+        image = color if path.parent.name == 'rgb' else np.dstack([grey] * 3)
+        write(path.with_suffix(f'.{suffix}'), image)
+    assert not check('folder', declare(mfnet, images=images)).warnings
+
+
 def test_masks_of_0_and_255_are_reported(mfnet):
     mask = (random_images(0, 2)[2] * 255).astype(np.uint8)
     for stem in VAL:
