@@ -8,6 +8,7 @@ severity makes the same draw worse.
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -54,19 +55,16 @@ class CorruptedDataset(PairDataset):
         _check(modality, corruption, severity)
         self.label_space = dataset.label_space
         self.names = dataset.names
-        self._dataset = dataset
+        self._dataset = self._whole = dataset
         self._modality = modality
         self._corruption = corruption
         self._severity = severity
 
     def with_modalities(self, modalities: Collection[str]) -> CorruptedDataset:
         """Return the data set for a use that needs images of these modalities alone."""
-        return CorruptedDataset(
-            self._dataset.with_modalities(modalities),
-            modality=self._modality,
-            corruption=self._corruption,
-            severity=self._severity,
-        )
+        chosen = copy(self)
+        chosen._dataset = self._dataset.with_modalities(modalities)
+        return chosen
 
     def __getitem__(self, index: int) -> Frame:
         frame = self._dataset[index]
@@ -80,10 +78,14 @@ class CorruptedDataset(PairDataset):
             corrupt = MODALITIES[name].corruptions[corruption]
             image = corrupt(_image(frame, name), self._severity, rng, earlier)
             frame = replace(frame, images={**frame.images, name: image})
-        check_selection(
-            self._modality, tuple(frame.images), f'frame {frame.name} has no images of modality'
-        )
         selected = select(self._modality, tuple(frame.images))
+        if self._modality != 'both' and len(selected) < len(set(self._modality.split(','))):
+            # Only the whole frame tells what else could have been selected.
+            check_selection(
+                self._modality,
+                tuple(self._whole[index].images),
+                f'frame {frame.name} has no images of modality',
+            )
         return replace(frame, images=frame.select(selected))
 
 

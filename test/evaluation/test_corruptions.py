@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import get_args
 
+import cv2
 import numpy as np
 import pytest
 from frame_list import FrameList
 
+from sartm_model.data.folder import FrameFiles, PairedFiles
 from sartm_model.data.frame import Condition, Frame
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.corruptions import CorruptedDataset, corruption_names
+from sartm_model.labels import MFNET
 
 HEIGHT, WIDTH = 90, 240
 DEPTHS = {np.uint8: 255, np.uint16: 20_000}
@@ -195,3 +198,18 @@ def test_settings_that_cannot_be_used(settings, fault):
 def test_a_frame_without_the_modality_is_named(name):
     with pytest.raises(SartmError, match=r'frame a has no (RGB|thermal) image'):
         corrupted(FrameList([Frame('a', {})]), name, 1)
+
+
+@pytest.mark.parametrize('modality', ['event', 'rgb,event'])
+def test_a_missing_modality_is_told_with_all_that_the_data_set_has(tmp_path, modality):
+    files = {}
+    for part, channels in (('rgb', 3), ('thermal', 1)):
+        files[part] = tmp_path / f'{part}.png'
+        assert cv2.imwrite(str(files[part]), np.zeros((8, 8, channels), np.uint8))
+    dataset = CorruptedDataset(
+        PairedFiles({'a': FrameFiles(files)}, MFNET, aligned=True), modality=modality
+    )
+    named = f"frame a has no images of modality '{modality}'; .* of rgb, thermal$"
+    for frames in (dataset, dataset.with_modalities(modality.split(','))):
+        with pytest.raises(SartmError, match=named):
+            frames[0]
