@@ -203,4 +203,6 @@ def replay(args: argparse.Namespace) -> None:
         labels_topic=args.labels_topic,
         settings=settings,
     )
+    if result['range_warning'] is not None:
+        print(f'sartm replay: {result["range_warning"]}', file=sys.stderr)
     emit_json({'checkpoint': str(args.checkpoint), **result}, args.json)

@@ -66,6 +66,7 @@ class OfflineRun:
     Attributes:
         dropped: pairs that were not predicted, by reason.
         error: of the first image that could not be read, whether its pair was predicted or not.
+        range_warning: the first `UsableImages.range_warning` of the pairs that were predicted.
         waited_s: seconds in which the network had no pair.
     """
 
@@ -78,6 +79,7 @@ class OfflineRun:
     ) -> None:
         self.dropped: Counter[str] = Counter()
         self.error: SartmError | None = None
+        self.range_warning = ''
         self.waited_s = 0.0
         self._predictor = predictor
         self._settings = settings
@@ -100,6 +102,7 @@ class OfflineRun:
                     self.dropped[f'stall_{images.states[x_modality]}'] += 1
                 else:
                     self.error = self.error or images.error
+                    self.range_warning = self.range_warning or images.range_warning
                     prediction = self._predictor.predict(
                         {'rgb': images.rgb, x_modality: images.x},
                         confidence=item.ground_truth is not None,

@@ -71,11 +71,12 @@ def replay(
 
     Returns:
         bag, messages (by topic), pairs, modalities (number of pairs by the images used), dropped
-        and stalls (by reason), first_error (of an image that could not be read, or None), skew_ms
-        and predict_ms (median and greatest, median and 99th percentile), pairs_per_s (of the
-        whole), network_pairs_per_s (1 / mean prediction), waiting_percent (share of the time in
-        which the network waited for a pair), frames_with_truth, metrics (those of `sartm evaluate`
-        over these frames, by stamp) or None, and metrics_by_modality.
+        and stalls (by reason), first_error (of an image that could not be read, or None),
+        range_warning (of the first thermal image without contrast in the fixed range, or None),
+        skew_ms and predict_ms (median and greatest, median and 99th percentile), pairs_per_s (of
+        the whole), network_pairs_per_s (1 / mean prediction), waiting_percent (share of the time
+        in which the network waited for a pair), frames_with_truth, metrics (those of `sartm
+        evaluate` over these frames, by stamp) or None, and metrics_by_modality.
 
     Raises SartmError if the bag or the labels cannot be used, or the bag has no pair.
     """
@@ -127,6 +128,7 @@ def replay(
         'pairs': len(records),
         **_statistics(records, dropped),
         'first_error': None if run.error is None else str(run.error),
+        'range_warning': run.range_warning or None,
         'pairs_per_s': round(len(records) / total_s, 3),
         'network_pairs_per_s': round(1e3 * len(records) / sum(r.predict_ms for r in records), 3),
         'waiting_percent': round(100 * run.waited_s / total_s, 3),

@@ -49,6 +49,7 @@ class Recent:
         failures_in_row: failures since the last result.
         invalid_share: share of the pixels of the last thermal image that see nothing; 0 of images
             of another modality.
+        range_warning: why the network sees no contrast in that image, or ''.
     """
 
     new: Counter[str]
@@ -61,6 +62,7 @@ class Recent:
     last_modality: str
     failures_in_row: int
     invalid_share: float
+    range_warning: str
 
 
 def stall_counters(x_modality: str) -> tuple[str, ...]:
@@ -103,7 +105,7 @@ class Health:
         self._failures_in_row = 0
         self._nan_outputs = 0
         self._missing_outputs = 0
-        self._invalid_share = 0.0
+        self._invalid_share, self._range_warning = 0.0, ''
         self._samples_s = {name: deque[float](maxlen=SAMPLES) for name in _SAMPLED}
         self._last_error, self._last_error_s = '', 0.0
         self._reported: Mapping[str, int] = Counter()
@@ -160,10 +162,10 @@ class Health:
             for stage, seconds in stages_s.items():
                 self._samples_s[stage].append(seconds)
 
-    def record_invalid(self, share: float) -> None:
-        """Record the share of the pixels of a thermal image that see nothing."""
+    def record_thermal(self, invalid_share: float, range_warning: str) -> None:
+        """Record the `invalid_share` and the `range_warning` of `UsableImages` of a pair."""
         with self._lock:
-            self._invalid_share = share
+            self._invalid_share, self._range_warning = invalid_share, range_warning
 
     def record_nan(self) -> None:
         """Count a result in which the network gave NaN for some pixels."""
@@ -245,6 +247,7 @@ class Health:
                 self._last_modality,
                 self._failures_in_row,
                 self._invalid_share,
+                self._range_warning,
             )
         for camera in recent.silence_s:
             values[f'{camera}_hz'] = f'{new[f"{camera}_received"] / span_s:.1f}'

@@ -132,6 +132,8 @@ def judge(
     if new['nan_outputs']:
         text = f'NaN from the network in {new["nan_outputs"]} results: unknown (255) there'
         return report(WARN, text)
+    if recent.range_warning:
+        return report(WARN, recent.range_warning)
     if recent.invalid_share >= MOSTLY_INVALID:
         return report(WARN, describe_invalid(recent.invalid_share))
     losses = timing.describe_losses(topics)

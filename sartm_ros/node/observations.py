@@ -68,14 +68,16 @@ class Observations:
                 self._warn(f'{camera} {state}', f'{camera} stalls: {state} ({parameter}: {policy})')
 
     def _record_thermal(self, images: UsableImages, settings: Parameters) -> None:
-        """Record how much of a thermal image sees nothing, and hint at rows of telemetry.
+        """Record what is wrong with a thermal image or its range, and hint at rows of telemetry.
 
         An image that sees nothing at all is flat and not given to the network.
         """
         if images.states[settings.x_modality] in ('ok', 'frozen', 'flat'):
-            self._health.record_invalid(images.invalid_share)
+            self._health.record_thermal(images.invalid_share, images.range_warning)
             if images.invalid_share >= MOSTLY_INVALID:
                 self._warn('invalid', describe_invalid(images.invalid_share))
+            if images.range_warning:
+                self._warn('range', images.range_warning)
         if images.x is None or any(settings.thermal_crop):
             return
         rows = telemetry_rows(images.x)

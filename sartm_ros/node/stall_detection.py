@@ -16,7 +16,7 @@ import numpy as np
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.base import to_counts
-from sartm_model.modalities.thermal_range import PERCENTILES
+from sartm_model.modalities.thermal_range import OVERSHOOT, PERCENTILES
 from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image, cropped_size
 from sartm_model.modalities.thermal_valid import MIN_SPAN_8BIT, invalid_pixels, min_span
 from sartm_model.utils.percentiles import percentiles
@@ -45,12 +45,14 @@ class StallDetector:
         state: one of `STATES`, after the last call of `update` or `mark_missing`.
         invalid_share: share of the pixels of the last thermal image, after the crop, that see
             nothing.
+        range_warning: what `warn_of_range` says of the last thermal image; '' if it is flat.
     """
 
     def __init__(self, modality: str = 'thermal') -> None:
         self.state = 'ok'
         self._modality = MODALITIES[modality]
         self.invalid_share = 0.0
+        self.range_warning = ''
         self._frozen = FrozenDetector()
         self._last_good: tuple[np.ndarray, int] | None = None
 
@@ -85,6 +87,7 @@ class StallDetector:
             invalid = invalid_pixels(to_counts(seen), seen.dtype == np.uint8, settings.invalid)
             self.invalid_share = float(invalid.mean())
             flat = is_flat(seen, invalid, settings)
+            self.range_warning = '' if flat else warn_of_range(seen, invalid, settings)
         else:
             flat = not self._modality.may_be_uniform and is_uniform(seen)
         frozen = self._frozen.update(seen, rgb, stamp_ns, stall_after_ns)
@@ -120,6 +123,7 @@ class UsableImages:
         modality: one of `cameras.selections`, or None if the pair is to be dropped.
         error: why the message of X cannot be read; None if it could.
         invalid_share: share of the pixels of the pair's thermal image that see nothing.
+        range_warning: why the network sees no contrast in that image, see `warn_of_range`, or ''.
     """
 
     rgb: np.ndarray | None
@@ -129,6 +133,7 @@ class UsableImages:
     modality: str | None
     error: SartmError | None = None
     invalid_share: float = 0.0
+    range_warning: str = ''
 
 
 class StallPolicy:
@@ -177,8 +182,10 @@ class StallPolicy:
                 raise error
             modality = None
         skew_ns = skew_ns if modality == 'both' else 0
-        share = 0.0 if image is None else self._detector.invalid_share
-        return UsableImages(rgb, x, skew_ns, states, modality, error, share)
+        share, warning = 0.0, ''
+        if image is not None:
+            share, warning = self._detector.invalid_share, self._detector.range_warning
+        return UsableImages(rgb, x, skew_ns, states, modality, error, share, warning)
 
     def _usable_x(
         self,
@@ -213,19 +220,49 @@ class StallPolicy:
 def is_flat(image: np.ndarray, invalid: np.ndarray, settings: ThermalSettings = DEFAULTS) -> bool:
     """Return whether the image has less contrast than `least_contrast`.
 
-    Only a grid of about sixty rows is examined, which takes a fraction of the time.
-
     Args:
         image: uint8 or uint16 `[h, w]`.
         invalid: bool `[h, w]`, of the pixels that see nothing.
         settings: the range.
     """
+    low, high = _sampled_percentiles(image, invalid)
+    return not high - low >= least_contrast(image.dtype == np.uint8, settings)
+
+
+def warn_of_range(image: np.ndarray, invalid: np.ndarray, settings: ThermalSettings) -> str:
+    """Return a warning if a fixed range leaves less than `least_contrast` of an image, or ''.
+
+    Counts beyond the range keep their contrast as far as `OVERSHOOT`; all others become one.
+
+    Args:
+        image: uint8 or uint16 `[h, w]`, not flat.
+        invalid: bool `[h, w]`, of the pixels that see nothing.
+        settings: the range.
+    """
+    if settings.fixed_range is None:
+        return ''
+    low, high = settings.fixed_range
+    ends = _sampled_percentiles(image, invalid)
+    reach = OVERSHOOT * (high - low)
+    darkest, brightest = np.clip(ends, low - reach, high + reach)
+    # An image that fills a range of a few counts is not outside of it.
+    if brightest - darkest >= min(least_contrast(image.dtype == np.uint8, settings), high - low):
+        return ''
+    return (
+        f'thermal counts from {ends[0]:.0f} to {ends[1]:.0f} (1st and 99th percentile) are outside '
+        f'of the fixed range from {low:g} to {high:g}, so that the network sees no contrast: set '
+        'thermal.low and thermal.high to the counts of the scene, or thermal.range to percentile'
+    )
+
+
+def _sampled_percentiles(image: np.ndarray, invalid: np.ndarray) -> tuple[float, ...]:
+    """Return the two `PERCENTILES` of the valid pixels, NaN where there are none.
+
+    Only a grid of about sixty rows is examined, which takes a fraction of the time.
+    """
     step = max(1, min(image.shape) // 60)
     valid = image[::step, ::step][~invalid[::step, ::step]]
-    if not valid.size:
-        return True
-    low, high = percentiles(valid, PERCENTILES)
-    return high - low < least_contrast(image.dtype == np.uint8, settings)
+    return percentiles(valid, PERCENTILES) if valid.size else (np.nan, np.nan)
 
 
 def least_contrast(eight_bits: bool, settings: ThermalSettings) -> float:

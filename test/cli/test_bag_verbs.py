@@ -87,6 +87,14 @@ def test_replay_takes_the_parameters_of_the_node(capsys, folders, nano_checkpoin
     assert (result['pairs'], result['metrics']['pixel_accuracy']) == (3, 100)
     assert result['checkpoint'] == str(nano_checkpoint)
 
+    assert 'fixed range' not in capsys.readouterr().err
+    thermal |= {'low': 28000, 'high': 32000}
+    params.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
+    assert run('replay', bag, '--params', params, *options) == 0
+    warning = json.loads(out.read_text())['range_warning']
+    assert 'outside of the fixed range from 28000 to 32000' in warning
+    assert warning in capsys.readouterr().err
+
     values['sync'] = {'policy': 'approximate', 'max_skew': 0.5}
     params.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
     capsys.readouterr()

@@ -11,6 +11,8 @@ import pytest
 from sartm_ros.node.failures import Failures
 from sartm_ros.node.frame_pipeline import FramePipeline
 from sartm_ros.node.health import Health
+from sartm_ros.node.input_timing import InputTiming
+from sartm_ros.node.judgement import WARN, judge
 from sartm_ros.node.parameters import Parameters
 
 
@@ -63,6 +65,34 @@ def test_the_status_says_which_sensor_the_second_one_is(x):
     assert (status['modality'], status['x_modality']) == ('both', x)
     assert (status['rgb'], status[x]) == ('ok', 'ok')
     assert warnings == []
+
+
+def test_a_fixed_range_that_misses_the_image_is_logged_and_judged():
+    """The default ends of `thermal.range: fixed` are counts of 8 bits."""
+    publishers, warnings, health = StatusRecorder(), [], Health()
+    settings = Parameters(thermal_range='fixed')
+    pipeline = FramePipeline(
+        SimpleNamespace(predict=predict, thermal_settings=None),
+        settings,
+        health,
+        publishers,
+        warn=lambda _, text: warnings.append(text),
+    )
+    rng = np.random.default_rng(0)
+    pipeline.add('rgb', message('rgb8', rng.integers(0, 256, (48, 64, 3), np.uint8)))
+    thermal = np.linspace(27800, 30300, 48 * 64).reshape(48, 64).astype(np.uint16)
+    pipeline.add('thermal', message('mono16', thermal))
+    status = publishers.statuses.get(timeout=60)
+    pipeline.stop()
+    assert (status['modality'], status['thermal']) == ('both', 'ok')
+    (text,) = warnings
+    low, high = np.quantile(thermal, (0.01, 0.99))
+    assert f'from {low:.0f} to {high:.0f} ' in text
+    assert 'fixed range from 0 to 255' in text
+    assert 'thermal.low' in text
+    topics = {'rgb': '/color', 'thermal': '/thermal'}
+    report = judge(health.recent({}), InputTiming(settings), topics, lambda _: '')
+    assert (report.level, report.message) == (WARN, text)
 
 
 class OutOfMemoryPublishers(StatusRecorder):

@@ -100,6 +100,41 @@ def test_with_a_fixed_range_a_room_seen_in_coarse_counts_is_not_flat():
         assert watch.update(shutter, 33 * MS, AFTER, settings=settings) == 'flat'
 
 
+@pytest.mark.parametrize(
+    ('dtype', 'counts', 'fixed', 'missed'),
+    [
+        (np.uint16, (27800, 30300), (0, 255), True),  # the default ends, for counts of 8 bits
+        (np.uint8, (20, 230), (28000, 32000), True),
+        (np.uint16, (27800, 30300), (28000, 32000), False),
+        (np.uint16, (27800, 30300), (22000, 25000), False),  # contrast is kept up to 28000
+        (np.uint16, (28100, 30300), (22000, 25000), True),
+        (np.uint16, (27800, 30300), (31000, 33000), False),  # and from 29000 on
+        (np.uint16, (27800, 30300), (29000, 29002), False),  # nearly black and white, as is wanted
+        (np.uint8, (20, 230), (0, 255), False),
+    ],
+)
+def test_a_fixed_range_that_leaves_the_network_no_contrast_is_a_warning(
+    dtype, counts, fixed, missed
+):
+    ramp = np.tile(np.linspace(*counts, 64), (48, 1)).astype(dtype)
+    settings = ThermalSettings('fixed', *fixed)
+    scaled = MODALITIES['thermal'].scale(ramp, settings.fixed_range)
+    assert (float(scaled.max() - scaled.min()) == 0) == missed
+    watch = StallDetector()
+    assert watch.update(ramp, 0, AFTER, settings=settings) == 'ok'
+    assert bool(watch.range_warning) == missed
+    watch.update(ramp, 33 * MS, AFTER, settings=ThermalSettings())
+    assert watch.range_warning == ''
+
+
+def test_a_closed_shutter_is_flat_whatever_the_range():
+    watch = StallDetector()
+    shutter = np.full((48, 64), 30000, np.uint16)
+    settings = ThermalSettings('fixed', 0, 255)
+    assert watch.update(shutter, 0, AFTER, settings=settings) == 'flat'
+    assert watch.range_warning == ''
+
+
 def test_a_flat_image_is_known_at_once_and_dead_pixels_do_not_hide_it():
     watch = StallDetector()
     rng = np.random.default_rng(0)
