@@ -42,8 +42,9 @@ class ExportConfig:
         modalities: of the network, in its order.
 
     Raises:
-        SartmError: a value is not one of these, a size is below 1, the range is empty, nothing is
-            left of thermal after the crop, or one image is upright and the other is not.
+        SartmError: a value is not one of these, a size is below 1, the range is empty or has no
+            count of 8 bits where thermal is uint8, nothing is left of thermal after the crop, or
+            one image is upright and the other is not.
     """
 
     height: int = 480
@@ -79,6 +80,15 @@ class ExportConfig:
                     f'export: the {name} image is {width}x{height}; expected 1 or more'
                 )
         check_orientation(self.sizes_after_crop)
+        fixed = self.thermal_settings.fixed_range
+        has_range = any(MODALITIES[name].has_range for name in self.sizes)
+        if fixed and has_range and self.thermal_type == 'uint8':
+            low, high = fixed
+            if low >= 255 or high <= 0:
+                raise SartmError(
+                    f'export: the thermal range is {low:g} to {high:g}, but uint8 thermal images '
+                    'have counts from 0 to 255; is --thermal-type uint16 meant?'
+                )
 
     @property
     def thermal_settings(self) -> ThermalSettings:

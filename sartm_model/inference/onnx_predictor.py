@@ -159,11 +159,11 @@ class OnnxPredictor:
 
         Raises:
             SartmError: an image has another size, shape or type than the file takes, or the file
-                needs one that is missing.
+                does not take it, or needs one that is missing.
             MemoryError: there is not enough memory.
         """
         clock = StageClock()
-        given = check_images(images, thermal, self.config.modalities)
+        given = check_images(images, thermal, self.modalities)
         feeds = self._feeds(given)
         clock.end_stage('preprocess')
         labels, confidence_image = self._run(feeds)

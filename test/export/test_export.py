@@ -321,6 +321,14 @@ def test_what_does_not_fit_the_file_is_named(demo_onnx):
             OnnxPredictor(demo_onnx, **settings)
 
 
+def test_an_image_that_the_file_does_not_take_is_refused(demo_onnx):
+    """Although the network was trained with it."""
+    exported = OnnxPredictor(demo_onnx, device='cpu')
+    exported.config = replace(exported.config, modality='rgb')
+    with pytest.raises(SartmError, match='thermal image given, but the network takes rgb; leave'):
+        exported.predict(*pair(480, 640))
+
+
 def test_a_gpu_whose_libraries_are_missing_is_not_claimed(tmp_path, monkeypatch, caplog):
     """ONNX Runtime then runs on the CPU, without an error."""
     node = onnx.helper.make_node('Identity', ['x'], ['y'])
@@ -374,6 +382,11 @@ def test_settings_that_cannot_be(tmp_path):
     ):
         with pytest.raises(SartmError):
             ExportConfig(**settings)
+    for fixed in ((28000, 32000), (255, 300), (-9, 0)):
+        with pytest.raises(SartmError, match='from 0 to 255; is --thermal-type uint16 meant'):
+            ExportConfig(thermal_range=('fixed', *fixed))
+    ExportConfig(thermal_range=('fixed', 28000, 32000), thermal_type='uint16')
+    ExportConfig(thermal_range=('fixed', 200, 300))
     with pytest.raises(SartmError, match=r'ends in \.onnx'):
         export_onnx('demo', tmp_path / 'x.pt', ExportConfig())
     assert main(['export', '--out', str(tmp_path / 'x')]) == 2
