@@ -121,7 +121,7 @@ class PairedFiles(PairDataset):
         paths = list(files.images.values())
         if len(paths) == 2 and paths[0] == paths[1]:
             with faults.noted_for(paths[0]):
-                images = dict(zip(files.images, read_rgba(paths[0]), strict=True))
+                images = dict(zip(files.images, read_rgba(paths[0], *files.images), strict=True))
         else:
             for modality, path in files.images.items():
                 with faults.noted_for(path):

@@ -137,12 +137,22 @@ def read_label_colors(path: Path) -> np.ndarray:
     return np.array(image.convert('RGB'))
 
 
-def read_rgba(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read an RGBA image as its colours, uint8 `[H, W, 3]`, and its alpha, uint8 `[H, W]`."""
+def read_rgba(path: Path, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read an RGBA image as its colours, uint8 `[H, W, 3]`, and its alpha, uint8 `[H, W]`.
+
+    Args:
+        path: the file.
+        first, second: modalities of the colours and of alpha, for the error.
+
+    Raises:
+        SartmError: the file is no RGBA image.
+    """
     image = _open(path)
     if image.mode != 'RGBA':
         raise SartmError(
-            f'{path} is a {_kind(image)} image; expected RGBA, with a second image in alpha'
+            f'{path} is a {_kind(image)} image; expected RGBA, with {second} in alpha, because it '
+            f'is given for both {first} and {second}: give two files, or two folders, if each has '
+            'its own'
         )
     both = np.array(image)
     return np.ascontiguousarray(both[..., :3]), np.ascontiguousarray(both[..., 3])

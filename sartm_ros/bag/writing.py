@@ -117,7 +117,8 @@ def write_bag(
     Returns:
         The number of messages on each topic.
 
-    Raises SartmError if there is no frame, a frame lacks a modality, or `out` exists.
+    Raises SartmError if there is no frame, a frame lacks a modality, a freeze repeats no image, or
+    `out` exists.
     """
     faults = faults or Faults()
     rgb_period = _period_ns('rate', rate_hz)
@@ -141,10 +142,10 @@ def _messages(
     """Yield what the cameras send, frame by frame: RGB, labels, the images of the second camera.
 
     Periods are in nanoseconds. Of the faults the offset and the freezes count here. Raises
-    SartmError if there is no frame, or one lacks an image.
+    SartmError if there is no frame, one lacks an image, or a freeze repeats no image.
     """
     offset_ns = round(faults.thermal_offset_s * _NS)
-    freezes = [(start * _NS, (start + duration) * _NS) for start, duration in faults.freezes]
+    without_effect = set(faults.freezes)
     topic, frame_id = default_x_topic(x_modality), f'{x_modality}_optical_frame'
     shown: np.ndarray | None = None  # the image that the second camera sends
     x_count = 0
@@ -159,13 +160,27 @@ def _messages(
         if frame.labels is not None:
             yield _message(LABELS_TOPIC, frame.labels, 'mono8', stamp_ns, RGB_FRAME)
         while (since_ns := x_count * thermal_period) < count * rgb_period:
-            if shown is None or not any(start <= since_ns < end for start, end in freezes):
+            freezes = [
+                (start, duration)
+                for start, duration in faults.freezes
+                if start * _NS <= since_ns < (start + duration) * _NS
+            ]
+            if shown is None or not freezes:
                 shown = image
+            else:
+                without_effect.difference_update(freezes)
             stamp_ns = START_NS + offset_ns + round(since_ns)
             yield _message(topic, shown, _encoding(x_modality, shown), stamp_ns, frame_id)
             x_count += 1
     if not count:
         raise SartmError('there are no frames to write; a bag needs at least one')
+    if without_effect:
+        start, duration = min(without_effect)
+        last_s = float((x_count - 1) * thermal_period) / _NS
+        raise SartmError(
+            f'the freeze {start:g}:{duration:g} s repeats no image; the last image of '
+            f'{MODALITIES[x_modality].title} is at {last_s:g} s'
+        )
 
 
 class _Link:

@@ -117,6 +117,21 @@ def test_a_freeze_repeats_the_last_image_with_stamps_that_go_on(tmp_path):
     assert [line[2] for line in found[RGB_TOPIC]] == list(range(20))
 
 
+@pytest.mark.parametrize('freeze', [(2.0, 1.0), (0.0, 0.1), (1.91, 5.0), (0.52, 0.05)])
+def test_a_freeze_without_effect_is_refused_and_leaves_no_bag(tmp_path, freeze):
+    """After the last image, of the first one alone, and between two; images are 0.1 s apart."""
+    faults = Faults(freezes=((1.0, 0.5), freeze))
+    with pytest.raises(SartmError, match=rf'freeze {freeze[0]:g}:.*no image; .* at 1\.9 s'):
+        messages(tmp_path, faults, count=20)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_freeze_of_the_last_image_and_one_within_another_have_an_effect(tmp_path):
+    found = messages(tmp_path, Faults(freezes=((1.9, 1.0), (1.0, 0.5), (1.1, 0.1))), count=20)
+    frozen = dict.fromkeys(range(10, 15), 9) | {19: 18}
+    assert [line[2] for line in found[THERMAL_TOPIC]] == [frozen.get(n, n) for n in range(20)]
+
+
 @pytest.mark.parametrize(
     ('faults', 'message'),
     [

@@ -171,6 +171,12 @@ def test_bags_that_cannot_be_made_or_replayed(capsys, folders, nano_checkpoint):
             capsys, folders / 'b', 'make-bag', *images, '--out', folders / 'b', f'--{fault}', value
         )
         assert fault in line
+    late = ['--rate', 2, '--freeze', '0.5:1', '--freeze', '2:1']  # the last is at 1 s
+    line = expect_error(capsys, folders / 'b', 'make-bag', *images, '--out', folders / 'b', *late)
+    assert 'the freeze 2:1 s repeats no image; the last image of thermal is at 1 s' in line
+    twice = ['--rgb', folders / 'rgb', '--thermal', folders / 'rgb', '--out', folders / 'b']
+    line = expect_error(capsys, folders / 'b', 'make-bag', *twice)
+    assert 'with thermal in alpha, because it is given for both rgb and thermal' in line
     assert run('make-bag', *images, '--out', folders / 'bag') == 0
     before = sorted((folders / 'bag').iterdir())
     assert 'exists' in expect_error(capsys, None, 'make-bag', *images, '--out', folders / 'bag')
