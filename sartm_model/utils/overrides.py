@@ -29,7 +29,7 @@ def load_config(
         cls: a dataclass whose defaults apply to all that is not set; its fields may be dataclasses.
         path: a YAML file with any part of the tree.
         overrides: `key=value` with dotted keys, e.g. `optim.lr=1e-3`, or `data.train.0.root=DIR`
-            for the first item of a list.
+            for the first item of a list. After `key=` the value is the empty text.
         path_keys: keys whose values are paths, at any depth; `~` is expanded in them. A relative
             path in the file is replaced by the absolute path of the file of that name that lies
             beside it, if there is one.
@@ -56,7 +56,8 @@ def load_config(
         if OmegaConf.is_dict(values):
             for item in overrides:
                 key, _, text = item.partition('=')
-                value = OmegaConf.from_dotlist([f'value={text}'])['value']
+                # OmegaConf reads an empty text as null, but a shell removes the quotes of key=''.
+                value = OmegaConf.from_dotlist([f'value={text}'])['value'] if text else ''
                 is_whole = OmegaConf.is_dict(value) and whole_key in value
                 OmegaConf.update(values, key, value, merge=not is_whole)
         plain = OmegaConf.to_container(values)

@@ -33,6 +33,17 @@ def test_words_and_templates_come_from_file_and_command_line(tmp_path):
     assert text.templates == ['a {name}', 'one {name}']
 
 
+def test_an_override_without_a_value_is_the_empty_text(tmp_path):
+    """A shell passes key='' on as key=."""
+    given = ('imagenet_weights=hub', 'data.train=[{dataset: mfnet, root: here}]')
+    config = load(tmp_path, *given, 'imagenet_weights=', 'data.train.0.root=')
+    assert (config.imagenet_weights, config.data.train[0].root) == ('', '')
+    assert load(tmp_path, 'loss.auxiliary=1', 'loss.auxiliary=null').loss.auxiliary is None
+    for number in ('optim.lr', 'loss.auxiliary'):
+        with pytest.raises(SartmError, match=rf"{number}: Value '' of type 'str' could not"):
+            load(tmp_path, f'{number}=')
+
+
 def test_an_override_changes_one_item_of_a_list(tmp_path):
     sources = load(
         tmp_path,
