@@ -170,12 +170,14 @@ class SegmentationTraining(pl.LightningModule):
         total = torch.stack(weighted).sum()
         if not torch.isfinite(total):
             raise SartmError(
-                f'the loss is {total.item()} at step {self.global_step}, on '
+                f'the loss is {total.item()} at step {self.global_step + 1}, on '
                 f'{", ".join(batch.name)}; look at these frames, lower optim.lr, or use '
                 f'precision=32-true or bf16-mixed'
             )
         self.log_dict({'loss': total, **values}, prog_bar=True)
-        self.log('lr', self.config.optim.lr * lr_factor(self.config, self.global_step))
+        lr = self.config.optim.lr * lr_factor(self.config, self.global_step)
+        # Lightning's loggers take `step` for the number of the step, which they would count from 0.
+        self.log_dict({'lr': lr, 'step': self.global_step + 1.0})
         return total
 
     def backward(self, loss: Tensor, *args: Any, **options: Any) -> None:
@@ -226,7 +228,8 @@ class SegmentationTraining(pl.LightningModule):
             mious.append(figures['miou'])
         # On every process, because early stopping and the choice of the best models run on each.
         # The values are equal already; without sync_dist Lightning warns that they may not be.
-        self.log_dict({'val_miou': sum(mious) / len(mious), **values}, sync_dist=True)
+        values |= {'val_miou': sum(mious) / len(mious), 'step': float(self.global_step)}
+        self.log_dict(values, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW without weight decay for 1-D parameters, and the schedule of `lr_factor`."""

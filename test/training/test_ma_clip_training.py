@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -190,6 +191,9 @@ def test_the_file_of_adapters_says_what_they_are_of(adapters):
     assert sorted(path.name for path in adapters.parent.iterdir()) == [
         'config.yaml', 'events', 'ma_clip.safetensors', 'metrics.csv'
     ]  # fmt: skip
+    with (adapters.parent / 'metrics.csv').open() as file:
+        measured = [row for row in csv.DictReader(file) if row['val_prompt']]
+    assert int(measured[-1]['step']) == card['steps']
 
 
 @pytest.mark.parametrize('steps', [1, 4])

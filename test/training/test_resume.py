@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import torch
 import yaml
 from processes import TIMEOUT_S, wait_until
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sartm_model.cli.main import main
 from sartm_model.config import TrainConfig, load_train_config
@@ -99,6 +101,24 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_one_that_was_not(
     assert state['prototypes.initialized'].any()
 
 
+def test_figures_have_the_steps_that_are_printed(tmp_path, write_config, monkeypatch, capsys):
+    """In both kinds of files, before and after a resumption, and at an end that is no multiple."""
+    config = write_config(steps=5, val_every=2, optim={'accumulate': 2})
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2, signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            train(config, tmp_path)
+    train(config, tmp_path, resume=True)
+    printed = re.findall(r'step (\d+): val mIoU', capsys.readouterr().out)
+    assert printed == ['2', '4', '5']
+    assert list(measurements(tmp_path)) == printed
+    # A loss is logged as often as it is measured, and when the run stops.
+    assert sorted(losses_by_step(tmp_path)) == ['2', '3', '4']
+    events = EventAccumulator(str(tmp_path / 'events')).Reload()
+    assert [event.step for event in events.Scalars('val_miou')] == [2, 4, 5]
+    assert [event.step for event in events.Scalars('loss')] == [2, 3, 4]
+
+
 def test_a_run_that_starts_from_a_file_of_the_name_of_its_own_result_is_resumed(
     tmp_path, write_config, monkeypatch
 ):
@@ -135,7 +155,7 @@ def test_a_resumed_run_has_the_measurements_and_best_models_of_a_whole_one(
                 train(config, tmp_path / 'parts')
     train(config, tmp_path / 'parts', resume=True)
     whole, parts = (measurements(tmp_path / name) for name in ('whole', 'parts'))
-    assert list(whole) == ['1', '3', '5']
+    assert list(whole) == ['2', '4', '6']
     assert parts == whole
     assert losses_by_step(tmp_path / 'parts').items() >= losses_by_step(tmp_path / 'whole').items()
     for name in ('best', 'best_2', 'best_3', 'last'):

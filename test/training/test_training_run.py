@@ -203,7 +203,7 @@ def test_a_run_on_one_modality_does_not_train_the_other(tmp_path, write_config):
 def test_a_loss_that_is_not_finite_names_the_frames(tmp_path, write_config, monkeypatch):
     nan = torch.tensor(torch.nan, requires_grad=True)
     monkeypatch.setattr('sartm_model.training.loss_table.ohem_cross_entropy', lambda *_, **__: nan)
-    with pytest.raises(SartmError, match=r'loss is nan at step 0, on \S+, \S+;'):
+    with pytest.raises(SartmError, match=r'loss is nan at step 1, on \S+, \S+;'):
         train(write_config(), tmp_path / 'run')
 
 

@@ -173,7 +173,9 @@ class MaClipTraining(pl.LightningModule):
         images, texts = self.embed(batch.image), self.text_embeddings(different)
         loss = contrastive_loss(images, texts, own, self.scale)
         self.log('loss', loss, prog_bar=True)
-        self.log('lr', self.config.optim.lr * lr_factor(self.config, self.global_step))
+        lr = self.config.optim.lr * lr_factor(self.config, self.global_step)
+        # Lightning's loggers take `step` for the number of the step, which they would count from 0.
+        self.log_dict({'lr': lr, 'step': self.global_step + 1.0})
         return loss
 
     def embed(self, images: Tensor) -> Tensor:
@@ -216,7 +218,7 @@ class MaClipTraining(pl.LightningModule):
         right = np.mean([found == own for found, own in pairs])
         sensor = np.mean([sensor_of(found) == sensor_of(own) for found, own in pairs])
         figures = {'val_prompt': 100 * float(right), 'val_modality': 100 * float(sensor)}
-        self.log_dict(figures, sync_dist=True)
+        self.log_dict({**figures, 'step': float(self.global_step)}, sync_dist=True)
         if self.trainer.is_global_zero:
             tqdm.write(
                 f'step {self.trainer.global_step}: of the images of data.val '
