@@ -67,7 +67,7 @@ def add_parser(verbs: Verbs) -> None:
         'left out, and the exit status is then 1.',
         'sartm pseudo-label --dataset folder --root unlabelled/data.yaml --split all\n'
         '                   --checkpoint my.safetensors --out pseudo_labels\n'
-        'sartm pseudo-label --source graph --images recordings/ --out pretrain\n'
+        'sartm pseudo-label --source graph --images recordings/thermal --out pretrain\n'
         'sartm pseudo-label --source sam2 --checkpoint sam2.1_hiera_large.pt --preset paper\n'
         '                   --images night_bag --topic /thermal/image_raw --out pretrain',
     )
@@ -105,7 +105,11 @@ def add_parser(verbs: Verbs) -> None:
 
     segments = verb.add_argument_group('with the other sources')
     segments.add_argument(
-        '--images', metavar='P', type=Path, help='a folder of thermal images, or a bag'
+        '--images',
+        metavar='P',
+        type=Path,
+        help='a folder, all images in which are taken for thermal, such as recordings/thermal; or '
+        'a bag',
     )
     segments.add_argument(
         '--topic',
@@ -230,6 +234,11 @@ def _label_by_segments(args: argparse.Namespace) -> int:
         f'{outcome.labelled} images labelled, {outcome.already_there} were already, '
         f'{len(outcome.faults)} left out; written to {args.out}'
     )
+    if outcome.colored:
+        print(
+            f'{outcome.colored} of the images labelled have colours: are they RGB? All images in '
+            f'{args.images} were taken for thermal'
+        )
     return 1 if outcome.faults else 0
 
 

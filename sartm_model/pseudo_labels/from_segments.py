@@ -35,7 +35,7 @@ from sartm_model.modalities.thermal_valid import invalid_pixels
 from sartm_model.pseudo_labels.declare import FILE, LIST, declaration
 from sartm_model.pseudo_labels.segments import LabelRules, Segment, label_image
 from sartm_model.utils.files import write_file
-from sartm_model.utils.image_io import SUFFIXES, read_labels
+from sartm_model.utils.image_io import SUFFIXES, has_colors, read_labels
 from sartm_model.utils.visualization import encode
 
 MANIFEST = 'manifest.json'
@@ -92,9 +92,13 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has done: the numbers of images, and the faults by the image's name."""
+    """What a run has done: the numbers of images, and the faults by the image's name.
+
+    Of the images labelled, `colored` have an 8-bit file whose channels differ.
+    """
 
     labelled: int
+    colored: int
     already_there: int
     faults: Mapping[str, str]
 
@@ -164,7 +168,7 @@ def label_images(
     settings = json.loads(json.dumps({**settings, **asdict(rules)}, default=str))
     _claim(out, settings)
     thermal = MODALITIES['thermal']
-    labelled = already_there = 0
+    labelled = colored = already_there = 0
     faults: dict[str, str] = {}
     mine = (image for i, image in enumerate(images) if i % shard.total == shard.number - 1)
     num_mine = len(range(shard.number - 1, num_images, shard.total))
@@ -185,8 +189,9 @@ def label_images(
         _place(image, raw, out / 'images')
         write_file(path, encode(labels))
         labelled += 1
+        colored += raw.dtype == np.uint8 and image.path is not None and has_colors(image.path)
     _describe(out, rules.label_space(), settings, num_images)
-    return Outcome(labelled, already_there, faults)
+    return Outcome(labelled, colored, already_there, faults)
 
 
 def _claim(out: Path, settings: Mapping[str, Any]) -> None:

@@ -92,6 +92,19 @@ def test_a_run_goes_on_where_it_was_and_refuses_other_settings(tmp_path, drive, 
     assert content(out) == whole
 
 
+def test_colored_images_are_counted(tmp_path, drive, capsys):
+    """Files of three equal channels are grey."""
+    grey = cv2.imread(str(drive / '1.png'))
+    assert grey.ndim == 3
+    cv2.imwrite(str(drive / 'night' / '2b.jpg'), grey)
+    assert label(drive, tmp_path / 'grey', 'graph') == 0
+    assert 'have colours' not in capsys.readouterr().out
+    for name in ('a', 'b'):
+        cv2.imwrite(str(drive / f'{name}.jpg'), grey * np.array([1, 0.9, 0.7]))
+    assert label(drive, tmp_path / 'colored', 'graph') == 0
+    assert '2 of the images labelled have colours: are they RGB?' in capsys.readouterr().out
+
+
 def test_names_with_dots_and_brackets_and_a_result_among_the_images(tmp_path):
     drive = tmp_path / 'drive'
     drive.mkdir()
