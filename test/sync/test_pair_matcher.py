@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -224,8 +225,10 @@ def test_a_bag_that_loops_goes_on_after_each_jump(lag_ms):
         pairs += getattr(matcher, f'add_{topic}')(stamp, stamp, now)
     pairs += matcher.poll(10 * length)
     assert all(pair.skew_ns == 4 * MS for pair in pairs)
-    # What still waits at the jump is lost: its partner is on the other side.
-    assert len(pairs) >= 4 * 90 - 3 * 3
+    # What still waits at a jump is lost, one frame each time: its partner is on the other side.
+    lost = 3 if lag else 0
+    assert len(pairs) == 4 * 90 - lost
+    assert +matcher.drops == +Counter(rgb_reset=lost, thermal_reset=lost)
     loops = [[]]
     for before, after in pairwise([pairs[0], *pairs]):
         if after.stamp_ns < before.stamp_ns:
@@ -235,13 +238,19 @@ def test_a_bag_that_loops_goes_on_after_each_jump(lag_ms):
 
 
 def test_one_stamp_from_the_far_future_costs_a_few_frames_only():
-    rgb, thermal = steady(30, 4), steady(30, 4)
+    rgb, thermal = steady(30, 4), steady(30, 4, SECOND + 4 * MS)
     rgb[60] = 10**18
     matcher = PairMatcher(20 * MS, 100 * MS)
     pairs = []
     for i, (r, t) in enumerate(zip(rgb, thermal, strict=True)):
         now = i * 33 * MS
-        pairs += matcher.add_rgb(r, r, now) + matcher.add_x(t, t, now)
+        early = matcher.add_rgb(r, r, now)
+        on_time = matcher.add_x(t, t, now + 4 * MS)
+        pairs += early + on_time
+        # Once the rates are known again, a pair leaves with its later message.
+        if i > 70:
+            assert early == []
+            assert stamps(on_time) == [(r, t)]
     assert len(pairs) >= 112
 
 
@@ -255,6 +264,16 @@ def test_memory_is_bounded_when_one_topic_is_silent():
         matcher.add_rgb(stamp, stamp, stamp)
         assert matcher.num_buffered <= 8
     assert matcher.drops == {'rgb_overflow': 292}
+
+
+def test_a_reused_frame_that_leaves_a_full_queue_is_not_lost():
+    """Between two RGB frames more thermal frames come than the queue holds."""
+    rgb, thermal = steady(2, 3), steady(30, 3)
+    matcher = PairMatcher(20 * MS, 100 * MS, reuse_x=True, queue_size=4)
+    pairs = feed(matcher, rgb, thermal)
+    assert stamps(pairs) == [(stamp, stamp) for stamp in rgb]
+    assert matcher.drops['thermal_overflow'] > 0
+    assert unaccounted(matcher, len(rgb), len(thermal), pairs) == (0, 0)
 
 
 def with_gaps(matcher, after_ms=300):
@@ -331,14 +350,19 @@ def test_a_bag_that_is_played_slowly_has_no_gaps():
 
 @pytest.mark.parametrize('first', ['rgb', 'x'])
 def test_a_pause_of_both_is_no_gap(first):
-    """A computer that stood still: the stream that comes back first is not alone."""
+    """A computer that stood still: the stream that comes back first is not alone.
+
+    The other one has lost its last frame before the pause, so it misses frames on both sides.
+    """
     second = 'x' if first == 'rgb' else 'rgb'
     matcher = with_gaps(PairMatcher(20 * MS, 100 * MS))
     pairs = []
-    for stamp in steady(30, 1) + steady(30, 1, 12 * SECOND):
+    before = steady(30, 1)
+    for stamp in before + steady(30, 1, 12 * SECOND):
         pairs += getattr(matcher, f'add_{first}')(stamp, stamp, stamp)
-        pairs += getattr(matcher, f'add_{second}')(stamp, stamp, stamp + 9 * MS)
-    assert len(pairs) == 60
+        if stamp != before[-1]:
+            pairs += getattr(matcher, f'add_{second}')(stamp, stamp, stamp + 9 * MS)
+    assert len(pairs) == 59
     assert all(p.rgb == p.x for p in pairs)
 
 
@@ -359,6 +383,18 @@ def test_a_loop_of_the_bag_in_a_gap_goes_on():
     assert len(pairs) == 2 * (90 - 9)  # each time anew the first 300 ms
     # RGB comes back after it: its own jump, if it has one, is no other.
     assert matcher.add_rgb(SECOND + 2970 * MS, 'rgb', now) == []
+
+
+def test_rgb_that_does_not_come_back_after_a_loop_of_the_bag_is_in_a_gap():
+    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS))
+    thermal = steady(30, 3, SECOND + 4 * MS)
+    assert len(feed(matcher, steady(30, 3), thermal)) == 90
+    for loop in range(1, 4):
+        alone = []
+        for stamp in thermal:
+            alone += matcher.add_x(stamp, stamp, stamp + 3 * loop * SECOND)
+        late = [stamp for stamp in thermal if stamp - thermal[0] >= 300 * MS]
+        assert stamps(alone) == [(None, stamp) for stamp in late]
 
 
 @pytest.mark.parametrize('camera', ['rgb', 'thermal'])
