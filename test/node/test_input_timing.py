@@ -89,6 +89,17 @@ def test_the_offset_of_two_rates_in_a_bag_that_is_played_at_half_speed():
     assert timing.offset_s() == pytest.approx(0.3, abs=0.02)
 
 
+def test_the_offset_after_a_bag_has_begun_again():
+    """The second round, shorter than the window, is not mixed with arrivals of the first."""
+    timing = InputTiming(parse({}))
+    frames = [*range(60), *range(20)]
+    for number, frame in enumerate(frames):
+        for camera, ahead_ms in (('rgb', 0), ('thermal', 300)):
+            stamp_ns = 1000 * SECOND + (33 * frame + ahead_ms) * MS
+            timing.add(camera, stamp_ns, 33 * number * MS)
+    assert timing.values()['thermal_stamps_ahead_s'] == '0.300'
+
+
 @pytest.mark.parametrize(
     ('case', 'expected'),
     [
@@ -120,6 +131,16 @@ def test_the_offset_of_two_rates_in_a_bag_that_is_played_at_half_speed():
         ),
         (
             {'phase_ns': 200 * MS, 'interval_ns': 500 * MS},
+            'the nearest stamps are 0.200 s apart, and sync.max_skew is 0.05 s: raise '
+            'sync.max_skew',
+        ),
+        (
+            {
+                'phase_ns': 200 * MS,
+                'interval_ns': 500 * MS,
+                'thermal_ahead_ns': -130 * MS,
+                'sync__thermal_offset': 0.13,
+            },
             'the nearest stamps are 0.200 s apart, and sync.max_skew is 0.05 s: raise '
             'sync.max_skew',
         ),
