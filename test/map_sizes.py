@@ -6,6 +6,7 @@ CASES = [
     ((37, 53), (75, 107)),  # odd sizes, so the factor is not whole
     ((64, 64), (50, 33)),  # the image is smaller than the input
     ((1, 1), (2, 3)),
+    ((224, 64), (61, 40)),  # no padding, and torch rounds 56 * (61 / 56) down to 60
 ]
 
 

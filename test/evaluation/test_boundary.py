@@ -61,7 +61,7 @@ def near(these, those, reach):
 @pytest.mark.parametrize('seed', range(3))
 def test_agrees_with_loops(seed):
     rng = np.random.default_rng(seed)
-    shape = (90, 120)  # 0.75 % of 150 pixels is 1.125: the four neighbours
+    shape = (120, 160)  # 0.75 % of 200 pixels is 1.5: all eight neighbours, and no others
     counts = BoundaryCounts(len(SPACE))
     wanted = np.zeros((4, len(SPACE)), int)
     for _ in range(2):
@@ -77,7 +77,7 @@ def test_agrees_with_loops(seed):
             mine = outline_by_loops(labels, counted, label)
             theirs = outline_by_loops(truth, counted, label)
             wanted[:, label] += (
-                len(mine), near(mine, theirs, 1.125), len(theirs), near(theirs, mine, 1.125)
+                len(mine), near(mine, theirs, 1.5), len(theirs), near(theirs, mine, 1.5)
             )  # fmt: skip
     found = [counts.predicted, counts.correct, counts.true, counts.found]
     np.testing.assert_array_equal(found, wanted)

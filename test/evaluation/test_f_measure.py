@@ -89,7 +89,7 @@ def test_pixels_that_are_not_labelled_do_not_count():
     truth = np.where(blobs(1), 1, 0).astype(np.uint8)
     labels = truth.copy()
     truth[:, 60:] = IGNORE_ID
-    labels[:, 60:] = 2
+    labels[:, 60:70], labels[:, 70:] = 1, 2
     measure = FMeasure(3)
     measure.update(labels, truth)
     found = measure.compute(SPACE)

@@ -16,6 +16,7 @@ from sartm_model.config import ModelConfig
 from sartm_model.data import synthetic
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
+from sartm_model.evaluation import temperature as temperature_scaling
 from sartm_model.evaluation.temperature import fit_temperature, with_temperature
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
@@ -65,6 +66,19 @@ def test_the_temperature_that_the_classes_were_drawn_with_is_found(heads, temper
     assert fit.ece_after < 1.5
     if temperature != 1.0:
         assert fit.ece_before > 3 * fit.ece_after
+
+
+def test_the_pixels_are_drawn_from_the_whole_frame(monkeypatch):
+    """The classes of the upper half are drawn at another temperature than those of the lower."""
+    predictor, middle = RandomHeads(1), HEIGHT // 2
+    halves = zip(frames(predictor, 0.5), frames(predictor, 3.0), strict=True)
+    mixed = [
+        Frame(one.name, one.images, np.vstack([one.labels[:middle], other.labels[middle:]]))
+        for one, other in halves
+    ]
+    of_all = fit_temperature(predictor, mixed).temperature
+    monkeypatch.setattr(temperature_scaling, 'MAX_PIXELS', 4000)
+    assert fit_temperature(predictor, mixed).temperature == pytest.approx(of_all, rel=0.1)
 
 
 def test_frames_that_no_temperature_fits_are_refused():

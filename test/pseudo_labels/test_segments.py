@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from sartm_model.errors import SartmError
-from sartm_model.pseudo_labels.segments import PAPER, LabelRules, Segment, label_image, segment_of
+from sartm_model.pseudo_labels.segments import (
+    PAPER,
+    LabelRules,
+    Segment,
+    contrast,
+    label_image,
+    segment_of,
+)
 
 SHAPE = (24, 31)
 EVERYWHERE = np.ones(SHAPE, bool)
@@ -62,12 +69,14 @@ def test_the_best_segment_can_be_on_top(rng):
 
 
 def test_large_segments_rank_before_small_ones_which_can_be_left_out():
-    masks = [np.zeros(SHAPE, bool) for _ in range(3)]
-    for mask, (place, size) in zip(masks, [(0, 2), (5, 6), (15, 4)], strict=True):
-        mask[place : place + size, place : place + size] = True
+    """The pixels of a segment count, not those of the box around it."""
+    diagonal, corner, square = masks = [np.zeros(SHAPE, bool) for _ in range(3)]
+    np.fill_diagonal(diagonal[:4, :4], True)
+    corner[5:13, 5] = corner[5, 5:12] = True  # 14 pixels in a box of 56
+    square[15:19, 15:19] = True
     rules = LabelRules(ranking='area', min_area=5)
     labels = label_image(segments_of(masks), np.zeros(SHAPE, np.float32), rules, EVERYWHERE)
-    assert [labels[0, 0], labels[5, 5], labels[15, 15]] == [0, 1, 2]
+    np.testing.assert_array_equal(labels, np.where(square, 1, np.where(corner, 2, 0)))
 
 
 def test_contrast_is_between_a_segment_and_its_surroundings(rng):
@@ -83,6 +92,8 @@ def test_contrast_is_between_a_segment_and_its_surroundings(rng):
             ]
         ).reshape(SHAPE)
         contrasts.append(abs(image[mask].mean() - image[near].mean()))
+    found = [contrast(segment, image, EVERYWHERE) for segment in segments_of(masks)]
+    assert found == pytest.approx(contrasts, abs=1e-6)
     best = int(np.argmax(contrasts))
     labels = label_image(segments_of(masks), image, LabelRules('contrast', count=1), EVERYWHERE)
     np.testing.assert_array_equal(labels == 1, masks[best])
