@@ -63,6 +63,20 @@ def test_outside_of_the_frame_the_images_are_mirrored_and_the_labels_ignored():
     assert sample.images['rgb'].amax() == sample.images['rgb'].amin()
 
 
+def test_a_frame_is_as_often_enlarged_as_reduced():
+    """The scale is that of the ramp which the image is; its logarithm is distributed equally."""
+    config = DataConfig(crop_height=8, crop_width=96, scale_min=0.5, scale_max=2.0)
+    ramp = np.tile(np.arange(200, dtype=np.uint8)[:, None], (120, 1, 3))
+    frame = Frame('x', {'rgb': ramp}, np.zeros((120, 200), np.uint8))
+    rng = np.random.default_rng(0)
+    scales = []
+    for _ in range(600):
+        crop = random_resized_crop(frame, config, rng, 0)
+        scales.append(95 / np.ptp(crop.images['rgb'].astype(float)))
+    quartiles = np.quantile(scales, [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(np.log2(quartiles), [-1, -0.5, 0, 0.5, 1], atol=0.15)
+
+
 def frame_with_a_cone() -> Frame:
     """All background but for 8x6 pixels of class 7 in a corner, where both images are bright."""
     labels = np.zeros((240, 320), np.uint8)
@@ -88,6 +102,25 @@ def test_an_object_crop_holds_an_object():
     assert not augment(
         bare, DataConfig(object_crop=1.0, **small), rng, background_id=0
     ).labels.any()
+
+
+def test_pixels_that_are_not_labelled_are_no_object():
+    """No crop is laid on them, and they are not pasted."""
+    cone = frame_with_a_cone()
+    assert cone.labels is not None
+    cone.labels[:, :300] = 255
+    empty = frame_of('x', *(np.full((240, 320), 3, np.uint8),) * 2)
+    window = {'crop_height': 16, 'crop_width': 16, 'scale_min': 1.0, 'scale_max': 1.0}
+    config = DataConfig(object_crop=1.0, **window)
+    rng = np.random.default_rng(0)
+    with_cone, pasted_ids = 0, set()
+    for _ in range(60):
+        sample = augment(cone, config, rng, background_id=0)
+        with_cone += bool((sample.labels == 7).any())
+        sample = augment(empty, config, rng, cone, background_id=0)
+        pasted_ids |= set(sample.labels.unique().tolist()) - {3}
+    assert with_cone >= 55  # rounding may leave the pixel at the crop's edge out
+    assert pasted_ids == {7}
 
 
 def test_the_background_may_be_another_class_or_none():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 import torch.nn.functional as F
 import yaml
 from small_training import write_folder
+from torch.utils.data import default_collate
 from toy_model import ENTRY
 
 from sartm_model.cli.main import main
-from sartm_model.config import ModelConfig
+from sartm_model.config import ModelConfig, load_train_config
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.transforms import network_inputs
 from sartm_model.data.unified_labels import open_run_label_space
@@ -25,6 +27,7 @@ from sartm_model.labels import PST900, LabelSpace
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models import registry
 from sartm_model.training.losses import ohem_cross_entropy
+from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.run import train
 
 SIZE = 32
@@ -145,6 +148,42 @@ def test_validation_scores_each_data_set_with_its_own_classes(root, trained):
             assert float(last[f'val_iou/{name}/{label}']) == pytest.approx(iou, rel=1e-4)
         mious.append(scores['miou'])
     assert float(last['val_miou']) == pytest.approx(np.mean(mious), rel=1e-4)
+
+
+@pytest.fixture
+def module(root, trained) -> SegmentationTraining:
+    """The run before its first step."""
+    config = load_train_config(root / 'train.yaml')
+    space = open_run_label_space(str(root / 'both.yaml'))
+    return SegmentationTraining(registry.build(config.model, len(space)), config, space)
+
+
+def test_a_step_does_not_train_the_classes_that_a_data_set_lacks(module):
+    for view in module.label_space.views:
+        drawn = [module.train_samples[index] for index in range(8)]
+        lacking = torch.ones(len(UNION), dtype=torch.bool)
+        lacking[list(view.ids)] = False
+        batch = default_collate([x for x in drawn if torch.equal(x.excluded, lacking)])
+        module.zero_grad()
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # Lightning: values are logged without a trainer
+            module.training_step(batch, 0).backward()
+        moved = module.model.classifier.weight.grad.flatten(1).any(dim=1)
+        assert moved.tolist() == [index in view.ids for index in range(len(UNION))]
+
+
+def test_classes_are_counted_under_their_ids_in_the_union(root, module):
+    shares = np.zeros(len(UNION))
+    for name, classes in OWN.items():
+        labels = [
+            frame.labels for frame in open_dataset('folder', root / name / 'data.yaml', 'train')
+        ]
+        for own, label in enumerate(classes):
+            union_id = UNION.index('car' if label == 'auto' else label)
+            shares[union_id] += np.mean(np.array(labels) == own)
+    assert len(set(shares)) == len(UNION)
+    expected = shares.max() / shares
+    assert module.train_samples.class_weights(1.0) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('name', OWN)
