@@ -150,6 +150,17 @@ def test_a_dropped_modality_is_one_that_is_not_given(dropped):
     assert (logits(network, given) - alone).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize(('given', 'missing'), [('rgb', 1), ('depth', 0)])
+def test_a_missing_stream_has_the_vector_of_its_own_side(given, missing):
+    before = logits(model(), images(given))
+    for stage in range(4):
+        for side in (0, 1):
+            network = model()
+            network.missing_modality_embedding[stage].data[side] += 1
+            change = (logits(network, images(given)) - before).abs().max()
+            assert (change > 1e-3) == (side == missing)
+
+
 def test_each_sample_of_a_batch_has_its_own_mask():
     network = model()
     given = images('rgb', 'depth', batch=3)

@@ -11,7 +11,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 
+from sartm_model.config import LossConfig
 from sartm_model.errors import SartmError
+from sartm_model.models.base import SegmentationOutput
+from sartm_model.training.loss_table import LossInputs, prototype_term
 from sartm_model.training.losses import (
     Prototypes,
     class_means,
@@ -211,6 +214,19 @@ def test_prototype_loss_equals_loops():
     wanted = prototype_by_loops(prototypes.value.tolist(), means.tolist(), [0, 1, 2])
     assert wanted > 0.01
     assert prototype_loss(prototypes, means, present).item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_term_compares_with_the_prototypes_before_the_batch():
+    """The distance from means that already hold the batch would be shorter."""
+    prototypes = Prototypes(K, C)
+    found, means = [], []
+    for seed in range(2):
+        sfm, labels = batch(seed)
+        output = SegmentationOutput({}, semantic_map=sfm)
+        inputs = LossInputs(output, labels, LossConfig(), prototypes, None)
+        found.append(prototype_term(inputs).item())
+        means.append(means_by_loops(sfm, labels.numpy())[0])
+    assert found == [0, pytest.approx(prototype_by_loops(*means, [0, 1, 2, 4]), rel=1e-4)]
 
 
 def losses_on_the_map(text, has_embedding, prototypes):

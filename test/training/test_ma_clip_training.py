@@ -314,6 +314,27 @@ def test_embeddings_are_computed_anew_for_other_frames_of_a_source(tmp_path):
         assert {len(rows) for rows in samples.embeddings[0].values()} == {count}
 
 
+def test_the_mean_embedding_is_that_of_all_frames_alike(tmp_path):
+    class ThreePixels(torch.nn.Module):
+        def forward(self, images):
+            return {name: image[:, 0, ::200, 100] for name, image in images.items()}
+
+    config = SimpleNamespace(ma_clip=object(), without=(), modalities=('rgb', 'thermal'))
+    network = SimpleNamespace(
+        config=config, ma_clip=None, mean_embeddings=torch.zeros(2, 3), pad=dict
+    )
+    train, val = (open_dataset('synthetic', None, split) for split in ('train', 'val'))
+    samples = SimpleNamespace(
+        sources=[SourceConfig(), SourceConfig(split='val')],
+        modalities=config.modalities,
+        datasets=[FirstFrames(train, 1), FirstFrames(val, 5)],
+    )
+    use_embeddings(ThreePixels(), network, samples, tmp_path)
+    for found, name in zip(network.mean_embeddings, config.modalities, strict=True):
+        total = samples.embeddings[0][name][0] + samples.embeddings[1][name].sum(dim=0)
+        torch.testing.assert_close(found, total / total.norm())
+
+
 def test_the_tower_of_the_checkpoint_is_that_of_the_adapters(trained, adapters):
     found = checkpoints.load(trained / 'last.safetensors').state
     tower = load_clip('small-test', 'random', '', seed=0)[0].visual

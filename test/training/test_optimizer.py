@@ -1,4 +1,4 @@
-"""The step of a run: learning rates, weight decay, clipping, the fused kernel, memory format."""
+"""The step of a run: learning rates, weight decay, clipping, kernel, memory format, chance."""
 
 from __future__ import annotations
 
@@ -115,3 +115,17 @@ def test_a_step_is_computed_channels_last_and_gives_the_same_logits(module):
     assert found.logits.keys() == expected.logits.keys()
     for head, logits in expected.logits.items():
         torch.testing.assert_close(found.logits[head], logits, atol=1e-4, rtol=1e-4)
+
+
+def test_each_batch_of_a_step_draws_its_own_numbers(write_config, tmp_path, monkeypatch):
+    drawn = []
+
+    def forward(self, *args, **options):
+        drawn.append(torch.rand(1).item())
+        return original(self, *args, **options)
+
+    original = SegmentationTraining.forward
+    monkeypatch.setattr(SegmentationTraining, 'forward', forward)
+    overrides = ['optim.accumulate=2', 'steps=2', 'loss.language=0']
+    train(write_config(), tmp_path / 'run', overrides)
+    assert len(drawn) == len(set(drawn)) == 4
