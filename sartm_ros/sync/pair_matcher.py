@@ -122,7 +122,7 @@ class PairMatcher:
         alone = self._x.in_gap(self.rgb_alone_after_ns)
         while self._rgb.frames:
             frame = self._rgb.frames[0]
-            if self._x.is_late(frame, REORDER_NS):
+            if self._x.is_late(frame, self._late_ns):
                 self._rgb.frames.popleft()
                 self.drops['rgb_late'] += 1
                 continue
@@ -159,6 +159,14 @@ class PairMatcher:
     def num_buffered(self) -> int:
         """The number of waiting messages of both topics; at most twice `queue_size`."""
         return len(self._rgb.frames) + len(self._x.frames)
+
+    @property
+    def _late_ns(self) -> int:
+        """The greatest age of a frame, relative to what was output, that is no jump of time.
+
+        A stream that lags by `max_skew` still gives pairs, so its frames may be as old as that.
+        """
+        return max(REORDER_NS, self.max_skew_ns)
 
     def _add(
         self, stream: FrameStream, raw_stamp_ns: int, stamp_ns: int, msg: Any, now_ns: int
@@ -282,7 +290,7 @@ class PairMatcher:
         if not frames or frames[0].used:
             return []
         frame = frames.popleft()
-        if self._rgb.is_late(frame, REORDER_NS):
+        if self._rgb.is_late(frame, self._late_ns):
             self._count_unused(frame)
             return []
         return [self._output_alone(self._x, frame)]

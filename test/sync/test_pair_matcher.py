@@ -335,6 +335,20 @@ def test_rgb_that_comes_back_earlier_than_thermal_has_gone_out_is_late():
     assert (pair.rgb, pair.x) == ('rgb', 'thermal')
 
 
+@pytest.mark.parametrize('silent', ['rgb', 'thermal'])
+@pytest.mark.parametrize('lag_ms', [-450, -250, 250, 450])
+def test_stamps_increase_at_a_gap_where_one_stream_lags(silent, lag_ms):
+    """`lag_ms`: how much later than RGB thermal arrives, still within `max_skew`."""
+    long, short = steady(30, 6), [t for t in steady(30, 6) if not 3 * SECOND < t < 5 * SECOND]
+    rgb, thermal = (short, long) if silent == 'rgb' else (long, short)
+    matcher = with_gaps(PairMatcher(500 * MS, 100 * MS))
+    delays = {'delay_rgb': max(0, -lag_ms) * MS, 'delay_thermal': max(0, lag_ms) * MS}
+    pairs = feed(matcher, rgb, thermal, **delays)
+    assert len(pairs) > 100
+    assert any(None in (pair.rgb, pair.x) for pair in pairs)
+    assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(pairs))
+
+
 def test_a_bag_that_is_played_slowly_has_no_gaps():
     rgb, thermal = steady(30, 4), steady(9, 4, SECOND + 2 * MS)
     matcher = with_gaps(PairMatcher(60 * MS, SECOND, reuse_x=True))
