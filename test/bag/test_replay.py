@@ -46,13 +46,17 @@ SHAPE = (12, 16)
 class ThresholdPredictor:
     """Says 'person' where thermal is above 100, 'car' where red is above 100, in this order.
 
-    Without thermal there are no persons.
+    Without thermal there are no persons. The times of the pairs are kept.
     """
 
     label_space = MFNET
     modalities = ('rgb', 'thermal')
 
+    def __init__(self) -> None:
+        self.times_s: list[float | None] = []
+
     def predict(self, images, *, confidence=False, overlay=False, time_s=None):
+        self.times_s.append(time_s)
         rgb, thermal = images['rgb'], images['thermal']
         labels = np.where(rgb[..., 0] > 100, 1, 0).astype(np.uint8)
         if thermal is not None:
@@ -96,7 +100,9 @@ def accuracy(frames: list[Frame], with_thermal: bool = True) -> float:
 def test_every_pair_is_measured_against_the_topic_of_labels(tmp_path):
     frames = make_frames(6)
     write_bag(frames, tmp_path / 'bag', faults=Faults(thermal_offset_s=0.004))
-    result = replay(tmp_path / 'bag', ThresholdPredictor())
+    predictor = ThresholdPredictor()
+    result = replay(tmp_path / 'bag', predictor)
+    assert predictor.times_s == [(START_NS + number * 100_000_000) * 1e-9 for number in range(6)]
     assert result['pairs'] == result['frames_with_truth'] == 6
     assert result['dropped'] == {}
     assert result['skew_ms'] == {'median': 4.0, 'max': 4.0}

@@ -81,6 +81,17 @@ def test_after_a_time_without_images_nothing_is_left_of_what_was(nano_checkpoint
     np.testing.assert_allclose(scaled(predictor, scene(), 10.0), own, atol=1e-3)
 
 
+def test_a_time_of_rgb_alone_is_one_without_thermal_images(nano_checkpoint):
+    smooth = ThermalSettings(smoothing_s=1.0)
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=smooth)
+    scaled(predictor, scene(900), 0.0)
+    rgb = np.zeros((64, 64, 3), np.uint8)
+    for time_s in (20.0, 40.0, 60.0):
+        predictor.preprocess(rgb, None, time_s)
+    own = scaled(Predictor(nano_checkpoint, device='cpu'), scene(), None)
+    np.testing.assert_allclose(scaled(predictor, scene(), 60.1), own, atol=1e-3)
+
+
 @pytest.mark.parametrize('before', ['fixed range', 'no valid pixel'])
 def test_what_was_not_measured_does_not_count(nano_checkpoint, before):
     """The image before has no range of its own, so the average begins with the next one.

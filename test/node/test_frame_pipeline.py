@@ -49,9 +49,14 @@ def message(encoding: str, pixels: np.ndarray) -> SimpleNamespace:
 
 @pytest.mark.parametrize('x', ['thermal', 'depth'])
 def test_the_status_says_which_sensor_the_second_one_is(x):
-    publishers, warnings = StatusRecorder(), []
+    publishers, warnings, asked = StatusRecorder(), [], []
+
+    def record(images, **arguments):
+        asked.append(arguments)
+        return predict(images)
+
     pipeline = FramePipeline(
-        SimpleNamespace(predict=predict),
+        SimpleNamespace(predict=record),
         Parameters(x_modality=x),
         Health(x),
         publishers,
@@ -64,6 +69,7 @@ def test_the_status_says_which_sensor_the_second_one_is(x):
     pipeline.stop()
     assert (status['modality'], status['x_modality']) == ('both', x)
     assert (status['rgb'], status[x]) == ('ok', 'ok')
+    assert [arguments['time_s'] for arguments in asked] == [5.0]  # the stamp
     assert warnings == []
 
 
@@ -93,6 +99,27 @@ def test_a_fixed_range_that_misses_the_image_is_logged_and_judged():
     topics = {'rgb': '/color', 'thermal': '/thermal'}
     report = judge(health.recent({}), InputTiming(settings), topics, lambda _: '')
     assert (report.level, report.message) == (WARN, text)
+
+
+def test_an_image_from_before_a_restart_is_not_held():
+    """While the node was disabled the scene may have become another one."""
+    publishers = StatusRecorder()
+    settings = Parameters(thermal_on_stall='hold', thermal_hold_at_most_s=60.0)
+    network = SimpleNamespace(predict=predict)
+    pipeline = FramePipeline(network, settings, Health(), publishers, warn=lambda *_: None)
+    rng = np.random.default_rng(0)
+    rgb = message('rgb8', rng.integers(0, 256, (48, 64, 3), np.uint8))
+    good = message('mono16', rng.integers(500, 5000, (48, 64), np.uint16))
+    flat = message('mono16', np.full((48, 64), 3000, np.uint16))
+    served = []
+    for thermal in (good, flat):
+        pipeline.add('rgb', rgb)
+        pipeline.add('thermal', thermal)
+        status = publishers.statuses.get(timeout=60)
+        served.append((status['modality'], status['thermal']))
+        pipeline.restart()
+    pipeline.stop()
+    assert served == [('both', 'ok'), ('rgb', 'flat')]
 
 
 class OutOfMemoryPublishers(StatusRecorder):

@@ -316,6 +316,15 @@ def test_failures_of_thermal_between_results_from_rgb_are_a_warning(health):
     assert 'no results' not in report.message
 
 
+@pytest.mark.parametrize(('share', 'level'), [(0.2, OK), (0.3, WARN)])
+def test_more_than_a_quarter_that_sees_nothing_is_a_warning(health, share, level):
+    frame(health)
+    health.record_thermal(share, '')
+    report = report_of(health)
+    assert report.level == level
+    assert report.message.startswith(f'{share:.0%} of the thermal image') == (level == WARN)
+
+
 class OwnThermal(Thermal):
     name = 'lwir'
 
@@ -442,6 +451,21 @@ def test_a_stall_of_images_that_arrive_stays_a_warning_between_results(health, c
         assert 'the image does not change' in report.message
 
 
+def test_a_stall_from_before_a_restart_is_over(health, clock):
+    frame_in(health)
+    health.record_result(0.01, 'rgb')
+    health.record_stalls('thermal_frozen')
+    assert report_of(health).level == WARN
+    clock.now_s += 60.0
+    health.restart_clocks()
+    assert report_of(health).level == OK
+    # Nor does the result from before count as one that comes despite failures.
+    for _ in range(3):
+        health.record_received('rgb')
+        health.record_dropped('rgb_unreadable', error='rgb: too short')
+    assert report_of(health).level == ERROR
+
+
 def test_messages_that_cannot_be_read_are_no_gap(health):
     """The pairs lack their image as if it had not arrived."""
     health.record_received('rgb')
@@ -461,20 +485,25 @@ def test_messages_that_cannot_be_read_are_no_gap(health):
 
 @pytest.mark.parametrize('interval_s', [0.5, 2, 5])
 def test_a_slow_camera_is_well(health, clock, interval_s):
-    """With pairs as rare as its images; it is missed after two of them."""
+    """With pairs as rare as its images; it is missed after two of them.
+
+    Its images come by turns a tenth of the interval late and in time.
+    """
     timing = InputTiming(Parameters(stall_after_s=60.0))
     reports = []
-    for tick in range(80):
-        clock.now_s += 0.5
+    due = {round((number + number % 2 / 10) * interval_s * 20) for number in range(80)}
+    for tick in range(800):  # of 0.05 s
+        clock.now_s += 0.05
         time_ns = int(clock.now_s * 1e9)
-        health.record_received('rgb')
-        timing.add('rgb', time_ns, time_ns)
-        if tick * 0.5 % interval_s == 0:
+        if tick % 10 == 0:
+            health.record_received('rgb')
+            timing.add('rgb', time_ns, time_ns)
+        if tick in due:
             timing.add('thermal', time_ns, time_ns)
             frame(health)
-        if tick % 2:
+        if tick % 10 == 9:
             reports.append(report_of(health, timing=timing))
-    assert {report.level for report in reports[-20:]} == {OK}
+    assert {report.level for report in reports[-40:]} == {OK}
     reports.clear()
     while not reports or reports[-1].level == OK:
         clock.now_s += 1.0

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from sartm_ros.node import memory
+from sartm_ros.node.failures import FATAL_FAILURES, Failures
+from sartm_ros.node.health import Health
 from sartm_ros.node.out_of_memory import free_memory, is_out_of_memory, next_pause_s
 
 ENORMOUS = 2**60
@@ -64,6 +66,15 @@ def test_the_pauses_double_up_to_a_few_seconds():
     for _ in range(7):
         pauses.append(next_pause_s(pauses[-1]))
     assert pauses[1:] == [0.25, 0.5, 1, 2, 4, 4, 4]
+
+
+def test_a_lack_of_memory_does_not_end_the_process_however_long_it_lasts():
+    """Other errors of the inference do, because some stay until the process ends."""
+    for error, ends in ((MemoryError(), False), (RuntimeError('no such kernel'), True)):
+        failures = Failures(Health(), lambda *_: None)
+        for _ in range(2 * FATAL_FAILURES):
+            failures.handle(error)
+        assert bool(failures.fatal_error) == ends
 
 
 def test_what_a_failed_run_held_is_let_go():

@@ -174,6 +174,26 @@ def test_a_frozen_image_is_as_old_as_its_first_copy():
     assert watch.last_good(950 * MS, 899 * MS) is None
 
 
+def test_an_image_that_serves_many_rgb_frames_is_as_old_as_its_own_stamp():
+    """RGB at 30 Hz and thermal at 2 Hz, whose image each time serves half a second of pairs."""
+
+    def message(encoding: str, pixels: np.ndarray) -> SimpleNamespace:
+        (height, width), step = pixels.shape[:2], pixels.strides[0]
+        fields = {'height': height, 'width': width, 'step': step, 'is_bigendian': 0}
+        return SimpleNamespace(header=None, encoding=encoding, data=pixels.tobytes(), **fields)
+
+    # Nothing moves.
+    rgb = message('rgb8', np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+    policy, found = StallPolicy(), set()
+    settings = Parameters(stall_after_s=0.3)
+    for number in range(90):
+        stamp_ns, x_ns = number * 1000 * MS // 30, number // 15 * 500 * MS
+        x = message('mono16', live(number // 15))
+        pair = Pair(rgb, x, stamp_ns, skew_ns=x_ns - stamp_ns, arrival_ns=0)
+        found.add(policy.usable_images(pair, settings).states['thermal'])
+    assert found == {'ok'}
+
+
 class TestUnreadableThermal:
     """Of pairs whose thermal message has an encoding that nobody reads."""
 
