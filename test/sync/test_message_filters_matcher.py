@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,3 +49,59 @@ def test_pairs_come_out(policy, skew_ms):
     assert matcher.num_buffered == 0
     assert matcher.add_rgb(0, image(0), 0) == []
     assert matcher.drops == {'rgb_no_stamp': 1}
+
+
+class SimpleFilter:
+    """Stands for `message_filters.SimpleFilter`."""
+
+    def __init__(self):
+        self.callbacks = []
+
+    def registerCallback(self, callback):
+        self.callbacks.append(callback)
+
+    def signalMessage(self, *messages):
+        for callback in self.callbacks:
+            callback(*messages)
+
+
+class ArrivalOrder(SimpleFilter):
+    """Stands for `message_filters.ApproximateTimeSynchronizer`: the n-th messages are a pair."""
+
+    def __init__(self, sources, queue_size, slop):
+        super().__init__()
+        self.queues = [{} for _ in sources]
+        for source, queue in zip(sources, self.queues, strict=True):
+            source.registerCallback(lambda message, queue=queue: self.add(queue, message))
+
+    def add(self, queue, message):
+        queue[message.header.stamp.sec] = message
+        if all(self.queues):
+            self.signalMessage(*(queue.pop(min(queue)) for queue in self.queues))
+
+
+def test_what_a_pair_of_the_policies_says_and_what_is_counted(monkeypatch):
+    stand_in = SimpleNamespace(SimpleFilter=SimpleFilter, ApproximateTimeSynchronizer=ArrivalOrder)
+    monkeypatch.setitem(sys.modules, 'message_filters', stand_in)
+
+    def image(stamp):
+        seconds, nanoseconds = divmod(stamp, 10**9)
+        stamp = SimpleNamespace(sec=seconds, nanosec=nanoseconds)
+        return SimpleNamespace(header=SimpleNamespace(stamp=stamp))
+
+    matcher = MessageFilterMatcher('approximate', 0.05, 10, x_name='depth')
+    stamp = 1000 * MS
+    rgb, x = image(stamp), image(stamp + 10 * MS)
+    assert matcher.add_rgb(stamp, rgb, 5) == []
+    (pair,) = matcher.add_x(stamp + 10 * MS, x, 7)
+    # Latency counts from the RGB message, though the other one came last.
+    assert (pair.stamp_ns, pair.skew_ns, pair.arrival_ns) == (stamp, 10 * MS, 5)
+    assert pair.rgb is rgb
+    assert pair.x is x
+    assert matcher.add_rgb(0, image(0), 8) == matcher.add_x(-MS, image(-MS), 8) == []
+    assert matcher.num_buffered == 0
+    assert matcher.drops == {'rgb_no_stamp': 1, 'depth_no_stamp': 1}
+    matcher.add_x(2 * stamp, image(2 * stamp), 9)
+    matcher.stop()
+    assert matcher.num_buffered == 0
+    assert +matcher.drops == {'rgb_no_stamp': 1, 'depth_no_stamp': 1, 'depth_stopped': 1}
