@@ -12,6 +12,7 @@ import pytest
 from command_line import expect_error, read, run
 
 from sartm_model.data.registry import open_dataset
+from sartm_model.pseudo_labels.graph_segments import GraphSegments
 
 NAMES = ('1', 'night__2', 'night__3', 'night__4')
 SHAPE = (60, 80)
@@ -72,6 +73,19 @@ def test_the_result_is_a_data_set_of_the_images(tmp_path, drive, capsys):
     assert manifest['settings']['ranking'] == 'contrast'
     assert cv2.imread(str(out / 'sheet.png')) is not None
     assert run('data', 'check', '--dataset', 'folder', '--root', out / 'data.yaml') == 0
+
+
+def test_flat_areas_of_a_reduced_image_are_one_graph_segment_each():
+    """The first area in the order of numbers touches the third."""
+    height, width = 480, 640
+    areas = np.zeros((height, width), np.float32)
+    areas[: height // 2, width // 2 :], areas[height // 2 :, width // 2 :] = 1, 2
+    segments = GraphSegments(sigma=0.01)(areas / 2, 'areas')
+    assert len(segments) == 3
+    for area, segment in enumerate(segments):
+        mask = np.zeros((height, width), bool)
+        mask[segment.box] = segment.mask
+        np.testing.assert_array_equal(mask, areas == area)
 
 
 def test_a_run_goes_on_where_it_was_and_refuses_other_settings(tmp_path, drive, capsys):

@@ -7,10 +7,19 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from frame_list import FrameList
 
 from sartm_model.cli.main import main
+from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
-from sartm_model.registration.align import align, blend, find_outliers, read_points
+from sartm_model.registration.align import (
+    align,
+    blend,
+    collect_points,
+    describe_points,
+    find_outliers,
+    read_points,
+)
 from sartm_model.registration.checkerboard import corner_pairs, parse_pattern
 from sartm_model.registration.clicks import click_pairs, clicks_to_pairs, side_by_side
 from sartm_model.registration.homography import read_homography
@@ -100,6 +109,27 @@ def test_a_wrong_point_is_pointed_at():
     assert find_outliers(good, align(good, THERMAL, RGB), RGB) == []
 
 
+def test_of_five_points_none_is_pointed_at():
+    """Four points always fit exactly, so each of the five would seem to be the wrong one."""
+    pairs = true_pairs(5)
+    pairs[2, 2] += 12
+    found = align(pairs, THERMAL, RGB)
+    assert found.rms > 1
+    assert find_outliers(pairs, found, RGB) == []
+
+
+def test_each_frame_has_its_own_errors():
+    frames = {'good': true_pairs(30, seed=1), 'bad': true_pairs(40, seed=2)}
+    frames['bad'][:, 2:] += np.random.default_rng(0).normal(0, 2, (40, 2))
+    found = align(np.vstack(list(frames.values())), THERMAL, RGB)
+    lines = []
+    for name, pairs in frames.items():
+        errors = np.linalg.norm(project(found.homography, pairs[:, :2]) - pairs[:, 2:], axis=1)
+        rms = np.sqrt((errors**2).mean())
+        lines.append(f'{name}: {len(pairs)} points, RMS {rms:.2f}, largest {errors.max():.2f}')
+    assert describe_points(frames, found, RGB) == lines
+
+
 def line_of(count: int) -> np.ndarray:
     thermal = np.linspace((20, 30), (300, 200), count)
     return np.hstack([thermal, project(TRUE, thermal)])
@@ -160,6 +190,18 @@ def test_no_board_no_corners():
     for bad in ('7', '7x', 'x5', '7,5', '2x9', '-7x5'):
         with pytest.raises(SartmError, match='COLUMNSxROWS'):
             parse_pattern(bad)
+
+
+def test_frames_of_different_sizes_are_refused():
+    """Also where only thermal differs and the board is not found in it."""
+    rgb, thermal = board_views(PLACES[0])
+    small = np.full((THERMAL[0] // 2, THERMAL[1] // 2), 7000, np.uint16)
+    frames = [
+        Frame('a', {'rgb': rgb, 'thermal': thermal}),
+        Frame('b', {'rgb': rgb, 'thermal': small}),
+    ]
+    with pytest.raises(SartmError, match='the pairs of images differ in size'):
+        collect_points(FrameList(frames), None, '7x5')
 
 
 # Clicks -------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from command_line import expect_error, read, run
 from sartm_model.data.folder import FrameFiles, PairedFiles
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
+from sartm_model.evaluation.multi_scale_flip import probabilities
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
 from sartm_model.pseudo_labels.from_network import (
@@ -142,6 +143,23 @@ def test_labels_of_unlabelled_frames_and_a_training_on_them(
     source = {'dataset': 'folder', 'root': str(out / 'data.yaml'), 'split': 'train'}
     data = {'train': [source], 'val': source, 'crop_height': 32, 'crop_width': 32, 'workers': 0}
     train(write_config(data=data, steps=1, val_every=1), tmp_path / 'run')
+
+
+def test_the_scales_that_are_given_are_used(unlabelled, nano_checkpoint, tmp_path):
+    every = ('--threshold', 0, '--background-threshold', 0)
+    out = tmp_path / 'pseudo'
+    command = arguments(unlabelled, nano_checkpoint, out, *every, '--scales', 0.5, 1)
+    assert run(*command) == 0
+    predictor = Predictor(nano_checkpoint, device='cpu', engine='eager')
+    for frame in open_dataset('folder', unlabelled / 'data.yaml', 'all'):
+        images = frame.select(predictor.modalities)
+        found = read(out / 'labels' / f'{frame.name}.png')
+        of_both, of_one = (
+            probabilities(predictor, images, flip=True, scales=scales).argmax(dim=0).numpy()
+            for scales in ((0.5, 1.0), (1.0,))
+        )
+        assert (found == of_both).mean() > 0.999
+        assert (found == of_one).mean() < 0.99
 
 
 def test_frames_without_a_kept_pixel_are_left_out_and_none_at_all_is_an_error(
