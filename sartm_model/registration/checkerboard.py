@@ -81,11 +81,12 @@ def _refine(grey: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 
 def _possible_orders(grid: np.ndarray) -> list[np.ndarray]:
-    """Return the corners `[N, 2]` in the orders of a board that is rotated or mirrored."""
-    views = [grid, grid[::-1], grid[:, ::-1], grid[::-1, ::-1]]
-    if grid.shape[0] == grid.shape[1]:
-        views += [view.transpose(1, 0, 2) for view in views]
-    return [view.reshape(-1, 2) for view in views]
+    """Return the corners `[N, 2]` in the orders of a board that is rotated.
+
+    None is of a mirrored board: OpenCV gives the corners clockwise in every image.
+    """
+    quarters = range(4) if grid.shape[0] == grid.shape[1] else (0, 2)
+    return [np.rot90(grid, turns).reshape(-1, 2) for turns in quarters]
 
 
 def _normalise(points: np.ndarray) -> np.ndarray:

@@ -46,9 +46,9 @@ def far_off(found: np.ndarray) -> float:
     return np.linalg.norm(project(found, places) - project(TRUE, places), axis=1).max()
 
 
-def board(turned: bool = False) -> np.ndarray:
-    """A checkerboard with 7x5 inner corners, 20 pixels per square and a white margin."""
-    squares = np.indices((PATTERN[1] + 1, PATTERN[0] + 1)).sum(axis=0) % 2 * 255
+def board(turned: bool = False, pattern: tuple[int, int] = PATTERN) -> np.ndarray:
+    """A checkerboard, by default 7x5 inner corners, 20 pixels per square and a white margin."""
+    squares = np.indices((pattern[1] + 1, pattern[0] + 1)).sum(axis=0) % 2 * 255
     picture = np.pad(np.kron(squares, np.ones((20, 20))), 20, constant_values=255)
     return np.rot90(picture, 2 * turned).astype(np.float32)
 
@@ -182,6 +182,29 @@ def test_corners_of_a_board(place, inverted, turned):
     assert sorted(distances.argmin(axis=1)) == list(range(35))
     assert distances.min(axis=1).max() < 0.15
     np.testing.assert_allclose(project(TRUE, found[:, :2]), found[:, 2:], atol=0.4)
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'roll'), [((7, 5), 75), ((5, 7), 75), ((5, 5), 35), ((6, 6), 35)]
+)
+def test_corners_are_matched_for_every_angle_of_the_board(pattern, roll):
+    """The cameras are rolled against each other, and thermal sees black and white exchanged."""
+    picture = board(pattern=pattern)
+    centre = (np.array(picture.shape[::-1]) - 1) / 2
+
+    def view(angle):
+        matrix = cv2.getRotationMatrix2D(centre.tolist(), angle, 1.3)
+        matrix[:, 2] += 160 - centre
+        image = cv2.warpAffine(picture, matrix, (320, 320), borderValue=255)
+        return matrix, cv2.GaussianBlur(image, (3, 3), 0).astype(np.uint8)
+
+    for angle in range(0, 360, 30):
+        (of_rgb, grey), (of_thermal, heat) = view(angle), view(angle + roll)
+        found = corner_pairs(np.repeat(grey[..., None], 3, axis=2), 255 - heat, pattern)
+        on_board = found[:, :2] - of_thermal[:, 2]
+        on_board = on_board @ np.linalg.inv(of_thermal[:, :2]).T
+        expected = on_board @ of_rgb[:, :2].T + of_rgb[:, 2]
+        np.testing.assert_allclose(found[:, 2:], expected, atol=0.5)
 
 
 def test_no_board_no_corners():
