@@ -83,7 +83,7 @@ def _refine(grey: np.ndarray, grid: np.ndarray) -> np.ndarray:
 def _possible_orders(grid: np.ndarray) -> list[np.ndarray]:
     """Return the corners `[N, 2]` in the orders of a board that is rotated.
 
-    None is of a mirrored board: OpenCV gives the corners clockwise in every image.
+    None is of a mirrored board, because OpenCV never gives the corners in such an order.
     """
     quarters = range(4) if grid.shape[0] == grid.shape[1] else (0, 2)
     return [np.rot90(grid, turns).reshape(-1, 2) for turns in quarters]
