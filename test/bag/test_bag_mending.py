@@ -29,6 +29,7 @@ from sartm_ros.node.parameters import Parameters
 
 COUNT = 8
 CHATTER = '/chatter'
+STORAGES = {'.mcap': 'mcap', '.db3': 'sqlite3'}
 ROS2 = get_typestore(Stores.ROS2_JAZZY)
 
 
@@ -93,6 +94,20 @@ def test_metadata_with_another_quality_of_service_than_the_files(bag):
 def test_metadata_that_list_no_topics(bag):
     edit_metadata(bag, lambda values: values.update(topics_with_message_count=[], message_count=0))
     check_complete(bag)
+
+
+def test_a_bag_that_is_split_over_files(bag):
+    """As by the limits of `ros2 bag record`: each topic is in both files."""
+    (first,) = (path for path in bag.iterdir() if path.suffix in ('.mcap', '.db3'))
+    second = first.with_stem(f'{first.stem}_1')
+    write_bag(frames(), bag.with_name('second'), storage=STORAGES[first.suffix])
+    bag.with_name('second').joinpath(f'second{first.suffix}').rename(second)
+    edit_metadata(bag, lambda values: values.update(relative_file_paths=[first.name, second.name]))
+    assert {name: topic.messages for name, topic in bag_topics(bag).items()} == {
+        RGB_TOPIC: 2 * COUNT,
+        THERMAL_TOPIC: 2 * COUNT,
+    }
+    assert list(read_raw(bag)) == [*read_raw(first), *read_raw(second)]
 
 
 @pytest.mark.parametrize('mode', ['file', 'message'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -168,6 +169,19 @@ def test_pairs_of_two_rates_are_the_nearest(tmp_path):
         # 30 and 9 Hz from one start: no thermal frame is further than half an RGB period away.
         assert abs(pair.skew_ns) <= 1e9 / 30 / 2 + 1
     assert sum(pairing.drops.values()) == 60 - 18  # every other RGB frame is accounted for
+
+
+def test_labels_of_rgb_frames_without_a_partner_take_no_memory(tmp_path):
+    frames = make_frames(120, np.uint16)  # so that labels alone are mono8
+    write_bag(frames, tmp_path / 'bag', rate_hz=30, thermal_rate_hz=10)
+    pairs = read_pairs(tmp_path / 'bag', matcher(), labels_topic=LABELS_TOPIC)
+    for pair in pairs:
+        if pair.index >= 105:  # two thirds of the frames before it are no pairs
+            break
+    kind = type(pair.labels)
+    alive = [o for o in gc.get_objects() if type(o) is kind and o.encoding == 'mono8']
+    assert 0 < len(alive) < 20
+    pairs.close()
 
 
 def test_topics(tmp_path):

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from processes import Process, segments_of, wait_until
@@ -102,6 +103,30 @@ def test_the_first_message_waits_for_a_subscriber(tmp_path, monkeypatch):
         peer.close()
 
 
+@pytest.mark.parametrize('rate', [0.5, 4.0])
+def test_messages_are_due_at_the_rate_times_the_recorded_speed(monkeypatch, rate):
+    class FakeTime:
+        now_s = 20.0
+
+        def monotonic(self):
+            return self.now_s
+
+        def sleep(self, duration_s):
+            self.now_s += duration_s
+
+    monkeypatch.setattr(player, 'time', FakeTime())
+    publisher = SimpleNamespace(publish=lambda _: None)
+    node = SimpleNamespace(create_publisher=lambda *_: publisher)
+    name = 'sensor_msgs/msg/Image'
+    messages = [RawMessage('/a', name, START_NS + ms * 1_000_000, b'') for ms in (0, 40, 50, 203)]
+    published_s = []
+    player.BagPlayer(node, {'/a': name}).play(
+        messages, rate=rate, on_publish=lambda _, now_s: published_s.append(now_s)
+    )
+    expected = [20.0 + seconds / rate for seconds in (0, 0.04, 0.05, 0.203)]
+    assert published_s == pytest.approx(expected, abs=1e-6)
+
+
 def test_topics_without_a_subscriber_are_named_and_played(tmp_path, capsys):
     write_bag(render_sequence(2, 2, 48, 64), tmp_path / 'bag', rate_hz=100)
     assert player.main([str(tmp_path / 'bag'), '--wait', '0']) == 0
@@ -139,7 +164,7 @@ def test_latched_messages_reach_those_who_ask_for_them(tmp_path):
     """tf2 asks for /tf_static as transient local, which a volatile publisher does not offer."""
     write_bag(render_sequence(2, 1, 48, 64), tmp_path / 'images')
     (message,) = read_raw(tmp_path / 'images', [RGB_TOPIC])
-    no_time = QosTime(0, 0)
+    topics, no_time = ('/latched', '/latched_too'), QosTime(0, 0)
     offered = Qos(
         QosHistory.KEEP_LAST,
         1,
@@ -152,17 +177,18 @@ def test_latched_messages_reach_those_who_ask_for_them(tmp_path):
         avoid_ros_namespace_conventions=False,
     )
     with Writer(tmp_path / 'bag', version=8) as writer:
-        connection = writer.add_connection(
-            '/latched', message.type, typestore=TYPES, offered_qos_profiles=[offered]
-        )
-        writer.write(connection, message.time_ns, message.data)
+        for topic in topics:
+            connection = writer.add_connection(
+                topic, message.type, typestore=TYPES, offered_qos_profiles=[offered]
+            )
+            writer.write(connection, message.time_ns, message.data)
     peer = Peer()
     command = [sys.executable, '-m', 'sartm_ros.bag.player', str(tmp_path / 'bag'), '--loop']
     process = Process(command, tmp_path / 'player.log')
     try:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        images = peer.listen(Image, '/latched', latched)
-        wait_until(lambda: images, 'the latched image')
+        images = [peer.listen(Image, topic, latched) for topic in topics]
+        wait_until(lambda: all(images), 'the latched images')
     finally:
         process.end()
         peer.close()

@@ -8,6 +8,7 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -25,6 +26,8 @@ from sartm_model.evaluation.multi_scale_flip import probabilities
 from sartm_model.inference.prediction import Prediction
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
+from sartm_ros.bag import offline
+from sartm_ros.bag import replay as replaying
 from sartm_ros.bag.reading import (
     COMPRESSED_TYPE,
     LABELS_TOPIC,
@@ -107,6 +110,33 @@ def test_every_pair_is_measured_against_the_topic_of_labels(tmp_path):
     assert result['dropped'] == {}
     assert result['skew_ms'] == {'median': 4.0, 'max': 4.0}
     assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames))
+
+
+def test_the_rates_are_those_of_the_network_and_of_the_whole(tmp_path, monkeypatch):
+    """A pair takes 30 ms to read and 10 ms in the network."""
+    now_s = [50.0]
+    clock = SimpleNamespace(perf_counter=lambda: now_s[0])
+    for module in (offline, replaying):
+        monkeypatch.setattr(module, 'time', clock)
+
+    def read_slowly(pairs):
+        for pair in pairs:
+            now_s[0] += 0.03
+            yield pair
+
+    monkeypatch.setattr(offline, 'read_ahead', read_slowly)
+
+    class SlowPredictor(ThresholdPredictor):
+        def predict(self, images, **asked):
+            now_s[0] += 0.01
+            return super().predict(images, **asked)
+
+    write_bag(make_frames(6), tmp_path / 'bag')
+    result = replay(tmp_path / 'bag', SlowPredictor())
+    assert result['predict_ms'] == pytest.approx({'median': 10, 'p99': 10})
+    assert result['network_pairs_per_s'] == pytest.approx(100)
+    assert result['pairs_per_s'] == pytest.approx(25)
+    assert result['waiting_percent'] == pytest.approx(75)
 
 
 def test_labels_of_a_folder_go_by_the_order_of_the_rgb_images(tmp_path):
