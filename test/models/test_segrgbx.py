@@ -436,7 +436,7 @@ def test_a_file_of_one_pair(checkpoint, tmp_path):
     for given in (frame, {'rgb': frame['rgb']}, {'event': frame['event']}):
         expected = predictor.predict(given).labels
         assert (exported.predict(given).labels == expected).mean() > 0.99
-    with pytest.raises(SartmError, match='takes rgb and event in every pair'):
+    with pytest.raises(SartmError, match='depth image given, but the network takes rgb and event'):
         exported.predict({'depth': scene(10, 'depth')[0]['depth']})
 
 
