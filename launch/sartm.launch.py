@@ -6,6 +6,7 @@ False or 0.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def _rviz(context: LaunchContext, values: dict[str, Any], environment: dict[str,
         # RViz takes the transport from the topic in its configuration, raw here, so that of a
         # compressed topic it shows the raw one beside it, if there is one.
         remappings=[
-            (f'/{t}', (name or t).removesuffix('/compressed')) for t, name in shown.items()
+            (f'/{t}', re.sub('/compressed(Depth)?$', '', name or t)) for t, name in shown.items()
         ],
         additional_env=environment,
     )

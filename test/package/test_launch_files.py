@@ -234,12 +234,13 @@ def test_without_rviz_a_line_says_so_and_the_node_starts(launched):
     assert 'rviz2 is not installed' in line.options['msg']
 
 
-def test_rviz_shows_the_topics_of_the_node(launched, tmp_path):
+@pytest.mark.parametrize('transport', ['compressed', 'compressedDepth'])
+def test_rviz_shows_the_topics_of_the_node(launched, tmp_path, transport):
     """A topic comes from the argument, else from the parameter file, else it is the default."""
     launched.install_rviz()
     parameters = {
         'rgb_topic': '/left/image',
-        'thermal_topic': 'boson/compressed',
+        'thermal_topic': f'boson/{transport}',
         'use_sim_time': False,
     }
     file = tmp_path / 'mine.yaml'
