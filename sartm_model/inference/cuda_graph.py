@@ -30,7 +30,7 @@ from sartm_model.inference.stage_clock import StageCallback
 from sartm_model.inference.transfer import Staging, pack, reversed_axes, shapes, unpack
 from sartm_model.models.base import SegmentationModel
 from sartm_model.utils.grid_cache import hold_cached_tensors
-from sartm_model.utils.parallel import TwoStreams
+from sartm_model.utils.parallel import CudaStreams
 
 MAX_CACHED_GRAPHS = 16
 """A node needs 12: both images, RGB alone and thermal alone, each with or without confidence and
@@ -88,15 +88,15 @@ class CudaGraphCache:
 def prepare_for_graph(model: SegmentationModel, device: torch.device) -> None:
     """Lay a network out as a graph of it runs fastest; it computes the same.
 
-    Channels are last in memory, as cuDNN's half-precision convolutions want them. Two streams run
-    what is independent in parallel, because one modality alone does not fill a GPU.
+    Channels are last in memory, as cuDNN's half-precision convolutions want them. Streams run what
+    is independent in parallel, because one modality or one level alone does not fill a GPU.
 
     Args:
         model: in its inference form, on the device and in its precision.
         device: where it runs; streams are only used on a GPU.
     """
     if device.type == 'cuda':
-        model.enable_parallel(TwoStreams(device))
+        model.enable_parallel(CudaStreams(device))
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -198,7 +198,7 @@ class InferencePipeline:
             return scaled, to_input(name, scaled[None], image_size, matrix, size).to(self.dtype)
 
         work = [partial(prepare, name) for name in images]
-        # On a GPU these are too short for two streams.
+        # On a GPU these are too short for streams.
         if len(work) == 2 and self.model.runner is not None and self.device.type == 'cpu':
             prepared = list(self.model.runner(work[0], work[1]))
         else:

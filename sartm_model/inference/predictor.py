@@ -75,7 +75,7 @@ class Predictor:
             - 'auto': 'graph' on CUDA, 'parallel' on a CPU of several cores, else 'eager'.
             - 'eager': one operation after another.
             - 'graph': records a CUDA graph for each kind of pair, with independent parts of
-              the network on two streams.
+              the network on streams of their own.
             - 'parallel' (CPU): runs independent parts of the network at once, each on half of the
               cores.
             - 'compile': compiles the network with `torch.compile`, then runs it as 'graph' does on

@@ -57,7 +57,7 @@ class SegmentationModel(nn.Module, ABC):
     Attributes:
         config, num_classes: as given.
         merged: whether this is the inference form, see `inference_form`.
-        runner: runs two functions in parallel, see `enable_parallel`; None to run one by one.
+        runner: runs functions in parallel, see `enable_parallel`; None to run one by one.
         semantic_channels: C of `SegmentationOutput.semantic_map`; 0 without one.
 
     Raises:
@@ -295,14 +295,13 @@ class SegmentationModel(nn.Module, ABC):
         return height, width
 
     def enable_parallel(self, runner: Runner | None = None) -> None:
-        """From now on run independent parts of the network in parallel, two at a time.
+        """From now on run independent parts of the network in parallel.
 
         The operations of a small network are too short to be shared by all threads, and too small
         to fill a GPU. Only for inference, and by one calling thread at a time.
 
         Args:
-            runner: runs two functions at once, such as `TwoStreams` on a GPU; `ParallelRunner`, for
-                a CPU, if omitted.
+            runner: such as `CudaStreams` for a GPU; `ParallelRunner`, for a CPU, if omitted.
         """
         self.requires_grad_(False)
         self.runner = runner or ParallelRunner()

@@ -1,4 +1,4 @@
-"""Runs two functions in parallel: on two halves of a CPU's cores, or on two streams of a GPU."""
+"""Runs functions in parallel: on two halves of a CPU's cores, or on streams of a GPU."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ from typing import Protocol, TypeVar
 
 import torch
 
-First = TypeVar('First')
-Second = TypeVar('Second')
+Result = TypeVar('Result')
 
 
 class Runner(Protocol):
-    """Runs two functions and returns both results when both have ended."""
+    """Runs functions and returns their results, in their order, when all have ended."""
 
-    def __call__(
-        self, first: Callable[[], First], second: Callable[[], Second]
-    ) -> tuple[First, Second]: ...
+    def __call__(self, *functions: Callable[[], Result]) -> tuple[Result, ...]: ...
 
 
 class ParallelRunner:
-    """Runs two functions in parallel, without gradients, in threads of its own.
+    """Runs functions in parallel, without gradients, in threads of its own.
 
     Each thread has half of the threads that torch had for the caller when the runner was made, but
     at least one. The caller's own number is not changed. For one caller at a time.
 
-    What lies between such pairs of functions should be called through `run`. In the caller's thread
-    each of its operations would wake all of torch's threads, which then spin on the cores that the
-    two functions need.
+    What lies between such functions should be called through `run`, which leaves two threads for
+    them: a third function then begins when one of the first two has ended. In the caller's thread
+    each operation would wake all of torch's threads, which then spin on the cores that the
+    functions need.
     """
 
     def __init__(self) -> None:
@@ -48,55 +46,57 @@ class ParallelRunner:
         # A thread that uses torch for the first time takes over the number that was set last.
         torch.set_num_threads(threads)
 
-    def run(self, work: Callable[[], First]) -> First:
+    def run(self, work: Callable[[], Result]) -> Result:
         """Run a function that calls this runner, in a thread of the runner's."""
         return self._pool.submit(_infer, work).result()
 
-    def __call__(
-        self, first: Callable[[], First], second: Callable[[], Second]
-    ) -> tuple[First, Second]:
-        """Return both results. What either raises is raised when both have ended."""
-        futures = self._pool.submit(_infer, first), self._pool.submit(_infer, second)
+    def __call__(self, *functions: Callable[[], Result]) -> tuple[Result, ...]:
+        """Return the results. What one raises is raised when all have ended."""
+        futures = [self._pool.submit(_infer, function) for function in functions]
         for future in futures:
             future.exception()  # waits
-        return futures[0].result(), futures[1].result()
+        return tuple(future.result() for future in futures)
 
 
-def _infer(work: Callable[[], First]) -> First:
+def _infer(work: Callable[[], Result]) -> Result:
     with torch.inference_mode():
         return work()
 
 
-class TwoStreams:
-    """Runs two functions in parallel on a GPU: the work of the second on a stream of its own.
+class CudaStreams:
+    """Runs up to three functions in parallel on a GPU: the first on the current stream.
 
-    A CUDA graph can record it: the second stream joins the recording where it waits for the current
-    one, and the current one waits for it at the end. For one caller at a time.
+    A CUDA graph can record it: each other stream joins the recording where it waits for the current
+    one, and the current one waits for all at the end. For one caller at a time.
 
-    torch's allocator lets the stream that has freed memory reuse it at once, although the other
+    torch's allocator lets the stream that has freed memory reuse it at once, although another
     stream may still read it. This cannot happen here. The caller holds what the functions are given
-    until both have ended. The second function is launched first, so it has freed all that it frees
-    before the first allocates. And the next second function begins by waiting for everything that
-    has read the results of this one. A graph's memory is a pool of its own, for which the same is
-    true.
+    until all have ended. The other functions are launched before the first, so they have freed all
+    that they free before the first allocates. And the next functions begin by waiting for
+    everything that has read the results of these. A graph's memory is a pool of its own, for which
+    the same is true.
 
     Args:
-        device: the CUDA device that both work on.
+        device: the CUDA device that all work on.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._second_stream = torch.cuda.Stream(device)
+        self._streams = [torch.cuda.Stream(device) for _ in range(2)]
 
-    def __call__(
-        self, first: Callable[[], First], second: Callable[[], Second]
-    ) -> tuple[First, Second]:
-        """Return both results, which the current stream may use. What either raises is raised."""
+    def __call__(self, *functions: Callable[[], Result]) -> tuple[Result, ...]:
+        """Return the results, which the current stream may use. What one raises is raised."""
+        first, *others = functions
+        streams = self._streams[: len(others)]
         current = torch.cuda.current_stream(self._device)
-        self._second_stream.wait_stream(current)
+        for stream in streams:
+            stream.wait_stream(current)
         try:
-            with torch.cuda.stream(self._second_stream):
-                second_result = second()
-            return first(), second_result
+            results = []
+            for stream, function in zip(streams, others, strict=True):
+                with torch.cuda.stream(stream):
+                    results.append(function())
+            return (first(), *results)
         finally:
-            current.wait_stream(self._second_stream)
+            for stream in streams:
+                current.wait_stream(stream)

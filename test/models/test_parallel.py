@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from sartm_model.inference.cuda_graph import prepare_for_graph
 from sartm_model.inference.predictor import Predictor
-from sartm_model.utils.parallel import ParallelRunner, TwoStreams
+from sartm_model.utils.parallel import CudaStreams, ParallelRunner
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +50,7 @@ def test_the_probabilities_of_test_time_augmentation_are_the_same(predictors):
 
 
 @pytest.mark.usefixtures('two_threads')
-def test_both_functions_run_in_parallel_without_gradients_on_half_of_the_threads():
+def test_functions_run_in_parallel_without_gradients_on_half_of_the_threads():
     meet = threading.Barrier(2, timeout=30)
 
     def work():
@@ -126,29 +127,73 @@ def test_what_is_run_may_call_the_runner_in_turn():
 
 
 class FakeStream:
+    """Knows which work has ended for what is launched on it next."""
+
+    def __init__(self):
+        self.ended = set()
+
     def wait_stream(self, other):
-        pass
+        self.ended |= other.ended
 
 
 @pytest.fixture
 def fake_streams(monkeypatch):
-    """Lets `TwoStreams` be made without a GPU: both of its streams do the work at once."""
+    """Lets `CudaStreams` be made without a GPU: each of its streams does the work at once.
+
+    Returns:
+        The current stream, last, and those below it.
+    """
+    stack = [FakeStream()]
 
     @contextmanager
     def use(stream):
+        stack.append(stream)
         yield
+        stack.pop()
 
     monkeypatch.setattr(torch.cuda, 'Stream', lambda device: FakeStream())
-    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: FakeStream())
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: stack[-1])
     monkeypatch.setattr(torch.cuda, 'stream', use)
+    return stack
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_work_on_streams_begins_after_what_was_launched_and_ends_before_what_follows(
+    fake_streams, fails
+):
+    runner = CudaStreams(torch.device('cuda'))
+    launched_on = []
+
+    def work(name):
+        stream = fake_streams[-1]
+        assert 'before' in stream.ended
+        stream.ended.add(name)
+        launched_on.append(stream)
+        if fails and name == 'first':
+            raise ValueError('this one')
+        return name
+
+    current = fake_streams[-1]
+    current.ended.add('before')
+    for names in (['first', 'second', 'third'], ['first', 'fourth']):
+        launched_on.clear()
+        works = [partial(work, name) for name in names]
+        if fails:
+            with pytest.raises(ValueError, match='this one'):
+                runner(*works)
+        else:
+            assert runner(*works) == tuple(names)
+        assert len(set(launched_on)) == len(names)
+        assert launched_on[-1] is current
+        assert current.ended >= set(names)
 
 
 @pytest.mark.usefixtures('fake_streams')
-def test_two_streams_give_what_parallel_gives(nano_checkpoint, predictors):
-    two_streams = Predictor(nano_checkpoint, device='cpu', engine='eager')
-    two_streams.pipeline.model.enable_parallel(TwoStreams(torch.device('cuda')))
+def test_streams_give_what_parallel_gives(nano_checkpoint, predictors):
+    streams = Predictor(nano_checkpoint, device='cpu', engine='eager')
+    streams.pipeline.model.enable_parallel(CudaStreams(torch.device('cuda')))
     for images in (pair(), pair(70, 101), (pair()[0], None)):
-        one, other = (p.predict(*images, confidence=True) for p in (predictors[1], two_streams))
+        one, other = (p.predict(*images, confidence=True) for p in (predictors[1], streams))
         np.testing.assert_array_equal(one.labels, other.labels)
         np.testing.assert_array_equal(one.confidence, other.confidence)
 
@@ -160,7 +205,7 @@ def test_a_network_prepared_for_a_graph_gives_what_the_others_give(nano_checkpoi
         Predictor(nano_checkpoint, device='cpu', engine=engine) for engine in ('eager', 'graph')
     )
     prepare_for_graph(prepared.pipeline.model, torch.device('cuda'))
-    assert isinstance(prepared.pipeline.model.runner, TwoStreams)
+    assert isinstance(prepared.pipeline.model.runner, CudaStreams)
     rgb, thermal = pair(*size)
     for images in ((rgb, thermal), (rgb, None), (None, thermal)):
         one, other = (p.predict(*images, confidence=True) for p in (eager, prepared))
@@ -170,14 +215,14 @@ def test_a_network_prepared_for_a_graph_gives_what_the_others_give(nano_checkpoi
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no CUDA device')
 @pytest.mark.parametrize('engine', ['eager', 'graph'])
-def test_two_streams_on_a_gpu(engine):
-    one_stream, two_streams = (
+def test_streams_on_a_gpu(engine):
+    one_stream, streams = (
         Predictor('demo', device='cuda', precision='fp32', engine=engine) for _ in range(2)
     )
     one_stream.pipeline.model.runner = None
-    two_streams.pipeline.model.enable_parallel(TwoStreams(two_streams.device))
+    streams.pipeline.model.enable_parallel(CudaStreams(streams.device))
     for seed in range(20):  # a race would not show each time
         rng = np.random.default_rng(seed)
         rgb = rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)
-        one, other = (p.predict(rgb, rgb[..., 0]).labels for p in (one_stream, two_streams))
+        one, other = (p.predict(rgb, rgb[..., 0]).labels for p in (one_stream, streams))
         assert (one == other).mean() > 0.99

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -124,11 +125,10 @@ class Sartm(SegmentationModel):
         def fuse(level: int) -> Tensor:
             return self._fuse_level(level, pyramids, drop_mask)
 
+        levels = [partial(fuse, level) for level in range(3)]
         if self.runner is None:
-            return Pyramid(*(fuse(level) for level in range(3)))
-        # Level 0, of the most channels, takes about as long as the two others.
-        sfm, (ifp, ffp) = self.runner(lambda: fuse(0), lambda: (fuse(1), fuse(2)))
-        return Pyramid(sfm, ifp, ffp)
+            return Pyramid(*(fuse_level() for fuse_level in levels))
+        return Pyramid(*self.runner(*levels))
 
     def semantic_map(self, features: Pyramid) -> Tensor:
         """Return the fused semantic feature map."""
@@ -165,7 +165,7 @@ class Sartm(SegmentationModel):
         return self
 
     def _encode_all(self, images: dict[str, Tensor]) -> dict[str, Pyramid]:
-        """Encode all modalities in one batch, or each by itself where a runner runs two at once."""
+        """Encode all modalities in one batch, or with a runner both in parallel."""
         if self.runner is None or len(images) == 1:
             return self.encoder(images)
         first, second = ({name: image} for name, image in images.items())
