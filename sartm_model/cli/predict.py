@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from sartm_model.modalities import check_selection, select
+    from sartm_model.modalities.thermal_contrast import range_warning
     from sartm_model.utils.files import write_file
     from sartm_model.utils.visualization import encode
 
@@ -78,11 +80,16 @@ def run(args: argparse.Namespace) -> None:
     if args.dataset:
         frames = frames.with_modalities(selected)
     shift = read_params(args).thermal_shift
+    warning = ''
     for frame in tqdm(frames, total=len(frames), unit='frame', disable=None):
         # A data set may have images of more sensors than the network takes, or than are wanted.
         images = dict(frame.select(selected) if chosen else frame.images)
         if shift and 'thermal' in images and images['thermal'].itemsize == 2:
             images['thermal'] = images['thermal'] >> shift
+        if not warning and 'thermal' in images:
+            warning = range_warning(images['thermal'], predictor.thermal_settings)
+            if warning:
+                tqdm.write(f'sartm predict: warning: {frame.name}: {warning}', file=sys.stderr)
         prediction = predictor.predict(images, overlay=True)
         assert prediction.overlay is not None
         labels, overlay = encode(prediction.labels), encode(prediction.overlay)

@@ -50,6 +50,21 @@ def test_predict_folders(folders, nano_checkpoint):
         np.testing.assert_array_equal(overlay, expected.overlay)
 
 
+def test_predict_warns_once_where_a_fixed_range_leaves_thermal_without_contrast(
+    capsys, folders, nano_checkpoint
+):
+    images = [f'--{part}={folders / part}' for part in ('rgb', 'thermal')]
+    params = folders / 'params.yaml'
+    for low, high, warned in ((0, 255, 0), (28000, 32000, 1)):
+        thermal = {'range': 'fixed', 'low': low, 'high': high}
+        values = {'checkpoint': str(nano_checkpoint), 'thermal': thermal}
+        params.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
+        assert run('predict', *images, '--params', params, '--out', folders / 'out') == 0
+        text = capsys.readouterr().err
+        assert text.count(f'warning: {NAMES[0]}: thermal counts') == warned
+        assert text.count('fixed range') == warned
+
+
 def test_predict_a_split_of_a_data_set(folders, nano_checkpoint):
     (folders / 'one.txt').write_text(f'{NAMES[1]}\n')
     model = ['--checkpoint', nano_checkpoint, '--out']
