@@ -135,9 +135,8 @@ def _find_parts(root: Path) -> dict[str, Path]:
     """Return the folder of each part, in the order of `MODALITIES`, the masks last."""
     found: dict[str, Path] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        try:
-            part = _part_of(folder)
-        except SartmError:  # no images
+        part = _part_of(folder)
+        if part is None:
             continue
         if part in found:
             raise SartmError(
@@ -153,18 +152,20 @@ def _find_parts(root: Path) -> dict[str, Path]:
     return {part: found[part] for part in (*MODALITIES, 'labels') if part in found}
 
 
-def _part_of(folder: Path) -> str:
-    """Tell by the name of a folder, or else by its first image, what it holds.
+def _part_of(folder: Path) -> str | None:
+    """Tell by the name of a folder, or else by its first image, what it holds; None if nothing.
 
-    Raises SartmError if there are no images in it.
+    Raises SartmError if two of its images have the same stem.
     """
-    suffixes = {path.suffix.lower() for path in folder.iterdir()}
+    suffixes = {path.suffix.lower() for path in folder.iterdir() if path.name[0] != '.'}
     # RGB last, whose words are the most general.
     names = {name: modality.folder_names for name, modality in reversed(MODALITIES.items())}
     for part, words in {'labels': LABEL_FOLDERS, **names}.items():
         is_called = re.search(rf'(?<![a-z])({words})', folder.name.lower())
         if is_called and not suffixes.isdisjoint(suffixes_of(part)):
             return part
+    if suffixes.isdisjoint(suffixes_of('labels')):
+        return None
     first = next(iter(images_in(folder).values()))
     try:
         values = read_raw_ids(first)

@@ -131,7 +131,7 @@ class CudaGraph:
         try:
             if stream is None:
                 outputs = self._run()
-                self._shapes, self._pinned_output = shapes(outputs), pack(outputs)
+                self._shapes, self._pinned_output = shapes(outputs), pack(outputs).clone()
             else:
                 self._record(stream, pool)
         finally:  # these runs were not the next frame of a video

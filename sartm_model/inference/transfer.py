@@ -113,8 +113,9 @@ def shapes(outputs: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def pack(outputs: Mapping[str, Tensor]) -> Tensor:
-    """Join uint8 tensors in one, for one transfer."""
-    return torch.cat([output.flatten() for output in outputs.values()])
+    """Join uint8 tensors in one, for one transfer; one alone is not copied."""
+    flat = [output.flatten() for output in outputs.values()]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
 def unpack(packed: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, np.ndarray]:

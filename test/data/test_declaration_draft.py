@@ -177,6 +177,10 @@ def test_what_no_draft_can_be_made_of(tmp_path):
     write(tmp_path / 'odd' / 'thermal' / 'y2.png', MASK)
     with pytest.raises(SartmError, match=r'have no names in common \(x1\.png, y2\.png\)'):
         write_draft(tmp_path / 'odd')
+    fill(tmp_path / 'stem', ('left', 'thermal', 'masks'))
+    write(tmp_path / 'stem' / 'left' / '003.png', MASK)
+    with pytest.raises(SartmError, match=r'left has both 003\.jpg and 003\.png'):
+        write_draft(tmp_path / 'stem')
     noise = np.arange(128, dtype=np.uint8).reshape(8, 16)
     with pytest.raises(SartmError, match='has 128 different values'):
         write_draft(fill(tmp_path / 'jpeg', mask=noise))
