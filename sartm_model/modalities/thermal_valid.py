@@ -175,8 +175,8 @@ def _connected_with_edge(same: Any, xp: ModuleType) -> Any:
         device = {} if xp is np else {'device': same.device}
         index = xp.arange(length, dtype=xp.int32, **device)
         index = index[:, None] if axis == 0 else index[None]
-        first = xp.amin(xp.where(same, index[-1:] + 1, index), axis)
-        last = xp.amax(xp.where(same, index[:1] - 1, index), axis)
+        first = xp.amin(xp.where(same, length, index), axis)
+        last = xp.amax(xp.where(same, -1, index), axis)
         first, last = (first[None], last[None]) if axis == 0 else (first[:, None], last[:, None])
         connected = connected | (index < first) | (index > last)
     return connected

@@ -62,7 +62,15 @@ def bars(size=SIZE) -> np.ndarray:
     return mask
 
 
-SHAPES = {'ring': inside, 'rotated': rotated, 'round': round_view, 'bars': bars}
+def bent(size=SIZE) -> np.ndarray:
+    """A mask whose border is wider in the middle of each edge than in its corners."""
+    rows, columns = (np.linspace(-1, 1, length) for length in size)
+    widths = 3 + 12 * (1 - np.abs(columns)), 3 + 12 * (1 - np.abs(rows))
+    distances = [(1 - np.abs(x)) * length / 2 for x, length in zip((rows, columns), size)]
+    return (distances[0][:, None] > widths[0]) & (distances[1] > widths[1][:, None])
+
+
+SHAPES = {'ring': inside, 'rotated': rotated, 'round': round_view, 'bars': bars, 'bent': bent}
 
 
 @pytest.mark.parametrize('shape', SHAPES)
