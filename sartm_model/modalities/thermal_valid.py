@@ -7,14 +7,20 @@ them out, and the network is given the mean in their place.
 The functions take numpy arrays and torch tensors. On tensors no shape depends on a value and the
 host never waits, so that a CUDA graph can record them and ONNX can express them. Tensors on a CPU
 are examined as arrays, because then ordinary images take a fraction of the time.
+
+On a GPU each operation costs a few microseconds whatever its size, so all counts that may be fill
+are treated at once: they are one vector, the conditions on them are one comparison of a matrix, and
+what a kind of border needs to be one is looked up in a table (see `_Tables`).
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 MIN_SPAN_8BIT = 8.0
@@ -43,11 +49,46 @@ that reason the other pixels must differ from each other, as those of a camera d
 GROWTH = 1
 """Pixels around fill that count as invalid too, because a bilinear warp mixes it into them."""
 
-BEYOND = 1e9
-"""Stands for the counts that are left out of a sorted list; more than any count."""
+NOTHING = -1.0
+"""Stands for counts that are left out; less than any count."""
 
 GRID_PIXELS = 1200
 """What is fill is decided on a grid of about this many pixels."""
+
+
+class _Tables(NamedTuple):
+    """What depends on the size and the type of the images alone, as arrays or as tensors.
+
+    There are K kinds of borders, and C candidates: counts that may be fill, of which the first is
+    that of the border.
+
+    Attributes:
+        lines: for each kind the pixels that have one count if there is such a border, as places in
+            the flattened image, int64 `[K, n]`. Short lines repeat their last pixel. The border
+            has the count of the first pixel, and the last kind that fits is taken. The first kind
+            is 'none'.
+        kinds: 0 to K - 1.
+        candidates: all but the first, float32 `[C - 1]`.
+        bounds: the least `_measures` with which a candidate is fill, for each kind of border,
+            float32 `[K, 4, C]`.
+        signs: of the numbers of pixels among the measures, float32 `[C]`; that of a border is
+            negative, because its bound is an upper one.
+        quartiles: for each number of pixels that are left out the places of the three quartiles of
+            the others in the sorted grid, repeated for each candidate, int64 `[G + 1, 3, C]`.
+        rows, columns: numbers that grow towards the one edge, and towards the opposite one, float32
+            `[2, h, 1]` and `[2, 1, w]`.
+        nothing: the number `NOTHING`.
+    """
+
+    lines: Any
+    kinds: Any
+    candidates: Any
+    bounds: Any
+    signs: Any
+    quartiles: Any
+    rows: Any
+    columns: Any
+    nothing: Any
 
 
 def min_span(eight_bits: bool) -> float:
@@ -80,35 +121,23 @@ def invalid_pixels(counts: Any, eight_bits: bool, values: tuple[int, ...] = ()) 
     xp = _module_of(counts)
     if xp is not np and counts.device.type == 'cpu' and not xp.compiler.is_compiling():
         return xp.from_numpy(invalid_pixels(counts.numpy(), eight_bits, values))
-    border, is_border, is_edge = _border_count(counts, eight_bits, xp)
-    extremes = () if eight_bits else (0.0, 65535.0)
-    step = max(1, round(math.sqrt(counts.shape[0] * counts.shape[1] / GRID_PIXELS)))
-    grid = counts[::step, ::step].flatten()
-    excluded = _equals_any(grid, (*values, *extremes)) | (grid == border)
-    known = (~excluded).sum()
-    low, median, high = _quartiles(xp.where(excluded, BEYOND, grid), known, xp)
-    least_spread = min_span(eight_bits) / FILL_DISTANCE
-    spread = (high - low).clip(least_spread)
-
-    def is_apart(count: Any, distance: float) -> Any:
-        return (abs(median - count) > distance * spread) & (known > 0)
-
-    def share(count: Any) -> Any:
-        return (grid == count).sum() / len(grid)
-
-    fills_edges = _fills_opposite_edges(counts == border)
-    is_border = is_border & (is_apart(border, FILL_DISTANCE) | fills_edges)
-    is_border = is_border & (share(border) <= MAX_BORDER_SHARE)
-    is_edge = is_edge & is_apart(border, FILL_DISTANCE) & (high - low >= least_spread)
-    is_border = is_border | (is_edge & (share(border) <= MAX_EDGE_SHARE))
-    saturated = is_apart(65535.0, SATURATION_DISTANCE) & (share(65535.0) >= MIN_SATURATED_SHARE)
-    fills = [is_apart(0.0, FILL_DISTANCE), saturated][: len(extremes)]
-    invalid = _equals_any(counts, values)
-    for count, fill in zip(extremes, fills, strict=True):
-        invalid = invalid | ((counts == count) & fill)
-    if xp is np and not is_border and not invalid.any():
-        return invalid  # ordinary images need no more
-    return _grow(invalid | (_connected_with_edge(counts == border, xp) & is_border), xp)
+    tables = _tables(counts, eight_bits, values)
+    lines = counts.reshape(-1)[tables.lines]
+    starts = lines[:, :1]
+    kind = xp.amax((lines == starts).all(1) * tables.kinds, 0, keepdims=True)
+    if xp is np and eight_bits and not values and kind == 0:
+        return np.zeros(counts.shape, bool)  # ordinary images need no more
+    candidates = xp.concatenate([starts[:, 0][kind], tables.candidates])
+    measures = _measures(counts, candidates, eight_bits, tables, xp)
+    is_fill = (measures >= tables.bounds[kind][0]).all(0)
+    fills = xp.where(is_fill, candidates, tables.nothing)
+    if xp is np:
+        fills = fills[[True, *is_fill[1:]]]  # the others would be looked for in vain
+    masks = counts == fills[:, None, None]  # [C, h, w]
+    if xp is np and not masks.any():
+        return masks[0]  # nor do these
+    border, others = masks[0], list(masks[1:, None])
+    return _grow(xp.concatenate([*others, *_connected_with_edge(border, tables, xp)]).any(0), xp)
 
 
 def _module_of(array: Any) -> ModuleType:
@@ -120,79 +149,148 @@ def _module_of(array: Any) -> ModuleType:
     return torch
 
 
-def _border_count(counts: Any, eight_bits: bool, xp: ModuleType) -> tuple[Any, Any, Any]:
-    """Return the count that a border would have, and whether it is around the image or at an edge.
+def _measures(
+    counts: Any, candidates: Any, eight_bits: bool, tables: _Tables, xp: ModuleType
+) -> Any:
+    """Return what decides whether counts are fill, float32 `[4, C]`.
 
-    At an edge: the left, the right or the lower one has this count alone, in an image of 16 bits.
+    Taken on a grid, and where the quartiles are concerned on its pixels that have none of the
+    counts: how many interquartile ranges a count lies from the median, how many pixels have it,
+    the interquartile range, and the lower quartile, which is `NOTHING` without such pixels.
+
+    Args:
+        counts: float32 `[h, w]`.
+        candidates: the counts, float32 `[C]`.
+        eight_bits: as in `invalid_pixels`.
+        tables: `_Tables`.
+        xp: the module of the arrays.
     """
-    middle_row, middle_column = counts.shape[0] // 2, counts.shape[1] // 2
-    corners = [counts[row, column] for row in (0, -1) for column in (0, -1)]
-    middles = [counts[row, middle_column] for row in (0, -1)]
-    middles += [counts[middle_row, column] for column in (0, -1)]
-    at_corners, at_middles = (_are_equal(points) for points in (corners, middles))
-    is_around = at_corners | at_middles
-    border = xp.where(at_corners, corners[0], middles[0])
-    if eight_bits:
-        return border, is_around, is_around & False
-    *_, lower_left, lower_right = corners
-    left_or_lower = _is_uniform(counts[:, 0]) | _is_uniform(counts[-1])
-    is_edge = (left_or_lower | _is_uniform(counts[:, -1])) & ~is_around
-    edge_count = xp.where(left_or_lower, lower_left, lower_right)
-    return xp.where(is_edge, edge_count, border), is_around, is_edge
+    step = _grid_step(*counts.shape)
+    grid = counts[::step, ::step]
+    same = grid == candidates[:, None, None]
+    left_out = same.any(0)
+    numbers = xp.concatenate([same, left_out[None]]).sum((1, 2))
+    others = xp.where(left_out, tables.nothing, grid).reshape(-1)
+    ordered = np.sort(others) if xp is np else others.sort().values
+    low, median, high = ordered[tables.quartiles[numbers[-1:]]][0]
+    span = high - low
+    distance = abs(median - candidates) / span.clip(_least_spread(eight_bits))
+    return xp.stack([distance, numbers[:-1] * tables.signs, span, low])
 
 
-def _is_uniform(edge: Any) -> Any:
-    return (edge == edge[0]).all()
+def _connected_with_edge(same: Any, tables: _Tables, xp: ModuleType) -> list[Any]:
+    """Return the parts of a mask `[h, w]` that run on from an edge along rows or columns.
 
-
-def _are_equal(points: list[Any]) -> Any:
-    return (points[0] == points[1]) & (points[0] == points[2]) & (points[0] == points[3])
-
-
-def _equals_any(counts: Any, values: tuple[float, ...]) -> Any:
-    found = counts != counts
-    for value in values:
-        found = found | (counts == value)
-    return found
-
-
-def _quartiles(counts: Any, valid: Any, xp: ModuleType) -> Any:
-    """Return the quartiles of the first `valid` of the sorted counts, float32 `[3]`."""
-    ordered = np.sort(counts) if xp is np else counts.sort().values
-    return ordered[xp.stack([(valid * quarter) // 4 for quarter in (1, 2, 3)])]
-
-
-def _fills_opposite_edges(same: Any) -> Any:
-    """Return whether two opposite edges of a mask `[h, w]` are set entirely."""
-    return (same[0] & same[-1]).all() | (same[:, 0] & same[:, -1]).all()
-
-
-def _connected_with_edge(same: Any, xp: ModuleType) -> Any:
-    """Return the part of a mask `[h, w]` that runs on from an edge along a row or a column."""
-    height, width = same.shape
-    connected = same & False
-    for axis, length in ((0, height), (1, width)):
-        device = {} if xp is np else {'device': same.device}
-        index = xp.arange(length, dtype=xp.int32, **device)
-        index = index[:, None] if axis == 0 else index[None]
-        first = xp.amin(xp.where(same, length, index), axis)
-        last = xp.amax(xp.where(same, -1, index), axis)
-        first, last = (first[None], last[None]) if axis == 0 else (first[:, None], last[:, None])
-        connected = connected | (index < first) | (index > last)
-    return connected
+    They are those beyond the last pixel that is not set: `[2, h, w]` for the two directions along
+    the columns, and again along the rows.
+    """
+    parts = []
+    for axis, numbers in ((1, tables.rows), (2, tables.columns)):
+        last = xp.amax(xp.where(same, tables.nothing, numbers), axis, keepdims=True)
+        parts.append(numbers > last)
+    return parts
 
 
 def _grow(mask: Any, xp: ModuleType) -> Any:
     """Set the pixels of a mask `[h, w]` in the square of `GROWTH` around each that is set."""
-    height, width = mask.shape
+    side = 2 * GROWTH + 1
     if xp is np:
-        padded = np.pad(mask, GROWTH)
-    else:  # TensorRT pads numbers alone
-        padded = xp.nn.functional.pad(mask.float(), (GROWTH,) * 4) > 0
-    rows = padded[:height]
-    for shift in range(1, 2 * GROWTH + 1):
-        rows = rows | padded[shift : shift + height]
-    grown = rows[:, :width]
-    for shift in range(1, 2 * GROWTH + 1):
-        grown = grown | rows[:, shift : shift + width]
-    return grown
+        return cv2.dilate(mask.view(np.uint8), np.ones((side, side), np.uint8)).view(bool)
+    grown = xp.nn.functional.max_pool2d(mask[None, None].float(), side, 1, GROWTH)
+    return grown[0, 0] > 0
+
+
+def _grid_step(height: int, width: int) -> int:
+    return max(1, round(math.sqrt(height * width / GRID_PIXELS)))
+
+
+def _least_spread(eight_bits: bool) -> float:
+    """Return the interquartile range below which an image counts as flat."""
+    return min_span(eight_bits) / FILL_DISTANCE
+
+
+def _tables(counts: Any, eight_bits: bool, values: tuple[int, ...]) -> _Tables:
+    """Return the tables for an image, as arrays or as tensors on its device."""
+    height, width = counts.shape
+    if isinstance(counts, np.ndarray):
+        return _make_tables(height, width, eight_bits, values)
+    from sartm_model.utils.grid_cache import constant_tensors
+
+    def compute() -> _Tables:
+        return _make_tables(height, width, eight_bits, values)
+
+    key = ('thermal_valid', height, width, eight_bits, values)
+    return _Tables(*constant_tensors(key, compute, counts.device))
+
+
+class _Least(NamedTuple):
+    """The least `_measures` with which a count is fill; without a number any count is."""
+
+    distance: float = -1
+    signed_number: float = -1
+    span: float = -1
+    low: float = NOTHING
+
+
+@lru_cache(maxsize=8)
+def _make_tables(height: int, width: int, eight_bits: bool, values: tuple[int, ...]) -> _Tables:
+    """Return the tables for images of a size and a type, as arrays."""
+    step = _grid_step(height, width)
+    size = len(range(0, height, step)) * len(range(0, width, step))
+    # The distance is to be more than these. The median that it is from needs another pixel.
+    apart, saturated = (
+        float(np.nextafter(np.float32(distance), np.float32(math.inf)))
+        for distance in (FILL_DISTANCE, SATURATION_DISTANCE)
+    )
+    kinds = _border_kinds(height, width, eight_bits)
+    borders = {
+        'none': _Least(signed_number=1),
+        'edge': _Least(apart, -MAX_EDGE_SHARE * size, _least_spread(eight_bits), 0),
+        'around': _Least(apart, -MAX_BORDER_SHARE * size, low=0),
+        'opposite edges': _Least(signed_number=-MAX_BORDER_SHARE * size),
+    }
+    extremes = {
+        0: _Least(apart, low=0),
+        65535: _Least(saturated, MIN_SATURATED_SHARE * size, low=0),
+    }
+    others = [*({} if eight_bits else extremes).items(), *((value, _Least()) for value in values)]
+    bounds = [[borders[name], *(least for _, least in others)] for name, _ in kinds]
+    length = max(len(line) for _, line in kinds)
+    left_out = np.arange(size + 1)[:, None]
+    quartiles = left_out + (size - left_out) * np.arange(1, 4) // 4
+    return _Tables(
+        lines=np.stack([line[np.minimum(np.arange(length), len(line) - 1)] for _, line in kinds]),
+        kinds=np.arange(len(kinds)),
+        candidates=np.array([count for count, _ in others], np.float32),
+        bounds=np.array(bounds, np.float32).swapaxes(1, 2).copy(),
+        signs=np.array([-1] + [1] * len(others), np.float32),
+        quartiles=np.repeat(quartiles.clip(max=size - 1)[..., None], 1 + len(others), axis=2),
+        rows=_both_ways(height)[:, :, None],
+        columns=_both_ways(width)[:, None],
+        nothing=np.array(NOTHING, np.float32),
+    )
+
+
+def _border_kinds(height: int, width: int, eight_bits: bool) -> list[tuple[str, np.ndarray]]:
+    """Return the kinds of borders in rising precedence, and their lines; see `_Tables`."""
+    columns, rows = np.arange(width), width * np.arange(height)  # places of the first of each
+    upper, lower = columns, rows[-1] + columns
+    left, right = rows, rows + width - 1
+    corners = np.array([upper[0], upper[-1], lower[0], lower[-1]])
+    middle, central = width // 2, height // 2
+    middles = np.array([upper[middle], lower[middle], left[central], right[central]])
+    edges = [right[::-1], left[::-1], lower]  # from the lower corners
+    return [
+        ('none', middles[:1]),
+        *(('edge', edge) for edge in ([] if eight_bits else edges)),
+        ('around', middles),
+        ('around', corners),
+        ('opposite edges', np.concatenate([upper, lower])),
+        ('opposite edges', np.concatenate([left, right])),
+    ]
+
+
+def _both_ways(length: int) -> np.ndarray:
+    """Return the numbers from 0 up and down to 0, float32 `[2, length]`."""
+    up = np.arange(length, dtype=np.float32)
+    return np.stack([up, up[::-1]])

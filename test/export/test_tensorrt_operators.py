@@ -36,7 +36,8 @@ SUPPORTED = {
     **each(
         """BatchNormalization Ceil Clip Conv ConvTranspose Cos CumSum Einsum Erf Exp Floor Gemm
         GlobalAveragePool GridSample HardSigmoid HardSwish InstanceNormalization IsInf
-        LayerNormalization Log MatMul Resize Round Sigmoid Sin Softmax Softplus Sqrt Tanh""",
+        LayerNormalization Log MatMul MaxPool Resize Round Sigmoid Sin Softmax Softplus Sqrt
+        Tanh""",
         FLOATS,
     ),
     **each(
@@ -98,8 +99,10 @@ def faults(path) -> list[str]:
             or not values.get('sorted', 1)
         ):
             found.append(f'{what}: K')
-        if node.op_type == 'LayerNormalization' and len(node.output) > 1:
+        if node.op_type in ('LayerNormalization', 'MaxPool') and len(node.output) > 1:
             found.append(f'{what}: {len(node.output)} outputs')
+        if node.op_type == 'MaxPool' and set(values.get('dilations', ())) - {1}:
+            found.append(f'{what}: dilations')
     return found
 
 

@@ -64,10 +64,9 @@ def bars(size=SIZE) -> np.ndarray:
 
 def bent(size=SIZE) -> np.ndarray:
     """A mask whose border is wider in the middle of each edge than in its corners."""
-    rows, columns = (np.linspace(-1, 1, length) for length in size)
-    widths = 3 + 12 * (1 - np.abs(columns)), 3 + 12 * (1 - np.abs(rows))
-    distances = [(1 - np.abs(x)) * length / 2 for x, length in zip((rows, columns), size)]
-    return (distances[0][:, None] > widths[0]) & (distances[1] > widths[1][:, None])
+    rows, columns = np.linspace(-1, 1, size[0])[:, None], np.linspace(-1, 1, size[1])
+    within = (1 - np.abs(rows)) * size[0] / 2 > 3 + 12 * (1 - np.abs(columns))
+    return within & ((1 - np.abs(columns)) * size[1] / 2 > 3 + 12 * (1 - np.abs(rows)))
 
 
 SHAPES = {'ring': inside, 'rotated': rotated, 'round': round_view, 'bars': bars, 'bent': bent}
@@ -156,18 +155,86 @@ def test_fill_inside_16_bit_images_and_listed_counts():
     np.testing.assert_array_equal(invalid(image, (12345,)), grown(expected | (image == 12345)))
 
 
-def test_tensors_are_examined_as_arrays_are(monkeypatch):
-    """By the operations that a CUDA graph and an exported file have."""
-    images = [scene(), scene(np.uint8), np.where(round_view(), scene(), 0).astype(np.uint16)]
-    images += [np.where(inside(), scene(np.uint8), 0).astype(np.uint8), scene(size=(7, 5))]
-    images += [np.where(shifted(), scene(), 20000).astype(np.uint16)]
-    images += [np.zeros(SIZE, np.uint16), np.full(SIZE, 65535, np.uint16)]
-    expected = [invalid(image, (29500,)) for image in images]
+def random_image(rng: np.random.Generator) -> np.ndarray:
+    """A small scene or a uniform area with some borders, edges, patches and pixels of fill."""
+    dtype = rng.choice([np.uint8, np.uint16])
+    top = np.iinfo(dtype).max
+    size = tuple(rng.integers(1, 60, 2))
+    fills = [0, top, 7, rng.integers(0, top)]
+    image = rng.integers(0, top // 2) + rng.integers(0, 2 + top // rng.integers(2, 300), size)
+    if rng.random() < 0.2:
+        image[:] = rng.choice(fills)
+    for _ in range(rng.integers(0, 4)):
+        rows, columns = (int(rng.integers(1, length // 3 + 2)) for length in size)
+        y, x = (int(rng.integers(0, length)) for length in size)
+        parts = [np.s_[:rows], np.s_[-rows:], np.s_[:, :columns], np.s_[:, -columns:]]
+        parts += [np.s_[y : y + rows, x : x + columns], np.s_[[0, 0, -1, -1], [0, -1, 0, -1]]]
+        parts += [rng.random(size) < 0.02]
+        chosen = [parts[:4], parts[:2], parts[2:4], *([part] for part in parts)]
+        fill = rng.choice(fills)
+        for part in chosen[rng.integers(len(chosen))]:
+            image[part] = fill
+    return image.astype(dtype)
+
+
+def by_description(image: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
+    """Which pixels are invalid, rule by rule."""
+    (height, width), eight_bits = image.shape, image.dtype == np.uint8
+    counts = image.astype(int)
+    corners = {counts[y, x] for y in (0, -1) for x in (0, -1)}
+    middles = {counts[y, width // 2] for y in (0, -1)} | {counts[height // 2, x] for x in (0, -1)}
+    is_around = len(corners) == 1 or len(middles) == 1
+    border = counts[0, 0] if len(corners) == 1 else counts[0, width // 2]
+    is_edge = False
+    if not is_around and not eight_bits:
+        for edge in (counts[::-1, -1], counts[::-1, 0], counts[-1]):
+            if len(set(edge)) == 1:
+                is_edge, border = True, edge[0]
+    step = max(1, round((height * width / 1200) ** 0.5))
+    grid = counts[::step, ::step].ravel()
+    candidates = {border, *values, *(() if eight_bits else (0, 65535))}
+    others = sorted(count for count in grid if count not in candidates)
+    low, median, high = (others[len(others) * n // 4] if others else 0 for n in (1, 2, 3))
+    flat = 2 if eight_bits else 16
+
+    def is_apart(count: int, distance: int = 4) -> bool:
+        return bool(others) and abs(median - count) > distance * max(high - low, flat)
+
+    share = {count: np.mean(grid == count) for count in candidates}
+    rows, columns = counts[[0, -1]], counts[:, [0, -1]]
+    fills_opposite = (rows == border).all() or (columns == border).all()
+    has_border = is_around and (is_apart(border) or fills_opposite) and share[border] <= 0.5
+    has_border |= is_edge and is_apart(border) and high - low >= flat and share[border] <= 0.25
+    found = np.isin(counts, values)
+    if not eight_bits:
+        found |= (counts == 0) & is_apart(0)
+        found |= (counts == 65535) & (is_apart(65535, 20) and share[65535] >= 0.005)
+    if has_border:
+        same = counts == border
+        for turned, marked in ((same, found), (same.T, found.T)):
+            for way in (1, -1):
+                marked[::way] |= np.logical_and.accumulate(turned[::way])
+    return grown(found)
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_arrays_and_tensors_are_examined_as_the_description_says(monkeypatch, seed):
+    """Tensors by the operations that a CUDA graph and an exported file have."""
     monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
-    for image, mask in zip(images, expected, strict=True):
+    rng = np.random.default_rng(seed)
+    images = [random_image(rng) for _ in range(20)]
+    if seed == 0:
+        images += [scene(), scene(np.uint8), np.where(round_view(), scene(), 0).astype(np.uint16)]
+        images += [np.where(inside(), scene(np.uint8), 0).astype(np.uint8), scene(size=(7, 5))]
+        images += [np.where(shifted(), scene(), 20000).astype(np.uint16)]
+        images += [np.zeros(SIZE, np.uint16), np.full(SIZE, 65535, np.uint16)]
+    for image in images:
+        values = tuple(int(count) for count in rng.choice(image.ravel(), rng.integers(0, 3)))
+        expected = by_description(image, values)
+        np.testing.assert_array_equal(invalid(image, values), expected)
         counts = torch.from_numpy(image.astype(np.float32))
-        found = invalid_pixels(counts, image.dtype == np.uint8, (29500,))
-        np.testing.assert_array_equal(found.numpy(), mask)
+        found = invalid_pixels(counts, image.dtype == np.uint8, values)
+        np.testing.assert_array_equal(found.numpy(), expected)
 
 
 @pytest.mark.parametrize('valid', [0, 1, 2, 3, 70, 199, 200])

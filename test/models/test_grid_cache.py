@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from sartm_model.utils import grid_cache
-from sartm_model.utils.grid_cache import GridCache, hold_cached_tensors
+from sartm_model.utils.grid_cache import GridCache, constant_tensors, hold_cached_tensors
 
 
 def test_a_tensor_is_computed_once_for_each_key():
@@ -32,3 +33,24 @@ def test_whoever_records_holds_what_it_used_after_the_cache_has_dropped_it(monke
     # A tensor of the recording's own memory is not given to others.
     assert cache.get('new', lambda: torch.tensor(4)) is not made_while_recording
     assert int(cache.get('first', lambda: torch.tensor(5))) == 5
+
+
+def test_constants_go_to_a_device_once_and_a_training_step_may_save_them():
+    computed = []
+
+    def compute():
+        computed.append(1)
+        return np.arange(3, dtype=np.float32), np.ones(2)
+
+    cpu = torch.device('cpu')
+    with torch.inference_mode():
+        first = constant_tensors('test', compute, cpu)
+    with hold_cached_tensors() as held:
+        again = constant_tensors('test', compute, cpu)
+    assert computed == [1]
+    assert again is first
+    assert held == [first]
+    x = torch.ones(3, requires_grad=True)
+    (x * again[0]).sum().backward()
+    assert x.grad.tolist() == [0, 1, 2]
+    assert constant_tensors('test', compute, torch.device('meta'))[1].shape == (2,)
