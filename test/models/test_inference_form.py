@@ -79,6 +79,14 @@ def test_head_2_rearranged_gives_the_same_logits_up_to_the_border(num_classes, g
 
 
 @torch.no_grad()
+def test_head_2_as_exported_gives_the_same_logits():
+    trained = AuxiliaryHead(32, 9)
+    fused = Pyramid(torch.randn(1, 32, 2, 3), torch.randn(1, 8, 4, 6), torch.randn(1, 4, 8, 12))
+    exported = torch.export.export(InferenceAuxiliaryHead(trained), (fused,)).module()
+    torch.testing.assert_close(exported(fused), trained(fused), **TOLERANCE)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize('heads', [1, 4])
 @pytest.mark.parametrize('grid', [(2, 2), (6, 10)])
 def test_the_fusion_rearranged_gives_the_same_map(heads, grid):
