@@ -1,4 +1,4 @@
-"""From the heads' logits to labels and confidence, in strips on a CPU."""
+"""From the heads' logits to labels and confidence, in strips on a CPU, at once on a GPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sartm_model.labels import IGNORE_ID
 from sartm_model.models.logits import class_probabilities, labels_and_confidence, upsample_logits
 from sartm_model.utils.parallel import Runner
 
@@ -37,7 +38,7 @@ def labels_from_logits(
     """
     logits = torch.stack(tuple(heads)).float()  # [M, K, h, w]
     if logits.device.type != 'cpu':
-        return labels_and_confidence(class_probabilities(upsample_logits(logits, extent, size)))
+        return labels_at_once(upsample_logits(logits, extent, size))
     (height, width), logit_width = size, logits.shape[3]
     # Bilinear upsampling of the rows first, whose result is small, then of the columns by strips.
     rows = upsample_logits(logits, (extent[0], logit_width), (height, logit_width))
@@ -60,3 +61,19 @@ def labels_from_logits(
         results = upper + lower
     labels, confidence = zip(*results, strict=True)
     return torch.cat(labels), torch.cat(confidence)
+
+
+def labels_at_once(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return labels and confidence as `labels_from_logits` does, by the fewest operations.
+
+    On a GPU a softmax and a maximum with its index are one kernel each. `class_probabilities` and
+    `labels_and_confidence` take several, each of which reads the whole map.
+
+    Args:
+        logits: `[M, K, H, W]`.
+    """
+    probabilities = logits.softmax(dim=1).mean(dim=0)
+    confidence, index = probabilities.max(dim=0)  # the first of equal ones; NaN if one is NaN
+    is_unknown = confidence.isnan()
+    labels = index.to(torch.uint8).masked_fill_(is_unknown, IGNORE_ID)
+    return labels, confidence.masked_fill_(is_unknown, 0.0)

@@ -8,7 +8,7 @@ import torch
 from map_sizes import CASES, extent
 
 from sartm_model.inference import postprocessing
-from sartm_model.inference.postprocessing import labels_from_logits
+from sartm_model.inference.postprocessing import labels_at_once, labels_from_logits
 from sartm_model.models.logits import class_probabilities, labels_and_confidence, upsample_logits
 from sartm_model.utils.parallel import ParallelRunner
 
@@ -60,21 +60,29 @@ def test_strips_give_the_expected_labels(
 
 @pytest.mark.parametrize(('input_size', 'size'), CASES)
 def test_whole_maps_give_the_expected_labels(input_size, size):
-    """As on a GPU, in exported files and in the evaluation."""
+    """As in exported files and in the evaluation, and as on a GPU."""
     heads = random_heads(2, input_size)
     logits = upsample_logits(torch.stack(heads), extent(input_size), size)
     probabilities = class_probabilities(logits)
     expected = expected_probabilities(heads, input_size, size)
     np.testing.assert_allclose(probabilities, expected, atol=2e-5)
     check(*labels_and_confidence(probabilities), expected)
+    check(*labels_at_once(logits), expected)
 
 
-def test_where_a_head_gives_no_number_the_label_is_unknown():
+def on_a_gpu(heads, extent, size):
+    """What `labels_from_logits` computes where the logits lie on a GPU."""
+    return labels_at_once(upsample_logits(torch.stack(heads), extent, size))
+
+
+@pytest.mark.parametrize('label', [labels_from_logits, on_a_gpu])
+@pytest.mark.parametrize('broken_value', [torch.nan, torch.inf])
+def test_where_a_head_gives_no_number_the_label_is_unknown(label, broken_value):
     head = torch.zeros(3, 8, 8)
     head[1] = 1
     broken = head.clone()
-    broken[2, 6:] = torch.nan
-    labels, confidence = labels_from_logits([head, broken], (8, 8), (32, 32))
+    broken[2, 6:] = broken_value
+    labels, confidence = label([head, broken], (8, 8), (32, 32))
     assert (labels[26:] == 255).all()
     assert (confidence[26:] == 0).all()
     assert (labels[:20] == 1).all()
@@ -82,7 +90,22 @@ def test_where_a_head_gives_no_number_the_label_is_unknown():
     assert not confidence.isnan().any()
 
 
-def test_of_equal_classes_the_first_is_taken():
-    labels, confidence = labels_from_logits([torch.zeros(255, 8, 8)], (8, 8), (32, 32))
+@pytest.mark.parametrize('label', [labels_from_logits, on_a_gpu])
+def test_of_equal_classes_the_first_is_taken(label):
+    labels, confidence = label([torch.zeros(255, 8, 8)], (8, 8), (32, 32))
     assert (labels == 0).all()
     torch.testing.assert_close(confidence, torch.full((32, 32), 1 / 255))
+
+
+@pytest.mark.parametrize('label', [labels_from_logits, on_a_gpu])
+def test_of_several_largest_classes_the_first_is_taken_at_each_pixel(label):
+    logits = torch.randint(0, 3, (6, 40, 50), generator=torch.Generator().manual_seed(0)).float()
+    labels, _ = label([logits, logits], (40, 50), (40, 50))
+    np.testing.assert_array_equal(labels, logits.numpy().argmax(axis=0))
+
+
+def test_on_another_device_than_a_cpu_the_result_has_the_same_form():
+    heads = [torch.zeros(3, 8, 8, device='meta')]
+    labels, confidence = labels_from_logits(heads, (8, 8), (32, 30))
+    assert labels.shape == confidence.shape == (32, 30)
+    assert (labels.dtype, confidence.dtype) == (torch.uint8, torch.float32)
