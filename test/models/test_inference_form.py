@@ -105,6 +105,20 @@ def test_the_fusion_rearranged_gives_the_same_map(heads, grid):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize('level', range(3))
+def test_sums_over_all_pixels_may_exceed_half_precision(level):
+    torch.manual_seed(3)
+    trained = Sartm(ModelConfig(size='nano'), len(MFNET)).eval()
+    maps = [8 * torch.randn(1, (96, 24, 12)[level], 96, 128) for _ in range(2)]
+    queries = trained.fusions[level].fusion.proj_in_first(maps[0].flatten(2).mT).relu()
+    assert (queries**2).sum(dim=1).max() > torch.finfo(torch.float16).max
+    expected = trained.fusions[level](*maps)
+    trained.optimize_for_inference()
+    in_half = trained.to_precision(torch.float16).fusions[level](*(x.half() for x in maps))
+    torch.testing.assert_close(in_half.float(), expected, rtol=0, atol=0.02)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize('num_classes', [1, 9, 40])
 def test_head_1_rearranged_gives_the_same_logits_for_grids_in_turn(num_classes):
     torch.manual_seed(num_classes)

@@ -4,12 +4,16 @@ A `CrossModalFusion` is rearranged without changing what it computes. Below, q i
 a modality's projection, `[N, C]`, and Wk, Wv, Wa are a head's rows of the key, the value and the
 attended half of the output projection.
 
+- Both modalities are one batch `[2 B, N, C]`, the first one's maps before the second one's, so that
+  one operation treats both. N is the number of pixels, and channels are last from the first
+  operation to the last.
 - Keys and values are never computed, as K^T V = Wk (q^T q) Wv^T. The product over the N pixels is
   that of q with itself, which all heads share; the others are of size C.
 - Attended values are never computed either. The other modality's context is multiplied with Wa
   first, so that one product gives the output projection of both halves.
-- Batch norms are folded into the 1x1 convolutions before them.
-- Maps are `[B, N, C]`, channels last, from the first operation to the last.
+- Weights and biases of the layer norms are folded into the 1x1 convolutions after them, batch norms
+  into those before them.
+- A product that is added to something is added where that lies in memory, by the same operation.
 """
 
 from __future__ import annotations
@@ -17,9 +21,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sartm_model.models.layers.fusion import LAMBDA_CHANNEL, LAMBDA_SPATIAL, CrossModalFusion
+from sartm_model.models.layers.fusion import (
+    LAMBDA_CHANNEL,
+    LAMBDA_SPATIAL,
+    CrossAttention,
+    CrossModalFusion,
+    FeatureRectification,
+)
 
 
 class InferenceFusion(nn.Module):
@@ -31,94 +42,133 @@ class InferenceFusion(nn.Module):
 
     def __init__(self, trained: CrossModalFusion) -> None:
         super().__init__()
-        rectification, fusion = trained.rectification, trained.fusion
-        attention = fusion.attention
-        self.heads = attention.heads
-        self.channel_weights = rectification.channel_weights
-        hidden, _, to_two, _ = list[Any](rectification.spatial_weights)
-        # The 1x1 convolution of both maps is the sum of one of each.
-        first_half, second_half = hidden.weight[..., 0, 0].chunk(2, dim=1)
-        self.spatial_first = _linear(first_half, hidden.bias)
-        self.spatial_second = _linear(second_half)
-        self.spatial_out = _linear(to_two.weight[..., 0, 0], to_two.bias)
-        self.proj_in = nn.ModuleList((fusion.proj_in_first, fusion.proj_in_second))
-        self.norms = nn.ModuleList((fusion.norm_first, fusion.norm_second))
-        keys_values = torch.stack((attention.kv_first.weight, attention.kv_second.weight))
-        keys, values = keys_values.chunk(2, dim=1)  # each [2, C, C], rows by head
-        self.keys, self.values = _parameter(keys * attention.scale), _parameter(values)
-        proj_out = (fusion.proj_out_first, fusion.proj_out_second)
-        residual, attended = torch.stack([layer.weight.T for layer in proj_out]).chunk(2, dim=1)
+        self.rectification = _Rectification(trained.rectification)
+        fusion = trained.fusion
+        self.context = _Context(fusion.attention)
+        self.proj_in, self.bias_in = _stack(fusion.proj_in_first, fusion.proj_in_second)
+        proj_out, self.bias_out = _stack(fusion.proj_out_first, fusion.proj_out_second)
+        residual, attended = proj_out.chunk(2, dim=1)
         self.residual = _parameter(residual)  # [2, C, C]
         # The context of each modality is attended to by the other one.
         self.attended = _parameter(attended.flip(0))  # [2, C, C], rows by head
-        self.bias_out = _parameter(torch.stack([layer.bias for layer in proj_out]))  # [2, C]
-        reduce, depthwise, _, expand, norm_mix = list[Any](fusion.mix)
+        self.norm_eps = fusion.norm_first.eps
+        norms = (fusion.norm_first, fusion.norm_second)
+        norm_scale = torch.cat([norm.weight for norm in norms]).double()  # [2C]
+        norm_shift = torch.cat([norm.bias for norm in norms]).double()
+        reduce, self.depthwise, _, expand, norm_mix = list[Any](fusion.mix)
         mix_scale, mix_shift = _scale_and_shift(norm_mix)
         scale, shift = _scale_and_shift(fusion.norm)
-        self.skip = _linear(fusion.skip.weight[..., 0, 0].double() * scale[:, None])
-        self.mix_in = _linear(reduce.weight[..., 0, 0], reduce.bias)
-        self.depthwise = depthwise
-        self.mix_out = _linear(
-            expand.weight[..., 0, 0].double() * (scale * mix_scale)[:, None],
-            scale * (mix_scale * expand.bias.double() + mix_shift) + shift,
-        )
+        skip = fusion.skip.weight[..., 0, 0].double() * scale[:, None]
+        mix_in = reduce.weight[..., 0, 0].double()
+        # The skip adds all that is constant.
+        shift = scale * (mix_scale * expand.bias.double() + mix_shift) + shift
+        self.skip = _linear(skip * norm_scale, skip @ norm_shift + shift)
+        self.mix_in = _linear(mix_in * norm_scale, mix_in @ norm_shift + reduce.bias.double())
+        self.mix_out = _parameter((expand.weight[..., 0, 0] * (scale * mix_scale)[:, None]).T)
         self.requires_grad_(False)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Fuse the maps of both modalities, each `[B, C, h, w]`, into one of the same shape."""
-        size = first.shape[-2:]
-        x1, x2 = self._rectify(_to_tokens(first), _to_tokens(second))  # [B, N, C]
-        h1, h2 = (layer(x).relu_() for layer, x in zip(self.proj_in, (x1, x2), strict=True))
-        to_out1, to_out2 = self._output_matrices(h1, h2)  # [B, 2C, C]
-        x1 = self.norms[0](torch.baddbmm(self.bias_out[0], h1, to_out1).add_(x1))
-        x2 = self.norms[1](torch.baddbmm(self.bias_out[1], h2, to_out2).add_(x2))
-        both = torch.cat((x1, x2), dim=-1)
-        mixed = self.depthwise(_to_map(self.mix_in(both), size)).relu_()
-        return _to_map(self.skip(both) + self.mix_out(_to_tokens(mixed)), size)
+        rectified = self.rectification(_to_tokens(first), _to_tokens(second))  # [2 B, N, C]
+        return self._merge(self._attend(rectified), first.shape[-2:])
 
-    def _rectify(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the FRM, see `fusion.FeatureRectification`; all are `[B, N, C]`."""
-        pooled = torch.cat((x1.mean(dim=1), x2.mean(dim=1), _amax(x1), _amax(x2)), dim=1)  # [B, 4C]
-        by_channel = self.channel_weights(pooled) * LAMBDA_CHANNEL  # [B, 2C]
-        hidden = self.spatial_first(x1).add_(self.spatial_second(x2)).relu_()
-        by_position = self.spatial_out(hidden).sigmoid_() * LAMBDA_SPATIAL  # [B, N, 2]
-        to_second, to_first = (
-            channel[:, None] + position
-            for channel, position in zip(
-                by_channel.chunk(2, dim=1), by_position.chunk(2, dim=2), strict=True
-            )
-        )
-        return torch.addcmul(x1, to_first, x2), torch.addcmul(x2, to_second, x1)
+    def _attend(self, x: Tensor) -> Tensor:
+        """Add to `[2 B, N, C]`, in place, the output projections of residual and attended part."""
+        by_modality = x.view(2, -1, x.shape[-1])  # [2, B N, C]
+        h = torch.baddbmm(self.bias_in, by_modality, self.proj_in).relu_()
+        h = h.view(*x.shape[:2], -1)  # [2 B, N, 2C], residual and query
+        x.baddbmm_(h, self._output_matrices(h))
+        by_modality.add_(self.bias_out)
+        return x
 
-    def _output_matrices(self, h1: Tensor, h2: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the matrices, `[B, 2C, C]`, from each modality's projection to its output.
-
-        Args:
-            h1, h2: `[B, N, 2C]`, residual and query of each modality.
-
-        The sums over all pixels exceed the largest half-precision number on ordinary images, so
-        they and the context are computed in float32 even if the network runs in half precision.
-        """
-        batch, _, channels = h1.shape
-        grams = torch.stack([_gram(h[..., channels // 2 :]) for h in (h1, h2)])[:, :, None]
-        keys, values, attended = (
-            weight.unflatten(1, (self.heads, -1))[:, None]  # [2, 1, heads, d, C]
-            for weight in (self.keys, self.values, self.attended)
-        )
-        context = (keys.float() @ grams @ values.float().mT).softmax(dim=-2)  # [.., heads, d, d]
-        to_second, to_first = (context.to(h1.dtype) @ attended).flatten(2, 3)  # [B, C, C]
+    def _output_matrices(self, h: Tensor) -> Tensor:
+        """Return the matrices `[2 B, 2C, C]` from residual and query of each map to its output."""
+        batch = len(h) // 2
+        context = self.context(h.chunk(2, dim=-1)[1]).to(h.dtype)  # [2, B, heads, d, d]
+        attended = self.attended.unflatten(1, (context.shape[2], -1))[:, None]
+        to_second, to_first = (context @ attended).flatten(2, 3)  # [B, C, C]
         residual1, residual2 = self.residual[:, None].expand(-1, batch, -1, -1)
-        return torch.cat((residual1, to_first), dim=1), torch.cat((residual2, to_second), dim=1)
+        matrices = torch.cat((residual1, to_first, residual2, to_second), dim=1)
+        return matrices.unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 1)
+
+    def _merge(self, x: Tensor, size: torch.Size) -> Tensor:
+        """Normalise the maps of both modalities, `[2 B, N, C]`; merge them into `[B, C, h, w]`."""
+        _, pixels, channels = x.shape
+        x = F.layer_norm(x, (channels,), eps=self.norm_eps)
+        both = torch.cat(x.chunk(2), dim=-1).flatten(0, 1)  # [B N, 2C]
+        mixed = self.mix_in(both).view(-1, pixels, channels)
+        mixed = _to_tokens(self.depthwise(_to_map(mixed, size)).relu_())
+        fused = self.skip(both).addmm_(mixed.reshape(-1, channels), self.mix_out)
+        return _to_map(fused.view(-1, pixels, channels), size)
 
 
-def _gram(x: Tensor) -> Tensor:
-    """Return x^T x, float32 `[B, C, C]`, of `[B, N, C]`."""
-    if x.dtype == torch.float32:
-        return x.mT @ x
-    if x.device.type == 'cuda':
-        return torch.bmm(x.mT, x, out_dtype=torch.float32)  # without a copy of x in float32
-    x = x.float()
-    return x.mT @ x
+class _Rectification(nn.Module):
+    """Computes the FRM, see `fusion.FeatureRectification`."""
+
+    def __init__(self, trained: FeatureRectification) -> None:
+        super().__init__()
+        into_hidden, relu, to_weights, sigmoid = list[Any](trained.channel_weights)
+        # The trained layers first give the weights for what is added to the second map. Here those
+        # for what is added to the first one come first.
+        self.channel_weights = nn.Sequential(
+            into_hidden,
+            relu,
+            _linear(_swap_halves(to_weights.weight), _swap_halves(to_weights.bias)),
+            sigmoid,
+        )
+        hidden, _, to_two, _ = list[Any](trained.spatial_weights)
+        of_first, of_second = hidden.weight[..., 0, 0].chunk(2, dim=1)
+        self.spatial_first = _linear(of_first, hidden.bias)
+        self.spatial_second = _parameter(of_second.T)
+        self.spatial_out = _linear(
+            _swap_halves(to_two.weight[..., 0, 0]), _swap_halves(to_two.bias)
+        )
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        """Rectify the maps of both modalities, each `[B, N, C]`; return both, `[2 B, N, C]`."""
+        batch, pixels, channels = x1.shape
+        stacked = torch.cat((x1, x2, x1))  # one copy, of which both and others are views
+        both, others = stacked[: 2 * batch], stacked[batch:]
+        pooled = torch.cat((both.mean(dim=1), _amax(both))).view(4, batch, channels)
+        by_channel = self.channel_weights(pooled.transpose(0, 1).flatten(1))  # [B, 2C]
+        x1, x2 = both.view(2, -1, channels)
+        hidden = self.spatial_first(x1).addmm_(x2, self.spatial_second).relu_()
+        by_position = self.spatial_out(hidden).sigmoid_()  # [B N, 2]
+        by_channel = by_channel.view(batch, 2, 1, channels).transpose(0, 1)  # [2, B, 1, C]
+        by_position = by_position.view(batch, pixels, 2, 1).permute(2, 0, 1, 3)  # [2, B, N, 1]
+        both, others = (x.view(2, batch, pixels, channels) for x in (both, others))
+        rectified = both.addcmul(by_channel, others, value=LAMBDA_CHANNEL)
+        return rectified.addcmul_(by_position, others, value=LAMBDA_SPATIAL).flatten(0, 1)
+
+
+class _Context(nn.Module):
+    """Computes softmax(K^T V / sqrt(d)), see `fusion.CrossAttention`, in its weights' precision.
+
+    The sums over all pixels exceed the largest half-precision number on ordinary images, so that is
+    float32 even if the network runs in half precision.
+    """
+
+    def __init__(self, trained: CrossAttention) -> None:
+        super().__init__()
+        self.heads = trained.heads
+        keys_values = torch.stack((trained.kv_first.weight, trained.kv_second.weight))
+        keys, values = keys_values.chunk(2, dim=1)  # each [2, C, C], rows by head
+        self.keys, self.values = _parameter(keys * trained.scale), _parameter(values)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """Return the contexts, `[2, B, heads, d, d]`, of the queries of all maps, `[2 B, N, C]`."""
+        grams = _gram(queries, self.keys.dtype).unflatten(0, (2, -1))  # [2, B, C, C]
+        of_keys = (self.keys[:, None] @ grams).unflatten(2, (self.heads, -1))
+        values = self.values.unflatten(1, (self.heads, -1))[:, None]  # [2, 1, heads, d, C]
+        return (of_keys @ values.mT).softmax(dim=-2)
+
+
+def _gram(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return x^T x, `[B, C, C]` in the given precision, of `[B, N, C]`."""
+    if x.dtype != dtype and x.device.type == 'cuda':
+        return torch.bmm(x.mT, x, out_dtype=dtype)  # without a copy of x in that precision
+    x = x.to(dtype)
+    return torch.bmm(x.mT, x)
 
 
 def _amax(x: Tensor) -> Tensor:
@@ -132,8 +182,8 @@ def _amax(x: Tensor) -> Tensor:
 
 
 def _to_tokens(x: Tensor) -> Tensor:
-    """`[B, C, h, w]` -> `[B, h w, C]`, without a copy where channels are last in memory."""
-    return x.flatten(2).transpose(1, 2).contiguous()
+    """`[B, C, h, w]` -> `[B, h w, C]`, a view."""
+    return x.flatten(2).transpose(1, 2)
 
 
 def _to_map(x: Tensor, size: torch.Size) -> Tensor:
@@ -149,14 +199,24 @@ def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, norm.bias.double() - scale * norm.running_mean.double()
 
 
-def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+def _stack(first: nn.Linear, second: nn.Linear) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return the weights `[2, d_in, d_out]` and biases `[2, 1, d_out]` of one batch of both."""
+    weights = torch.stack((first.weight.T, second.weight.T))
+    return _parameter(weights), _parameter(torch.stack((first.bias, second.bias))[:, None])
+
+
+def _swap_halves(x: Tensor) -> Tensor:
+    """Return the rows of the second half, then those of the first."""
+    return x.roll(len(x) // 2, 0)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
         layer.weight.copy_(weight)
-        if bias is not None:
-            layer.bias.copy_(bias)
+        layer.bias.copy_(bias)
     return layer
 
 
 def _parameter(value: Tensor) -> nn.Parameter:
-    return nn.Parameter(value.detach().contiguous(), requires_grad=False)
+    return nn.Parameter(value.detach().float().contiguous(), requires_grad=False)

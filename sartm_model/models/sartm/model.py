@@ -158,10 +158,13 @@ class Sartm(SegmentationModel):
         return model
 
     def to_precision(self, dtype: torch.dtype) -> Sartm:
-        """Convert the weights in place, but for the position encoding of the mask decoder."""
+        """Convert the weights in place, but for those that need float32; return the network."""
         self.to(dtype)
         # It multiplies coordinates with random frequencies: half precision would blur positions.
         self.mask_decoder.position.float()
+        for fusion in self.fusions:
+            if isinstance(fusion, InferenceFusion):
+                fusion.context.float()  # its sums over all pixels exceed half precision
         return self
 
     def _encode_all(self, images: dict[str, Tensor]) -> dict[str, Pyramid]:
