@@ -161,7 +161,7 @@ def round_counts(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
 
 
 def to_counts(image: Any) -> Any:
-    """Convert a raw image to float32: by way of int32, as torch has few operations on uint16."""
+    """Convert a raw image to float32. torch has few other operations on uint16."""
     if isinstance(image, np.ndarray):
         return image.astype(np.float32, copy=False)
-    return image if image.is_floating_point() else image.int().float()
+    return image if image.is_floating_point() else image.float()

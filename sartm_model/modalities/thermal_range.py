@@ -8,6 +8,7 @@ network runs without it.
 from __future__ import annotations
 
 import math
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def scale_thermal(
             counts, with `eight_bits`.
         limits: the counts that become 0 and 1; the percentiles of the valid pixels if left out.
         running: the running range that the percentiles update and the weight of this image, see
-            `update_running_range`; the image has its own range if left out.
+            `ema_update`; the image has its own range if left out.
         invalid_values: `ThermalSettings.invalid`.
         black_hot: whether hot things have low counts; the limits are then exchanged.
         eight_bits: whether the camera gives uint8 rather than uint16; by the image if left out.
@@ -77,21 +78,31 @@ def scale_thermal(
     eight_bits = has_8_bits(thermal) if eight_bits is None else eight_bits
     invalid = invalid_pixels(counts, eight_bits, invalid_values)
     if limits is None:
-        if running is None:
-            own = own_range(thermal, invalid)
-        else:
-            own = update_running_range(running[0], thermal, invalid, running[1])
+        own = own_range(thermal, invalid)
+        if running is not None:
+            own = ema_update(running[0], own, running[1])
         limits = enforce_min_span(own, eight_bits)
     low, high = limits
     scaled = scale_counts(counts, (high, low) if black_hot else (low, high))
     return replace_invalid(scaled, invalid, MEAN)
 
 
-def replace_invalid(image: Any, invalid: Any, value: Any) -> Any:
+def replace_invalid(image: Any, invalid: Any, value: float) -> Any:
     """Return a float32 image, array or tensor, with `value` in the invalid pixels."""
     if isinstance(image, np.ndarray):
-        return np.where(invalid, np.float32(value), image)
-    return image.masked_fill(invalid, value)
+        image = image.copy()
+        image[invalid] = value  # faster than np.where
+        return image
+    import torch
+
+    from sartm_model.utils.grid_cache import constant_tensors
+
+    def compute() -> tuple[np.ndarray, ...]:
+        return (np.array(value, np.float32),)
+
+    # Faster than masked_fill: several times on a CPU, and by one operation on a GPU.
+    (filler,) = constant_tensors(('thermal_range', value), compute, image.device)
+    return torch.where(invalid, filler, image)
 
 
 def scale_counts(counts: Any, limits: Any) -> Any:
@@ -102,7 +113,9 @@ def scale_counts(counts: Any, limits: Any) -> Any:
         limits: low and high in counts.
     """
     low, high = limits
-    return ((counts - low) / (high - low)).clip(-OVERSHOOT, 1 + OVERSHOOT)
+    scaled = counts - low
+    scaled /= high - low  # in place, as on a CPU new memory costs more than the division
+    return scaled.clip(-OVERSHOOT, 1 + OVERSHOOT)
 
 
 def has_8_bits(thermal: Any) -> bool:
@@ -116,12 +129,12 @@ def own_range(counts: Any, invalid: Any) -> Any:
     Linear between two counts, over every fourth row and column. NaN where no pixel is valid.
 
     Args:
-        counts: `[h, w]`, as an array of any type, or a float32 tensor.
+        counts: `[h, w]`, array or tensor, uint8, uint16 or float32.
         invalid: bool `[h, w]`, of the pixels to leave out.
     """
     sample, left_out = (image[::GRID_STEP, ::GRID_STEP] for image in (counts, invalid))
     if not isinstance(counts, np.ndarray):
-        return percentile_range(sample.flatten(), left_out.flatten())
+        return percentile_range(sample, left_out)
     valid = sample[~left_out]
     return np.array(percentiles(valid, PERCENTILES) if valid.size else (np.nan,) * 2, np.float32)
 
@@ -133,80 +146,87 @@ def percentile_range(counts: Tensor, invalid: Tensor) -> Tensor:
     the image, so that a CUDA graph can record it.
 
     Args:
-        counts: `[n]`, uint8 or uint16; or float32, which an exported network has.
-        invalid: bool `[n]`.
+        counts: uint8 or uint16 of any shape; or float32, which an exported network has.
+        invalid: bool, of the same shape.
     """
     import torch
 
     of_ranks = _values_of_ranks if counts.is_floating_point() else _counts_of_ranks
-    last = (~invalid).sum() - 1
-    zero = torch.zeros_like(last)  # TensorRT clips floats alone
-    # The same share lies below one percentile and above the other.
-    position = last * _HUNDREDTHS
-    below = torch.maximum(position // 100, zero)
-    ranks = torch.stack([below, torch.minimum(below + 1, torch.maximum(last, zero))])
-    inner, outer = of_ranks(counts, invalid, ranks, last)
-    limits = torch.lerp(inner, outer, (position % 100) / 100)
-    return torch.where(last < 0, math.nan, limits)
+    (inner, outer), weight = of_ranks(counts, invalid)
+    return torch.lerp(inner, outer, weight)
 
 
-def _counts_of_ranks(counts: Tensor, invalid: Tensor, ranks: Tensor, last: Tensor) -> Tensor:
-    """Return the valid counts of these ranks, by a histogram.
+def _ranks(number: Any, xp: ModuleType) -> tuple[Any, Any]:
+    """Return which counts are next to the percentiles among so many.
 
     Args:
-        counts: uint8 or uint16 `[n]`.
-        invalid: bool `[n]`.
-        ranks: int64 `[r]`, from 0.
-        last: the largest rank, an int64 number.
+        number: integers `[m]`, array or tensor.
+        xp: its module.
 
     Returns:
-        float32 `[r, 2]`: the counts of these ranks from below, and from above.
+        Ranks from 0, integers `[m, 2, 2]`: of the counts that lie outside of the low and the high
+        percentile, and of those that lie inside of them. And the weights of the latter, float
+        `[m]`, which are NaN for no counts.
     """
-    import torch
-
-    bins = 256 if counts.itemsize == 1 else 65536
-    places = counts.to(torch.int64).masked_fill(invalid, bins)
-    histogram = torch.zeros(bins + 1, dtype=torch.int32, device=counts.device)
-    histogram.scatter_add_(0, places, torch.ones_like(places, dtype=torch.int32))
-    up_to = histogram[:bins].cumsum(0)
-    both = torch.stack([ranks, last - ranks], dim=1)
-    return torch.searchsorted(up_to, both, right=True).float()
-
-
-def _values_of_ranks(counts: Tensor, invalid: Tensor, ranks: Tensor, last: Tensor) -> Tensor:
-    """Return what `_counts_of_ranks` does, of float32 counts and ranks outside of the percentiles.
-
-    Only the counts outside the range are sorted. Their number is that of an image in which all are
-    valid. ONNX and TensorRT have operators for this, but none for a histogram.
-    """
-    import torch
-
-    outside = min((len(counts) - 1) * _HUNDREDTHS // 100 + 2, len(counts))
-    columns = []
-    for largest, filler in ((False, math.inf), (True, -math.inf)):
-        filled = torch.where(invalid, filler, counts)
-        columns.append(filled.topk(outside, largest=largest).values[ranks])
-    return torch.stack(columns, dim=1)
+    last = number - 1
+    zero = xp.zeros_like(last)  # TensorRT clips floats alone
+    # The same share lies below one percentile and above the other.
+    position = last * _HUNDREDTHS
+    outside = xp.maximum(position // 100, zero)
+    inside = xp.minimum(outside + 1, xp.maximum(last, zero))
+    low = xp.stack([outside, inside], 1)
+    weights = xp.where(last < 0, math.nan, (position % 100) / 100)
+    return xp.stack([low, last[:, None] - low], 2), weights
 
 
-def update_running_range(
-    running_range: Tensor, counts: Tensor, invalid: Tensor, weight: Tensor
-) -> Tensor:
-    """Update the running range with the next image of a video and return it, in counts.
+def _counts_of_ranks(counts: Tensor, invalid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the valid counts of `_ranks`, float32 `[2, 2]`, and the weight, by a histogram.
+
+    The ranks are looked up in a table, because each operation costs a GPU some microseconds.
 
     Args:
-        running_range: float32 `[2]`, the average up to the previous image, which is overwritten: a
-            CUDA graph reads it there the next time.
-        counts: float32 `[h, w]`.
-        invalid: bool `[h, w]`, of the pixels to leave out.
-        weight: of this image's range, as `ema_weight` returns it, a tensor on the device.
+        counts: uint8 or uint16.
+        invalid: bool, of the same shape.
     """
-    running_range.copy_(ema_update(running_range, own_range(counts, invalid), weight))
-    return running_range
+    import torch
+
+    from sartm_model.utils.grid_cache import constant_tensors
+
+    bins = 256 if counts.itemsize == 1 else 65536
+
+    def compute() -> tuple[np.ndarray, ...]:
+        ranks, weights = _ranks(np.arange(counts.numel() + 1), np)
+        return ranks, weights.astype(np.float32), np.array(bins), np.ones(1, np.int64)
+
+    key = ('thermal_range', counts.numel(), bins)
+    ranks, weights, beyond, one = constant_tensors(key, compute, counts.device)
+    places = torch.where(invalid, beyond, counts.to(torch.int64)).flatten()
+    histogram = torch.zeros(bins + 1, dtype=torch.int64, device=counts.device)
+    histogram.scatter_add_(0, places, one.expand(places.shape))
+    up_to = histogram[:bins].cumsum(0)
+    number = up_to[-1:]
+    return torch.searchsorted(up_to, ranks[number][0], right=True).float(), weights[number]
+
+
+def _values_of_ranks(counts: Tensor, invalid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `_counts_of_ranks` does, of float32 counts.
+
+    Only the counts outside of the percentiles are sorted. Their number is that of an image in which
+    all are valid. ONNX and TensorRT have operators for this, but none for a histogram.
+    """
+    import torch
+
+    ranks, weight = _ranks((~invalid).sum().reshape(1), torch)
+    outside = min((counts.numel() - 1) * _HUNDREDTHS // 100 + 2, counts.numel())
+    columns = []
+    for largest, filler in ((False, math.inf), (True, -math.inf)):
+        filled = torch.where(invalid, filler, counts).flatten()
+        columns.append(filled.topk(outside, largest=largest).values[ranks[0, :, 0]])
+    return torch.stack(columns, dim=1), weight
 
 
 def ema_update(running_range: Tensor, new_range: Tensor, weight: Tensor) -> Tensor:
-    """Return the exponential moving average of the thermal range over the images of a video.
+    """Update the exponential moving average of the thermal range over a video, and return it.
 
     A hot object that enters the image then does not darken everything else from one image to the
     next. The average restarts at the new range where the two do not overlap, which is another scene
@@ -215,15 +235,16 @@ def ema_update(running_range: Tensor, new_range: Tensor, weight: Tensor) -> Tens
 
     Args:
         running_range: float32 `[2]`, the average up to the previous image, NaN where none counts.
+            It is overwritten: a CUDA graph reads it there the next time.
         new_range: float32 `[2]`, this image's, as `percentile_range` returns it.
         weight: of the new range, as `ema_weight` returns it, a tensor on the device.
     """
     import torch
 
-    disjoint = (new_range[0] > running_range[1]) | (new_range[1] < running_range[0])
-    restart = disjoint | running_range.isnan()
-    updated = torch.where(restart, new_range, torch.lerp(running_range, new_range, weight))
-    return torch.where(new_range.isnan(), running_range, updated)
+    # False also where one of them is NaN.
+    overlap = (new_range[0] <= running_range[1]) & (new_range[1] >= running_range[0])
+    updated = torch.where(overlap, torch.lerp(running_range, new_range, weight), new_range)
+    return torch.where(new_range.isnan(), running_range, updated, out=running_range)
 
 
 def ema_weight(previous_s: float | None, time_s: float, smoothing_s: float) -> float:

@@ -127,7 +127,9 @@ def invalid_pixels(counts: Any, eight_bits: bool, values: tuple[int, ...] = ()) 
     kind = xp.amax((lines == starts).all(1) * tables.kinds, 0, keepdims=True)
     if xp is np and eight_bits and not values and kind == 0:
         return np.zeros(counts.shape, bool)  # ordinary images need no more
-    candidates = xp.concatenate([starts[:, 0][kind], tables.candidates])
+    candidates = starts[:, 0][kind]
+    if len(tables.candidates):
+        candidates = xp.concatenate([candidates, tables.candidates])
     measures = _measures(counts, candidates, eight_bits, tables, xp)
     is_fill = (measures >= tables.bounds[kind][0]).all(0)
     fills = xp.where(is_fill, candidates, tables.nothing)

@@ -8,10 +8,14 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from sartm_model.data.transforms import to_input
 from sartm_model.inference import cuda_graph
 from sartm_model.inference.cuda_graph import CudaGraph
 from sartm_model.inference.predictor import Predictor
+from sartm_model.modalities.thermal_range import scale_thermal
 from sartm_model.modalities.thermal_settings import ThermalSettings
 
 DEVICES = [
@@ -203,3 +207,35 @@ def test_all_kinds_of_frames_of_a_node_are_kept(both, recordings):
             for request in requests:
                 replayed.predict(*images, **request)
     assert len(recordings) == 12
+
+
+class HostAccess(TorchDispatchMode):
+    """Collects the operations that take a tensor of the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, torch.Tensor) and value.device.type == 'cpu':
+                self.found.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.uint16])
+def test_the_preprocessing_brings_nothing_from_the_host_after_the_first_run(dtype):
+    """A recording fails otherwise. Tensors on 'meta' have no values that the host could read."""
+    meta = torch.device('meta')
+    thermal = torch.empty((61, 79), dtype=dtype, device=meta)
+    rgb = torch.empty((1, 61, 79, 3), dtype=torch.uint8, device=meta)
+    running = torch.empty(2, device=meta), torch.empty((), device=meta)
+    found = []
+    for _ in range(2):
+        with HostAccess() as access, torch.inference_mode():
+            scaled = scale_thermal(thermal, running=running, invalid_values=(5,))
+            to_input('thermal', scaled[None], (61, 79))
+            to_input('rgb', rgb, (61, 79))
+        found.append(access.found)
+    assert found[0]  # tables of this size
+    assert found[1] == []
