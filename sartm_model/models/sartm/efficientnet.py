@@ -131,6 +131,13 @@ class ConvPerModality(nn.Module):
             x = _conv_same(conv, x.contiguous(memory_format=torch.channels_last))
         return F.relu6(x, inplace=True) if self.relu else x
 
+    def add_to(self, total: Tensor, x: Tensor, modality: str) -> Tensor:
+        """Add a 1x1 convolution without a bias to a map, in place. Both have channels last."""
+        conv: Any = self.convs[modality]
+        rows, sums = (maps.permute(0, 2, 3, 1).view(-1, maps.shape[1]) for maps in (x, total))
+        sums.addmm_(rows, conv.weight[..., 0, 0].T)
+        return total
+
     def pad_kernel(self) -> None:
         """Add a row and a column of zeros to the kernels of a depthwise convolution of stride 2.
 
@@ -186,11 +193,15 @@ class InvertedResidual(nn.Module):
         self.depthwise = unit(depthwise, True)
         self.project = unit(nn.Conv2d(width, stage.width, 1, bias=False), False)
         self.has_skip = stride == 1 and d_in == stage.width
+        self.in_place = False
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
         """Compute `[B, d_out, h, w]` of `[B, d_in, h, w]`, or of twice that height and width."""
         expanded = x if self.expand is None else self.expand(x, modality)
-        out = self.project(self.depthwise(expanded, modality), modality)
+        hidden = self.depthwise(expanded, modality)
+        if self.in_place:
+            return self.project.add_to(x, hidden, modality)  # type: ignore[operator]
+        out = self.project(hidden, modality)
         return x + out if self.has_skip else out
 
 
@@ -257,6 +268,26 @@ class EfficientNetEncoder(nn.Module):
                 config.lora_rank,
                 layers=r'stages\.\d+\.\d+\.(expand|project)\.conv',
             )
+
+    @torch.no_grad()
+    def optimize_for_inference(self) -> None:
+        """Let each block with a skip add to its input in place, as one product.
+
+        Such blocks follow one after the other in a stage, each with x <- x + W y + b. The block
+        before them adds the b of all, and each takes those out of its expansion that are not due
+        yet: with their sum e, V x + c = V (x + e) + (c - V e).
+        """
+        for first, *others in list[Any](self.trunk.stages):
+            for name in self.modalities:
+                not_due = torch.zeros_like(first.project.convs[name].bias, dtype=torch.float64)
+                for block in reversed(others):
+                    expand, project = block.expand.convs[name], block.project.convs[name]
+                    not_due += project.bias
+                    project.bias = None
+                    expand.bias -= expand.weight[..., 0, 0].double() @ not_due
+                first.project.convs[name].bias += not_due
+            for block in others:
+                block.in_place = True
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Pyramid]:
         """Encode the given modalities; arguments and result as for `Encoder.forward`."""

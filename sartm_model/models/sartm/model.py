@@ -105,8 +105,7 @@ class Sartm(SegmentationModel):
 
     def optimize_for_inference(self) -> None:
         """Replace layers by faster ones that compute the same from products of their weights."""
-        if isinstance(self.encoder, Encoder):
-            self.encoder.optimize_for_inference()
+        self.encoder.optimize_for_inference()
         self.fusions = nn.ModuleList(map(InferenceFusion, list[Any](self.fusions)))
         self.mask_decoder = InferenceMaskDecoder(self.mask_decoder)
         assert isinstance(self.auxiliary_head, AuxiliaryHead)
