@@ -28,16 +28,17 @@ def resize(images: Tensor, size: tuple[int, int] | None) -> Tensor:
 def normalise(name: str, images: Tensor) -> Tensor:
     """Normalise scaled images `[B, C, H, W]` with mean and deviation of the modality `name`."""
     modality, width = MODALITIES[name], images.shape[-1]
+    assert images.shape[1] == len(modality.mean), f'{images.shape[1]} channels of {name}'
 
     def compute() -> tuple[np.ndarray, ...]:
-        # Of a whole row, in the order of its bytes in an image `[H, W, C]`: many times as fast on a
-        # CPU as three numbers.
+        # Of a row of W pixels whose channels alternate, as in an image `[H, W, C]`: a CPU
+        # vectorises that, but reads three numbers one at a time.
         return tuple(
             np.tile(np.array(numbers, np.float32), (width, 1))
             for numbers in (modality.mean, modality.std)
         )
 
-    key = ('transforms', modality.mean, modality.std, width)
+    key = ('transforms', tuple(modality.mean), tuple(modality.std), width)
     mean, std = (row.T[:, None] for row in constant_tensors(key, compute, images.device))
     return (images - mean).div_(std)
 

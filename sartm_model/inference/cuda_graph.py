@@ -172,7 +172,12 @@ class CudaGraph:
     def _record(self, stream: torch.cuda.Stream, pool: Any) -> None:
         device = self._pipeline.device
         stream.wait_stream(torch.cuda.current_stream(device))
-        with _recording, cudnn_autotune(), torch.cuda.device(device):
+        with (
+            _recording,
+            cudnn_autotune(),
+            torch.cuda.device(device),
+            hold_cached_tensors() as self._cached_tensors,
+        ):
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
                     packed = pack(self._run())
@@ -180,11 +185,8 @@ class CudaGraph:
             stream.synchronize()
             graph = torch.cuda.CUDAGraph()
             # Another thread, of another node in this process, may run its network meanwhile.
-            with (
-                hold_cached_tensors() as self._cached_tensors,
-                torch.cuda.graph(
-                    graph, pool=pool, stream=stream, capture_error_mode='thread_local'
-                ),
+            with torch.cuda.graph(
+                graph, pool=pool, stream=stream, capture_error_mode='thread_local'
             ):
                 outputs = self._run()
                 self._pinned_output.copy_(pack(outputs), non_blocking=True)

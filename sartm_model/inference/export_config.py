@@ -9,7 +9,7 @@ from sartm_model.errors import SartmError
 from sartm_model.inference.prediction import check_orientation
 from sartm_model.modalities import MODALITIES, check_selection, select
 from sartm_model.modalities.base import to_counts
-from sartm_model.modalities.thermal_range import scale_thermal
+from sartm_model.modalities.thermal_range import replace_invalid, scale_thermal
 from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image, cropped_size
 
 FORMAT = 'sartm-export-1'
@@ -121,8 +121,11 @@ class ExportConfig:
         modality, settings = MODALITIES[name], self.thermal_settings
         if not modality.has_range:
             return modality.scale(image)
+        counts = crop_image(to_counts(image), settings.crop)
+        if self.dtype(name) == 'float32':  # NaN, which equals nothing, is no measurement, as 0 is
+            counts = replace_invalid(counts, counts != counts, 0.0)
         return scale_thermal(
-            crop_image(to_counts(image), settings.crop),
+            counts,
             settings.fixed_range,
             invalid_values=settings.invalid,
             black_hot=settings.black_hot,

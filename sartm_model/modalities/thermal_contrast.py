@@ -21,6 +21,8 @@ def range_warning(image: np.ndarray, settings: ThermalSettings) -> str:
     Raises:
         SartmError: the crop leaves nothing.
     """
+    if settings.fixed_range is None:
+        return ''
     seen = crop_image(image, settings.crop)
     invalid = invalid_pixels(to_counts(seen), seen.dtype == np.uint8, settings.invalid)
     return '' if is_flat(seen, invalid, settings) else warn_of_range(seen, invalid, settings)

@@ -152,21 +152,21 @@ def percentile_range(counts: Tensor, invalid: Tensor) -> Tensor:
     import torch
 
     of_ranks = _values_of_ranks if counts.is_floating_point() else _counts_of_ranks
-    (inner, outer), weight = of_ranks(counts, invalid)
-    return torch.lerp(inner, outer, weight)
+    (outside, inside), weight = of_ranks(counts, invalid)
+    return torch.lerp(outside, inside, weight)
 
 
 def _ranks(number: Any, xp: ModuleType) -> tuple[Any, Any]:
-    """Return which counts are next to the percentiles among so many.
+    """Return which of the sorted valid counts are the neighbours of the two `PERCENTILES`.
 
     Args:
-        number: integers `[m]`, array or tensor.
+        number: how many valid counts there are, integers `[m]`, array or tensor, one for each case.
         xp: its module.
 
     Returns:
-        Ranks from 0, integers `[m, 2, 2]`: of the counts that lie outside of the low and the high
-        percentile, and of those that lie inside of them. And the weights of the latter, float
-        `[m]`, which are NaN for no counts.
+        Ranks from 0, integers `[m, 2, 2]`: the neighbours of the low and of the high percentile
+        that lie outside of the range, then those inside. And how far both percentiles lie towards
+        the latter, float `[m]`, NaN where there are no counts.
     """
     last = number - 1
     zero = xp.zeros_like(last)  # TensorRT clips floats alone
@@ -182,7 +182,7 @@ def _ranks(number: Any, xp: ModuleType) -> tuple[Any, Any]:
 def _counts_of_ranks(counts: Tensor, invalid: Tensor) -> tuple[Tensor, Tensor]:
     """Return the valid counts of `_ranks`, float32 `[2, 2]`, and the weight, by a histogram.
 
-    The ranks are looked up in a table, because each operation costs a GPU some microseconds.
+    On a GPU the ranks are looked up in a table, because each operation costs some microseconds.
 
     Args:
         counts: uint8 or uint16.
@@ -194,18 +194,26 @@ def _counts_of_ranks(counts: Tensor, invalid: Tensor) -> tuple[Tensor, Tensor]:
 
     bins = 256 if counts.itemsize == 1 else 65536
 
-    def compute() -> tuple[np.ndarray, ...]:
-        ranks, weights = _ranks(np.arange(counts.numel() + 1), np)
-        return ranks, weights.astype(np.float32), np.array(bins), np.ones(1, np.int64)
+    def constants() -> tuple[np.ndarray, ...]:
+        return np.array(bins), np.ones(1, np.int64)
 
-    key = ('thermal_range', counts.numel(), bins)
-    ranks, weights, beyond, one = constant_tensors(key, compute, counts.device)
+    def rank_table() -> tuple[np.ndarray, ...]:
+        ranks, weights = _ranks(np.arange(counts.numel() + 1), np)
+        return ranks, weights.astype(np.float32)
+
+    beyond, one = constant_tensors(('histogram', bins), constants, counts.device)
     places = torch.where(invalid, beyond, counts.to(torch.int64)).flatten()
     histogram = torch.zeros(bins + 1, dtype=torch.int64, device=counts.device)
     histogram.scatter_add_(0, places, one.expand(places.shape))
     up_to = histogram[:bins].cumsum(0)
     number = up_to[-1:]
-    return torch.searchsorted(up_to, ranks[number][0], right=True).float(), weights[number]
+    if counts.device.type == 'cpu':
+        ranks, weight = _ranks(number, torch)
+    else:
+        key = ('ranks', counts.numel())
+        table = constant_tensors(key, rank_table, counts.device)
+        ranks, weight = (entries[number] for entries in table)
+    return torch.searchsorted(up_to, ranks[0], right=True).float(), weight
 
 
 def _values_of_ranks(counts: Tensor, invalid: Tensor) -> tuple[Tensor, Tensor]:

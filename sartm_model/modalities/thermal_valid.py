@@ -49,8 +49,11 @@ that reason the other pixels must differ from each other, as those of a camera d
 GROWTH = 1
 """Pixels around fill that count as invalid too, because a bilinear warp mixes it into them."""
 
-NOTHING = -1.0
+NOTHING = -1e9
 """Stands for counts that are left out; less than any count."""
+
+ANY_COUNT = NOTHING / 2
+"""More than `NOTHING`, and less than any count."""
 
 GRID_PIXELS = 1200
 """What is fill is decided on a grid of about this many pixels."""
@@ -71,12 +74,12 @@ class _Tables(NamedTuple):
         candidates: all but the first, float32 `[C - 1]`.
         bounds: the least `_measures` with which a candidate is fill, for each kind of border,
             float32 `[K, 4, C]`.
-        signs: of the numbers of pixels among the measures, float32 `[C]`; that of a border is
-            negative, because its bound is an upper one.
+        signs: of the numbers of pixels among the measures, float32 `[C]`: 1, and -1 for a border,
+            because 'at most n pixels' is 'at least -n', so that each condition has a lower bound.
         quartiles: for each number of pixels that are left out the places of the three quartiles of
             the others in the sorted grid, repeated for each candidate, int64 `[G + 1, 3, C]`.
-        rows, columns: numbers that grow towards the one edge, and towards the opposite one, float32
-            `[2, h, 1]` and `[2, 1, w]`.
+        rows, columns: row numbers counted from the upper and from the lower edge, float32
+            `[2, h, 1]`; column numbers from the left and from the right, `[2, 1, w]`.
         nothing: the number `NOTHING`.
     """
 
@@ -134,10 +137,10 @@ def invalid_pixels(counts: Any, eight_bits: bool, values: tuple[int, ...] = ()) 
     is_fill = (measures >= tables.bounds[kind][0]).all(0)
     fills = xp.where(is_fill, candidates, tables.nothing)
     if xp is np:
-        fills = fills[[True, *is_fill[1:]]]  # the others would be looked for in vain
+        fills = fills[[True, *is_fill[1:]]]  # a count that is not fill needs no mask
     masks = counts == fills[:, None, None]  # [C, h, w]
     if xp is np and not masks.any():
-        return masks[0]  # nor do these
+        return masks[0]  # no pixel has such a count
     border, others = masks[0], list(masks[1:, None])
     return _grow(xp.concatenate([*others, *_connected_with_edge(border, tables, xp)]).any(0), xp)
 
@@ -247,13 +250,13 @@ def _make_tables(height: int, width: int, eight_bits: bool, values: tuple[int, .
     kinds = _border_kinds(height, width, eight_bits)
     borders = {
         'none': _Least(signed_number=1),
-        'edge': _Least(apart, -MAX_EDGE_SHARE * size, _least_spread(eight_bits), 0),
-        'around': _Least(apart, -MAX_BORDER_SHARE * size, low=0),
+        'edge': _Least(apart, -MAX_EDGE_SHARE * size, _least_spread(eight_bits), ANY_COUNT),
+        'around': _Least(apart, -MAX_BORDER_SHARE * size, low=ANY_COUNT),
         'opposite edges': _Least(signed_number=-MAX_BORDER_SHARE * size),
     }
     extremes = {
-        0: _Least(apart, low=0),
-        65535: _Least(saturated, MIN_SATURATED_SHARE * size, low=0),
+        0: _Least(apart, low=ANY_COUNT),
+        65535: _Least(saturated, MIN_SATURATED_SHARE * size, low=ANY_COUNT),
     }
     others = [*({} if eight_bits else extremes).items(), *((value, _Least()) for value in values)]
     bounds = [[borders[name], *(least for _, least in others)] for name, _ in kinds]

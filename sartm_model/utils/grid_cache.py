@@ -1,4 +1,4 @@
-"""Keeps tensors that depend on the size of the images alone."""
+"""Keeps tensors that depend on the size and the type of the images alone on their device."""
 
 from __future__ import annotations
 
@@ -30,21 +30,39 @@ class GridCache:
         It may be a tuple of tensors on one device, too.
         """
         if torch.compiler.is_compiling():
-            return compute()  # the tensors of a trace are no values
-        used = getattr(_recording, 'used', None)
+            return compute()  # the tensors of a trace stand for values and must not be kept
+        used: dict[Hashable, T] | None = getattr(_recording, 'used', None)
+        if used is not None and (id(self), key) in used:
+            return used[id(self), key]
         tensor: T | None = self._tensors.get(key)  # type: ignore[assignment]
         if tensor is None:
             tensor = compute()
-            if used is not None:
-                return tensor  # it lies in the memory of the graph
-            device = (tensor if isinstance(tensor, Tensor) else tensor[0]).device
-            if device.type == 'cuda':
-                torch.cuda.current_stream(device).synchronize()  # for other streams
+            _synchronize(tensor)
             kept = self._tensors if len(self._tensors) < MAX_CACHED_GRIDS else {}
             self._tensors = {**kept, key: tensor}
         if used is not None:
-            used.append(tensor)
+            used[id(self), key] = tensor
+        else:
+            _record_use(tensor)
         return tensor
+
+
+def _parts(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (tensors,) if isinstance(tensors, Tensor) else tensors
+
+
+def _synchronize(tensors: Tensor | tuple[Tensor, ...]) -> None:
+    """Wait until new tensors are ready, for other streams."""
+    device = _parts(tensors)[0].device
+    if device.type == 'cuda':
+        torch.cuda.current_stream(device).synchronize()
+
+
+def _record_use(tensors: Tensor | tuple[Tensor, ...]) -> None:
+    """Keep the memory from reuse until the current stream has read it, if it is dropped."""
+    for tensor in _parts(tensors):
+        if tensor.device.type == 'cuda':
+            tensor.record_stream(torch.cuda.current_stream(tensor.device))
 
 
 _constants = GridCache()
@@ -55,8 +73,7 @@ def constant_tensors(
 ) -> tuple[Tensor, ...]:
     """Return arrays that depend on a key alone as tensors on a device, to which they go once.
 
-    A CUDA graph cannot bring them from the host while it is recorded. The runs before the recording
-    have left them here.
+    A CUDA graph cannot bring them from the host while it is recorded: see `hold_cached_tensors`.
 
     Args:
         key: names the arrays; begins with the name of the module that asks.
@@ -77,13 +94,15 @@ def constant_tensors(
 
 
 @contextmanager
-def hold_cached_tensors() -> Iterator[list[Tensor | tuple[Tensor, ...]]]:
+def hold_cached_tensors() -> Iterator[dict[Hashable, Tensor | tuple[Tensor, ...]]]:
     """Collect the cached tensors that this thread uses within the block.
 
-    Whoever records a CUDA graph keeps the list as long as the graph, which reads these tensors at
-    fixed addresses also after a cache has dropped them.
+    What is collected is found again within the block, whatever the caches have dropped since. So
+    the runs before the recording of a CUDA graph belong into the block, too: they make all tensors,
+    and the recording none. Whoever records keeps the result as long as the graph, which reads the
+    tensors at fixed addresses.
     """
-    used: list[Tensor | tuple[Tensor, ...]] = []
+    used: dict[Hashable, Tensor | tuple[Tensor, ...]] = {}
     _recording.used = used
     try:
         yield used

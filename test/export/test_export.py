@@ -142,6 +142,18 @@ def test_what_is_exported_takes_other_inputs(nano_checkpoint, settings):
     check_agreement(found, expected)
 
 
+def test_a_thermal_pixel_that_is_no_number_is_no_measurement(nano_checkpoint):
+    config = ExportConfig(height=70, width=100, thermal_type='float32')
+    rgb, thermal = pair(bits=16)
+    thermal = (29000 + thermal % 1000).astype(np.float32)
+    thermal[10:14, 20:40] = 0
+    expected = run_module(nano_checkpoint, config, rgb, thermal)
+    thermal[thermal == 0] = np.nan
+    found = run_module(nano_checkpoint, config, rgb, thermal)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.labels.max() < len(MFNET)
+
+
 @pytest.fixture(scope='module')
 def nano_16_bits(nano_checkpoint, tmp_path_factory):
     """A file for thermal images of 60x42 in 16 bits whose last two rows are telemetry."""

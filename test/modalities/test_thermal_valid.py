@@ -80,6 +80,14 @@ def test_a_border_of_any_count_is_invalid_with_what_a_warp_mixes_it_into(shape, 
     np.testing.assert_array_equal(invalid(image), grown(~valid))
 
 
+def test_a_border_is_found_around_negative_counts_too():
+    valid = inside()
+    image = np.where(valid, scene(), 20000).astype(np.float32)
+    expected = invalid_pixels(image, False)
+    assert expected.any()
+    np.testing.assert_array_equal(invalid_pixels(image - 70000, False), expected)
+
+
 def shifted(size=SIZE) -> np.ndarray:
     """A mask of an image that was moved up and to the right."""
     mask = np.ones(size, bool)

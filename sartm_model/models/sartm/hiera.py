@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import Hiera
 from torch import Tensor
 
-from sartm_model.utils.grid_cache import GridCache
+from sartm_model.utils.grid_cache import GridCache, constant_tensors
 
 
 class TokenOrder(NamedTuple):
@@ -157,18 +157,10 @@ class HieraRunner:
         self, key: tuple[Any, ...], compute: Callable[[], np.ndarray], device: torch.device
     ) -> Tensor:
         """Return a cached index as a tensor on the device."""
-
-        def to_tensor() -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(compute())).to(device)
-
-        def to_kept_tensor() -> Tensor:
-            with torch.inference_mode(False):  # a training step may save it for its backward pass
-                return to_tensor()
-
-        if torch.compiler.is_compiling():
-            return to_tensor()  # the code that is compiled makes it anew
-
-        return self._cache.get((*key, device), to_kept_tensor)
+        (index,) = constant_tensors(
+            ('hiera', *key), lambda: (np.ascontiguousarray(compute()),), device
+        )
+        return index
 
 
 def reorder(x: Tensor, order: TokenOrder, wanted: TokenOrder) -> Tensor:
