@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_CACHED_GRIDS = 32
+MAX_CACHED_GRIDS = 64
+"""The oldest is dropped for a further one."""
 
 _recording = threading.local()
 
@@ -38,8 +39,9 @@ class GridCache:
         if tensor is None:
             tensor = compute()
             _synchronize(tensor)
-            kept = self._tensors if len(self._tensors) < MAX_CACHED_GRIDS else {}
-            self._tensors = {**kept, key: tensor}
+            # A new dict, because other threads may be reading the old one.
+            kept = list(self._tensors.items())[1 - MAX_CACHED_GRIDS :]
+            self._tensors = {**dict(kept), key: tensor}
         if used is not None:
             used[id(self), key] = tensor
         else:

@@ -21,6 +21,18 @@ def test_a_tensor_is_computed_once_for_each_key():
     assert [int(cache.get(key, compute)) for key in ((2, 3), (3, 2), (2, 3))] == [1, 2, 1]
 
 
+def test_the_oldest_is_dropped_for_a_further_one(monkeypatch):
+    monkeypatch.setattr(grid_cache, 'MAX_CACHED_GRIDS', 3)
+    cache, computed = GridCache(), []
+
+    def get(key):
+        cache.get(key, lambda: computed.append(key) or torch.tensor(0))
+
+    for key in 'abcdbcda':
+        get(key)
+    assert computed == ['a', 'b', 'c', 'd', 'a']
+
+
 def test_whoever_records_holds_what_it_used_after_the_cache_has_dropped_it(monkeypatch):
     monkeypatch.setattr(grid_cache, 'MAX_CACHED_GRIDS', 2)
     cache = GridCache()
