@@ -45,3 +45,18 @@ def test_flops_by_hand():
     by_hand = 2 * pixels * (8 * 3 * 9 + 8 * 9 + 8 * 24)  # one multiply-add a weight and pixel
     by_hand += 2 * (2 * 2 * pixels**2 * 4)  # Q K^T and A V, two heads of width 4
     assert count_flops(Toy(), 10, 16) == by_hand
+
+
+def test_products_that_are_added_in_place_count_as_others_do():
+    class Toy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.config = ModelConfig()
+            self.weight = torch.nn.Parameter(torch.ones(3, 7))
+
+        def segment(self, images):
+            x = images['rgb'].flatten(2).transpose(1, 2)  # [1, N, 3]
+            total = x.new_zeros(1, x.shape[1], 7).baddbmm_(x, self.weight[None])
+            return total[0].addmm_(x[0], self.weight)
+
+    assert count_flops(Toy(), 10, 16) == 2 * (2 * 160 * 3 * 7)

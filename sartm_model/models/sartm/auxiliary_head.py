@@ -96,10 +96,10 @@ def _sum_shifted(taps: Tensor) -> Tensor:
     taps = taps.unflatten(1, (3, 3, -1))
     if torch.compiler.is_compiling():
         return _sum_padded(taps)  # ONNX adds to a part of a tensor by many operations
-    left, rows, right = taps.unbind(2)  # each [B, 3, K, h, w]
+    left, rows, right = (taps[:, :, x] for x in range(3))  # each [B, 3, K, h, w]
     rows[..., 1:].add_(left[..., :-1])
     rows[..., :-1].add_(right[..., 1:])
-    top, centre, bottom = rows.unbind(1)  # each [B, K, h, w]
+    top, centre, bottom = (rows[:, y] for y in range(3))  # each [B, K, h, w]
     centre[..., 1:, :].add_(top[..., :-1, :])
     centre[..., :-1, :].add_(bottom[..., 1:, :])
     return centre
