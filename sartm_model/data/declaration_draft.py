@@ -134,7 +134,7 @@ def _sort_key(value: int | str) -> tuple[bool, int | str]:
 def _find_parts(root: Path) -> dict[str, Path]:
     """Return the folder of each part, in the order of `MODALITIES`, the masks last."""
     found: dict[str, Path] = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != '.'):
         part = _part_of(folder)
         if part is None:
             continue

@@ -69,12 +69,11 @@ class CudaStreams:
     A CUDA graph can record it: each other stream joins the recording where it waits for the current
     one, and the current one waits for all at the end. For one caller at a time.
 
-    torch's allocator lets the stream that has freed memory reuse it at once, although another
-    stream may still read it. This cannot happen here. The caller holds what the functions are given
-    until all have ended. The other functions are launched before the first, so they have freed all
-    that they free before the first allocates. And the next functions begin by waiting for
-    everything that has read the results of these. A graph's memory is a pool of its own, for which
-    the same is true.
+    torch's allocator gives freed memory back to the stream on which it was allocated, and does not
+    know who else still reads it. So no function may drop the last reference to a tensor of another
+    stream. None does: the caller holds all that the functions are given until they have joined. The
+    results of another stream go back to that stream, which waits for the current one before it runs
+    again. A graph's memory is a pool of its own, for which the same is true.
 
     Args:
         device: the CUDA device that all work on.

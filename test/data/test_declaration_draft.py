@@ -159,6 +159,8 @@ def test_parts_are_told_by_their_images_where_the_names_say_nothing(tmp_path):
 def test_frames_without_every_file_are_left_out_and_named(tmp_path):
     root = fill(tmp_path)
     (root / 'gt' / 'mask_004.png').unlink()
+    for name in ('a.png', 'a.jpg'):
+        write(root / '.thumbnails' / name, MASK)
     draft = write_draft(root)
     assert (draft.frames, draft.incomplete) == (9, ['004'])
     assert '004' not in (root / 'train.txt').read_text() + (root / 'val.txt').read_text()
