@@ -156,6 +156,7 @@ def build(
         model = cls.inference_form(checkpoint.config, num_classes, checkpoint.state, source)
         if optimized:
             model.optimize_for_inference()
+            model.requires_grad_(False)
             if not for_gpu:
                 model.optimize_for_cpu()
     else:

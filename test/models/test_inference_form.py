@@ -62,6 +62,20 @@ def test_depthwise_kernels_for_a_gpu_have_the_sizes_of_training(forms):
     assert optimized == {3, 4, 5, 6}
 
 
+def test_the_inference_form_has_the_gradient_of_the_trained_form_by_its_input(forms):
+    gradients = []
+    for form in forms:
+        torch.manual_seed(1)
+        thermal = torch.randn(1, 1, 64, 96, requires_grad=True)
+        heads = form({'rgb': torch.randn(1, 3, 64, 96), 'thermal': thermal}).logits
+        sum(logits.square().mean() for logits in heads.values()).backward()
+        gradients.append(thermal.grad)
+    expected, *others = gradients
+    for gradient in others:
+        largest = float(expected.abs().max())
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-3 * largest)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize('num_classes', [1, 9, 40])
 @pytest.mark.parametrize('grid', [(1, 1), (2, 3), (5, 4)])
