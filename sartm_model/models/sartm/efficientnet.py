@@ -273,9 +273,10 @@ class EfficientNetEncoder(nn.Module):
     def optimize_for_inference(self) -> None:
         """Let each block with a skip add to its input in place, as one product.
 
-        Such blocks follow one after the other in a stage, each with x <- x + W y + b. The block
-        before them adds the b of all, and each takes those out of its expansion that are not due
-        yet: with their sum e, V x + c = V (x + e) + (c - V e).
+        Such blocks follow one after the other in a stage, each with x <- x + W y + b. The stage's
+        first block, which has no skip, adds the b of all of them. So x has the sum e of those of
+        this and of later blocks in it, which the expansion takes out by its own bias:
+        V x + c = V (x + e) + (c - V e).
         """
         for first, *others in list[Any](self.trunk.stages):
             for name in self.modalities:

@@ -37,7 +37,8 @@ class InferenceFusion(nn.Module):
     """Fuses two maps as a trained `CrossModalFusion` does.
 
     Args:
-        trained: in evaluation mode or not, its batch norms' running statistics are used.
+        trained: in evaluation mode or not, its batch norms' running statistics are used. Some of
+            its modules are taken over, so it is not to be used any more.
     """
 
     def __init__(self, trained: CrossModalFusion) -> None:
@@ -127,7 +128,8 @@ class _Rectification(nn.Module):
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
         """Rectify the maps of both modalities, each `[B, N, C]`; return both, `[2 B, N, C]`."""
         batch, pixels, channels = x1.shape
-        stacked = torch.cat((x1, x2, x1))  # one copy, of which both and others are views
+        # One copy for two views: each map in both has the other modality's in others.
+        stacked = torch.cat((x1, x2, x1))
         both, others = stacked[: 2 * batch], stacked[batch:]
         pooled = torch.cat((both.mean(dim=1), _amax(both))).view(4, batch, channels)
         by_channel = self.channel_weights(pooled.transpose(0, 1).flatten(1))  # [B, 2C]

@@ -5,9 +5,10 @@ A `ClassMaskDecoder` is rearranged without changing what it computes:
 - Projections of the same tokens are one product. The position encoding is added before some of
   them; its own projection is added after. For the class tokens that is constant, for the image's
   tokens it depends on the size of the images alone.
-- Each step of the two-way transformer is x <- LN(x + W y + b). The LayerNorm of the step before
-  adds b too, so that x + W y is one product, in place. This b is called the early bias of x. What
-  else reads x takes it out of its own bias: U (x + b) + (c - U b) = U x + c.
+- Each step of the two-way transformer is x <- LN(x + W y + b). Here the LayerNorm of the step
+  before has added b already, by its own bias, so that x + W y is one product, in place. So every x
+  is the trained one and b, its early bias. What else reads x takes it out of its own bias:
+  U (x + b) + (c - U b) = U x + c.
 - The class tokens are the same for all images up to the first cross-attention, so what comes before
   is computed once.
 - A transposed convolution of 2x2 with stride 2 is a product that gives each pixel four.
@@ -185,7 +186,7 @@ class _Step(nn.Module):
     Args:
         linear: W and b.
         norm: LN, whose bias is changed.
-        next_bias: the early bias of the result.
+        next_bias: b of the step after this one, the early bias of the result.
     """
 
     def __init__(self, linear: nn.Linear, norm: nn.LayerNorm, next_bias: Tensor) -> None:
@@ -195,10 +196,10 @@ class _Step(nn.Module):
         norm.bias.add_(next_bias)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the step in place.
+        """Return the result of the step, `[B, N, C]`.
 
         Args:
-            x: `[B, N, C]` with b as its early bias.
+            x: `[B, N, C]` with b as its early bias. It is overwritten.
             y: `[B, N, C']`.
         """
         result: Tensor = self.norm(x.baddbmm_(y, self.weight.T.expand(len(x), -1, -1)))
