@@ -119,13 +119,12 @@ class ExportConfig:
     def scale(self, name: str, image: Any) -> Any:
         """Scale a raw image, array or tensor, as the file does."""
         modality, settings = MODALITIES[name], self.thermal_settings
+        if self.dtype(name) == 'float32':  # NaN, which equals nothing, is no measurement, as 0 is
+            image = replace_invalid(image, image != image, 0.0)
         if not modality.has_range:
             return modality.scale(image)
-        counts = crop_image(to_counts(image), settings.crop)
-        if self.dtype(name) == 'float32':  # NaN, which equals nothing, is no measurement, as 0 is
-            counts = replace_invalid(counts, counts != counts, 0.0)
         return scale_thermal(
-            counts,
+            crop_image(to_counts(image), settings.crop),
             settings.fixed_range,
             invalid_values=settings.invalid,
             black_hot=settings.black_hot,

@@ -36,6 +36,8 @@ class OutputRequest(NamedTuple):
         overlay: also return the overlay.
         fixed_range: scale the modalities that have a range by the fixed one of the frame parameters
             instead of their percentiles.
+        smoothed: scale them by their running range, which the percentiles update; not with
+            `fixed_range`.
         warp: warp the second image by the matrix of the frame parameters instead of resizing it.
         invalid_values, black_hot: as in `ThermalSettings`, of the modalities that have a range.
     """
@@ -43,6 +45,7 @@ class OutputRequest(NamedTuple):
     confidence: bool = False
     overlay: bool = False
     fixed_range: bool = False
+    smoothed: bool = False
     warp: bool = False
     invalid_values: tuple[int, ...] = ()
     black_hot: bool = False
@@ -189,12 +192,13 @@ class InferencePipeline:
             full_size: keep the size of the first image instead of the size that the network sees.
         """
         first = next(iter(images))
+        second = (*images, '')[1]
         image_size = (images[first].shape[0], images[first].shape[1])
         size = image_size if full_size else self.model.scaled_size(image_size)
 
         def prepare(name: str) -> tuple[Tensor, Tensor]:
             scaled = self._scale(name, images[name], params, request)
-            matrix = params.warp_matrix if request.warp and name != first else None
+            matrix = params.warp_matrix if request.warp and name == second else None
             return scaled, to_input(name, scaled[None], image_size, matrix, size).to(self.dtype)
 
         work = [partial(prepare, name) for name in images]
@@ -213,10 +217,11 @@ class InferencePipeline:
         modality = MODALITIES[name]
         if not modality.has_range:
             return modality.scale(image)
+        running = (self.running_ranges[name], params.range_weight) if request.smoothed else None
         scaled: Tensor = scale_thermal(
             image,
             params.fixed_range if request.fixed_range else None,
-            running=(self.running_ranges[name], params.range_weight),
+            running=running,
             invalid_values=request.invalid_values,
             black_hot=request.black_hot,
         )

@@ -69,7 +69,8 @@ class Predictor:
             in sartm; the checkpoint's own setting where left out.
         homography: `[3, 3]`, thermal pixel -> RGB pixel, as in `registration.homography`. Without
             it thermal is resized to the RGB image. May be set between two calls. For a network of
-            other modalities it goes from the second one to the first.
+            other modalities it goes from the second image of a frame to the network's first
+            modality, and applies to frames that have an image of that.
         engine: how the network is run.
 
             - 'auto': 'graph' on CUDA, 'parallel' on a CPU of several cores, else 'eager'.
@@ -246,7 +247,8 @@ class Predictor:
         elif self._graphs is not None:
             frames += alone[:1]
         for images in frames:
-            self.predict(images)
+            self.predict(images, time_s=0.0)
+        self._previous_s = None  # blank images have no part in a range
 
     def _use_engine(self, engine: str) -> None:
         """Prepare the network for an engine, one of those that `choose_engine` returns."""
@@ -297,19 +299,19 @@ class Predictor:
         with_range = [name for name in images if MODALITIES[name].has_range]
         cropped = {name: crop_image(images[name], settings.crop) for name in with_range}
         images = {**images, **cropped}
-        first, *others = images.values()
+        sizes = {name: (image.shape[0], image.shape[1]) for name, image in images.items()}
+        first, second = (*images, None)[:2]
         matrix = None
-        if homography is not None and others:
-            checked = check_homography(homography, (first.shape[0], first.shape[1]))
-            if list(images)[1] in cropped:
+        if homography is not None and first == self.modalities[0] and second is not None:
+            checked = check_homography(homography, sizes[first])
+            if second in cropped:
                 checked = homography_after_crop(checked, settings.crop)
-            matrix = warp_matrix(checked, others[0].shape[0], others[0].shape[1])
-        else:
-            check_orientation({name: (i.shape[0], i.shape[1]) for name, i in images.items()})
-        weight = self._advance_range(time_s) if with_range else 1.0
+            matrix = warp_matrix(checked, *sizes.pop(second))
+        check_orientation(sizes)
+        weight = self._advance_range(time_s) if with_range else None
         packed_params = pack_frame_params(
             fixed_range=(settings.low, settings.high),
-            range_weight=weight,
+            range_weight=1.0 if weight is None else weight,
             overlay_opacity=overlay_opacity,
             warp_matrix=matrix,
         )
@@ -317,17 +319,24 @@ class Predictor:
         if with_range:
             request = request._replace(
                 fixed_range=settings.mode == 'fixed',
+                smoothed=weight is not None,
                 invalid_values=settings.invalid,
                 black_hot=settings.black_hot,
             )
         return images, packed_params, request
 
-    def _advance_range(self, time_s: float | None) -> float:
-        """Return the weight of a frame in the running range; it is then the previous frame."""
+    def _advance_range(self, time_s: float | None) -> float | None:
+        """Return the weight of a frame in the running range; it is then the previous frame.
+
+        None for a frame that is scaled without the running range.
+        """
         settings, previous_s = self.thermal_settings, self._previous_s
-        # A range that is fixed leaves no average behind.
-        self._previous_s = None if settings.mode == 'fixed' else time_s
-        return 1.0 if time_s is None else ema_weight(previous_s, time_s, settings.smoothing_s)
+        # A range that is fixed, or not smoothed, leaves no average behind.
+        smoothed = settings.mode != 'fixed' and settings.smoothing_s > 0
+        self._previous_s = time_s if smoothed else None
+        if not smoothed or time_s is None:
+            return None
+        return ema_weight(previous_s, time_s, settings.smoothing_s)
 
 
 def _ids_of(label_space: LabelSpace, checkpoint: checkpoints.Checkpoint) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from sartm_model.modalities.thermal_range import (
     MEAN,
     enforce_min_span,
     has_8_bits,
+    nan_to_zero,
     own_range,
     replace_invalid,
     scale_counts,
@@ -52,8 +53,8 @@ class Thermal(Modality):
         """
         counts = to_counts(image)
         invalid = invalid_pixels(counts, has_8_bits(image))
-        own = np.nan_to_num(own_range(image, invalid))
-        low, high = enforce_min_span(own, has_8_bits(image))
+        own = own_range(image, invalid)
+        low, high = enforce_min_span(nan_to_zero(own), has_8_bits(image))
         return replace_invalid(counts, invalid, low + MEAN * (high - low)), (low, high)
 
     def scale(self, image: Any, limits: Any = None) -> Any:

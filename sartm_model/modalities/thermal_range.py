@@ -81,10 +81,17 @@ def scale_thermal(
         own = own_range(thermal, invalid)
         if running is not None:
             own = ema_update(running[0], own, running[1])
-        limits = enforce_min_span(own, eight_bits)
+        limits = enforce_min_span(nan_to_zero(own), eight_bits)
     low, high = limits
     scaled = scale_counts(counts, (high, low) if black_hot else (low, high))
     return replace_invalid(scaled, invalid, MEAN)
+
+
+def nan_to_zero(limits: Any) -> Any:
+    """Return a range, array or tensor, with 0 for NaN, which it has where no pixel is valid."""
+    if isinstance(limits, np.ndarray):
+        return np.nan_to_num(limits)
+    return limits.nan_to_num()
 
 
 def replace_invalid(image: Any, invalid: Any, value: float) -> Any:
@@ -258,13 +265,13 @@ def ema_update(running_range: Tensor, new_range: Tensor, weight: Tensor) -> Tens
 def ema_weight(previous_s: float | None, time_s: float, smoothing_s: float) -> float:
     """Return the weight of an image's own range in the moving average, 1 - exp(-dt / smoothing).
 
-    The weight is 1 for the first image, where time goes back, and without smoothing.
+    The weight is 1 for the first image and where time goes back.
 
     Args:
         previous_s: time of the previous image in seconds, or None where there is none.
         time_s: time of this image in seconds.
-        smoothing_s: time constant in seconds, 0 for no smoothing.
+        smoothing_s: time constant in seconds, above 0.
     """
-    if previous_s is None or time_s < previous_s or not smoothing_s:
+    if previous_s is None or time_s < previous_s:
         return 1.0
     return 1 - math.exp((previous_s - time_s) / smoothing_s)

@@ -154,6 +154,19 @@ def test_a_thermal_pixel_that_is_no_number_is_no_measurement(nano_checkpoint):
     assert found.labels.max() < len(MFNET)
 
 
+def test_a_depth_pixel_that_is_no_number_is_no_reading():
+    modalities = ('rgb', 'depth')
+    config = ExportConfig(height=70, width=100, thermal_type='float32', modalities=modalities)
+    rgb, depth = pair(bits=16)
+    depth = (1 + depth % 9000).astype(np.float32)
+    depth[10:14, 20:40] = 0
+    expected = run_module('demo_depth', config, rgb, depth)
+    depth[depth == 0] = np.nan
+    found = run_module('demo_depth', config, rgb, depth)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.labels.max() < len(MFNET)
+
+
 @pytest.fixture(scope='module')
 def nano_16_bits(nano_checkpoint, tmp_path_factory):
     """A file for thermal images of 60x42 in 16 bits whose last two rows are telemetry."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,6 +118,22 @@ def test_without_a_time_or_a_constant_each_image_has_its_own_range(nano_checkpoi
         for image, time_s in zip(images, times, strict=True):
             own = MODALITIES['thermal'].scale(image)
             np.testing.assert_allclose(scaled(predictor, image, time_s), own, atol=1e-5)
+
+
+@pytest.mark.parametrize('settings', [SMOOTH, ThermalSettings()])
+def test_an_image_seen_only_between_the_sampled_pixels_depends_on_itself_alone(
+    nano_checkpoint, settings
+):
+    """The percentiles are of every fourth row and column, and here no pixel of those is valid."""
+    image = np.full((64, 96), 9, np.uint16)
+    image[21:24, 21:24] = 30000
+    settings = replace(settings, invalid=(9,))
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=settings)
+    first = scaled(predictor, image, None)
+    assert np.isfinite(first).all()
+    assert first[22, 22] > 1  # the pixels beside fill count as fill
+    scaled(predictor, scene(), None)
+    np.testing.assert_array_equal(scaled(predictor, image, None), first)
 
 
 def test_a_fixed_range_stays_where_it_is(nano_checkpoint):

@@ -403,6 +403,24 @@ def test_it_is_evaluated_and_predicts(checkpoint, sources, tmp_path, capsys):
     assert 'encoder and fusion' in json.loads(capsys.readouterr().out)['stages_ms']
 
 
+def test_a_homography_moves_the_second_image_onto_the_first_modality_alone(checkpoint):
+    depth, event = (scene(4, x)[0] for x in NETWORK[1:])
+    plain, moving = Predictor(checkpoint, device='cpu'), Predictor(checkpoint, device='cpu')
+    moving.homography = np.array([[1, 0, 40], [0, 1, 0], [0, 0, 1]], float)
+    for given, moved in (
+        ({**depth, 'event': event['event']}, {'depth'}),
+        (event, {'event'}),
+        ({'depth': depth['depth'], 'event': event['event']}, set()),
+        ({'event': event['event']}, set()),
+    ):
+        before, after = plain.preprocess(given).images, moving.preprocess(given).images
+        for name in given:
+            if name in moved:
+                torch.testing.assert_close(after[name][..., 40:], before[name][..., :-40])
+            else:
+                torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)
+
+
 @pytest.mark.slow
 def test_the_exported_file_gives_the_same_labels_of_each_pair(checkpoint, tmp_path):
     pytest.importorskip('onnxscript', reason='needs onnxscript')
