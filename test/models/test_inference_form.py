@@ -133,6 +133,25 @@ def test_sums_over_all_pixels_may_exceed_half_precision(level):
 
 
 @torch.no_grad()
+def test_what_needs_float32_keeps_all_of_it_in_half_precision():
+    model = Sartm(ModelConfig(size='nano'), len(MFNET)).eval()
+    model.optimize_for_inference()
+    of_position, of_context = (
+        {name: value.clone() for name, value in module.state_dict().items()}
+        for module in (model.mask_decoder.position, model.fusions[0].context)
+    )
+    model.to_precision(torch.float16)
+    assert model.fusions[0].proj_in.dtype == torch.float16
+    for before, module in (
+        (of_position, model.mask_decoder.position),
+        (of_context, model.fusions[0].context),
+    ):
+        assert before
+        for name, value in module.state_dict().items():
+            torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize('num_classes', [1, 9, 40])
 def test_head_1_rearranged_gives_the_same_logits_for_grids_in_turn(num_classes):
     torch.manual_seed(num_classes)

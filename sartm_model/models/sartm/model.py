@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -158,12 +159,15 @@ class Sartm(SegmentationModel):
 
     def to_precision(self, dtype: torch.dtype) -> Sartm:
         """Convert the weights in place, but for those that need float32; return the network."""
-        self.to(dtype)
         # It multiplies coordinates with random frequencies: half precision would blur positions.
-        self.mask_decoder.position.float()
+        in_float32 = [self.mask_decoder.position]
         for fusion in self.fusions:
             if isinstance(fusion, InferenceFusion):
-                fusion.context.float()  # its sums over all pixels exceed half precision
+                in_float32.append(fusion.context)  # its sums over all pixels exceed half precision
+        states = [copy.deepcopy(module.state_dict()) for module in in_float32]
+        self.to(dtype)
+        for module, state in zip(in_float32, states, strict=True):
+            module.float().load_state_dict(state)
         return self
 
     def _encode_all(self, images: dict[str, Tensor]) -> dict[str, Pyramid]:
