@@ -40,7 +40,7 @@ setup(
         'rosbags>=0.11.9',
         'safetensors>=0.4',
         'sam2>=1.0',
-        'torch>=2.3',
+        'torch>=2.8',
         'tqdm',
     ],
     extras_require={

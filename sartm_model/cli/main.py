@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from importlib.metadata import entry_points
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, entry_points, requires
 from typing import Any, NoReturn
 
 from sartm_model.cli import (
@@ -85,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except SartmError as error:
         message = str(error)
+    except ModuleNotFoundError as error:
+        message = f'the package {error.name} is not installed{_hint_of_extra(error.name)}'
     except MemoryError as error:
         message = str(error) or 'out of memory'
     except OSError as error:
@@ -95,6 +99,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status or 0
     print(f'sartm {args.verb}: error: {" ".join(message.split())}', file=sys.stderr)
     return USER_ERROR
+
+
+def _hint_of_extra(module: str | None) -> str:
+    """Return which extra of this package installs a module, as a part of a message, or ''."""
+    requirements: list[str] | None = None
+    with suppress(PackageNotFoundError):  # run from a folder in which it is not installed
+        requirements = requires('sartm_ros')
+    for requirement in requirements or ():
+        found = re.fullmatch(r'([\w-]+).*extra == .([\w-]+).', requirement)
+        if found and module is not None and found[1].replace('-', '_') == module.partition('.')[0]:
+            return f'; pip install sartm_ros[{found[2]}] installs what this needs'
+    return ''
 
 
 def _end(number: int, frame: Any) -> NoReturn:
