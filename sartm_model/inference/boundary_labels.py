@@ -2,8 +2,8 @@
 
 Where the four logits around a pixel have the same largest class in every head, a bilinear mean of
 them has it too, and so have the softmax and the mean over the heads. Only the other pixels, a few
-percent of a usual image, are computed. A pair of the shipped checkpoint takes 1.3 times as long
-without this. On a GPU the host would have to wait for the number of these pixels.
+percent of a usual image, are computed (docs/performance.md has the gain). On a GPU the host would
+have to wait for the number of these pixels.
 """
 
 from __future__ import annotations

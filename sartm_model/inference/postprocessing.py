@@ -23,8 +23,8 @@ def labels_from_logits(
 ) -> tuple[Tensor, Tensor]:
     """Return the most probable class of each pixel and its probability.
 
-    On a CPU a strip of rows at a time is upsampled and reduced to labels. Whole maps of every class
-    do not fit into the cache, and a pair of the shipped checkpoint takes 1.35 times as long.
+    On a CPU a strip of rows at a time is upsampled and reduced to labels, because whole maps of
+    every class do not fit into the cache. Measured in docs/performance.md.
 
     Args:
         heads: logits `[K, h, w]` of each head.

@@ -4,6 +4,52 @@ from __future__ import annotations
 
 from sartm_model.labels.space import LabelSpace
 
+_COLORS = {
+    'road': (128, 64, 128),
+    'sidewalk': (244, 35, 232),
+    'building': (70, 70, 70),
+    'wall': (102, 102, 156),
+    'fence': (190, 153, 153),
+    'pole': (153, 153, 153),
+    'traffic_light': (250, 170, 30),
+    'traffic_sign': (220, 220, 0),
+    'vegetation': (107, 142, 35),
+    'terrain': (152, 251, 152),
+    'sky': (70, 130, 180),
+    'person': (220, 20, 60),
+    'rider': (255, 0, 0),
+    'car': (0, 0, 142),
+    'truck': (0, 0, 70),
+    'bus': (0, 60, 100),
+    'train': (0, 80, 100),
+    'motorcycle': (0, 0, 230),
+    'bicycle': (119, 11, 32),
+    'background': (0, 0, 0),
+    'fire_extinguisher': (220, 30, 30),
+    'backpack': (40, 170, 60),
+    'hand_drill': (50, 110, 240),
+    'survivor': (240, 180, 40),
+    'tree': (107, 142, 35),
+    'grass': (152, 251, 152),
+    'door': (150, 100, 60),
+    'table': (200, 150, 90),
+    'chair': (240, 190, 130),
+    'lamp': (250, 230, 120),
+    'monitor': (90, 200, 250),
+    'traffic_cone': (255, 120, 20),
+    'trash_can': (90, 140, 120),
+    'animal': (180, 60, 200),
+    'river': (40, 90, 220),
+}
+"""Those of Cityscapes for its classes."""
+
+
+def _space(name: str, classes: str, background_id: int | None = None) -> LabelSpace:
+    """Make a label space of class names separated by blanks."""
+    names = tuple(classes.split())
+    return LabelSpace(name, names, tuple(_COLORS[name] for name in names), background_id)
+
+
 MFNET = LabelSpace(
     name='mfnet',
     classes=(
@@ -32,174 +78,34 @@ MFNET = LabelSpace(
     background_id=0,
 )
 
-PST900 = LabelSpace(
-    name='pst900',
-    classes=('background', 'fire_extinguisher', 'backpack', 'hand_drill', 'survivor'),
-    colors=((0, 0, 0), (220, 30, 30), (40, 170, 60), (50, 110, 240), (240, 180, 40)),
+PST900 = _space(
+    'pst900',
+    'background fire_extinguisher backpack hand_drill survivor',
     background_id=0,
 )
 
-FMB = LabelSpace(
-    name='fmb',
-    classes=(
-        'background',
-        'road',
-        'sidewalk',
-        'building',
-        'traffic_light',
-        'traffic_sign',
-        'vegetation',
-        'sky',
-        'person',
-        'car',
-        'truck',
-        'bus',
-        'motorcycle',
-        'bicycle',
-        'pole',
-    ),
-    colors=(
-        (0, 0, 0),
-        (128, 64, 128),
-        (244, 35, 232),
-        (70, 70, 70),
-        (250, 170, 30),
-        (220, 220, 0),
-        (107, 142, 35),
-        (70, 130, 180),
-        (220, 20, 60),
-        (0, 0, 142),
-        (0, 0, 70),
-        (0, 60, 100),
-        (0, 0, 230),
-        (119, 11, 32),
-        (153, 153, 153),
-    ),
+FMB = _space(
+    'fmb',
+    'background road sidewalk building traffic_light traffic_sign vegetation sky person '
+    'car truck bus motorcycle bicycle pole',
     background_id=0,
 )
 
-SODA = LabelSpace(
-    name='soda',
-    classes=(
-        'background',
-        'person',
-        'building',
-        'tree',
-        'road',
-        'pole',
-        'grass',
-        'door',
-        'table',
-        'chair',
-        'car',
-        'bicycle',
-        'lamp',
-        'monitor',
-        'traffic_cone',
-        'trash_can',
-        'animal',
-        'fence',
-        'sky',
-        'river',
-        'sidewalk',
-    ),
-    colors=(
-        (0, 0, 0),
-        (220, 20, 60),
-        (70, 70, 70),
-        (107, 142, 35),
-        (128, 64, 128),
-        (153, 153, 153),
-        (152, 251, 152),
-        (150, 100, 60),
-        (200, 150, 90),
-        (240, 190, 130),
-        (0, 0, 142),
-        (119, 11, 32),
-        (250, 230, 120),
-        (90, 200, 250),
-        (255, 120, 20),
-        (90, 140, 120),
-        (180, 60, 200),
-        (190, 153, 153),
-        (70, 130, 180),
-        (40, 90, 220),
-        (244, 35, 232),
-    ),
+SODA = _space(
+    'soda',
+    'background person building tree road pole grass door table chair car bicycle lamp '
+    'monitor traffic_cone trash_can animal fence sky river sidewalk',
     background_id=0,
 )
 
-SCUT_SEG = LabelSpace(
-    name='scut_seg',
-    classes=(
-        'background',
-        'road',
-        'person',
-        'rider',
-        'car',
-        'truck',
-        'fence',
-        'tree',
-        'bus',
-        'pole',
-    ),
-    colors=(
-        (0, 0, 0),
-        (128, 64, 128),
-        (220, 20, 60),
-        (255, 0, 0),
-        (0, 0, 142),
-        (0, 0, 70),
-        (190, 153, 153),
-        (107, 142, 35),
-        (0, 60, 100),
-        (153, 153, 153),
-    ),
+SCUT_SEG = _space(
+    'scut_seg',
+    'background road person rider car truck fence tree bus pole',
     background_id=0,
 )
 
-CITYSCAPES = LabelSpace(
-    name='cityscapes',
-    classes=(
-        'road',
-        'sidewalk',
-        'building',
-        'wall',
-        'fence',
-        'pole',
-        'traffic_light',
-        'traffic_sign',
-        'vegetation',
-        'terrain',
-        'sky',
-        'person',
-        'rider',
-        'car',
-        'truck',
-        'bus',
-        'train',
-        'motorcycle',
-        'bicycle',
-    ),
-    colors=(
-        (128, 64, 128),
-        (244, 35, 232),
-        (70, 70, 70),
-        (102, 102, 156),
-        (190, 153, 153),
-        (153, 153, 153),
-        (250, 170, 30),
-        (220, 220, 0),
-        (107, 142, 35),
-        (152, 251, 152),
-        (70, 130, 180),
-        (220, 20, 60),
-        (255, 0, 0),
-        (0, 0, 142),
-        (0, 0, 70),
-        (0, 60, 100),
-        (0, 80, 100),
-        (0, 0, 230),
-        (119, 11, 32),
-    ),
+CITYSCAPES = _space(
+    'cityscapes',
+    'road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain '
+    'sky person rider car truck bus train motorcycle bicycle',
 )

@@ -12,54 +12,44 @@ from sartm_model.utils.percentiles import percentiles
 
 
 def range_warning(image: np.ndarray, settings: ThermalSettings) -> str:
-    """Return what `warn_of_range` says of a raw image after the crop; '' if it is flat.
+    """Return the warning of `judge_contrast` for a raw image before the crop, or ''.
 
-    Args:
-        image: uint8 or uint16 `[h, w]`.
-        settings: the crop, the counts that mean 'no measurement' and the range.
-
-    Raises:
-        SartmError: the crop leaves nothing.
+    Raises SartmError if the crop leaves nothing.
     """
     if settings.fixed_range is None:
         return ''
     seen = crop_image(image, settings.crop)
     invalid = invalid_pixels(to_counts(seen), seen.dtype == np.uint8, settings.invalid)
-    return '' if is_flat(seen, invalid, settings) else warn_of_range(seen, invalid, settings)
+    return judge_contrast(seen, invalid, settings)[1]
 
 
-def is_flat(image: np.ndarray, invalid: np.ndarray, settings: ThermalSettings) -> bool:
-    """Return whether the image has less contrast than `least_contrast`.
+def judge_contrast(
+    image: np.ndarray, invalid: np.ndarray, settings: ThermalSettings
+) -> tuple[bool, str]:
+    """Return whether a raw image is flat, and a warning if a fixed range hides its contrast.
+
+    It is flat where it has less contrast than `least_contrast`. The warning, else '', is of an
+    image that is not flat and of which a fixed range leaves less than that: counts beyond the range
+    keep their contrast as far as `OVERSHOOT`, and all others become one.
 
     Args:
-        image: uint8 or uint16 `[h, w]`.
+        image: uint8 or uint16 `[h, w]`, after the crop.
         invalid: bool `[h, w]`, of the pixels that see nothing.
         settings: the range.
     """
-    low, high = _sampled_percentiles(image, invalid)
-    return not high - low >= least_contrast(image.dtype == np.uint8, settings)
-
-
-def warn_of_range(image: np.ndarray, invalid: np.ndarray, settings: ThermalSettings) -> str:
-    """Return a warning if a fixed range leaves less than `least_contrast` of an image, or ''.
-
-    Counts beyond the range keep their contrast as far as `OVERSHOOT`; all others become one.
-
-    Args:
-        image: uint8 or uint16 `[h, w]`, not flat.
-        invalid: bool `[h, w]`, of the pixels that see nothing.
-        settings: the range.
-    """
-    if settings.fixed_range is None:
-        return ''
-    low, high = settings.fixed_range
+    least = least_contrast(image.dtype == np.uint8, settings)
     ends = _sampled_percentiles(image, invalid)
+    if not ends[1] - ends[0] >= least:
+        return True, ''
+    if settings.fixed_range is None:
+        return False, ''
+    low, high = settings.fixed_range
     reach = OVERSHOOT * (high - low)
     darkest, brightest = np.clip(ends, low - reach, high + reach)
     # An image that fills a range of a few counts is not outside of it.
-    if brightest - darkest >= min(least_contrast(image.dtype == np.uint8, settings), high - low):
-        return ''
-    return (
+    if brightest - darkest >= min(least, high - low):
+        return False, ''
+    return False, (
         f'thermal counts from {ends[0]:.0f} to {ends[1]:.0f} (1st and 99th percentile) are outside '
         f'of the fixed range from {low:g} to {high:g}, so that the network sees no contrast: set '
         'thermal.low and thermal.high to the counts of the scene, or thermal.range to percentile'

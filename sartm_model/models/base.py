@@ -23,7 +23,7 @@ from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
 from sartm_model.models.logits import class_probabilities, upsample_logits
 from sartm_model.models.state_dict import load_strictly
-from sartm_model.utils.parallel import ParallelRunner, Runner
+from sartm_model.utils.parallel import Runner
 
 
 class SegmentationOutput(NamedTuple):
@@ -294,17 +294,17 @@ class SegmentationModel(nn.Module, ABC):
         height, width = (max(1, round(side * self.config.input_scale)) for side in size)
         return height, width
 
-    def enable_parallel(self, runner: Runner | None = None) -> None:
+    def enable_parallel(self, runner: Runner) -> None:
         """From now on run independent parts of the network in parallel.
 
         The operations of a small network are too short to be shared by all threads, and too small
         to fill a GPU. Only for inference, and by one calling thread at a time.
 
         Args:
-            runner: such as `CudaStreams` for a GPU; `ParallelRunner`, for a CPU, if omitted.
+            runner: `CudaStreams` for a GPU, `ParallelRunner` for a CPU.
         """
         self.requires_grad_(False)
-        self.runner = runner or ParallelRunner()
+        self.runner = runner
 
     def common_size(self, images: Mapping[str, Tensor]) -> tuple[int, int]:
         """Return the `(height, width)` of all images; raises as `forward`."""

@@ -1,8 +1,9 @@
 """Read image files into checked arrays.
 
-Every function raises SartmError, naming the file, for a file that is missing, is no image or holds
-pixels of another kind than asked for. Pillow reads the files, because it gives the indices of a
-palette image, which are the class ids. Images are turned upright as their EXIF orientation says.
+Every function that reads pixels raises SartmError, naming the file, for a file that is missing, is
+no image or holds pixels of another kind than asked for. Pillow reads the files, because it gives
+the indices of a palette image, which are the class ids. Images are turned upright as their EXIF
+orientation says.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy as np
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.base import to_counts
-from sartm_model.modalities.thermal_contrast import is_flat, warn_of_range
+from sartm_model.modalities.thermal_contrast import judge_contrast
 from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image, cropped_size
 from sartm_model.modalities.thermal_valid import invalid_pixels
 from sartm_ros.messages.images import to_modality
@@ -44,7 +44,7 @@ class StallDetector:
         state: one of `STATES`, after the last call of `update` or `mark_missing`.
         invalid_share: share of the pixels of the last thermal image, after the crop, that see
             nothing.
-        range_warning: what `warn_of_range` says of the last thermal image; '' if it is flat.
+        range_warning: the warning of `judge_contrast` for the last thermal image, or ''.
     """
 
     def __init__(self, modality: str = 'thermal') -> None:
@@ -85,8 +85,7 @@ class StallDetector:
             seen = crop_image(image, settings.crop)
             invalid = invalid_pixels(to_counts(seen), seen.dtype == np.uint8, settings.invalid)
             self.invalid_share = float(invalid.mean())
-            flat = is_flat(seen, invalid, settings)
-            self.range_warning = '' if flat else warn_of_range(seen, invalid, settings)
+            flat, self.range_warning = judge_contrast(seen, invalid, settings)
         else:
             flat = not self._modality.may_be_uniform and is_uniform(seen)
         frozen = self._frozen.update(seen, rgb, stamp_ns, stall_after_ns)
@@ -122,7 +121,7 @@ class UsableImages:
         modality: one of `cameras.selections`, or None if the pair is to be dropped.
         error: why the message of X cannot be read; None if it could.
         invalid_share: share of the pixels of the pair's thermal image that see nothing.
-        range_warning: why the network sees no contrast in that image, see `warn_of_range`, or ''.
+        range_warning: why the network sees no contrast in that image, see `judge_contrast`, or ''.
     """
 
     rgb: np.ndarray | None

@@ -9,7 +9,7 @@ import pytest
 
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
-from sartm_model.modalities.thermal_contrast import is_flat
+from sartm_model.modalities.thermal_contrast import judge_contrast
 from sartm_model.modalities.thermal_settings import ThermalSettings
 from sartm_ros.node.parameters import Parameters
 from sartm_ros.node.stall_detection import StallDetector, StallPolicy
@@ -79,7 +79,8 @@ def test_flat_is_what_the_range_is_not_stretched_for(dtype, least):
     for span, flat in ((least - 1, True), (least + 1, False)):
         image = np.full((64, 64), 100, dtype)
         image[:, 32:] += dtype(span)
-        assert is_flat(image, np.zeros_like(image, bool), ThermalSettings()) == flat
+        none = np.zeros_like(image, bool)
+        assert judge_contrast(image, none, ThermalSettings()) == (flat, '')
         scaled = MODALITIES['thermal'].scale(image)
         assert (float(scaled.max() - scaled.min()) < 0.999) == flat
 
@@ -147,9 +148,9 @@ def test_a_flat_image_is_known_at_once_and_dead_pixels_do_not_hide_it():
 @pytest.mark.parametrize('size', [(8, 8), (24, 32), (120, 160), (512, 640)])
 def test_small_sensors_are_judged_by_enough_pixels(size):
     image, invalid = np.full(size, 7000, np.uint16), np.zeros(size, bool)
-    assert is_flat(image, invalid, ThermalSettings())
+    assert judge_contrast(image, invalid, ThermalSettings())[0]
     image[-(size[0] // 4) :] += 500
-    assert not is_flat(image, invalid, ThermalSettings())
+    assert not judge_contrast(image, invalid, ThermalSettings())[0]
 
 
 def test_the_last_good_image_is_held_no_longer_than_it_may():

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sartm_model.models.layers.folding import make_conv_1x1, scale_and_shift
 
 DROPOUT = 0.1
 INIT_STD = 0.02
@@ -60,21 +61,13 @@ class InferenceHead(nn.Module):
 
     def __init__(self, head: MlpHead) -> None:
         super().__init__()
-        norm = head.norm
-        assert norm.running_var is not None
-        assert norm.running_mean is not None
-        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-        shift = norm.bias.double() - scale * norm.running_mean.double()
+        scale, shift = scale_and_shift(head.norm)
         self.projections = nn.ModuleList()
         for projection, mixer in zip(head.projections, head.mixers, strict=True):
             weight, bias = (parameter.double() for parameter in projection.parameters())
             mix = scale[:, None] * next(mixer.parameters()).double()[..., 0, 0]
-            product = nn.Conv2d(weight.shape[1], len(scale), kernel_size=1)
-            assert product.bias is not None
-            with torch.no_grad():
-                product.weight.copy_((mix @ weight[..., 0, 0])[..., None, None])
-                product.bias.copy_(mix @ bias + shift / len(head.projections))
-            self.projections.append(product)
+            shift_of_one = mix @ bias + shift / len(head.projections)
+            self.projections.append(make_conv_1x1(mix @ weight[..., 0, 0], shift_of_one))
         self.classifier = head.classifier
         self.requires_grad_(False)
 

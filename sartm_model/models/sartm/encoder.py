@@ -17,6 +17,7 @@ from sam2.modeling.position_encoding import PositionEmbeddingSine
 from torch import Tensor, nn
 
 from sartm_model.config import ModelConfig
+from sartm_model.models.layers.folding import make_conv_1x1
 from sartm_model.models.sartm.hiera import HieraRunner, TokenOrder, reorder
 from sartm_model.models.sartm.lora import add_adapters, use_merged
 
@@ -29,7 +30,7 @@ STRIDE = 32
 class Pyramid(NamedTuple):
     """The three feature maps of one modality, or of all modalities after the fusion.
 
-    C is 256, and 96 for size nano.
+    C is 256 with SAM2's Hiera, 128 for size lite and 96 for nano.
 
     Attributes:
         sfm: semantic feature map `[B, C, H/16, W/16]`.
@@ -122,13 +123,8 @@ def _compose_1x1(first: nn.Module, second: nn.Module) -> nn.Conv2d:
     (w1, b1), (w2, b2) = (
         [weight.detach().double() for weight in layer.parameters()] for layer in (first, second)
     )
-    product = nn.Conv2d(w1.shape[1], w2.shape[0], kernel_size=1)
-    weight = torch.einsum('oi,ij->oj', w2[..., 0, 0], w1[..., 0, 0])
-    with torch.no_grad():
-        product.weight.copy_(weight[..., None, None])
-        assert product.bias is not None
-        product.bias.copy_(w2[..., 0, 0] @ b1 + b2)
-    return product.requires_grad_(False)
+    w1, w2 = w1[..., 0, 0], w2[..., 0, 0]
+    return make_conv_1x1(w2 @ w1, w2 @ b1 + b2)
 
 
 def build_image_encoder(size: str) -> ImageEncoder:

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sartm_model.models.layers.folding import make_linear, scale_and_shift
 from sartm_model.models.layers.fusion import (
     LAMBDA_CHANNEL,
     LAMBDA_SPATIAL,
@@ -57,14 +58,14 @@ class InferenceFusion(nn.Module):
         norm_scale = torch.cat([norm.weight for norm in norms]).double()  # [2C]
         norm_shift = torch.cat([norm.bias for norm in norms]).double()
         reduce, self.depthwise, _, expand, norm_mix = list[Any](fusion.mix)
-        mix_scale, mix_shift = _scale_and_shift(norm_mix)
-        scale, shift = _scale_and_shift(fusion.norm)
+        mix_scale, mix_shift = scale_and_shift(norm_mix)
+        scale, shift = scale_and_shift(fusion.norm)
         skip = fusion.skip.weight[..., 0, 0].double() * scale[:, None]
         mix_in = reduce.weight[..., 0, 0].double()
         # The skip adds all that is constant.
         shift = scale * (mix_scale * expand.bias.double() + mix_shift) + shift
-        self.skip = _linear(skip * norm_scale, skip @ norm_shift + shift)
-        self.mix_in = _linear(mix_in * norm_scale, mix_in @ norm_shift + reduce.bias.double())
+        self.skip = make_linear(skip * norm_scale, skip @ norm_shift + shift)
+        self.mix_in = make_linear(mix_in * norm_scale, mix_in @ norm_shift + reduce.bias.double())
         self.mix_out = _parameter((expand.weight[..., 0, 0] * (scale * mix_scale)[:, None]).T)
         self.requires_grad_(False)
 
@@ -114,14 +115,14 @@ class _Rectification(nn.Module):
         self.channel_weights = nn.Sequential(
             into_hidden,
             relu,
-            _linear(_swap_halves(to_weights.weight), _swap_halves(to_weights.bias)),
+            make_linear(_swap_halves(to_weights.weight), _swap_halves(to_weights.bias)),
             sigmoid,
         )
         hidden, _, to_two, _ = list[Any](trained.spatial_weights)
         of_first, of_second = hidden.weight[..., 0, 0].chunk(2, dim=1)
-        self.spatial_first = _linear(of_first, hidden.bias)
+        self.spatial_first = make_linear(of_first, hidden.bias)
         self.spatial_second = _parameter(of_second.T)
-        self.spatial_out = _linear(
+        self.spatial_out = make_linear(
             _swap_halves(to_two.weight[..., 0, 0]), _swap_halves(to_two.bias)
         )
 
@@ -193,14 +194,6 @@ def _to_map(x: Tensor, size: torch.Size) -> Tensor:
     return x.unflatten(1, size).permute(0, 3, 1, 2)
 
 
-def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return what a batch norm in evaluation multiplies with and adds, float64 `[C]`."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    return scale, norm.bias.double() - scale * norm.running_mean.double()
-
-
 def _stack(first: nn.Linear, second: nn.Linear) -> tuple[nn.Parameter, nn.Parameter]:
     """Return the weights `[2, d_in, d_out]` and biases `[2, 1, d_out]` of one batch of both."""
     weights = torch.stack((first.weight.T, second.weight.T))
@@ -210,14 +203,6 @@ def _stack(first: nn.Linear, second: nn.Linear) -> tuple[nn.Parameter, nn.Parame
 def _swap_halves(x: Tensor) -> Tensor:
     """Return the rows of the second half, then those of the first."""
     return x.roll(len(x) // 2, 0)
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
-    return layer
 
 
 def _parameter(value: Tensor) -> nn.Parameter:

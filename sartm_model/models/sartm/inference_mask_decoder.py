@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sartm_model.models.layers.folding import make_linear
 from sartm_model.models.sartm.encoder import Pyramid
 from sartm_model.models.sartm.mask_decoder import ClassMaskDecoder
 from sartm_model.utils.grid_cache import GridCache
@@ -254,12 +255,7 @@ def _to_twice(x: Tensor, skip: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _as_linear(conv: Any) -> nn.Linear:
     """Return a transposed convolution of 2x2 with stride 2 as a product; see `_to_twice`."""
-    d_in, d_out = conv.weight.shape[:2]
-    layer = nn.Linear(d_in, 4 * d_out)
-    with torch.no_grad():
-        layer.weight.copy_(conv.weight.permute(2, 3, 1, 0).flatten(0, 2))
-        layer.bias.copy_(conv.bias.repeat(4))
-    return layer
+    return make_linear(conv.weight.permute(2, 3, 1, 0).flatten(0, 2), conv.bias.repeat(4))
 
 
 def _parameter(value: Tensor) -> nn.Parameter:

@@ -47,13 +47,13 @@ class SplitQkv(nn.Module):
         """Project a batch.
 
         Args:
-            x: `[M * N, h, w, d_in]`, N images of each of the M modalities.
+            x: `[M * N, T, d_in]`, the tokens of N images of each of the M modalities.
             modalities: their names, in the order of the batch.
 
         Returns:
-            `[M * N, h, w, 3 d_out]`: query, key and value.
+            `[M * N, T, 3 d_out]`: query, key and value.
         """
-        by_modality = x.reshape(len(modalities), -1, x.shape[-1])  # [M, N h w, d_in]
+        by_modality = x.reshape(len(modalities), -1, x.shape[-1])  # [M, N T, d_in]
         q, v = (self._adapted(layer, by_modality, modalities) for layer in (self.q, self.v))
         return torch.cat((q, self.k(by_modality), v), dim=-1).view(*x.shape[:-1], -1)
 
@@ -91,7 +91,7 @@ class MergedQkv(nn.Module):
         if len(modalities) == 1:
             return F.linear(x, self.weight[self.modalities.index(modalities[0])], self.bias)
         assert tuple(modalities) == self.modalities
-        by_modality = x.reshape(len(modalities), -1, x.shape[-1])  # [M, N h w, d_in]
+        by_modality = x.reshape(len(modalities), -1, x.shape[-1])  # [M, N T, d_in]
         # One batched product multiplies each modality with its own weight.
         out = torch.baddbmm(self.bias, by_modality, self.weight.transpose(1, 2))
         return out.view(*x.shape[:-1], -1)

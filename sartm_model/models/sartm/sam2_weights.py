@@ -8,8 +8,9 @@ be those of the model's size, all of them and no other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def load_sam2(model: SegmentationModel, path: Path) -> None:
     if size not in SAM2_SIZES:
         raise SartmError(f'size {size} has no SAM2 weights; choose {", ".join(SAM2_SIZES)}')
     weights = _read(path)
-    _check_version(weights, size, path)
+    _identify(weights, (size,), path)
     state = model.state_dict()
     for key, value in weights.items():
         for prefix, ours in _PREFIXES.items():
@@ -88,19 +89,28 @@ def build_sam2(path: Path) -> nn.Module:
     from hydra.utils import instantiate
 
     weights = _read(path)
+    version, size = _identify(weights, SAM2_SIZES, path)
+    model = instantiate(sam2_config(size, version).model)
+    model.load_state_dict(weights)
+    return model.eval().requires_grad_(False)
+
+
+def _identify(weights: Mapping[str, Tensor], sizes: Sequence[str], path: Path) -> tuple[str, str]:
+    """Return the version of SAM2, and which of the sizes, a file's weights are of.
+
+    Raises:
+        SartmError: they are of none, and what differs from the most similar one.
+    """
     errors = []
-    for version in ('sam2.1', 'sam2'):
-        for size in SAM2_SIZES:
-            expected = _expected_weights(size, version)
-            try:
-                check_keys(expected, weights, f'{path} as {version} {size}')
-            except SartmError as error:
-                different = _named_shapes(expected) ^ _named_shapes(weights)
-                errors.append((len(different), str(error)))
-                continue
-            model = instantiate(sam2_config(size, version).model)
-            model.load_state_dict(weights)
-            return model.eval().requires_grad_(False)
+    for version, size in product(('sam2.1', 'sam2'), sizes):
+        expected = _expected_weights(size, version)
+        try:
+            check_keys(expected, weights, f'{path} as {version} {size}')
+        except SartmError as error:
+            different = _named_shapes(expected) ^ _named_shapes(weights)
+            errors.append((len(different), str(error)))
+        else:
+            return version, size
     raise SartmError(min(errors)[1])
 
 
@@ -124,19 +134,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     if all(key.startswith('module.') for key in weights):  # saved from DistributedDataParallel
         return {key.removeprefix('module.'): value for key, value in weights.items()}
     return weights
-
-
-def _check_version(weights: Mapping[str, Tensor], size: str, path: Path) -> None:
-    """Check the names against SAM2 and SAM2.1; an error compares with the more similar one."""
-    errors = []
-    for version in ('sam2.1', 'sam2'):
-        expected = _expected_weights(size, version)
-        try:
-            check_keys(expected, weights, f'{path} as {version} {size}')
-            return
-        except SartmError as error:
-            errors.append((len(expected.keys() ^ weights.keys()), str(error)))
-    raise SartmError(min(errors)[1])
 
 
 @cache
