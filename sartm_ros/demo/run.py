@@ -11,7 +11,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,23 @@ def _shipped(x_modality: str) -> str:
     return SHIPPED_FOR[x_modality]
 
 
+def _require_both(checkpoint: str, modalities: Sequence[str], x_modality: str) -> None:
+    """Raise SartmError unless a network takes RGB and a second modality.
+
+    The node does not subscribe to the images that its network does not take.
+    """
+    if 'rgb' in modalities and x_modality in modalities:
+        return
+    others = [name for name in modalities if name != 'rgb']
+    remedy = 'name another checkpoint: --checkpoint FILE, or make demo CHECKPOINT=FILE'
+    if others and 'rgb' in modalities:
+        remedy = f'set --modality {others[0]}, or make demo MODALITY={others[0]}; or {remedy}'
+    raise SartmError(
+        f'{checkpoint} takes {" and ".join(modalities)} images, but the demo plays rgb and '
+        f'{x_modality}; {remedy}'
+    )
+
+
 def run_demo(
     out: Path,
     sequence: Path | None,
@@ -119,7 +136,9 @@ def run_demo(
 
     Raises SartmError if the sequence or the checkpoint cannot be used, or the node gives no labels.
     """
-    label_space = load(checkpoint).label_space
+    network = load(checkpoint)
+    _require_both(checkpoint, network.config.modalities, x_modality)
+    label_space = network.label_space
     bag, recorded = out / 'bag', out / 'recorded'
     for earlier in (bag, recorded):
         if (earlier / 'metadata.yaml').exists():

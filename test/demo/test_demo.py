@@ -23,11 +23,14 @@ from untrained_checkpoint import save_untrained
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
+from sartm_model.config import ModelConfig
 from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render_sequence
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import MFNET
 from sartm_model.modalities import MODALITIES
+from sartm_model.models.checkpoint import save
+from sartm_model.models.registry import build
 from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC
 from sartm_ros.bag.writing import START_NS
 from sartm_ros.demo.node_process import child_process, stop_process
@@ -217,6 +220,31 @@ def test_a_sensor_without_a_shipped_checkpoint_is_one_line(tmp_path, capsys):
     [line] = capsys.readouterr().err.splitlines()
     assert 'no checkpoint for RGB and event' in line
     assert 'CHECKPOINT=FILE' in line
+
+
+@pytest.mark.parametrize(
+    ('config', 'words'),
+    [
+        (ModelConfig(modalities=('rgb', 'depth')), 'MODALITY=depth'),
+        (ModelConfig('segformer', 'b0', ('thermal',)), 'CHECKPOINT=FILE'),
+        (ModelConfig('segformer', 'b0', ('rgb',)), 'CHECKPOINT=FILE'),
+    ],
+)
+def test_a_network_that_does_not_take_both_images_is_one_line(
+    tmp_path, drive, capsys, config, words
+):
+    """Before anything is written, and not after a wait for subscriptions of the node."""
+    checkpoint = tmp_path / 'other.safetensors'
+    save(checkpoint, build(config, len(MFNET)), MFNET, {})
+    out = tmp_path / 'out'
+    arguments = ['--out', out, '--sequence', drive[0], '--checkpoint', checkpoint]
+    assert main([*map(str, arguments)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f'{checkpoint} takes {" and ".join(config.modalities)} images' in line
+    assert 'plays rgb and thermal' in line
+    assert words in line
+    assert ('MODALITY' in line) == ('depth' in config.modalities)
+    assert not out.exists()
 
 
 @pytest.mark.slow
