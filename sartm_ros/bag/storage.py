@@ -114,11 +114,12 @@ def open_bag(bag: Path) -> Iterator[OpenBag]:
     bag, the error names it.
     """
     with ExitStack() as stack:
-        paths, compression = _files(bag)
+        stored, compression = _files(bag)
         try:
+            paths = stored
             if compression == 'file':
                 folder = Path(stack.enter_context(TemporaryDirectory()))
-                paths = [_decompressed(path, folder) for path in paths]
+                paths = [_decompressed(path, folder) for path in stored]
             files = []
             for path in paths:
                 file = _FILES[path.suffix](path)
@@ -130,7 +131,7 @@ def open_bag(bag: Path) -> Iterator[OpenBag]:
             raise
         except Exception as error:  # a damaged file makes its reader raise any exception
             raise SartmError(
-                f'{bag} cannot be read as a rosbag2 bag: {first_line(error)}{_recovery(paths)}'
+                f'{bag} cannot be read as a rosbag2 bag: {first_line(error)}{_recovery(stored)}'
             ) from error
 
 
@@ -244,10 +245,17 @@ def _check_file(path: Path) -> None:
 
 def _recovery(paths: list[Path]) -> str:
     """Return how to read what is whole of mcap files, as the end of a message."""
-    if not paths or paths[0].suffix != '.mcap':
+    if not paths:
         return ''
-    name = shlex.quote(str(paths[0]))
-    return f'; mcap recover {name} -o recovered.mcap saves the messages that are whole'
+    path, decompress = paths[0], ''
+    if path.suffix == '.zstd':
+        packed, path = path, path.with_suffix('')
+        # By -c, zstd also keeps what it can read of a file that is cut off.
+        decompress = f'zstd -dc {shlex.quote(str(packed))} > {shlex.quote(str(path))}; '
+    if path.suffix != '.mcap':
+        return ''
+    recover = f'mcap recover {shlex.quote(str(path))} -o recovered.mcap'
+    return f'; {decompress}{recover} saves the messages that are whole'
 
 
 def _decompressed(path: Path, folder: Path) -> Path:

@@ -329,6 +329,38 @@ def test_a_damaged_mcap_file_names_that_command_too(tmp_path, capsys):
     assert 'mcap recover' in refusal(file, capsys)
 
 
+@pytest.mark.parametrize('fault', ['damaged', 'cut off'])
+def test_a_compressed_mcap_file_is_decompressed_before_it_is_recovered(tmp_path, fault, capsys):
+    """The commands name the files of the bag, and the first makes what the second reads."""
+    folder = tmp_path / 'a night'
+    write_bag(frames(), folder)
+    file = folder / 'a night.mcap'
+    whole = file.read_bytes()
+    packed = file.with_name(f'{file.name}.zstd')
+    file.unlink()
+    if fault == 'damaged':
+        at = whole.rindex(RGB_TOPIC.encode()) - 20  # in the index at the end
+        stored = whole[:at] + bytes(15) + whole[at + 15 :]
+        packed.write_bytes(zstd.compress(stored))
+    else:
+        stored = whole
+        data = zstd.compress(whole)
+        packed.write_bytes(data[: len(data) // 2])
+    names = {'relative_file_paths': [packed.name]}
+    edit_metadata(
+        folder,
+        lambda values: values.update(names, compression_mode='FILE', compression_format='zstd'),
+    )
+    for bag in (packed, folder):
+        commands = refusal(bag, capsys).split('; ')[-2:]
+        assert commands[0] == f"zstd -dc '{packed}' > '{file}'"
+        assert commands[1].startswith(f"mcap recover '{file}' -o recovered.mcap saves")
+    if shutil.which('zstd'):
+        subprocess.run(commands[0], shell=True, check=False, capture_output=True)
+        assert stored.startswith(file.read_bytes())
+        assert fault == 'cut off' or file.read_bytes() == stored
+
+
 def test_other_files_are_named(tmp_path, capsys):
     empty = tmp_path / 'x.mcap'
     empty.write_bytes(b'')
