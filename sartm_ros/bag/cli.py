@@ -162,7 +162,9 @@ def add_replay(verbs: Verbs) -> None:
         help="topic of another --x-modality than thermal (default: the node's, /NAME/image_raw)",
     )
     verb.add_argument(
-        '--labels-topic', metavar='TOPIC', help='true ids (default: /ground_truth/labels, if any)'
+        '--labels-topic',
+        metavar='TOPIC',
+        help="true ids; '' for none (default: /ground_truth/labels, if any)",
     )
     add_homography(verb)
     add_json(verb)

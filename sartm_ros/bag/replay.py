@@ -27,7 +27,7 @@ from sartm_ros.bag.ground_truth import (
     ground_truth_from_topic,
 )
 from sartm_ros.bag.offline import OfflineRun, PredictedPair
-from sartm_ros.bag.reading import LABELS_TOPIC, bag_topics, read_pairs
+from sartm_ros.bag.reading import LABELS_TOPIC, LABELS_WAIT_NS, bag_topics, read_pairs
 from sartm_ros.bag.threads import map_behind
 from sartm_ros.node.cameras import (
     camera_topics,
@@ -63,7 +63,7 @@ def replay(
         labels: folder of true ids, by stamp or in the order of the bag's RGB messages; see
             `sartm_ros.bag.ground_truth`. If None, they come from a topic, matched by stamp.
         report: folder to write `report.html`, `frames.csv` and `sheet.png` to.
-        labels_topic: topic of the true ids; `LABELS_TOPIC` if None and the bag has it.
+        labels_topic: topic of the true ids; `LABELS_TOPIC` if None and the bag has it; '' for none.
         settings: the node's parameters, of which the topics, `x_modality`, `sync.*` (policy
             nearest), `stall_after`, `*.on_stall` and, of `thermal.*`, `hold_at_most`,
             `detect_frozen`, `shift`, `crop` and `invalid` count here. The predictor has the rest.
@@ -78,7 +78,8 @@ def replay(
         in which the network waited for a pair), frames_with_truth, metrics (those of `sartm
         evaluate` over these frames, by stamp) or None, and metrics_by_modality.
 
-    Raises SartmError if the bag or the labels cannot be used, or the bag has no pair.
+    Raises SartmError if the bag or the labels cannot be used, the bag has no pair, or no labels of
+    a list of stamps or of a topic belong to a pair.
     """
     if report is not None:
         from sartm_ros.bag.report import write_report  # needs matplotlib, an optional package
@@ -86,15 +87,16 @@ def replay(
     settings = _with_used_topics(settings or Parameters(), predictor.modalities)
     rgb_topic, x_topic = camera_topics(settings).values()
     first_topic = rgb_topic or x_topic
-    present = {name: topic.messages for name, topic in bag_topics(bag).items()}
-    counts = {topic: present.get(topic, 0) for topic in (rgb_topic, x_topic) if topic}
+    if labels is not None:
+        labels_topic = ''
+    present = bag_topics(bag, [name for name in (rgb_topic, x_topic, labels_topic) if name])
+    if labels_topic is None and LABELS_TOPIC in present:
+        labels_topic = LABELS_TOPIC
+    counts = {topic: present[topic].messages for topic in (rgb_topic, x_topic) if topic}
     label_space = predictor.label_space
     ground_truth_of: GroundTruth = ground_truth_from_topic
     if labels is not None:
         ground_truth_of = ground_truth_from_folder(labels, len(label_space), counts[first_topic])
-        labels_topic = None
-    elif labels_topic is None and LABELS_TOPIC in present:
-        labels_topic = LABELS_TOPIC
     matcher = make_pair_matcher(settings)
     pairs = read_pairs(
         bag,
@@ -117,11 +119,17 @@ def replay(
         reason = str(run.error) if run.error else f'dropped: {dropped or "nothing, it is empty"}'
         raise SartmError(f'no pair came out of {bag}; {reason}')
     overall = _combined(by_modality.values(), label_space)
-    if labels is not None and (labels / STAMPS_FILE).exists() and not overall.confusion.frames:
-        raise SartmError(
-            f'no stamp in {labels / STAMPS_FILE} is that of a pair; expected header stamps of '
-            f'{first_topic}, such as {records[0].stamp_ns}'
-        )
+    if not overall.confusion.frames:
+        expected = f'expected header stamps of {first_topic}'
+        if settings.sync_stamp == 'header':
+            expected += f', such as {records[0].stamp_ns}'
+        if labels is not None and (labels / STAMPS_FILE).exists():
+            raise SartmError(f'no stamp in {labels / STAMPS_FILE} is that of a pair; {expected}')
+        if labels_topic:
+            raise SartmError(
+                f'no labels on {labels_topic} belong to a pair; {expected}, received at most '
+                f"{LABELS_WAIT_NS / 1e9:g} s after it; --labels-topic '' replays without them"
+            )
     result = {
         'bag': str(bag),
         'messages': counts,

@@ -177,6 +177,48 @@ def test_labels_of_a_folder_go_by_the_list_of_stamps(tmp_path):
         replay(tmp_path / 'bag', ThresholdPredictor(), labels=tmp_path / 'labels')
 
 
+def test_labels_without_the_stamp_of_a_pair_are_refused(tmp_path):
+    """On the topic that is looked for, and on one that is named; '' replays without labels."""
+    write_bag(make_frames(5), tmp_path / 'good')
+
+    def restamp(raw: RawMessage) -> RawMessage:
+        if raw.topic != LABELS_TOPIC:
+            return raw
+        # The stamp's nanoseconds come after the four bytes that begin every message and 4 more.
+        nanosec = int.from_bytes(raw.data[8:12], 'little') + 1
+        return replace(raw, data=raw.data[:8] + nanosec.to_bytes(4, 'little') + raw.data[12:])
+
+    rewrite(tmp_path / 'good', tmp_path / 'bag', restamp)
+    words = rf'no labels on {LABELS_TOPIC} belong to a pair; expected .* of {RGB_TOPIC}, such as '
+    for topic in (None, LABELS_TOPIC):
+        with pytest.raises(SartmError, match=f'{words}{START_NS}'):
+            replay(tmp_path / 'bag', ThresholdPredictor(), labels_topic=topic)
+    by_arrival = Parameters(sync_stamp='arrival')
+    with pytest.raises(SartmError, match=f'stamps of {RGB_TOPIC}, received at most 1 s'):
+        replay(tmp_path / 'bag', ThresholdPredictor(), settings=by_arrival)
+    result = replay(tmp_path / 'bag', ThresholdPredictor(), labels_topic='')
+    assert (result['pairs'], result['metrics']) == (5, None)
+
+
+def test_a_topic_that_the_bag_lacks_is_named_also_with_a_folder_of_labels(tmp_path):
+    frames = make_frames(3)
+    write_bag(frames, tmp_path / 'bag')
+    (tmp_path / 'labels').mkdir()
+    for frame in frames:
+        assert cv2.imwrite(str(tmp_path / 'labels' / f'{frame.name}.png'), frame.labels)
+    listed = rf'has no topic /no; its topics are: {RGB_TOPIC}, {LABELS_TOPIC}, {THERMAL_TOPIC}'
+    for settings in (Parameters(rgb_topic='/no'), Parameters(thermal_topic='/no')):
+        with pytest.raises(SartmError, match=listed):
+            replay(
+                tmp_path / 'bag',
+                ThresholdPredictor(),
+                labels=tmp_path / 'labels',
+                settings=settings,
+            )
+    with pytest.raises(SartmError, match=listed):
+        replay(tmp_path / 'bag', ThresholdPredictor(), labels_topic='/no')
+
+
 def test_labels_that_were_received_late_still_count(tmp_path):
     frames = make_frames(5)
     write_bag(frames, tmp_path / 'prompt')
