@@ -89,6 +89,9 @@ class ModelConfig:
             raise SartmError(
                 f'model.modalities is {list(self.modalities)}; expected different identifiers'
             )
+        # Labels have the geometry of the first image, and the node gives them the header of RGB.
+        if 'rgb' in self.modalities[1:]:
+            raise SartmError(f'model.modalities is {list(self.modalities)}; expected rgb first')
 
 
 def model_config_from_dict(values: Mapping[str, Any]) -> ModelConfig:

@@ -306,6 +306,8 @@ def test_no_image_two_sizes_or_a_foreign_modality_is_an_error():
         model({'rgb': images['rgb'], 'depth': images['thermal']})
     with pytest.raises(SartmError, match='input_scale'):
         ModelConfig(input_scale=0)
+    with pytest.raises(SartmError, match=r"\['thermal', 'rgb'\]; expected rgb first"):
+        ModelConfig(modalities=('thermal', 'rgb'))
 
 
 def test_thermal_scale_is_percentiles_with_a_guard_for_flat_frames():

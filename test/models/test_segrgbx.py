@@ -294,7 +294,8 @@ def test_a_part_that_is_left_out_has_no_weights():
     [
         ({'without': ('head',)}, "'head'; segrgbx can do without modality_embedding and dsrm and"),
         ({'modalities': ('rgb',)}, r"\['rgb'\]; segrgbx takes rgb first"),
-        ({'modalities': ('depth', 'rgb')}, r"\['depth', 'rgb'\]; segrgbx takes rgb first"),
+        ({'modalities': ('depth', 'event')}, r"\['depth', 'event'\]; segrgbx takes rgb first"),
+        ({'modalities': ('depth', 'rgb')}, r"\['depth', 'rgb'\]; expected rgb first"),
         ({'size': 'b5'}, "'b5'; expected one of b0, b1, b2, b3, b4"),
     ],
 )

@@ -71,9 +71,7 @@ class Sartm(SegmentationModel):
     def __init__(self, config: ModelConfig, num_classes: int, *, merged: bool = False) -> None:
         super().__init__(config, num_classes)
         if len(config.modalities) != 2:
-            raise SartmError(
-                f'model.modalities is {list(config.modalities)}; sartm fuses two, RGB first'
-            )
+            raise SartmError(f'model.modalities is {list(config.modalities)}; sartm fuses two')
         self.merged = merged
         encoder = EfficientNetEncoder if config.size == 'lite' else Encoder
         self.encoder = encoder(config, merged=merged)
