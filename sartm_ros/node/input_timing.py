@@ -1,4 +1,4 @@
-"""What the stamps of both topics tell: the cameras' rates, lost images, and how the clocks differ.
+"""What the stamps and arrivals of both topics tell: rates, lost images, how the clocks differ.
 
 No ROS import. A camera stamps its images at regular intervals. Where images are lost between the
 camera and the node, the stamps of those that arrive have gaps of whole intervals.
@@ -52,33 +52,29 @@ class StreamTiming:
     """The stamps and arrivals of the newest images of one topic. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._stamps_ns: deque[int] = deque(maxlen=WINDOW)
         self._arrivals_ns: deque[int] = deque(maxlen=WINDOW)
-
-    def __len__(self) -> int:
-        return len(self._stamps_ns)
+        self._stamped_ns: deque[tuple[int, int]] = deque(maxlen=WINDOW)
 
     def add(self, stamp_ns: int, arrival_ns: int) -> None:
-        """Take the stamp and the arrival of an image; what has no stamp or is late is ignored."""
+        """Take the arrival of an image, and its stamp if it has one that is not late."""
+        self._arrivals_ns.append(arrival_ns)
         if stamp_ns <= 0:
             return
-        if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:
-            if self._stamps_ns[-1] - stamp_ns <= REORDER_NS:
+        if self._stamped_ns and stamp_ns <= self._stamped_ns[-1][0]:
+            if self._stamped_ns[-1][0] - stamp_ns <= REORDER_NS:
                 return
-            self._stamps_ns.clear()
-            self._arrivals_ns.clear()
-        self._stamps_ns.append(stamp_ns)
-        self._arrivals_ns.append(arrival_ns)
-
-    @property
-    def stamps_ns(self) -> np.ndarray:
-        """The stamps, int64 `[n]`, increasing."""
-        return np.array(self._stamps_ns, np.int64)
+            self._stamped_ns.clear()
+        self._stamped_ns.append((stamp_ns, arrival_ns))
 
     @property
     def arrivals_ns(self) -> np.ndarray:
-        """The monotonic times of the arrivals, int64 `[n]`."""
+        """The monotonic times of the arrivals, with stamps or without, int64 `[n]`."""
         return np.array(self._arrivals_ns, np.int64)
+
+    @property
+    def stamped_ns(self) -> np.ndarray:
+        """The stamps, increasing, and the arrivals of the images that have them, int64 `[2, n]`."""
+        return np.array(self._stamped_ns, np.int64).reshape(-1, 2).T
 
     def interval_s(self) -> float:
         """Return the usual time between the images as they arrive, in seconds; 0 if unknown."""
@@ -91,7 +87,7 @@ class StreamTiming:
         The result is None while the rate is unknown, because there are too few images or because
         their stamps have no regular interval.
         """
-        intervals_ns = np.diff(self.stamps_ns)
+        intervals_ns = np.diff(self.stamped_ns[0])
         if len(intervals_ns) < MIN_INTERVALS:
             return None
         interval_ns = np.quantile(intervals_ns, SMALL_QUANTILE, method='lower')
@@ -139,16 +135,17 @@ class InputTiming:
         arrivals, to the RGB image that arrived nearest: neighbours differ by the same also where a
         bag is played slowly.
         """
-        if not all(map(len, self.streams.values())):
+        (rgb_ns, rgb_arrivals_ns), (x_ns, x_arrivals_ns) = (
+            stream.stamped_ns for stream in self.streams.values()
+        )
+        if not (len(rgb_ns) and len(x_ns)):
             return None
-        rgb, x = self.streams.values()
-        late_ns = x.arrivals_ns[:, None] - rgb.arrivals_ns
-        nearest = np.abs(late_ns).argmin(axis=1)
-        ahead_ns = x.stamps_ns - rgb.stamps_ns[nearest]
-        ahead_ns -= x.arrivals_ns - rgb.arrivals_ns[nearest]
+        nearest = np.abs(x_arrivals_ns[:, None] - rgb_arrivals_ns).argmin(axis=1)
+        ahead_ns = x_ns - rgb_ns[nearest]
+        ahead_ns -= x_arrivals_ns - rgb_arrivals_ns[nearest]
         # Of the images of X before the first known RGB image, only the last one is of use.
-        first = np.searchsorted(x.arrivals_ns, rgb.arrivals_ns[0])
-        return float(np.median(ahead_ns[min(first, len(x) - 1) :])) * 1e-9
+        first = np.searchsorted(x_arrivals_ns, rgb_arrivals_ns[0])
+        return float(np.median(ahead_ns[min(first, len(x_ns) - 1) :])) * 1e-9
 
     def values(self) -> dict[str, str]:
         """Return the figures of the diagnostics by name."""
@@ -204,36 +201,22 @@ class InputTiming:
         The text is empty while that is unknown.
         """
         settings = self.settings
+        title = MODALITIES[settings.x_modality].title
+        if settings.sync_stamp == 'arrival':
+            return self._explain_by_arrival(title)
         offset_s = self.offset_s()
         if offset_s is None:
             return ''
-        title = MODALITIES[settings.x_modality].title
         measured = f'the stamps of {title} are {_ahead(offset_s)} those of RGB'
         if settings.sync_policy == 'exact':
             return f'{measured}, and sync.policy exact pairs equal stamps only: set it to nearest'
-        by_arrival = settings.sync_stamp == 'arrival'
-        remaining_s = settings.sync_thermal_offset_s + (0.0 if by_arrival else offset_s)
-        late = ''
-        if -GREATEST_WAIT_S < remaining_s < 0:
-            wait = _round_up(-remaining_s)
-            late = f', or sync.max_wait to {wait} if {title} only arrives late'
-        if by_arrival and abs(remaining_s) > settings.sync_max_skew_s:
-            return (
-                f'sync.thermal_offset, {remaining_s:g} s, is added to the arrival of {title}: set '
-                f'it to about 0{late}'
-            )
-        nearest_s = self._nearest_s()
+        remaining_s = settings.sync_thermal_offset_s + offset_s
+        nearest_s = self._nearest_s(*(stream.stamped_ns[0] for stream in self.streams.values()))
         tolerated_s = max(settings.sync_max_skew_s, settings.sync_max_wait_s)
         if abs(remaining_s) <= tolerated_s and nearest_s > settings.sync_max_skew_s:
-            times = 'images arrive' if by_arrival else 'stamps are'
             return (
-                f'the nearest {times} {nearest_s:.3f} s apart, and sync.max_skew is '
+                f'the nearest stamps are {nearest_s:.3f} s apart, and sync.max_skew is '
                 f'{settings.sync_max_skew_s:g} s: raise sync.max_skew'
-            )
-        if by_arrival:
-            return (
-                f'the nearest images arrive {nearest_s:.3f} s apart, but RGB waits no longer than '
-                f'sync.max_wait, {settings.sync_max_wait_s:g} s: raise sync.max_wait'
             )
         if abs(offset_s) > GREATEST_OFFSET_S:
             return (
@@ -241,24 +224,48 @@ class InputTiming:
                 'sync.stamp to arrival, or let both drivers stamp with the time of the computer'
             )
         return (
-            f'{measured}: set {self.policy_to_set}sync.thermal_offset to {-offset_s:.3f}{late}; '
-            'if the offset varies, set sync.stamp to arrival'
+            f'{measured}: set {self.policy_to_set}sync.thermal_offset to {-offset_s:.3f}'
+            f'{_or_wait(remaining_s, title)}; if the offset varies, set sync.stamp to arrival'
         )
 
-    def _nearest_s(self) -> float:
+    def _explain_by_arrival(self, title: str) -> str:
+        settings = self.settings
+        rgb_ns, x_ns = (stream.arrivals_ns for stream in self.streams.values())
+        if not (len(rgb_ns) and len(x_ns)):
+            return ''
+        offset_s, max_skew_s = settings.sync_thermal_offset_s, settings.sync_max_skew_s
+        if abs(offset_s) > max_skew_s:
+            return (
+                f'sync.thermal_offset, {offset_s:g} s, is added to the arrival of {title}: set '
+                f'it to about 0{_or_wait(offset_s, title)}'
+            )
+        nearest_s = self._nearest_s(rgb_ns, x_ns)
+        if nearest_s > max_skew_s:
+            return (
+                f'the nearest images arrive {nearest_s:.3f} s apart, and sync.max_skew is '
+                f'{max_skew_s:g} s: raise sync.max_skew'
+            )
+        return (
+            f'the nearest images arrive {nearest_s:.3f} s apart, but RGB waits no longer than '
+            f'sync.max_wait, {settings.sync_max_wait_s:g} s: raise sync.max_wait'
+        )
+
+    def _nearest_s(self, rgb_ns: np.ndarray, x_ns: np.ndarray) -> float:
         """Return the median distance of RGB's images from the nearest one of X, as matched."""
-        rgb, x = self.streams.values()
         offset_ns = seconds_to_ns(self.settings.sync_thermal_offset_s)
-        if self.settings.sync_stamp == 'arrival':
-            rgb_ns, x_ns = rgb.arrivals_ns, x.arrivals_ns
-        else:
-            rgb_ns, x_ns = rgb.stamps_ns, x.stamps_ns
         distances_ns = np.abs(x_ns[None] + offset_ns - rgb_ns[:, None]).min(axis=1)
         return float(np.median(distances_ns)) * 1e-9
 
 
 def _ahead(offset_s: float) -> str:
     return f'{abs(offset_s):.3f} s {"behind" if offset_s < 0 else "ahead of"}'
+
+
+def _or_wait(remaining_s: float, title: str) -> str:
+    """Return the wait that also helps if X, which is off by `remaining_s`, only arrives late."""
+    if not -GREATEST_WAIT_S < remaining_s < 0:
+        return ''
+    return f', or sync.max_wait to {_round_up(-remaining_s)} if {title} only arrives late'
 
 
 def _round_up(seconds: float) -> str:

@@ -484,12 +484,14 @@ def test_messages_that_cannot_be_read_are_no_gap(health):
 
 
 @pytest.mark.parametrize('interval_s', [0.5, 2, 5])
-def test_a_slow_camera_is_well(health, clock, interval_s):
+@pytest.mark.parametrize('stamp', ['header', 'arrival'])
+def test_a_slow_camera_is_well(health, clock, interval_s, stamp):
     """With pairs as rare as its images; it is missed after two of them.
 
-    Its images come by turns a tenth of the interval late and in time.
+    Its images come by turns a tenth of the interval late and in time, and have no stamps where the
+    arrival counts.
     """
-    timing = InputTiming(Parameters(stall_after_s=60.0))
+    timing = InputTiming(Parameters(stall_after_s=60.0, sync_stamp=stamp))
     reports = []
     due = {round((number + number % 2 / 10) * interval_s * 20) for number in range(80)}
     for tick in range(800):  # of 0.05 s
@@ -499,7 +501,7 @@ def test_a_slow_camera_is_well(health, clock, interval_s):
             health.record_received('rgb')
             timing.add('rgb', time_ns, time_ns)
         if tick in due:
-            timing.add('thermal', time_ns, time_ns)
+            timing.add('thermal', time_ns if stamp == 'header' else 0, time_ns)
             frame(health)
         if tick % 10 == 9:
             reports.append(report_of(health, timing=timing))

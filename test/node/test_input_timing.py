@@ -179,6 +179,23 @@ def test_the_advice(case, expected):
     assert expected in timing_of(**case).explain_no_pairs()
 
 
+@pytest.mark.parametrize('stamp', [lambda ns: ns, lambda ns: 0, lambda ns: SECOND])
+def test_the_advice_by_arrival_needs_no_stamps(stamp):
+    """Good ones, none, and always the same; thermal is taken with RGB and arrives 80 ms later."""
+    settings = {'sync.stamp': 'arrival', 'sync.max_skew': 0.01, 'sync.max_wait': 0.02}
+    timing = InputTiming(parse(settings))
+    assert timing.explain_no_pairs() == ''
+    images = [('rgb', 33 * index, 33 * index) for index in range(60)]
+    images += [('thermal', taken_ms, taken_ms + 80) for _, taken_ms, _ in images]
+    for camera, taken_ms, arrival_ms in sorted(images, key=lambda image: image[2]):
+        timing.add(camera, stamp(10 * SECOND + taken_ms * MS), arrival_ms * MS)
+    # 80 ms are 14 ms more than two intervals.
+    assert timing.explain_no_pairs() == (
+        'the nearest images arrive 0.014 s apart, and sync.max_skew is 0.01 s: raise sync.max_skew'
+    )
+    assert timing.streams['rgb'].interval_s() == pytest.approx(0.033)
+
+
 def test_losses_name_the_topic_and_the_profile(monkeypatch):
     monkeypatch.delenv('RMW_IMPLEMENTATION', raising=False)
     timing = InputTiming(parse({}))
