@@ -81,6 +81,14 @@ class StreamTiming:
         intervals_ns = np.diff(self.arrivals_ns)
         return float(np.median(intervals_ns)) * 1e-9 if len(intervals_ns) else 0.0
 
+    def camera_interval_s(self) -> float:
+        """Return the time between the camera's images by its rate, or as they arrive; 0 if unknown.
+
+        Where images are lost it is shorter than `interval_s`.
+        """
+        rate = self.rate()
+        return self.interval_s() if rate is None else 1 / rate[0]
+
     def rate(self) -> tuple[float, float] | None:
         """Return the camera's rate in Hz and the share of its images that were lost.
 
@@ -265,9 +273,9 @@ def _or_wait(remaining_s: float, title: str) -> str:
     """Return the wait that also helps if X, which is off by `remaining_s`, only arrives late."""
     if not -GREATEST_WAIT_S < remaining_s < 0:
         return ''
-    return f', or sync.max_wait to {_round_up(-remaining_s)} if {title} only arrives late'
+    return f', or sync.max_wait to {round_up(-remaining_s)} if {title} only arrives late'
 
 
-def _round_up(seconds: float) -> str:
+def round_up(seconds: float) -> str:
     """Return seconds with one digit after the point, greater than the given ones."""
     return f'{np.floor(seconds * 10 + 1) / 10:.1f}'

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sartm_model.modalities import MODALITIES, describe
 from sartm_ros.node.cameras import selections
 from sartm_ros.node.health import Recent, failure_reasons, stall_counters, unreadable_reason
-from sartm_ros.node.input_timing import InputTiming
+from sartm_ros.node.input_timing import InputTiming, round_up
 
 OK, WARN, ERROR = range(3)  # the levels of diagnostic_msgs/DiagnosticStatus
 
@@ -122,7 +122,7 @@ def judge(
         return report(WARN, f'{no_pairs}; {served}' if stalled else no_pairs, 'no pairs')
 
     if stalled:
-        hints = [_hint(name, new, topics, values['last_error']) for name in stalled]
+        hints = [_hint(name, recent, timing, topics) for name in stalled]
         text = '; '.join([served, silence or ' '.join(hints)])
         return report(WARN, text, f'silent {" ".join(silent)}' if silent else '')
     if failed:
@@ -208,14 +208,22 @@ def _describe_served(stalled: list[str], new: Mapping[str, int], x_modality: str
     return f'{", ".join(stalled)}: {served}'
 
 
-def _hint(stall: str, new: Mapping[str, int], topics: Mapping[str, str], last_error: str) -> str:
+def _hint(stall: str, recent: Recent, timing: InputTiming, topics: Mapping[str, str]) -> str:
     """Return what may have caused a stall; a gap is also one of messages that cannot be read."""
     camera = next(name for name in topics if stall.startswith(f'{name}_'))
     kind = stall if stall in STALL_HINTS else stall.removeprefix(f'{camera}_')
-    if stall == f'{camera}_gap' and new[f'dropped.{unreadable_reason(camera)}']:
-        kind = 'unreadable'
-    hint = f'{topics[camera]}: {STALL_HINTS[kind]}'
-    return f'{hint} {last_error}' if kind == 'unreadable' else hint
+    if stall == f'{camera}_gap':
+        if recent.new[f'dropped.{unreadable_reason(camera)}']:
+            hint = STALL_HINTS['unreadable']
+            return f'{topics[camera]}: {hint} {recent.values["last_error"]}'
+        least_s = INTERVALS * timing.streams[camera].camera_interval_s()
+        if recent.silence_s[camera] <= least_s > timing.settings.stall_after_s:
+            return (
+                f'{topics[camera]}: a camera of {INTERVALS / least_s:.2g} Hz is slower than '
+                f'stall_after, {timing.settings.stall_after_s:g} s, allows: set stall_after to '
+                f'{round_up(least_s)}'
+            )
+    return f'{topics[camera]}: {STALL_HINTS[kind]}'
 
 
 def _patience_s(least_s: float, timing: InputTiming, cameras: Iterable[str]) -> float:

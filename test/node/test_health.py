@@ -6,6 +6,7 @@ import contextlib
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,6 +29,7 @@ from sartm_ros.node.judgement import (
     Report,
     judge,
 )
+from sartm_ros.node.matching import make_pair_matcher
 from sartm_ros.node.observations import Observations
 from sartm_ros.node.parameters import Parameters
 from sartm_ros.node.ros_parameters import parse
@@ -512,6 +514,51 @@ def test_a_slow_camera_is_well(health, clock, interval_s, stamp):
         health.record_received('rgb')
         reports.append(report_of(health, timing=timing))
     assert len(reports) <= 2 * interval_s + 2
+
+
+def reports_of_two_rates(clock, fast, slow, interval, settings, *, slow_end=900):
+    """Yield a report a second of 900 images of one camera and every few of the other, at 30 Hz."""
+    health, timing, matcher = Health(), InputTiming(settings), make_pair_matcher(settings)
+    for index in range(900):
+        clock.now_s += 1 / 30
+        time_ns = round(clock.now_s * 1e9)
+        is_slow_due = index % interval == 0 and index < slow_end
+        for camera in (slow, fast) if is_slow_due else (fast,):
+            health.record_received(camera)
+            timing.add(camera, time_ns if settings.sync_stamp == 'header' else 0, time_ns)
+            add = matcher.add_rgb if camera == 'rgb' else matcher.add_x
+            for pair in add(time_ns, camera, time_ns):
+                alone = pair.rgb is None or pair.x is None
+                health.record_pair(None if alone else pair.skew_ns)
+                health.record_stalls(*([f'{slow}_gap'] if alone else []))
+                health.record_result(0.01, fast if alone else 'both')
+        if index % 30 == 29:
+            yield report_of(health, timing=timing)
+
+
+@pytest.mark.parametrize(('interval', 'rate'), [(10, '3'), (15, '2')])
+@pytest.mark.parametrize(('fast', 'slow'), [('rgb', 'thermal'), ('thermal', 'rgb')])
+@pytest.mark.parametrize('stamp', ['header', 'arrival'])
+def test_a_camera_too_slow_for_stall_after_is_not_called_broken(
+    clock, fast, slow, interval, rate, stamp
+):
+    """The message says its rate and a value with which all is well."""
+    settings = Parameters(sync_stamp=stamp, rgb_on_stall='thermal_only')
+    advice = (
+        f'{TOPICS[slow]}: a camera of {rate} Hz is slower than stall_after, 0.3 s, allows: '
+        'set stall_after to '
+    )
+    found = [*reports_of_two_rates(clock, fast, slow, interval, settings)][2:]
+    assert {report.level for report in found} == {WARN}
+    values_s = {float(report.message.partition(advice)[2]) for report in found}
+    assert all(2 * interval / 30 <= value_s <= 2 * interval / 30 + 0.1001 for value_s in values_s)
+    for value_s in values_s:
+        mended = replace(settings, stall_after_s=value_s)
+        reports = [*reports_of_two_rates(clock, fast, slow, interval, mended)]
+        assert {report.level for report in reports} == {OK}
+    # Its images end with 1.4 s to go.
+    *_, last = reports_of_two_rates(clock, fast, slow, interval, settings, slow_end=858)
+    assert 'a loose cable?' in last.message
 
 
 def test_the_message(health):
