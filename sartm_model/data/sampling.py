@@ -57,6 +57,7 @@ class TrainingSamples(Dataset):
 
     Attributes:
         sources: that samples are drawn from.
+        given: the modalities of each source that its samples have, in the network's order.
         embeddings: of the frames of each data set, modality -> `[N, D]`, see `Sample`; None, as it
             begins, for none.
     """
@@ -74,18 +75,18 @@ class TrainingSamples(Dataset):
         self.seed = seed
         self.batch_size = config.batch_size * processes
         self.sources = config.drawn
-        given = [modalities_of(source, modalities) for source in self.sources]
+        self.given = [modalities_of(source, modalities) for source in self.sources]
         self.datasets = [
             open_frames(source, config, label_space, names)
-            for source, names in zip(self.sources, given, strict=True)
+            for source, names in zip(self.sources, self.given, strict=True)
         ]
         self.views = [ClassView(label_space, dataset.label_space) for dataset in self.datasets]
         self.num_classes = len(label_space)
         weights = np.array([source.weight for source in self.sources], float)
         self.source_probabilities = weights / weights.sum()
         self.groups = []
-        for names in dict.fromkeys(given):
-            sources = [number for number, other in enumerate(given) if other == names]
+        for names in dict.fromkeys(self.given):
+            sources = [number for number, other in enumerate(self.given) if other == names]
             self.groups.append(SourceGroup(sources, weights[sources] / weights[sources].sum()))
         self.embeddings: list[dict[str, Tensor]] | None = None
         of_group = np.array([weights[group.sources].sum() for group in self.groups])
@@ -142,14 +143,16 @@ class TrainingSamples(Dataset):
     def _draw(self, source: int, rng: np.random.Generator) -> tuple[int, Frame]:
         """Draw a frame of a data set.
 
-        Returns its number in the data set, and it with the network's images and the run's ids.
+        Returns its number in the data set, and it with the run's ids and the images that the source
+        is used for.
         """
         dataset = self.datasets[source]
         number = int(rng.integers(len(dataset)))
         frame = dataset[number]
         assert frame.labels is not None
         labels = self.views[source].to_run(frame.labels)
-        return number, replace(frame, images=frame.select(self.modalities), labels=labels)
+        # A data set may read more images than it was opened for, as from RGBA files.
+        return number, replace(frame, images=frame.select(self.given[source]), labels=labels)
 
 
 def balanced_weights(pixels: np.ndarray, exponent: float) -> list[float]:

@@ -19,7 +19,7 @@ from sartm_model.config import DataConfig, ModelConfig, SourceConfig, TrainConfi
 from sartm_model.data.sampling import ResumableBatchSampler, TrainingSamples
 from sartm_model.data.sources import label_space_of_run
 from sartm_model.errors import SartmError
-from sartm_model.labels import LabelSpace
+from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models import registry
 from sartm_model.training.module import SegmentationTraining
@@ -93,6 +93,32 @@ def test_a_batch_has_one_pair_and_pairs_come_by_weight(sources):
     assert names['one'] / (names['one'] + names['two']) == pytest.approx(3 / 4, abs=0.05)
     mixed = default_collate(batches(samples, count=1)[0])
     assert len(mixed.images) == 2
+
+
+def test_a_sample_has_the_modalities_of_its_source_alone(tmp_path):
+    """Also where the files hold more: MFNet's RGBA files, and a first image that gives the size."""
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+    pixels = np.full((SIZE, SIZE, 4), 128, np.uint8)
+    cv2.imwrite(str(tmp_path / 'images' / '1D.png'), pixels)
+    cv2.imwrite(str(tmp_path / 'labels' / '1D.png'), pixels[..., 0] // 128)
+    (tmp_path / 'train.txt').write_text('1D')
+    declaration = {
+        'label_space': 'mfnet',
+        'images': {'rgb': 'images/{stem}.png', 'thermal': 'labels/{stem}.png'},
+        'labels': 'labels/{stem}.png',
+        'splits': {'train': ['1D']},
+        'resize': True,
+    }
+    (tmp_path / 'data.yaml').write_text(yaml.safe_dump(declaration))
+    folder = SourceConfig('folder', str(tmp_path / 'data.yaml'), modalities=['thermal'])
+    mfnet = SourceConfig('mfnet', str(tmp_path), modalities=['rgb'])
+    synthetic = SourceConfig('synthetic', frames=1, modalities=['rgb'])
+    for sources in ([mfnet], [mfnet, synthetic], [folder]):
+        config = DataConfig(train=sources, batch_size=4, crop_height=SIZE, crop_width=SIZE)
+        samples = TrainingSamples(config, MFNET, ('rgb', 'thermal'), seed=0)
+        for batch in batches(samples, count=4):
+            assert list(default_collate(batch).images) == sources[0].modalities
 
 
 def test_processes_divide_the_same_batches(sources):
