@@ -23,6 +23,8 @@ def test_every_configuration_loads(path):
     config = load_train_config(path)
     # A key of the file that is not read would leave the default in its place.
     given = yaml.safe_load(path.read_text())
+    if (beside := path.parent / given.get('label_space', '')).is_file():
+        given['label_space'] = str(beside.resolve())
     assert {key: getattr(config, key) for key in given if not isinstance(given[key], dict)} == {
         key: value for key, value in given.items() if not isinstance(value, dict)
     }
@@ -68,8 +70,7 @@ def test_the_recipes_of_satir_are_two_stages_of_one_network():
 
 def test_the_joint_recipe_has_a_batch_for_each_sensor_and_classes_for_each_data_set():
     pytest.importorskip('transformers', reason='needs transformers')
-    overrides = ['model.size=b0', f'label_space={FOLDER.parent / "label_spaces" / "rgbx.yaml"}']
-    config = load_train_config(FOLDER / 'segrgbx.yaml', overrides)
+    config = load_train_config(FOLDER / 'segrgbx.yaml', ['model.size=b0'])
     sources = config.data.train
     assert {tuple(source.modalities) for source in sources} == {
         ('rgb', name) for name in config.model.modalities[1:]
@@ -84,6 +85,12 @@ def test_the_joint_recipe_has_a_batch_for_each_sensor_and_classes_for_each_data_
     }  # fmt: skip
     network = build(config.model, len(label_space))
     assert network.decode_head.classifier.out_channels == len(label_space)
+
+
+@pytest.mark.parametrize('name', ['segrgbx', 'ma_clip'])
+def test_a_recipe_finds_its_label_space_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(label_space_of_run(load_train_config(FOLDER / f'{name}.yaml')).views) == 5
 
 
 def test_ma_clip_is_trained_on_the_sensors_and_data_sets_of_the_joint_recipe():
