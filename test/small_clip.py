@@ -18,9 +18,12 @@ SMALL = {
 }
 
 
-def register(folder: Path) -> None:
-    """Make the model known to open_clip; its description is written into the folder."""
+def register(folder: Path, **settings: object) -> None:
+    """Make the model known to open_clip; its description is written into the folder.
+
+    Settings, such as `quick_gelu`, are added to it.
+    """
     import open_clip
 
-    (folder / 'small-test.json').write_text(json.dumps(SMALL))
+    (folder / 'small-test.json').write_text(json.dumps(SMALL | settings))
     open_clip.add_model_config(folder / 'small-test.json')

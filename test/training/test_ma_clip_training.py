@@ -425,6 +425,19 @@ def test_what_cannot_be_used_is_one_line(adapters, tmp_path, capsys, overrides, 
     assert not (tmp_path / 'run').exists()
 
 
+def test_the_right_weights_with_another_activation_are_refused(adapters, tmp_path, capsys):
+    config, given = write_config(tmp_path), f'ma_clip.adapters={adapters}'
+    register(tmp_path, quick_gelu=True)
+    capsys.readouterr()
+    try:
+        assert main(command(config, tmp_path / 'run', given)) == 2
+    finally:
+        register(tmp_path)
+    [line] = capsys.readouterr().err.splitlines()
+    assert 'has adapters for small-test with weights random, and not' in line
+    assert line.endswith('ma_clip.pretrained name: quick_gelu (False before, True now)')
+
+
 def test_adapters_are_not_trained_into_a_folder_that_has_some(adapters, tmp_path, capsys):
     config = write_config(tmp_path, stage='ma_clip')
     before = adapters.read_bytes()

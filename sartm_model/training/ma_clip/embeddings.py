@@ -7,6 +7,7 @@ the whole images of each frame, without augmentation (ours): a crop is of the sa
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sartm_model.models.segrgbx.ma_clip_adapters import merge, read_adapters
 from sartm_model.models.state_dict import sha256_of
 from sartm_model.training.clip import load_clip, tower_config
 from sartm_model.utils.files import write_file
+from sartm_model.utils.overrides import differences
 
 CACHE_FILE = 'ma_clip_embeddings.safetensors'
 
@@ -45,8 +47,9 @@ def open_ma_clip(config: TrainConfig) -> MaClip | None:
     None if there is no such setting, or `model.without` leaves MA-CLIP out.
 
     Raises:
-        SartmError: a file or CLIP cannot be used, the adapters are for another CLIP, or they were
-            not trained on a modality of the network.
+        SartmError: a file or CLIP cannot be used, the adapters are for another CLIP, or for one
+            with another activation or normalisation, or they were not trained on a modality of the
+            network.
     """
     if not config.ma_clip.adapters or 'ma_clip' in config.model.without:
         return None
@@ -60,18 +63,22 @@ def open_ma_clip(config: TrainConfig) -> MaClip | None:
             f'{", ".join(unknown)}, which model.modalities has; train adapters on them, too'
         )
     clip, _ = load_clip(settings.model, settings.pretrained, ALTERNATIVES, card['seed'] or 0)
-    if (
-        settings.model != card['model']
-        or sha256_of(clip.visual.state_dict()) != card['base_sha256']
-    ):
+    config_of_tower = tower_config(clip, settings)
+    # The same weights may be loaded into a tower with another activation or normalisation.
+    differ = differences(
+        {**card['tower'], 'context': settings.context},
+        json.loads(json.dumps(asdict(config_of_tower))),
+    )
+    if sha256_of(clip.visual.state_dict()) != card['base_sha256'] or differ:
+        reason = f': {", ".join(differ.values())}' if differ else ''
         raise SartmError(
             f'{path} has adapters for {card["model"]} with weights {card["pretrained"]}, and not '
             f'for {settings.model} with {settings.pretrained}, which ma_clip.model and '
-            'ma_clip.pretrained name'
+            f'ma_clip.pretrained name{reason}'
         )
     split_attentions(clip.visual)
     merge(clip.visual, adapters)
-    ma_clip = MaClip(tower_config(clip, settings))
+    ma_clip = MaClip(config_of_tower)
     ma_clip.tower.load_state_dict(clip.visual.state_dict())
     return ma_clip.eval()
 
