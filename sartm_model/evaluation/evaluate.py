@@ -18,8 +18,9 @@ from sartm_model.evaluation.f_measure import FMeasure
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
 
-RESERVED = frozenset({'all', 'settings'})
-"""What reports call the group of all frames, and the key of a run's settings beside its metrics."""
+RESERVED = frozenset({'all', 'settings', 'unknown'})
+"""What reports call the group of all frames, the key of a run's settings beside its metrics, and
+that metric which is left out where it is 0."""
 
 
 class FramePrediction(NamedTuple):

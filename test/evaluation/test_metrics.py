@@ -227,7 +227,7 @@ def test_a_condition_may_have_any_name_but_one_that_the_result_or_its_report_use
         'fog': 1, 'rain': 2
     }  # fmt: skip
     assert figures['rain']['pixel_accuracy'] == 100.0
-    for name in ('miou', 'all', 'settings'):
+    for name in ('miou', 'all', 'settings', 'unknown'):
         with pytest.raises(SartmError, match=f'b has the condition {name}, which is the name'):
             evaluate(predict, dataset(frame('a', [0, 1], None), frame('b', [0, 1], name)))
 
