@@ -12,10 +12,12 @@ processes with the same folder; the one that ends last describes all of it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +41,7 @@ from sartm_model.utils.image_io import SUFFIXES, has_colors, read_labels
 from sartm_model.utils.visualization import encode
 
 MANIFEST = 'manifest.json'
+LOCK = '.lock'
 SHEET_ROWS = 12
 
 
@@ -190,7 +193,9 @@ def label_images(
         write_file(path, encode(labels))
         labelled += 1
         colored += raw.dtype == np.uint8 and image.path is not None and has_colors(image.path)
-    _describe(out, rules.label_space(), settings, num_images)
+    # One at a time: the last run to come here then finds the labels of all others.
+    with _locked(out):
+        _describe(out, rules.label_space(), settings, num_images)
     return Outcome(labelled, colored, already_there, faults)
 
 
@@ -230,30 +235,20 @@ def _place(image: SourceImage, raw: np.ndarray, folder: Path) -> None:
     link.symlink_to(os.path.relpath(image.path.resolve(), folder.resolve()))
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait for other processes that are in such a block with the same folder."""
+    with (folder / LOCK).open('w') as file:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _describe(out: Path, space: LabelSpace, settings: Mapping[str, Any], num_images: int) -> None:
     """Write the list, the declaration, the manifest and the sheet of all images labelled so far."""
-    names = _labelled(out)
+    names = sorted(path.stem for path in (out / 'labels').glob('[!.]*.png'))
     if not names:
         raise SartmError(f'none of {num_images} images could be labelled')
-    while True:
-        _describe_names(out, names, space, settings, num_images)
-        # Another run may have ended meanwhile; the one that writes last has to know all images.
-        before, names = names, _labelled(out)
-        if names == before:
-            return
-
-
-def _labelled(out: Path) -> list[str]:
-    return sorted(path.stem for path in (out / 'labels').glob('[!.]*.png'))
-
-
-def _describe_names(
-    out: Path,
-    names: list[str],
-    space: LabelSpace,
-    settings: Mapping[str, Any],
-    num_images: int,
-) -> None:
     counts = np.zeros(256, np.int64)
     for name in names:
         labels = read_labels(out / 'labels' / f'{name}.png', len(space))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import threading
 
 import cv2
 import numpy as np
 import pytest
 from command_line import expect_error, read, run
+from processes import wait_until
 
 from sartm_model.data.registry import open_dataset
+from sartm_model.evaluation.contact_sheet import contact_sheet
+from sartm_model.pseudo_labels import from_segments
 from sartm_model.pseudo_labels.graph_segments import GraphSegments
 
 NAMES = ('1', 'night__2', 'night__3', 'night__4')
@@ -137,6 +141,40 @@ def test_shards_make_what_one_run_makes(tmp_path, drive):
     for shard in ('2/3', '1/3', '3/3'):
         assert label(drive, tmp_path / 'three', 'graph', '--shard', shard) == 0
     assert content(tmp_path / 'three') == content(tmp_path / 'one')
+
+
+def test_a_run_that_ends_describes_the_folder_once_while_others_label(tmp_path, drive, monkeypatch):
+    out, drawn = tmp_path / 'labels', []
+
+    def while_others_label(*given):
+        drawn.append(given)
+        if len(drawn) < 4:
+            shutil.copy(out / 'labels' / '1.png', out / 'labels' / f'other_{len(drawn)}.png')
+        return contact_sheet(*given)
+
+    monkeypatch.setattr(from_segments, 'contact_sheet', while_others_label)
+    assert label(drive, out, 'graph') == 0
+    assert len(drawn) == 1
+
+
+def test_a_run_that_ends_while_another_describes_has_the_last_word(tmp_path, drive, monkeypatch):
+    out, main_thread = tmp_path / 'labels', threading.current_thread()
+    other = threading.Thread(target=label, args=(drive, out, 'graph', '--shard', '2/2'))
+
+    def while_another_ends(*given):
+        if threading.current_thread() is main_thread:
+            other.start()
+            wait_until(
+                lambda: len(list((out / 'labels').glob('[!.]*.png'))) == len(NAMES), 'labels'
+            )
+            other.join(timeout=0.5)  # it would end here if it did not wait for this run
+        return contact_sheet(*given)
+
+    monkeypatch.setattr(from_segments, 'contact_sheet', while_another_ends)
+    assert label(drive, out, 'graph', '--shard', '1/2') == 0
+    other.join()
+    assert (out / 'train.txt').read_text().split() == list(NAMES)
+    assert json.loads((out / 'manifest.json').read_text())['labelled'] == len(NAMES)
 
 
 def test_an_image_that_cannot_be_read_is_left_out(tmp_path, drive, capsys):
