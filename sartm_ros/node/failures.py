@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sartm_model.errors import SartmError
 from sartm_ros.node.health import Health
-from sartm_ros.node.out_of_memory import free_memory, is_out_of_memory, next_pause_s
+from sartm_ros.node.memory import trim_memory
 
 FATAL_FAILURES = 10
 """Number of inferences that fail in a row, for another reason than memory, after which the process
 is to end. An error of the GPU stays until then: after it every call of CUDA fails."""
+
+FIRST_PAUSE_S = 0.25
+"""The pause after running out of memory, which doubles each time until there is a result."""
+
+LONGEST_PAUSE_S = 4.0
+"""A limit, because the process that uses the memory may free it at any time."""
+
+_OUT_OF_MEMORY = (
+    *('out of memory', 'not enough memory', 'allocate memory', 'insufficient memory'),
+    'alloc_failed',
+)
+"""Parts of the messages of CUDA, of torch on the CPU (Windows, Linux), of OpenCV, and of cuBLAS and
+cuDNN, whose handles need memory too."""
 
 
 class Failures:
@@ -50,7 +63,8 @@ class Failures:
         name = f'{type(error).__name__}: {error}'
         pause_s = 0.0
         if is_out_of_memory(error):
-            pause_s = self._pause_s = next_pause_s(self._pause_s)
+            pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+            self._pause_s = pause_s
         if published:
             self._health.record_missing_outputs(name)
             text = ''.join(traceback.format_exception(error))
@@ -75,3 +89,31 @@ class Failures:
         if pause_s:
             free_memory(error)
         return pause_s
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error`, or one that led to it, means that memory of the host or GPU ran out.
+
+    torch raises several classes for it, so the message decides. Where it runs out while a CUDA
+    graph is recorded, the end of the recording fails too, and hides the first error.
+    """
+    return any(
+        isinstance(part, MemoryError) or any(text in str(part).lower() for text in _OUT_OF_MEMORY)
+        for part in _chain(error)
+    )
+
+
+def free_memory(error: BaseException) -> None:
+    """Free what a failed run keeps alive: its tensors, and on CUDA torch's reserve."""
+    for part in _chain(error):
+        # The frames of a traceback refer to every tensor that was alive when it was raised.
+        traceback.clear_frames(part.__traceback__)
+    trim_memory()
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that led to it."""
+    part: BaseException | None = error
+    while part is not None:
+        yield part
+        part = part.__cause__ or part.__context__

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from sartm_ros.node import memory
-from sartm_ros.node.failures import FATAL_FAILURES, Failures
+from sartm_ros.node.failures import FATAL_FAILURES, Failures, free_memory, is_out_of_memory
 from sartm_ros.node.health import Health
-from sartm_ros.node.out_of_memory import free_memory, is_out_of_memory, next_pause_s
 
 ENORMOUS = 2**60
 """Bytes; more than a process may address."""
@@ -62,10 +61,11 @@ def test_other_errors_are_not(error):
 
 
 def test_the_pauses_double_up_to_a_few_seconds():
-    pauses = [0.0]
-    for _ in range(7):
-        pauses.append(next_pause_s(pauses[-1]))
-    assert pauses[1:] == [0.25, 0.5, 1, 2, 4, 4, 4]
+    failures = Failures(Health(), lambda *_: None)
+    pauses_s = [failures.handle(MemoryError()) for _ in range(7)]
+    assert pauses_s == [0.25, 0.5, 1, 2, 4, 4, 4]
+    failures.reset()
+    assert failures.handle(MemoryError()) == 0.25
 
 
 def test_a_lack_of_memory_does_not_end_the_process_however_long_it_lasts():
