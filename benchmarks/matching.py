@@ -216,7 +216,7 @@ def policies(lag_ns: int) -> Iterator[tuple[str, Any]]:
             yield name, None
 
 
-def summary(messages: Sequence[Message], outputs: Sequence[Output], buffered: str) -> list[str]:
+def summary(messages: Sequence[Message], outputs: Sequence[Output]) -> list[str]:
     """Return the cells of a row; see the header in `main`."""
     frames = [(m.topic, m.lap, m.stamp_ns) for m in messages]
     rgb = len({frame for frame in frames if frame[0] == 'rgb'})
@@ -234,9 +234,9 @@ def summary(messages: Sequence[Message], outputs: Sequence[Output], buffered: st
     stale = sum(abs(first - second) > STALE_NS for first, second in arrivals)
     cells = [f'{len(outputs)}', f'{len(set(used)) / rgb:.1%}']
     if not outputs:
-        return [*cells, '-', '-', '0', '0', '0', buffered]
+        return [*cells, '-', '-', '0', '0', '0']
     cells += [_spread(skews), _spread(added)]
-    return [*cells, f'{backwards}', f'{again}', f'{stale}', buffered]
+    return [*cells, f'{backwards}', f'{again}', f'{stale}']
 
 
 def _spread(ordered: Sequence[float]) -> str:
@@ -251,12 +251,12 @@ def rows(seconds: float, seed: int) -> Iterator[list[str]]:
         lag_ns = LAG_NS if case.startswith('thermal stamps') else 0
         for policy, matcher in policies(lag_ns):
             if matcher is None:
-                yield [case, policy, 'message_filters is not installed', *[''] * 7]
+                yield [case, policy, 'message_filters is not installed', *[''] * 6]
                 continue
             wrap = _with_header(messages) if 'nearest' not in policy else _bare
             outputs = play(matcher, messages, wrap)
-            yield [case, policy, *summary(messages, outputs, str(matcher.num_buffered))]
-        yield [case, 'best', *summary(messages, best_pairs(messages, lag_ns), '')]
+            yield [case, policy, *summary(messages, outputs)]
+        yield [case, 'best', *summary(messages, best_pairs(messages, lag_ns))]
 
 
 def _bare(position: int) -> Any:
@@ -283,9 +283,9 @@ def main(args: Sequence[str] | None = None) -> int:
     print(
         '| Case | Policy | Pairs | RGB served | Skew mean / p50 / p99 / max, ms '
         '| Added latency mean / p50 / p99 / max, ms '
-        '| Backwards | Used again | Stale | Buffered at the end |'
+        '| Backwards | Used again | Stale |'
     )
-    print('|---|---|' + '---:|' * 8)
+    print('|---|---|' + '---:|' * 7)
     for row in rows(options.seconds, options.seed):
         print('| ' + ' | '.join(row) + ' |')
     return 0

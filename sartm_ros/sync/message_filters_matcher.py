@@ -67,11 +67,6 @@ class MessageFilterMatcher:
         if hasattr(self._sync, 'slop'):
             self._sync.slop = type(self._sync.slop)(nanoseconds=value)
 
-    @property
-    def num_buffered(self) -> int:
-        """The number of messages in both queues."""
-        return sum(len(queue) for queue in self._sync.queues)
-
     def add_rgb(self, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
         """Take an RGB message: see `PairMatcher.add_rgb`."""
         return self._add('rgb', stamp, msg, now_ns)

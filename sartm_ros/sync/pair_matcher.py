@@ -156,11 +156,6 @@ class PairMatcher:
         return self._rgb.frames[0].arrival_ns + self._max_wait_ns
 
     @property
-    def num_buffered(self) -> int:
-        """The number of waiting messages of both topics; at most twice `queue_size`."""
-        return len(self._rgb.frames) + len(self._x.frames)
-
-    @property
     def _late_ns(self) -> int:
         """The greatest age of a frame, relative to what was output, that is no jump of time.
 

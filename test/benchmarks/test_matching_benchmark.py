@@ -77,17 +77,17 @@ def test_what_a_row_says():
         Output(0, 1, 4 * MS, 13 * MS),
         Output(3, 1, 4 * MS, 2001 * MS),
     ]
-    row = benchmark.summary(messages, outputs, '7')
+    row = benchmark.summary(messages, outputs)
     skews, added = '4.7 / 4.0 / 6.0 / 6.0', '2.3 / 1.0 / 5.0 / 5.0'
     # One step backwards (that to the next lap is none), thermal used again twice, one pair stale.
-    assert row == ['3', '100.0%', skews, added, '1', '2', '1', '7']
+    assert row == ['3', '100.0%', skews, added, '1', '2', '1']
 
 
 def test_the_table(capsys):
     assert benchmark.main(['--seconds', '1']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + 5 * len(cases(1))
-    assert {line.count('|') for line in lines} == {11}
+    assert {line.count('|') for line in lines} == {10}
     missing = [line for line in lines if 'message_filters is not installed' in line]
     assert len(missing) == (0 if INSTALLED else 2 * len(cases(1)))
 

@@ -258,11 +258,10 @@ def test_memory_is_bounded_when_one_topic_is_silent():
     matcher = PairMatcher(20 * MS, 10 * SECOND, queue_size=8)
     for stamp in steady(30, 10):
         matcher.add_x(stamp, stamp, stamp)
-        assert matcher.num_buffered <= 8
+    assert matcher.drops == {'thermal_overflow': 292}
     matcher = PairMatcher(20 * MS, 100 * SECOND, queue_size=8)
     for stamp in steady(30, 10):
         matcher.add_rgb(stamp, stamp, stamp)
-        assert matcher.num_buffered <= 8
     assert matcher.drops == {'rgb_overflow': 292}
 
 
@@ -434,4 +433,5 @@ def test_the_images_of_a_single_camera_are_output_at_once(camera):
     # A bag that begins again.
     [[pair], [other]] = add(SECOND // 2, 0, 9), add(SECOND // 2 + MS, 0, 10)
     assert (pair.stamp_ns, other.stamp_ns) == (SECOND // 2, SECOND // 2 + MS)
-    assert matcher.num_buffered == 0
+    matcher.stop()
+    assert +matcher.drops == counted  # no image waits
