@@ -35,14 +35,13 @@ class CachedFrames(PairDataset):
     def __init__(self, dataset: PairDataset, processes: int, title: str) -> None:
         self.label_space = dataset.label_space
         self.names = dataset.names
-        indices = range(len(dataset))
         progress = {'total': len(dataset), 'desc': title, 'unit': 'frame', 'disable': None}
         if processes <= 1:
             self._frames = list(tqdm(dataset, **progress))
             return
-        pool = ProcessPoolExecutor(processes, initializer=_ignore_interrupts)
+        pool = ProcessPoolExecutor(processes, initializer=_open_reader, initargs=(dataset,))
         try:
-            frames = pool.map(dataset.__getitem__, indices, chunksize=CHUNK)
+            frames = pool.map(_read, range(len(dataset)), chunksize=CHUNK)
             self._frames = list(tqdm(frames, **progress))
         except BrokenProcessPool as error:
             raise SartmError(
@@ -60,6 +59,16 @@ class CachedFrames(PairDataset):
         return self
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the parent process, which stops the pool."""
+_dataset: PairDataset
+"""What a process of the pool reads; with each chunk of frames it would be sent again."""
+
+
+def _open_reader(dataset: PairDataset) -> None:
+    """Keep the data set, and leave Ctrl-C to the parent process, which stops the pool."""
+    global _dataset
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _dataset = dataset
+
+
+def _read(index: int) -> Frame:
+    return _dataset[index]

@@ -70,6 +70,27 @@ def test_an_unreadable_frame_is_named(frames):
         TrainingSamples(config, *RUN, seed=0)
 
 
+class CountsCopies(PairDataset):
+    """A data set that counts how often it is sent to a process."""
+
+    label_space = MFNET
+    names = [str(index) for index in range(100)]  # noqa: RUF012
+    sent = 0
+
+    def __getitem__(self, index: int) -> Frame:
+        return Frame(self.names[index], {'rgb': np.full((2, 2, 3), index, np.uint8)})
+
+    def __reduce__(self):
+        type(self).sent += 1
+        return CountsCopies, ()
+
+
+def test_the_data_set_is_not_sent_to_a_process_again_with_each_part_of_its_frames():
+    frames = CachedFrames(CountsCopies(), 2, 'yard')
+    assert [frames[index].images['rgb'][0, 0, 0] for index in range(100)] == list(range(100))
+    assert CountsCopies.sent <= 2
+
+
 class KilledReader(PairDataset):
     """A data set that kills the process that reads its second frame."""
 
