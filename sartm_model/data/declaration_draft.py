@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sartm_model.data.folder import images_in, suffixes_of
+from sartm_model.data.frame_list import list_of_stems
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
 from sartm_model.modalities import MODALITIES
@@ -93,7 +94,7 @@ def write_draft(root: Path, seed: int = 0) -> Draft:
     splits = _split(stems, seed) if 'labels' in folders else {'all': stems}
     text = _draft_text(root, patterns, counts, list(splits), _needs_resize(by_stem, stems[0]))
     contents = {
-        **{f'{name}.txt': ''.join(f'{stem}\n' for stem in part) for name, part in splits.items()},
+        **{f'{name}.txt': list_of_stems(part) for name, part in splits.items()},
         FILE: text,
     }
     for name in contents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from sartm_model.errors import SartmError
@@ -22,6 +23,15 @@ def read_stems(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise SartmError(f'{path} cannot be read as a list of stems: {error}') from error
     return check_stems([_without_suffix(line.strip()) for line in lines if line.strip()], path)
+
+
+def list_of_stems(stems: Iterable[str]) -> str:
+    """Return the content of a list from which `read_stems` reads these stems.
+
+    A stem such as `0.jpg`, of `0.jpg.png`, gets the suffix that is taken off again there.
+    """
+    lines = (stem if _without_suffix(stem) == stem else f'{stem}.png' for stem in stems)
+    return ''.join(f'{line}\n' for line in lines)
 
 
 def check_stems(stems: list[str], source: object) -> list[str]:

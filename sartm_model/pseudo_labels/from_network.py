@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sartm_model.data.folder import PairedFiles
+from sartm_model.data.frame_list import list_of_stems
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.multi_scale_flip import check_scales, probabilities
 from sartm_model.inference.predictor import Predictor
@@ -100,7 +101,7 @@ def write_pseudo_labels(
                 f'no pixel of {len(dataset)} frames has a probability above its threshold; lower '
                 'the thresholds, or train the network longer'
             )
-        write_file(folder / LIST, ''.join(f'{name}\n' for name in names))
+        write_file(folder / LIST, list_of_stems(names))
         write_file(folder / FILE, declaration(predictor.label_space, images, resize=dataset.resize))
     return counts
 

@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from sartm_model.data.frame_list import list_of_stems
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.contact_sheet import Row, contact_sheet, png_bytes
 from sartm_model.labels import LabelSpace
@@ -253,7 +254,7 @@ def _describe(out: Path, space: LabelSpace, settings: Mapping[str, Any], num_ima
     for name in names:
         labels = read_labels(out / 'labels' / f'{name}.png', len(space))
         counts += np.bincount(labels.ravel(), minlength=256)
-    write_file(out / LIST, ''.join(f'{name}\n' for name in names))
+    write_file(out / LIST, list_of_stems(names))
     write_file(out / FILE, declaration(space, {'thermal': 'images/{stem}.*'}))
     write_file(out / 'sheet.png', _sheet(out, names, space, settings))
     manifest = {

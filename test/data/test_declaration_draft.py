@@ -60,6 +60,16 @@ def test_the_draft_can_be_used_as_it_is(tmp_path, capsys):
     assert 'resize' not in text
 
 
+def test_names_that_end_like_those_of_images_are_read_back(tmp_path):
+    names = ['0.jpg', '0', 'a.PNG', 'b.c']
+    for name in names:
+        write(tmp_path / 'rgb' / f'{name}.png', np.zeros((2, 4, 3), np.uint8))
+        write(tmp_path / 'masks' / f'{name}.png', MASK)
+    write_draft(tmp_path)
+    splits = [open_dataset('folder', tmp_path / 'data.yaml', split) for split in ('train', 'val')]
+    assert sorted(name for frames in splits for name in frames.names) == sorted(names)
+
+
 def test_folders_of_arrays_are_found(tmp_path):
     root = fill(tmp_path, ('rgb', 'event_frames', 'masks'))
     shutil.rmtree(root / 'event_frames')

@@ -126,14 +126,15 @@ def test_colored_images_are_counted(tmp_path, drive, capsys):
 def test_names_with_dots_and_brackets_and_a_result_among_the_images(tmp_path):
     drive = tmp_path / 'drive'
     drive.mkdir()
-    names = ['a', 'a.b', 'a[1]']
+    names = ['a', 'a.b', 'a.jpg', 'a[1]']
     for name in names:
         cv2.imwrite(str(drive / f'{name}.png'), np.eye(40, dtype=np.uint8) * 200)
     for _ in range(2):  # the second run does not take the results of the first for images
         assert label(drive, drive / 'labels', 'graph') == 0
-        assert (drive / 'labels' / 'train.txt').read_text().split() == names
+        frames = open_dataset('folder', drive / 'labels' / 'data.yaml', 'train')
+        assert frames.names == names
     manifest = json.loads((drive / 'labels' / 'manifest.json').read_text())
-    assert manifest['images'] == 3
+    assert manifest['images'] == 4
 
 
 def test_shards_make_what_one_run_makes(tmp_path, drive):

@@ -23,7 +23,7 @@ from sartm_model.pseudo_labels.from_network import (
 )
 from sartm_model.training.run import train
 
-NAMES = ('1', '2', '3')
+NAMES = ('1', '2', '3.jpg')
 HEIGHT, WIDTH = 72, 104
 
 
