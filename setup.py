@@ -80,7 +80,7 @@ setup(
             'replay = sartm_ros.bag.cli:add_replay',
         ],
         # Where --params finds the node's settings.
-        'sartm.params': ['node = sartm_ros.node.parameter_file:node_settings'],
+        'sartm.params': ['node = sartm_ros.settings.parameter_file:node_settings'],
         # Where `sartm pseudo-label` finds the images of a bag.
         'sartm.bag_images': ['bag = sartm_ros.bag.thermal_images:thermal_images'],
     },

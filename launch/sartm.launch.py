@@ -20,10 +20,10 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from sartm_ros.node.cameras import camera_topics
-from sartm_ros.node.fastdds import image_profile
-from sartm_ros.node.parameter_file import node_sections
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.settings.cameras import camera_topics
+from sartm_ros.settings.fastdds import image_profile
+from sartm_ros.settings.parameter_file import node_sections
+from sartm_ros.settings.parameters import Parameters
 
 CONFIG = Path(get_package_share_directory('sartm_ros')) / 'config'
 TOPICS = ('rgb_topic', 'thermal_topic', 'x_modality', 'x_topic')

@@ -23,7 +23,8 @@ from torch import Tensor
 from sartm_model.inference.prediction import Prediction
 from sartm_model.inference.predictor import Predictor
 from sartm_model.models.sartm import Sartm
-from sartm_ros.node import diagnostics, judgement, lifecycle_node
+from sartm_ros.diagnosis import diagnostics, judgement
+from sartm_ros.node import lifecycle_node
 from sartm_ros.node.main import main
 
 MAGIC = (201, 17, 202)

@@ -16,7 +16,8 @@ import numpy as np
 
 from sartm_model.inference import predictor
 from sartm_model.inference.prediction import Prediction
-from sartm_ros.node import diagnostics, lifecycle_node
+from sartm_ros.diagnosis import diagnostics
+from sartm_ros.node import lifecycle_node
 from sartm_ros.node.main import main
 
 

@@ -179,9 +179,9 @@ def add_replay(verbs: Verbs) -> None:
 def replay(args: argparse.Namespace) -> None:
     """Print the metrics of the bag's pairs, and write the report."""
     from sartm_ros.bag import replay as replaying
-    from sartm_ros.node.cameras import forgotten_modality
-    from sartm_ros.node.parameter_file import read_parameter_file
-    from sartm_ros.node.ros_parameters import parse
+    from sartm_ros.settings.cameras import forgotten_modality
+    from sartm_ros.settings.parameter_file import read_parameter_file
+    from sartm_ros.settings.ros_parameters import parse
 
     if args.report is not None:
         check_report_folder(args.report)

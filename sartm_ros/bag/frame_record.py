@@ -22,7 +22,7 @@ class FrameRecord:
         index: position of the RGB message in its topic, from 0; None if there is no RGB image.
         stamp_ns: the pair's header stamp in nanoseconds.
         modality: the images that the network was given: 'both', 'rgb', or the second camera's.
-        states: state of each camera, one of `sartm_ros.node.stall_detection.STATES`, RGB first.
+        states: state of each camera, one of `sartm_ros.sync.stall_detection.STATES`, RGB first.
         skew_ms: stamp of the second camera minus RGB's; None if one of the images was not used.
         predict_ms: duration of the prediction, from images to labels.
         shares: percent of the pixels of each class, in the order of the ids.

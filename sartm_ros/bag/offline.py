@@ -16,8 +16,8 @@ from sartm_model.inference.prediction import Prediction
 from sartm_ros.bag.ground_truth import GroundTruth
 from sartm_ros.bag.reading import BagPair
 from sartm_ros.bag.threads import read_ahead
-from sartm_ros.node.parameters import Parameters
-from sartm_ros.node.stall_detection import StallPolicy, UsableImages
+from sartm_ros.settings.parameters import Parameters
+from sartm_ros.sync.stall_detection import StallPolicy, UsableImages
 
 if TYPE_CHECKING:
     from sartm_model.inference.onnx_predictor import OnnxPredictor
@@ -31,7 +31,7 @@ class PredictedPair:
     Attributes:
         pair: the messages of the bag.
         images: the decoded images that the network was given.
-        modality: which images these are, one of `sartm_ros.node.cameras.selections`.
+        modality: which images these are, one of `sartm_ros.settings.cameras.selections`.
         ground_truth: true ids, uint8 `[H, W]`, or None.
         prediction: has a confidence if there is a ground truth.
         predict_s: duration of the prediction in seconds, from images to labels.

@@ -26,7 +26,7 @@ from rosgraph_msgs.msg import Clock
 from sartm_model.errors import SartmError
 from sartm_ros.bag.reading import RawMessage, read_raw
 from sartm_ros.bag.storage import open_bag
-from sartm_ros.node.fastdds import use_image_profile
+from sartm_ros.settings.fastdds import use_image_profile
 
 CLOCK = '/clock'
 CLOCK_PERIOD_S = 0.01  # bag seconds between two messages on /clock while no frame is due

@@ -29,15 +29,15 @@ from sartm_ros.bag.ground_truth import (
 from sartm_ros.bag.offline import OfflineRun, PredictedPair
 from sartm_ros.bag.reading import LABELS_TOPIC, LABELS_WAIT_NS, bag_topics, read_pairs
 from sartm_ros.bag.threads import map_behind
-from sartm_ros.node.cameras import (
+from sartm_ros.settings.cameras import (
     camera_topics,
     require_two_topics,
     with_topics,
     without_unused_topics,
 )
-from sartm_ros.node.matching import make_pair_matcher
-from sartm_ros.node.parameter_file import full_name
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.settings.parameter_file import full_name
+from sartm_ros.settings.parameters import Parameters
+from sartm_ros.sync.matching import make_pair_matcher
 
 if TYPE_CHECKING:
     from sartm_model.inference.onnx_predictor import OnnxPredictor

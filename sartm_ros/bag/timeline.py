@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from sartm_model.evaluation.report.curves import BLUE, GREY, ORANGE, STYLE, as_svg
 from sartm_ros.bag.frame_record import FrameRecord
-from sartm_ros.node.cameras import selections
+from sartm_ros.settings.cameras import selections
 
 COLORS = (BLUE, ORANGE, GREY)
 """Of pairs, of RGB alone, and of the second camera alone."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sartm_model.errors import SartmError
-from sartm_ros.node.fastdds import use_image_profile, workspaces
+from sartm_ros.settings.fastdds import use_image_profile, workspaces
 
 STOP_S = 30.0
 """How long a process may take to end. A node first publishes the pair in work and then releases the

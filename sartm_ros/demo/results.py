@@ -17,8 +17,8 @@ from sartm_ros.bag.reading import (
 )
 from sartm_ros.demo.recorder import LABELS, OVERLAY
 from sartm_ros.messages.images import stamp_ns, to_modality, to_rgb, to_thermal
-from sartm_ros.node.matching import make_pair_matcher
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.settings.parameters import Parameters
+from sartm_ros.sync.matching import make_pair_matcher
 
 
 def results(

@@ -31,7 +31,7 @@ from sartm_ros.demo.play_and_record import play_and_record
 from sartm_ros.demo.recorder import Recording, drops
 from sartm_ros.demo.results import results
 from sartm_ros.messages.images import to_rgb
-from sartm_ros.node.parameters import FIELDS
+from sartm_ros.settings.parameters import FIELDS
 
 SEED = 990_010  # a drive with about as many persons and cars as the generator's test split
 FRAMES = 40

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from sartm_model.inference.prediction import Prediction
+from sartm_ros.diagnosis.failures import Failures
+from sartm_ros.diagnosis.health import Health
+from sartm_ros.diagnosis.input_timing import InputTiming
+from sartm_ros.diagnosis.observations import Observations
 from sartm_ros.messages.images import stamp_ns
-from sartm_ros.node.failures import Failures
-from sartm_ros.node.health import Health
 from sartm_ros.node.inference_worker import LatestWorker
-from sartm_ros.node.input_timing import InputTiming
-from sartm_ros.node.matching import make_matcher, update_matcher
-from sartm_ros.node.observations import Observations
-from sartm_ros.node.parameters import Parameters, homography, thermal_settings
-from sartm_ros.node.stall_detection import StallPolicy, UsableImages
+from sartm_ros.settings.parameters import Parameters, homography, thermal_settings
+from sartm_ros.sync.matching import make_matcher, update_matcher
 from sartm_ros.sync.pair_matcher import Pair
+from sartm_ros.sync.stall_detection import StallPolicy, UsableImages
 
 
 class FramePipeline:

@@ -16,19 +16,20 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import SetBool
 
 from sartm_model.errors import SartmError
-from sartm_ros.node import memory, ros_parameters
-from sartm_ros.node.cameras import without_unused_topics
+from sartm_ros.diagnosis import memory
+from sartm_ros.diagnosis.diagnostics import Diagnostics
+from sartm_ros.diagnosis.health import Health, unreadable_reason
+from sartm_ros.diagnosis.judgement import ERROR, OK, Report, judge
 from sartm_ros.node.deadline_timer import DeadlineTimer
-from sartm_ros.node.diagnostics import Diagnostics
 from sartm_ros.node.frame_pipeline import FramePipeline
-from sartm_ros.node.health import Health, unreadable_reason
-from sartm_ros.node.judgement import ERROR, OK, Report, judge
-from sartm_ros.node.loading import load_predictor
-from sartm_ros.node.matching import make_matcher
-from sartm_ros.node.parameters import Parameters, homography, thermal_settings
 from sartm_ros.node.publishers import Publishers
 from sartm_ros.node.subscriptions import Subscriptions, topic_names
 from sartm_ros.node.transitions import answer_impossible_transitions, logged
+from sartm_ros.settings import ros_parameters
+from sartm_ros.settings.cameras import without_unused_topics
+from sartm_ros.settings.loading import load_predictor
+from sartm_ros.settings.parameters import Parameters, homography, thermal_settings
+from sartm_ros.sync.matching import make_matcher
 
 REPORT_PERIOD_S = 1.0
 

@@ -23,8 +23,8 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from sartm_model.errors import SartmError
-from sartm_ros.node.fastdds import use_image_profile
 from sartm_ros.node.lifecycle_node import SartmNode
+from sartm_ros.settings.fastdds import use_image_profile
 
 SPIN_TIMEOUT_S: float | None = 1.0
 """Some builds of EventsExecutor hang at the first event if they wait without a limit, because the

@@ -14,14 +14,14 @@ from sensor_msgs.msg import CompressedImage, Image
 from sartm_model.errors import SartmError
 from sartm_ros.messages import cdr
 from sartm_ros.node import qos
-from sartm_ros.node.cameras import (
+from sartm_ros.settings.cameras import (
     camera_topics,
     camera_transports,
     require_two_topics,
     topic_parameter,
     transport_parameter,
 )
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.settings.parameters import Parameters
 
 COMPRESSED_NAMES = ('/compressed', '/compressedDepth')
 """Ends of the names of topics that carry compressed images."""

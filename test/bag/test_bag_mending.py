@@ -24,8 +24,8 @@ from sartm_model.errors import SartmError
 from sartm_ros.bag.reading import RGB_TOPIC, THERMAL_TOPIC, bag_topics, read_pairs, read_raw
 from sartm_ros.bag.storage import RawMessage
 from sartm_ros.bag.writing import write_bag
-from sartm_ros.node.matching import make_pair_matcher
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.settings.parameters import Parameters
+from sartm_ros.sync.matching import make_pair_matcher
 
 COUNT = 8
 CHATTER = '/chatter'

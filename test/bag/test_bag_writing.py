@@ -23,8 +23,8 @@ from sartm_ros.bag.reading import (
 )
 from sartm_ros.bag.writing import START_NS, Faults, parse_freeze, write_bag
 from sartm_ros.messages.images import to_modality
-from sartm_ros.node.matching import make_pair_matcher
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.settings.parameters import Parameters
+from sartm_ros.sync.matching import make_pair_matcher
 
 PERIOD_NS = 100_000_000
 SHAPE = (2, 3)

@@ -38,7 +38,7 @@ from sartm_ros.bag.reading import (
     read_raw,
 )
 from sartm_ros.bag.writing import START_NS, write_bag
-from sartm_ros.node.fastdds import PROFILE_VARIABLE
+from sartm_ros.settings.fastdds import PROFILE_VARIABLE
 
 FRAMES = 8
 PERIOD_NS = 50_000_000

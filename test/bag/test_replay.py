@@ -41,7 +41,7 @@ from sartm_ros.bag.reading import (
 )
 from sartm_ros.bag.replay import replay
 from sartm_ros.bag.writing import START_NS, Faults, write_bag
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.settings.parameters import Parameters
 
 SHAPE = (12, 16)
 

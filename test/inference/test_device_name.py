@@ -8,7 +8,7 @@ from sartm_model.errors import SartmError
 from sartm_model.inference.choices import choose_device
 from sartm_model.inference.device_name import parse_device
 from sartm_model.inference.onnx_session import choose_providers
-from sartm_ros.node.ros_parameters import parse
+from sartm_ros.settings.ros_parameters import parse
 
 
 def test_kind_and_number():

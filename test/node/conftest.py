@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from processes import Process, running_node, segments_left, wait_until
 
-from sartm_ros.node.parameters import FIELDS, Parameters, to_dict
+from sartm_ros.settings.parameters import FIELDS, Parameters, to_dict
 
 if TYPE_CHECKING:  # these need ROS; the tests that use the fixtures skip without it
     from faults import Exchange

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sartm_ros.node.failures import Failures
+from sartm_ros.diagnosis.failures import Failures
+from sartm_ros.diagnosis.health import Health
+from sartm_ros.diagnosis.input_timing import InputTiming
+from sartm_ros.diagnosis.judgement import WARN, judge
 from sartm_ros.node.frame_pipeline import FramePipeline
-from sartm_ros.node.health import Health
-from sartm_ros.node.input_timing import InputTiming
-from sartm_ros.node.judgement import WARN, judge
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.settings.parameters import Parameters
 
 
 class StatusRecorder:

@@ -18,10 +18,10 @@ from mutations import ENCODINGS, SIZES, Fields, corrupt, corrupt_file, valid_ima
 
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
+from sartm_ros.diagnosis.health import Health
 from sartm_ros.messages.images import to_modality, to_rgb
 from sartm_ros.node.frame_pipeline import FramePipeline
-from sartm_ros.node.health import Health
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.settings.parameters import Parameters
 
 bounds = getattr(np, 'byte_bounds', None) or np.lib.array_utils.byte_bounds  # NumPy 1 and 2
 

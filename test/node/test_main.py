@@ -14,8 +14,8 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 from processes import ROOT, child_environment
 
 from sartm_ros.demo.node_process import claim_domain
-from sartm_ros.node import fastdds
-from sartm_ros.node.fastdds import PROFILE_VARIABLE
+from sartm_ros.settings import fastdds
+from sartm_ros.settings.fastdds import PROFILE_VARIABLE
 
 STOP_AT_THE_NODE = """
 import os, sys
@@ -161,7 +161,7 @@ def test_importing_the_package_sets_nothing_in_the_environment():
 
 def test_the_files_of_a_checkout_near_the_root_are_found(monkeypatch, tmp_path):
     """Such as /sartm_ros in a container, which has fewer folders above it than an installation."""
-    monkeypatch.setattr(fastdds, '__file__', '/sartm_ros/sartm_ros/node/fastdds.py')
+    monkeypatch.setattr(fastdds, '__file__', '/sartm_ros/sartm_ros/settings/fastdds.py')
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
     installed = tmp_path / 'share' / 'sartm_ros' / 'config' / 'fastdds_images.xml'
     installed.parent.mkdir(parents=True)

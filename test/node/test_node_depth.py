@@ -30,8 +30,8 @@ from sartm_model.config import ModelConfig
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.registry import MODELS
-from sartm_ros.node.loading import load_predictor
-from sartm_ros.node.ros_parameters import parse
+from sartm_ros.settings.loading import load_predictor
+from sartm_ros.settings.ros_parameters import parse
 
 SCRIPT = 'toy_model.py'
 TOPIC = '/depth/image_raw'

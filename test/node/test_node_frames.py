@@ -28,7 +28,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from sartm_model.labels import MFNET
-from sartm_ros.node.parameters import NAMES
+from sartm_ros.settings.parameters import NAMES
 
 
 def check_labels(peer, stamps):

@@ -13,9 +13,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import RGB_TOPIC, THERMAL_TOPIC
 from sensor_msgs.msg import CompressedImage, Image
 
-from sartm_ros.node.parameters import Parameters
 from sartm_ros.node.publishers import Publishers
 from sartm_ros.node.subscriptions import Subscriptions
+from sartm_ros.settings.parameters import Parameters
 
 SWAPPED = [
     *('-r', f'camera/color/image_raw:={THERMAL_TOPIC}'),

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sartm_ros.node.parameters import Parameters, to_dict
-from sartm_ros.node.ros_parameters import parse
+from sartm_ros.settings.parameters import Parameters, to_dict
+from sartm_ros.settings.ros_parameters import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / 'launch' / 'sartm.launch.py'

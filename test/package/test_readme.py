@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sartm_model.cli.main import build_parser
-from sartm_ros.node.parameters import NAMES
+from sartm_ros.settings.parameters import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / 'README.md').read_text()

@@ -130,8 +130,8 @@ def test_the_file_keeps_every_digit(tmp_path):
 
 def test_the_file_is_a_parameter_file_of_ros(tmp_path):
     rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
-    from sartm_ros.node import ros_parameters
-    from sartm_ros.node.parameters import homography
+    from sartm_ros.settings import ros_parameters
+    from sartm_ros.settings.parameters import homography
 
     matrix = np.array([[1.0 / 3, 1e-20, 320], [-2e-7, 1.5, 1e5], [1e-5, -0.25e-4, 1]])
     path = tmp_path / 'homography.yaml'

@@ -10,21 +10,21 @@ import pytest
 
 from sartm_model.errors import SartmError
 from sartm_ros.messages.encodings import CHANNELS
-from sartm_ros.node import ros_parameters
-from sartm_ros.node.cameras import (
+from sartm_ros.settings import ros_parameters
+from sartm_ros.settings.cameras import (
     camera_topics,
     camera_transports,
     one_camera,
     without_unused_topics,
 )
-from sartm_ros.node.parameters import (
+from sartm_ros.settings.parameters import (
     NAMES,
     Parameters,
     homography,
     seconds_to_ns,
     to_dict,
 )
-from sartm_ros.node.ros_parameters import parse, update
+from sartm_ros.settings.ros_parameters import parse, update
 
 
 def test_nothing_given_gives_the_defaults():

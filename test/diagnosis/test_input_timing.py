@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sartm_ros.node.input_timing import InputTiming, StreamTiming
-from sartm_ros.node.ros_parameters import parse
+from sartm_ros.diagnosis.input_timing import InputTiming, StreamTiming
+from sartm_ros.settings.ros_parameters import parse
 
 MS = 1_000_000
 SECOND = 1000 * MS

@@ -15,11 +15,11 @@ import pytest
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.thermal import Thermal
-from sartm_ros.node import health as health_module
-from sartm_ros.node.failures import Failures
-from sartm_ros.node.health import SAMPLES, STAGES, Health, stall_counters
-from sartm_ros.node.input_timing import InputTiming
-from sartm_ros.node.judgement import (
+from sartm_ros.diagnosis import health as health_module
+from sartm_ros.diagnosis.failures import Failures
+from sartm_ros.diagnosis.health import SAMPLES, STAGES, Health, stall_counters
+from sartm_ros.diagnosis.input_timing import InputTiming
+from sartm_ros.diagnosis.judgement import (
     BUSY_S,
     ERROR,
     OK,
@@ -29,11 +29,11 @@ from sartm_ros.node.judgement import (
     Report,
     judge,
 )
-from sartm_ros.node.matching import make_pair_matcher
-from sartm_ros.node.observations import Observations
-from sartm_ros.node.parameters import Parameters
-from sartm_ros.node.ros_parameters import parse
-from sartm_ros.node.stall_detection import UsableImages
+from sartm_ros.diagnosis.observations import Observations
+from sartm_ros.settings.parameters import Parameters
+from sartm_ros.settings.ros_parameters import parse
+from sartm_ros.sync.matching import make_pair_matcher
+from sartm_ros.sync.stall_detection import UsableImages
 
 TOPICS = {'rgb': '/color', 'thermal': '/thermal'}
 
@@ -565,7 +565,7 @@ def test_the_message(health):
     pytest.importorskip('diagnostic_msgs', reason='needs ROS 2 (diagnostic_msgs)')
     from builtin_interfaces.msg import Time
 
-    from sartm_ros.node.diagnostics import to_message
+    from sartm_ros.diagnosis.diagnostics import to_message
 
     frame(health)
     message = to_message(report_of(health), 'sartm: inference', 'cpu', Time(sec=5))
@@ -581,7 +581,7 @@ def logs(monkeypatch):
     pytest.importorskip('diagnostic_msgs', reason='needs ROS 2 (diagnostic_msgs)')
     from builtin_interfaces.msg import Time
 
-    from sartm_ros.node import diagnostics
+    from sartm_ros.diagnosis import diagnostics
 
     now_s, logged = [0.0], []
     monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: now_s[0])

@@ -16,10 +16,10 @@ from sartm_model.cli.options import PARAMS_PLUGIN
 from sartm_model.errors import SartmError
 from sartm_model.inference.predictor import Predictor
 from sartm_model.modalities.thermal_settings import ThermalSettings
-from sartm_ros.node.cameras import camera_topics
-from sartm_ros.node.loading import predictor_options
-from sartm_ros.node.parameter_file import read_parameter_file
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.settings.cameras import camera_topics
+from sartm_ros.settings.loading import predictor_options
+from sartm_ros.settings.parameter_file import read_parameter_file
+from sartm_ros.settings.parameters import Parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 HOMOGRAPHY = [1.0, 0.0, 9.0, 0.0, 1.0, 4.0, 0.0, 0.0, 1.0]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sartm_ros.node import memory
-from sartm_ros.node.failures import FATAL_FAILURES, Failures, free_memory, is_out_of_memory
-from sartm_ros.node.health import Health
+from sartm_ros.diagnosis import memory
+from sartm_ros.diagnosis.failures import FATAL_FAILURES, Failures, free_memory, is_out_of_memory
+from sartm_ros.diagnosis.health import Health
 
 ENORMOUS = 2**60
 """Bytes; more than a process may address."""

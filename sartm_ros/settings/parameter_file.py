@@ -13,10 +13,10 @@ import yaml
 from sartm_model.cli.options import NodeSettings
 from sartm_model.errors import SartmError
 from sartm_model.utils.text import first_line
-from sartm_ros.node.cameras import camera_topics, with_topics
-from sartm_ros.node.loading import predictor_options
-from sartm_ros.node.parameters import FIELDS, NAMES, Parameters, to_dict
-from sartm_ros.node.ros_parameters import parse
+from sartm_ros.settings.cameras import camera_topics, with_topics
+from sartm_ros.settings.loading import predictor_options
+from sartm_ros.settings.parameters import FIELDS, NAMES, Parameters, to_dict
+from sartm_ros.settings.ros_parameters import parse
 
 NODE = 'sartm'
 _VALUES = 'ros__parameters'

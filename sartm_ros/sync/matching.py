@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sartm_ros.node.cameras import one_camera
-from sartm_ros.node.parameters import Parameters, seconds_to_ns
+from sartm_ros.settings.cameras import one_camera
+from sartm_ros.settings.parameters import Parameters, seconds_to_ns
 from sartm_ros.sync.message_filters_matcher import MessageFilterMatcher
 from sartm_ros.sync.pair_matcher import PairMatcher
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from sartm_ros.node import memory
-from sartm_ros.node.judgement import ERROR, WARN, Report
+from sartm_ros.diagnosis import memory
+from sartm_ros.diagnosis.judgement import ERROR, WARN, Report
 
 LOG_PERIOD_S = 5.0
 """Least time between two log lines on the same problem. It doubles with each line; the counters

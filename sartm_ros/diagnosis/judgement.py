@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sartm_model.modalities import MODALITIES, describe
-from sartm_ros.node.cameras import selections
-from sartm_ros.node.health import Recent, failure_reasons, stall_counters, unreadable_reason
-from sartm_ros.node.input_timing import InputTiming, round_up
+from sartm_ros.diagnosis.health import Recent, failure_reasons, stall_counters, unreadable_reason
+from sartm_ros.diagnosis.input_timing import InputTiming, round_up
+from sartm_ros.settings.cameras import selections
 
 OK, WARN, ERROR = range(3)  # the levels of diagnostic_msgs/DiagnosticStatus
 

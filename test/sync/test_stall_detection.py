@@ -11,9 +11,9 @@ from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.thermal_contrast import judge_contrast
 from sartm_model.modalities.thermal_settings import ThermalSettings
-from sartm_ros.node.parameters import Parameters
-from sartm_ros.node.stall_detection import StallDetector, StallPolicy
+from sartm_ros.settings.parameters import Parameters
 from sartm_ros.sync.pair_matcher import Pair
+from sartm_ros.sync.stall_detection import StallDetector, StallPolicy
 
 MS = 1_000_000
 AFTER = 300 * MS

@@ -10,8 +10,8 @@ from typing import Any
 from sartm_model.errors import SartmError
 from sartm_model.inference.device_name import parse_device
 from sartm_ros.messages.encodings import check_known
-from sartm_ros.node.cameras import camera_topics, topic_parameter
-from sartm_ros.node.parameters import (
+from sartm_ros.settings.cameras import camera_topics, topic_parameter
+from sartm_ros.settings.parameters import (
     FIELDS,
     NAMES,
     Parameters,

@@ -6,8 +6,8 @@ import traceback
 from collections.abc import Callable, Iterator
 
 from sartm_model.errors import SartmError
-from sartm_ros.node.health import Health
-from sartm_ros.node.memory import trim_memory
+from sartm_ros.diagnosis.health import Health
+from sartm_ros.diagnosis.memory import trim_memory
 
 FATAL_FAILURES = 10
 """Number of inferences that fail in a row, for another reason than memory, after which the process

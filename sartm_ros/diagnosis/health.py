@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sartm_model.modalities import MODALITIES
-from sartm_ros.node.cameras import selections
-from sartm_ros.node.stall_detection import FAULTS
+from sartm_ros.settings.cameras import selections
+from sartm_ros.sync.stall_detection import FAULTS
 
 SAMPLES = 1000
 """Number of newest samples that the statistics are of: half a minute at 30 Hz."""

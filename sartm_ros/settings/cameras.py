@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sartm_model.errors import SartmError
-from sartm_ros.node.parameters import Parameters
+from sartm_ros.settings.parameters import Parameters
 
 AUTO_TOPIC = 'auto'
 """The value of `x_topic` that stands for `<x_modality>/image_raw`, as thermal's default is."""

@@ -20,9 +20,9 @@ from sartm_model.modalities.thermal_contrast import judge_contrast
 from sartm_model.modalities.thermal_settings import ThermalSettings, crop_image, cropped_size
 from sartm_model.modalities.thermal_valid import invalid_pixels
 from sartm_ros.messages.images import to_modality
-from sartm_ros.node.cameras import camera_topics
-from sartm_ros.node.frozen_detection import FrozenDetector
-from sartm_ros.node.parameters import Parameters, seconds_to_ns, thermal_settings
+from sartm_ros.settings.cameras import camera_topics
+from sartm_ros.settings.parameters import Parameters, seconds_to_ns, thermal_settings
+from sartm_ros.sync.frozen_detection import FrozenDetector
 from sartm_ros.sync.pair_matcher import Pair
 
 FAULTS = ('frozen', 'flat', 'gap', 'unreadable')

@@ -9,10 +9,10 @@ import numpy as np
 from sartm_model.labels import IGNORE_ID
 from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.thermal_settings import telemetry_rows
-from sartm_ros.node.health import Health
-from sartm_ros.node.judgement import MOSTLY_INVALID, describe_invalid
-from sartm_ros.node.parameters import Parameters
-from sartm_ros.node.stall_detection import UsableImages
+from sartm_ros.diagnosis.health import Health
+from sartm_ros.diagnosis.judgement import MOSTLY_INVALID, describe_invalid
+from sartm_ros.settings.parameters import Parameters
+from sartm_ros.sync.stall_detection import UsableImages
 
 
 class Observations:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from sartm_model.modalities import MODALITIES
-from sartm_ros.node.cameras import camera_names
-from sartm_ros.node.fastdds import FAST_DDS, MIDDLEWARE_VARIABLE, PROFILE_VARIABLE
-from sartm_ros.node.parameters import FIELDS, Parameters, seconds_to_ns
+from sartm_ros.settings.cameras import camera_names
+from sartm_ros.settings.fastdds import FAST_DDS, MIDDLEWARE_VARIABLE, PROFILE_VARIABLE
+from sartm_ros.settings.parameters import FIELDS, Parameters, seconds_to_ns
 from sartm_ros.sync.pair_matcher import REORDER_NS
 
 WINDOW = 33

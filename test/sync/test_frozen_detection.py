@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sartm_ros.node.frozen_detection import (
+from sartm_ros.sync.frozen_detection import (
     FrozenDetector,
     differs_by_noise,
     has_moved,

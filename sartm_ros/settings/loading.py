@@ -6,13 +6,13 @@ import os
 import time
 from typing import Any
 
-from sartm_ros.node.cameras import (
+from sartm_ros.settings.cameras import (
     camera_topics,
     forgotten_modality,
     topic_parameter,
     without_unused_topics,
 )
-from sartm_ros.node.parameters import FIELDS, Parameters, homography, thermal_settings
+from sartm_ros.settings.parameters import FIELDS, Parameters, homography, thermal_settings
 
 
 def predictor_options(settings: Parameters) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
-from sartm_ros.node import memory
+from sartm_ros.diagnosis import memory
 
 
 class Ring:
