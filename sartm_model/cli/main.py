@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SartmError as error:
         message = str(error)
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith('sartm_'):  # a fault of this package
+            raise
         message = f'the package {error.name} is not installed{_hint_of_extra(error.name)}'
     except MemoryError as error:
         message = str(error) or 'out of memory'
@@ -101,14 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return USER_ERROR
 
 
-def _hint_of_extra(module: str | None) -> str:
+def _hint_of_extra(module: str) -> str:
     """Return which extra of this package installs a module, as a part of a message, or ''."""
     requirements: list[str] | None = None
     with suppress(PackageNotFoundError):  # run from a folder in which it is not installed
         requirements = requires('sartm_ros')
     for requirement in requirements or ():
         found = re.fullmatch(r'([\w-]+).*extra == .([\w-]+).', requirement)
-        if found and module is not None and found[1].replace('-', '_') == module.partition('.')[0]:
+        if found and found[1].replace('-', '_') == module.partition('.')[0]:
             return f'; pip install sartm_ros[{found[2]}] installs what this needs'
     return ''
 
