@@ -1,11 +1,10 @@
 """Measure the training loader: `python -m benchmarks.training_loader --config FILE`.
 
-Prints one line of JSON for each stage of making a sample, in one process on one core, then one for
-the whole loader with each number of worker processes.
+Prints one line of JSON for each number of worker processes; 0 is this process alone.
 
 A training that takes T seconds a step with batches of B samples needs B / T samples a second, and W
-workers on W free cores give at most W times the rate of one process. `keeps_up_with_step_ms` of a
-loader is 1000 B / rate: the training waits for the loader if its step is shorter than that.
+workers on W free cores give at most W times the rate of one. `keeps_up_with_step_ms` is
+1000 B / rate: the training waits for the loader if its step is shorter than that.
 """
 
 from __future__ import annotations
@@ -14,76 +13,19 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
 from sartm_model.config import TrainConfig, load_train_config
-from sartm_model.data.augmentation import (
-    Sample,
-    paste,
-    photometric,
-    random_resized_crop,
-    to_sample,
-)
 from sartm_model.data.sampling import ResumableBatchSampler, TrainingSamples
-from sartm_model.data.sources import label_space_of_run, modalities_of, open_frames
+from sartm_model.data.sources import label_space_of_run
 from sartm_model.errors import SartmError
 from sartm_model.modalities import select
 from sartm_model.training.initial_model import model_config_of
-
-
-def measure_stages(config: TrainConfig, samples: int) -> dict[str, float]:
-    """Milliseconds a sample of each stage, from the files to the batch, on one core."""
-    data, rng = config.data, np.random.default_rng(config.seed)
-    space = label_space_of_run(config)
-    given = [modalities_of(source, _modalities(config)) for source in data.drawn]
-    sources = [
-        open_frames(source, data, space, names)
-        for source, names in zip(data.drawn, given, strict=True)
-    ]
-    weights = np.array([source.weight for source in data.drawn], float)
-    spent: dict[str, float] = {}
-
-    @contextmanager
-    def timed(stage: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        spent[stage] = spent.get(stage, 0.0) + 1e3 * (time.perf_counter() - begun) / samples
-
-    # All samples of a batch have the same modalities.
-    batches: dict[tuple[str, ...], list[Sample]] = {names: [] for names in given}
-    for _ in range(samples):
-        number = int(rng.choice(len(sources), p=weights / weights.sum()))
-        dataset, batch = sources[number], batches[given[number]]
-        background_id = dataset.label_space.background_id
-        crops = []
-        for _ in range(2 if rng.random() < data.paste_objects else 1):
-            index = int(rng.integers(len(dataset)))
-            with timed('read'):
-                frame = dataset[index]
-            frame = replace(frame, images=frame.select(given[number]))
-            with timed('crop'):
-                crops.append(random_resized_crop(frame, data, rng, background_id))
-        crop = crops[0]
-        if len(crops) == 2:
-            with timed('paste'):
-                crop = paste(crop, crops[1], rng, background_id)
-        with timed('colour and faults'):
-            crop = photometric(crop, data, rng)
-        with timed('to tensors'):
-            batch.append(to_sample(frame.name, crop, data, rng))
-        if len(batch) == data.batch_size:
-            with timed('collate'):
-                default_collate(batch)
-            batch.clear()
-    return spent
 
 
 def measure_loader(config: TrainConfig, workers: int, samples: int) -> float:
@@ -136,11 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def report(config: TrainConfig, samples: int, numbers_of_workers: Sequence[int]) -> None:
-    """Print one line of JSON a stage and one a number of workers."""
-    spent = measure_stages(config, samples)
-    for stage, milliseconds in {**spent, 'one process': sum(spent.values())}.items():
-        rate = round(1e3 / milliseconds, 1) if milliseconds else None
-        print(json.dumps({'stage': stage, 'ms': round(milliseconds, 2), 'samples_per_s': rate}))
+    """Print one line of JSON a number of workers."""
     for workers in numbers_of_workers:
         rate = measure_loader(config, workers, samples)
         line = {

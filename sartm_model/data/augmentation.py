@@ -2,8 +2,7 @@
 
 Geometry is changed in all images and the labels alike; the rest is up to each modality (see
 `Modality.photometric`). All of it runs in the loader's worker processes and costs little beside
-reading the files;
-`python -m benchmarks.training_loader` measures each stage.
+reading the files; `python -m benchmarks.training_loader` measures the whole loader.
 """
 
 from __future__ import annotations
