@@ -141,7 +141,6 @@ class TrainConfig:
         steps: number of optimiser steps.
         val_every: number of steps between two measurements on `data.val`, each followed by a save.
         patience: number of measurements without improvement after which the run ends; 0 for none.
-        keep_best: number of checkpoints to keep, those of the best val mIoU.
         ema_decay: decay of the averaged weights, which are measured and saved; 0 for no average.
         precision: precision of Lightning's trainer: 32-true, bf16-mixed or 16-mixed. Or auto:
             32-true on a CPU, whose half precision can be many times slower; on a GPU bf16-mixed, or
@@ -169,7 +168,6 @@ class TrainConfig:
     steps: int = 10000
     val_every: int = 500
     patience: int = 0
-    keep_best: int = 1
     ema_decay: float = 0.999
     precision: str = 'auto'
     compile: bool = False
@@ -180,7 +178,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_positive('steps', self.steps)
-        for key in ('val_every', 'keep_best', 'devices', 'nodes'):
+        for key in ('val_every', 'devices', 'nodes'):
             check_positive(key, getattr(self, key))
         check_not_negative('patience', self.patience)
         check_fraction('ema_decay', self.ema_decay)

@@ -1,7 +1,8 @@
-"""Lightning callbacks of a run: averaged weights, saved state, best models, logged predictions."""
+"""Lightning callbacks of a run: averaged weights, saved state, best model, logged predictions."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -28,6 +29,7 @@ from sartm_model.training.module import SegmentationTraining
 
 STATE_FILE = 'last.ckpt'
 LAST_MODEL = 'last.safetensors'
+BEST_MODEL = 'best.safetensors'
 NUM_LOGGED_FRAMES = 4
 """Frames of `data.val` whose predictions are logged."""
 
@@ -175,59 +177,39 @@ class ResumeCheckpoint(Callback):
                 temporary.unlink(missing_ok=True)
 
 
-class TopKCheckpoint(Callback):
-    """Keeps the models with the highest mIoU on `data.val` and prints each measurement.
+class BestCheckpoint(Callback):
+    """Writes `best.safetensors` whenever the mIoU on `data.val` is the highest so far.
 
-    The best is `best.safetensors`, the next `best_2.safetensors` and so on, `keep_best` of them.
+    It also prints each measurement.
 
     Args:
-        config: of the run.
         out: folder of the run.
         averaged: the callback that holds the weights to save.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, averaged: AveragedWeights) -> None:
-        self.config = config
+    def __init__(self, out: Path, averaged: AveragedWeights) -> None:
         self.out = out
         self.averaged = averaged
-        self.kept: list[tuple[float, int]] = []  # mIoU and step of the kept models, best first
+        self.best_miou = -math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """The mIoU and the step of each kept model, best first."""
-        return {'kept': self.kept}
+        """The highest mIoU so far."""
+        return {'best_miou': self.best_miou}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.kept = [(miou, step) for miou, step in state['kept']]
+        self.best_miou = state['best_miou']
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
-        """Save the model if it is among the best; rename those that it moves down."""
+        """Save the model if it is the best; of two equal ones the earlier one stays."""
         if not trainer.is_global_zero:
             return
-        miou, step = float(trainer.callback_metrics['val_miou']), trainer.global_step
+        miou = float(trainer.callback_metrics['val_miou'])
         # tqdm.write ends the line, so that the progress bar does not overwrite it.
-        tqdm.write(f'step {step}: val mIoU {miou:.1f} %')
-        # A run that was killed while it renamed, or before it saved its state, measures this step
-        # again: which model is in which file is asked of the files.
-        paths = self._paths()
-        earlier = [(other, at) for other, at in self.kept if at in paths and at != step]
-        # sorted keeps the order of equals: of two equal models the earlier one is the better.
-        self.kept = sorted([*earlier, (miou, step)], key=lambda kept: -kept[0])
-        self.kept = self.kept[: self.config.keep_best]
-        if (miou, step) not in self.kept:
-            return
-        paths[step] = self.out / '.new.safetensors'
-        save_model(paths[step], self.averaged.model, trainer, module, val_miou=miou)
-        for place, (_, at) in reversed(list(enumerate(self.kept))):
-            os.replace(paths[at], self._path(place))
-
-    def _paths(self) -> dict[int, Path]:
-        """Return the files of kept models by the step of their model."""
-        places = (self._path(place) for place in range(self.config.keep_best))
-        return {checkpoints.read_card(path)['steps']: path for path in places if path.exists()}
-
-    def _path(self, place: int) -> Path:
-        return self.out / ('best.safetensors' if place == 0 else f'best_{place + 1}.safetensors')
+        tqdm.write(f'step {trainer.global_step}: val mIoU {miou:.1f} %')
+        if miou > self.best_miou:
+            self.best_miou = miou
+            save_model(self.out / BEST_MODEL, self.averaged.model, trainer, module, val_miou=miou)
 
 
 class LogPredictions(Callback):

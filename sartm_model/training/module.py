@@ -226,7 +226,7 @@ class SegmentationTraining(pl.LightningModule):
             for class_name, iou in figures['per_class_iou'].items():
                 values[f'val_iou/{of_set}{class_name}'] = iou or 0.0
             mious.append(figures['miou'])
-        # On every process, because early stopping and the choice of the best models run on each.
+        # On every process, because early stopping and the choice of the best model run on each.
         # The values are equal already; without sync_dist Lightning warns that they may not be.
         values |= {'val_miou': sum(mious) / len(mious), 'step': float(self.global_step)}
         self.log_dict(values, sync_dist=True)

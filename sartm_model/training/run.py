@@ -27,10 +27,10 @@ from sartm_model.training.callbacks import (
     LAST_MODEL,
     STATE_FILE,
     AveragedWeights,
+    BestCheckpoint,
     LogPredictions,
     Progress,
     ResumeCheckpoint,
-    TopKCheckpoint,
 )
 from sartm_model.training.initial_model import initial_model, model_config_of
 from sartm_model.training.loss_table import loss_terms
@@ -112,7 +112,7 @@ def train(
     # The average comes first: what follows in the list saves it.
     callbacks = [
         averaged,
-        TopKCheckpoint(config, out, averaged),
+        BestCheckpoint(out, averaged),
         LogPredictions(),
         Progress(refresh_rate=10),
     ]

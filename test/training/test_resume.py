@@ -138,11 +138,11 @@ def test_a_run_that_starts_from_a_file_of_the_name_of_its_own_result_is_resumed(
 
 
 @pytest.mark.parametrize('cut', ['signal at a measured step', 'killed while it is measured'])
-def test_a_resumed_run_has_the_measurements_and_best_models_of_a_whole_one(
+def test_a_resumed_run_has_the_measurements_and_the_best_model_of_a_whole_one(
     tmp_path, write_config, monkeypatch, cut
 ):
     optim = {'lr': 1e-2, 'accumulate': 2}
-    config = write_config(steps=6, keep_best=3, patience=9, optim=optim)
+    config = write_config(steps=6, patience=9, optim=optim)
     train(config, tmp_path / 'whole')
     with monkeypatch.context() as patch:
         if cut == 'signal at a measured step':
@@ -158,7 +158,7 @@ def test_a_resumed_run_has_the_measurements_and_best_models_of_a_whole_one(
     assert list(whole) == ['2', '4', '6']
     assert parts == whole
     assert losses_by_step(tmp_path / 'parts').items() >= losses_by_step(tmp_path / 'whole').items()
-    for name in ('best', 'best_2', 'best_3', 'last'):
+    for name in ('best', 'last'):
         expected, found = (
             checkpoints.load(tmp_path / run / f'{name}.safetensors') for run in ('whole', 'parts')
         )

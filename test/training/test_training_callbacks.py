@@ -1,8 +1,7 @@
-"""The averaged weights, the choice of the best models, and what is optimised at all."""
+"""The averaged weights, the choice of the best model, and what is optimised at all."""
 
 from __future__ import annotations
 
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,7 @@ from sartm_model.config import ModelConfig, OptimConfig, TrainConfig
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sartm import Sartm
-from sartm_model.training.callbacks import AveragedWeights, TopKCheckpoint
+from sartm_model.training.callbacks import AveragedWeights, BestCheckpoint
 from sartm_model.training.module import SegmentationTraining
 
 
@@ -66,74 +65,25 @@ def test_the_module_that_ddp_wraps_has_the_weights_once():
     assert others == {'prototypes.value', 'prototypes.initialized'}
 
 
-class BestModels:
-    """A run with `keep_best: 3`, of which the measurements alone take place."""
+def test_the_best_model_is_kept_also_by_a_run_that_is_resumed(tmp_path, monkeypatch):
+    model = Sartm(ModelConfig(), len(MFNET))
+    trainer = SimpleNamespace(is_global_zero=True, callback_metrics={})
 
-    def __init__(self, folder, monkeypatch):
-        def save_model(path, *_, val_miou):
-            card = {'steps': self.trainer.global_step, 'val_miou': val_miou}
-            checkpoints.save(path, self.model, MFNET, card)
+    def save_model(path, *_, val_miou):
+        checkpoints.save(path, model, MFNET, {'steps': trainer.global_step, 'val_miou': val_miou})
 
-        monkeypatch.setattr('sartm_model.training.callbacks.save_model', save_model)
-        self.folder = folder
-        self.model = Sartm(ModelConfig(), len(MFNET))
-        self.trainer = SimpleNamespace(is_global_zero=True, global_step=0, callback_metrics={})
-        self.state = {'kept': []}
-
-    def measure(self, step, miou):
-        """Go on from the state; returns the state after the measurement."""
-        averaged = SimpleNamespace(model=None)
-        callback = TopKCheckpoint(TrainConfig(keep_best=3), self.folder, averaged)
-        callback.load_state_dict(self.state)
-        self.trainer.global_step = step
-        self.trainer.callback_metrics['val_miou'] = torch.tensor(miou)
-        callback.on_validation_end(self.trainer, None)
-        return callback.state_dict()
-
-    def files(self):
-        found = {path.name: checkpoints.read_card(path) for path in self.folder.iterdir()}
-        return {name: (card['steps'], card['val_miou']) for name, card in sorted(found.items())}
-
-
-def test_the_best_models_are_kept_in_order(tmp_path, monkeypatch):
-    run = BestModels(tmp_path, monkeypatch)
-    for step, miou in enumerate((20.0, 10.0, 30.0, 15.0, 25.0, 20.0, 5.0)):
-        run.state = run.measure(step, miou)
-    assert run.files() == {
-        'best.safetensors': (2, 30.0),
-        'best_2.safetensors': (4, 25.0),
-        'best_3.safetensors': (0, 20.0),
-    }
-
-
-@pytest.mark.parametrize('renamed', [0, 1, 2, 3])
-def test_a_measurement_that_was_cut_short_is_repeated(tmp_path, monkeypatch, renamed):
-    """A run is killed after some of the renames, and goes on from the state before them."""
-    run = BestModels(tmp_path, monkeypatch)
-    for step, miou in enumerate((20.0, 10.0, 15.0)):
-        run.state = run.measure(step, miou)
-    replace, done = os.replace, []
-
-    def replace_some(source, target):
-        if target.name.startswith('best'):
-            if len(done) == renamed:
-                raise ConnectionAbortedError
-            done.append(target)
-        replace(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr('sartm_model.training.callbacks.os.replace', replace_some)
-        if renamed < 3:
-            with pytest.raises(ConnectionAbortedError):
-                run.measure(3, 30.0)
-        else:
-            run.measure(3, 30.0)
-    run.measure(3, 30.0)
-    assert run.files() == {
-        'best.safetensors': (3, 30.0),
-        'best_2.safetensors': (0, 20.0),
-        'best_3.safetensors': (2, 15.0),
-    }
+    monkeypatch.setattr('sartm_model.training.callbacks.save_model', save_model)
+    callback = BestCheckpoint(tmp_path, SimpleNamespace(model=None))
+    found = []
+    for trainer.global_step, miou in enumerate((20.0, 10.0, 30.0, 30.0, 25.0, 31.0)):
+        trainer.callback_metrics['val_miou'] = torch.tensor(miou)
+        callback.on_validation_end(trainer, None)
+        card = checkpoints.read_card(tmp_path / 'best.safetensors')
+        found.append((card['steps'], card['val_miou']))
+        state, callback = callback.state_dict(), BestCheckpoint(tmp_path, callback.averaged)
+        callback.load_state_dict(state)
+    assert found == [(0, 20.0), (0, 20.0), (2, 30.0), (2, 30.0), (2, 30.0), (5, 31.0)]
+    assert [path.name for path in tmp_path.iterdir()] == ['best.safetensors']
 
 
 def test_frozen_parameters_have_neither_gradients_nor_optimiser_state():
