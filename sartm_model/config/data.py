@@ -52,7 +52,7 @@ class DataConfig:
         train: the sources of training frames, mixed by weight.
         val: the source of the frames that are measured every `val_every` steps.
         more_val: further sources that are measured, each with its own figures; the best model is
-            then those of the highest mean of all mIoU.
+            then that of the highest mean of all mIoU.
         crop_height, crop_width: size of a training crop in pixels.
         scale_min, scale_max: range of the random resize factor before the crop.
         batch_size: pairs per step and device.

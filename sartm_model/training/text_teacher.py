@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
 from sartm_model.models.state_dict import sha256_of
 from sartm_model.training.clip import load_clip
+from sartm_model.training.tensor_cache import read_cache
 from sartm_model.utils.files import sha256_of_file, write_file
 from sartm_model.utils.text import first_line, format_names
 
@@ -79,7 +80,7 @@ def text_embeddings(
         }
     )
     cache = out_dir / CACHE_FILE
-    embeddings = _from_cache(cache, request)
+    embeddings = (read_cache(cache, request) or {}).get('embeddings')
     if embeddings is None:
         text_encoder, tokenizer = load_clip(config.model, config.pretrained, ALTERNATIVES)
         embeddings = encode(text_encoder, tokenizer, list(words.values()), config.templates)
@@ -130,17 +131,6 @@ def encode(
         each = F.normalize(text_encoder.encode_text(tokenizer(prompts)).float(), dim=1)  # [T, D]
         rows.append(F.normalize(each.mean(dim=0), dim=0) * bool(name))
     return torch.stack(rows)
-
-
-def _from_cache(path: Path, request: str) -> Tensor | None:
-    """The embeddings that an earlier start computed for this request; None if there are none."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework='pt') as file:
-            return file.get_tensor('embeddings') if file.metadata()['request'] == request else None
-    except (SafetensorError, OSError, KeyError, TypeError):
-        return None  # damaged, or another kind of file: it is written again
 
 
 def _from_file(path: Path, words: Mapping[str, str]) -> tuple[Tensor, Tensor]:

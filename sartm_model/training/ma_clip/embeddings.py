@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
@@ -30,6 +29,7 @@ from sartm_model.models.segrgbx.ma_clip import MaClip, split_attentions
 from sartm_model.models.segrgbx.ma_clip_adapters import merge, read_adapters
 from sartm_model.models.state_dict import sha256_of
 from sartm_model.training.clip import load_clip, tower_config
+from sartm_model.training.tensor_cache import read_cache
 from sartm_model.utils.files import write_file
 from sartm_model.utils.overrides import differences
 
@@ -115,7 +115,7 @@ def use_embeddings(
             'modalities': list(samples.modalities),
         }
     )
-    stored = _from_cache(out / CACHE_FILE, request)
+    stored = read_cache(out / CACHE_FILE, request)
     if stored is None:
         stored = _embed(ma_clip, model, samples)
         write_file(out / CACHE_FILE, save(stored, {'request': request}))
@@ -148,16 +148,3 @@ def _embed(
                 rows[name].append(row[0])
         found |= {f'{number}.{name}': torch.stack(of_set) for name, of_set in rows.items()}
     return found
-
-
-def _from_cache(path: Path, request: str) -> dict[str, Tensor] | None:
-    """Return what an earlier start computed for this request; None if there is nothing."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework='pt') as file:
-            if file.metadata()['request'] == request:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError):
-        pass  # damaged, or another kind of file: it is written again
-    return None
