@@ -18,14 +18,12 @@ class EvalFrame(NamedTuple):
 
     Attributes:
         name: of the frame.
-        condition: of the frame, or None.
         images: modality -> raw image.
         labels: uint8 `[H, W]`.
         source: number of its data set among those that are measured.
     """
 
     name: str
-    condition: str | None
     images: dict[str, Tensor]
     labels: Tensor
     source: int = 0
@@ -54,7 +52,7 @@ class EvalDataset(Dataset):
         selected = frame.select(self.modalities)
         images = {name: _to_tensor(image) for name, image in selected.items()}
         labels = _to_tensor(frame.labels)
-        return EvalFrame(frame.name, frame.condition, images, labels, self.source)
+        return EvalFrame(frame.name, images, labels, self.source)
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:

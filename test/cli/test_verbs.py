@@ -207,7 +207,7 @@ GENERATED = ('--dataset', 'synthetic', '--split', 'test', '--checkpoint')
 def test_generated_scenes_have_the_images_that_the_network_takes(toy, tmp_path):
     checkpoint = toy('rgb', 'depth', 'polarization')
     assert run('predict', *GENERATED, checkpoint, '--out', tmp_path / 'out') == 0
-    frame = synthetic.SyntheticScenes('test', modalities=['rgb', 'depth', 'polarization'])[1]
+    frame = synthetic.SyntheticScenes('test').with_modalities(('rgb', 'depth', 'polarization'))[1]
     expected = Predictor(checkpoint).predict(frame.images)
     labels = read(tmp_path / 'out' / f'{frame.name}_labels.png')
     np.testing.assert_array_equal(labels, expected.labels)
@@ -215,7 +215,7 @@ def test_generated_scenes_have_the_images_that_the_network_takes(toy, tmp_path):
 
 def test_predict_takes_files_of_another_sensor_and_pairs_of_a_data_set(capsys, toy, tmp_path):
     checkpoint = toy('rgb', 'depth', 'event')
-    frame = synthetic.SyntheticScenes('test', modalities=['rgb', 'depth', 'event'])[0]
+    frame = synthetic.SyntheticScenes('test').with_modalities(('rgb', 'depth', 'event'))[0]
     expected = Predictor(checkpoint).predict(frame.select(('rgb', 'depth'))).labels
     cv2.imwrite(str(tmp_path / 'rgb.png'), frame.images['rgb'][..., ::-1])
     cv2.imwrite(str(tmp_path / 'depth.png'), frame.images['depth'])

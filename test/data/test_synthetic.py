@@ -264,7 +264,6 @@ def test_a_modality_that_the_scenes_do_not_have_is_named():
     scenes = SyntheticScenes('test', 2, 48, 64)
     for ask in (
         lambda: render(0, 48, 64, modalities=['rgb', 'lidar']),
-        lambda: SyntheticScenes('test', modalities=['rgb', 'lidar']),
         lambda: scenes.with_modalities(['rgb', 'lidar']),
         lambda: open_source(SourceConfig('synthetic'), MFNET, ('rgb', 'lidar')),
     ):

@@ -150,29 +150,23 @@ def render_sequence(
 
 
 class SyntheticScenes(PairDataset):
-    """The scenes of a split, as a data set. No two splits have a seed in common.
+    """The scenes of a split as a data set of RGB and thermal; `with_modalities` changes these.
+
+    No two splits have a seed in common.
 
     Args:
         split: one of `SPLITS`.
         length: number of scenes; the default of `SPLITS` if None.
         height, width: size of the images in pixels.
-        modalities: as for `render`.
 
     Raises:
-        SartmError: the split is unknown, the length is below 1, the size too small, or the scenes
-            do not have a modality.
+        SartmError: the split is unknown, the length is below 1, or the size too small.
     """
 
     label_space = MFNET
 
     def __init__(
-        self,
-        split: str,
-        length: int | None = None,
-        height: int = 480,
-        width: int = 640,
-        *,
-        modalities: Collection[str] = ('rgb', 'thermal'),
+        self, split: str, length: int | None = None, height: int = 480, width: int = 640
     ) -> None:
         if split not in SPLITS:
             raise SartmError(
@@ -182,10 +176,9 @@ class SyntheticScenes(PairDataset):
         length = default if length is None else length
         if length < 1:
             raise SartmError(f'{length} synthetic scenes requested; expected 1 or more')
-        check_given(modalities)
         self._near = split.endswith('_near')
         self._size = (height, width)
-        self._modalities = tuple(modalities)
+        self._modalities: tuple[str, ...] = ('rgb', 'thermal')
         self.names = [f'{self._first:06d}_{index:06d}' for index in range(length)]
 
     def __getitem__(self, index: int) -> Frame:
@@ -195,7 +188,10 @@ class SyntheticScenes(PairDataset):
         )
 
     def with_modalities(self, modalities: Collection[str]) -> SyntheticScenes:
-        """Return the same scenes with images of these modalities."""
+        """Return the same scenes with images of these modalities.
+
+        Raises SartmError if the scenes do not have one.
+        """
         check_given(modalities)
         scenes = copy(self)
         scenes._modalities = tuple(modalities)

@@ -36,13 +36,12 @@ ADAPTERS_FILE = 'ma_clip.safetensors'
 
 
 class PromptedImage(NamedTuple):
-    """An image as the image tower takes it, float32 `[3, S, S]`, and what it is of.
+    """An image as the image tower takes it, float32 `[3, S, S]`, and the words of its prompts.
 
-    In a batch the first has a leading B, and the others are lists.
+    In a batch the image has a leading B, and the words are a list.
     """
 
     image: Tensor
-    modality: str
     words: str
 
 
@@ -109,7 +108,7 @@ class PromptedImages(Dataset):
         image = to_clip(network_inputs(images)[modality], self.tower, self.size)[0]
         dataset = self.sources[number].dataset
         words = prompt_words(modality, dataset, frame.condition, self.config.ma_clip.words)
-        return PromptedImage(image, modality, words)
+        return PromptedImage(image, words)
 
 
 class MaClipTraining(pl.LightningModule):
