@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import yaml
 from PIL import ExifTags, Image
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('onnxruntime', reason='needs onnxruntime')
 
 from command_line import read, run
-from processes import running_node, wait_until
+from processes import ROOT, running_node, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import SECOND, image, send_until, stamp_of
 from std_msgs.msg import String
@@ -80,28 +80,11 @@ def test_from_a_folder_of_photographs_to_labels_on_a_topic(yard, tmp_path, peer,
     assert 'val: 1 frames' in printed
     assert f'{WIDTH}x{HEIGHT}, thermal uint16 28000 to ' in printed
 
-    source = {'dataset': 'folder', 'root': 'data.yaml'}
-    settings = {
-        'start_from': 'demo',
-        'model': {'input_scale': 0.125},
-        'data': {
-            'train': [{**source, 'split': 'train'}],
-            'val': {**source, 'split': 'val'},
-            'crop_height': 160,
-            'crop_width': 128,
-            'scale_min': 0.06,
-            'scale_max': 0.2,
-            'batch_size': 2,
-            'workers': 0,
-            'object_crop': 0.5,
-        },
-        'loss': {'language': 0},
-        'steps': 2,
-        'val_every': 2,
-        'device': 'cpu',
-    }
-    (yard / 'train.yaml').write_text(yaml.safe_dump(settings))
-    assert run('train', '--config', yard / 'train.yaml', '--out', tmp_path / 'run') == 0
+    shutil.copy(ROOT / 'config' / 'train' / 'own_data.yaml', yard / 'train.yaml')
+    scales = ['model.input_scale=0.125', 'data.scale_min=0.06', 'data.scale_max=0.2']
+    small = ['data.crop_height=160', 'data.crop_width=128', 'data.batch_size=2', 'data.workers=0']
+    settings = [*scales, *small, 'steps=2', 'val_every=2', 'device=cpu']
+    assert run('train', '--config', yard / 'train.yaml', '--out', tmp_path / 'run', *settings) == 0
     assert 'of the same name keep their weights: person' in capsys.readouterr().out
     checkpoint = tmp_path / 'run' / 'best.safetensors'
     model = ('--checkpoint', checkpoint, '--device', 'cpu')
