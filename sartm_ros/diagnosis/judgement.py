@@ -213,17 +213,18 @@ def _hint(stall: str, recent: Recent, timing: InputTiming, topics: Mapping[str, 
     camera = next(name for name in topics if stall.startswith(f'{name}_'))
     kind = stall if stall in STALL_HINTS else stall.removeprefix(f'{camera}_')
     if stall == f'{camera}_gap':
-        if recent.new[f'dropped.{unreadable_reason(camera)}']:
-            hint = STALL_HINTS['unreadable']
-            return f'{topics[camera]}: {hint} {recent.values["last_error"]}'
         least_s = INTERVALS * timing.streams[camera].camera_interval_s()
-        if recent.silence_s[camera] <= least_s > timing.settings.stall_after_s:
+        is_regular = recent.silence_s[camera] <= least_s
+        if recent.new[f'dropped.{unreadable_reason(camera)}']:
+            kind = 'unreadable'
+        elif is_regular and least_s > timing.settings.stall_after_s:
             return (
                 f'{topics[camera]}: a camera of {INTERVALS / least_s:.2g} Hz is slower than '
                 f'stall_after, {timing.settings.stall_after_s:g} s, allows: set stall_after to '
                 f'{round_up(least_s)}'
             )
-    return f'{topics[camera]}: {STALL_HINTS[kind]}'
+    hint = f'{topics[camera]}: {STALL_HINTS[kind]}'
+    return f'{hint} {recent.values["last_error"]}' if kind == 'unreadable' else hint
 
 
 def _patience_s(least_s: float, timing: InputTiming, cameras: Iterable[str]) -> float:
