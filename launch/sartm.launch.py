@@ -6,6 +6,7 @@ False or 0.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from launch_ros.actions import LifecycleNode, Node
 
 from sartm_ros.settings.cameras import camera_topics
 from sartm_ros.settings.fastdds import image_profile
-from sartm_ros.settings.parameter_file import node_sections
+from sartm_ros.settings.parameter_file import NODE, node_sections
 from sartm_ros.settings.parameters import Parameters
 
 CONFIG = Path(get_package_share_directory('sartm_ros')) / 'config'
@@ -139,7 +140,8 @@ def launch_nodes(context: LaunchContext) -> list[Any]:
     except PackageNotFoundError:
         message = 'rviz:=true has no effect: rviz2 is not installed (apt: ros-$ROS_DISTRO-rviz2)'
         return [node, LogInfo(msg=message)]
-    return [node, _rviz(context, _file_values(params_file) | overrides, environment)]
+    values = _file_values(params_file, _full_name(context)) | overrides
+    return [node, _rviz(context, values, environment)]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -163,7 +165,8 @@ def _rviz(context: LaunchContext, values: dict[str, Any], environment: dict[str,
         executable='rviz2',
         namespace=_text(context, 'namespace'),
         arguments=['-d', str(CONFIG / 'sartm.rviz'), '-f', _text(context, 'fixed_frame')],
-        parameters=[{'use_sim_time': values.get('use_sim_time', False)}],
+        # A value given here overrides that of a bringup's SetParameter.
+        parameters=[{'use_sim_time': values['use_sim_time']}] if 'use_sim_time' in values else None,
         # RViz takes the transport from the topic in its configuration, raw here, so that of a
         # compressed topic it shows the raw one beside it, if there is one.
         remappings=[
@@ -173,9 +176,26 @@ def _rviz(context: LaunchContext, values: dict[str, Any], environment: dict[str,
     )
 
 
-def _file_values(params_file: Path) -> dict[str, Any]:
-    """Return the values that a parameter file gives the node, in whatever namespace."""
-    return {n: value for _, values in node_sections(params_file) for n, value in values.items()}
+def _full_name(context: LaunchContext) -> str:
+    """Return the full name of the node, below the namespace that a bringup has pushed."""
+    # launch_ros keeps what PushRosNamespace pushes in this variable.
+    pushed = LaunchConfiguration('ros_namespace', default='').perform(context)
+    return posixpath.join('/', pushed, _text(context, 'namespace'), NODE)
+
+
+def _file_values(params_file: Path, full_name: str) -> dict[str, Any]:
+    """Return the values that a parameter file gives the node.
+
+    As in rcl, the sections that match its full name apply in their order: `*` stands for one part
+    of the name and `**` for any number of them.
+    """
+    wildcards = {'*': r'/\w+', '**': r'(/\w+)*'}
+    values: dict[str, Any] = {}
+    for names, section in node_sections(params_file):
+        pattern = ''.join(wildcards.get(name, f'/{re.escape(name)}') for name in names)
+        if re.fullmatch(pattern, full_name):
+            values |= section
+    return values
 
 
 def _text(context: LaunchContext, name: str) -> str:

@@ -113,11 +113,13 @@ class Recorded:
 class LaunchConfiguration:
     """Stands for the substitution: `perform` looks an argument up in the context, a dict here."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, default: str | None = None) -> None:
+        self.name, self.default = name, default
 
     def perform(self, context: dict[str, str]) -> str:
-        return context[self.name]
+        if self.default is None:
+            return context[self.name]
+        return context.get(self.name, self.default)
 
 
 @pytest.fixture
@@ -152,13 +154,14 @@ def launched(monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, module_name, module)
     sys.modules['launch.substitutions'].LaunchConfiguration = LaunchConfiguration
 
-    def launch(**arguments: str) -> list[Recorded]:
+    def launch(pushed_namespace: str = '', **arguments: str) -> list[Recorded]:
         (entities,) = runpy.run_path(str(LAUNCH_FILE))['generate_launch_description']().args
         declared = [e for e in entities if isinstance(e, kinds['DeclareLaunchArgument'])]
         context = {e.args[0]: e.options['default_value'] for e in declared}
         assert set(arguments) <= set(context)
         (function,) = (e for e in entities if isinstance(e, kinds['OpaqueFunction']))
-        return function.options['function'](context | arguments)
+        pushed = {'ros_namespace': pushed_namespace} if pushed_namespace else {}
+        return function.options['function'](context | arguments | pushed)
 
     launch.install_rviz = lambda: (index / 'rviz2').touch()
     return launch
@@ -279,6 +282,59 @@ def test_rviz_has_the_clock_of_the_node(launched, tmp_path):
     for arguments, expected in (({}, True), ({'use_sim_time': 'false'}, False)):
         _, rviz = launched(rviz='true', params_file=str(file), **arguments)
         assert rviz.options['parameters'] == [{'use_sim_time': expected}]
+
+
+def test_a_bringup_sets_the_clock_where_neither_argument_nor_file_does(launched):
+    """A parameter of the action would override the one that SetParameter sets."""
+    launched.install_rviz()
+    _, rviz = launched(rviz='true')
+    assert not rviz.options['parameters']
+
+
+SECTIONS = ('/front/sartm', '/**', '/rear/sartm', '/*/sartm', 'sartm', '/**/front/*', '/front/**')
+
+
+def rgb_topic_of_ros(file: Path, namespace: str) -> str:
+    """Ask ROS which `rgb_topic` a parameter file gives the node of this namespace."""
+    rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+    context = rclpy.Context()
+    rclpy.init(args=['--ros-args', '--params-file', str(file)], context=context)
+    try:
+        node = rclpy.create_node(
+            'sartm', namespace=namespace, context=context, start_parameter_services=False
+        )
+        topic = node.declare_parameter('rgb_topic', '').value
+        node.destroy_node()
+        return topic
+    finally:
+        context.shutdown()
+
+
+@pytest.mark.parametrize(
+    ('pushed', 'namespace', 'full_namespace'),
+    [
+        ('', '', '/'),
+        ('', 'front', '/front'),
+        ('', '/rear', '/rear'),
+        ('robot', 'front', '/robot/front'),
+        ('/robot', '', '/robot'),
+        ('robot', '/front', '/front'),
+    ],
+)
+def test_rviz_has_the_cameras_of_its_own_node(
+    launched, tmp_path, monkeypatch, pushed, namespace, full_namespace
+):
+    """Of a file with the parameters of several nodes, in any order, as ROS gives them the node."""
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    launched.install_rviz()
+    for first in range(len(SECTIONS)):
+        names = SECTIONS[first:] + SECTIONS[:first]
+        sections = {n: {'ros__parameters': {'rgb_topic': f'/from{i}'}} for i, n in enumerate(names)}
+        file = tmp_path / 'robots.yaml'
+        file.write_text(yaml.safe_dump(sections, sort_keys=False))
+        _, rviz = launched(pushed, rviz='true', params_file=str(file), namespace=namespace)
+        shown = dict(rviz.options['remappings'])['/camera/color/image_raw']
+        assert shown == rgb_topic_of_ros(file, full_namespace), names
 
 
 def test_the_fast_dds_profile_holds_images():
