@@ -92,7 +92,8 @@ class Publishers:
     def publish_classes(self, space: LabelSpace) -> None:
         """Publish the names and colours of the label ids as JSON, and the names as LabelInfo.
 
-        LabelInfo has the present time and no frame, because no image has arrived yet.
+        LabelInfo has the present time and no frame, because no image has arrived yet. It also names
+        the unknown id, which JSON has apart from the classes.
         """
         text = json.dumps({**space.to_dict(), 'unknown_id': IGNORE_ID})
         self._publishers['classes'].publish(String(data=text))
@@ -101,9 +102,8 @@ class Publishers:
 
             message = LabelInfo()
             message.header.stamp = self._node.get_clock().now().to_msg()
-            message.class_map = [
-                VisionClass(class_id=id_, class_name=name) for id_, name in enumerate(space.classes)
-            ]
+            names = [*enumerate(space.classes), (IGNORE_ID, 'unknown')]
+            message.class_map = [VisionClass(class_id=i, class_name=name) for i, name in names]
             self._publishers['label_info'].publish(message)
             self._label_info = message
 

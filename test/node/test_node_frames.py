@@ -146,7 +146,7 @@ def test_label_info_has_the_frame_of_the_labels(quick_peer):
         'label info with a frame',
     )
     names = {item.class_id: item.class_name for item in infos[-1].class_map}
-    assert names == dict(enumerate(MFNET.classes))
+    assert names == {**dict(enumerate(MFNET.classes)), 255: 'unknown'}
 
 
 def test_parameters_at_run_time(quick_peer):

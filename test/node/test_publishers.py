@@ -81,16 +81,15 @@ def test_label_info_has_the_names_and_follows_the_frame_of_the_labels(vision_msg
     publishers = Publishers(node)
     publishers.publish_classes(MFNET)
     ((info, frame_id),) = node.published['/sartm/label_info']
-    assert {item.class_id: item.class_name for item in info.class_map} == dict(
-        enumerate(MFNET.classes)
-    )
+    named = {item.class_id: item.class_name for item in info.class_map}
+    assert named == {**dict(enumerate(MFNET.classes)), 255: 'unknown'}
     assert (info.header.stamp.sec, frame_id) == (7, '')
     for labels in ('left', 'left', 'right', 'right', 'left'):
         publishers.publish(*labels_of(labels))
     infos = node.published['/sartm/label_info']
     assert [frame for _, frame in infos] == ['', 'left', 'right', 'left']
     assert infos[-1][0].header.stamp.sec == 9
-    assert len(infos[-1][0].class_map) == len(MFNET.classes)
+    assert len(infos[-1][0].class_map) == len(named)
 
 
 def test_without_vision_msgs_there_are_the_classes_alone(monkeypatch):
