@@ -1,7 +1,9 @@
-"""What a costmap layer sees: persons and cars are obstacles, by label and confidence.
+"""Where in the view obstacles are: persons and cars, by label and confidence.
 
 Joins the node's labels and confidence, which have the same stamp, and publishes ~/costs, a mono8
-image of the camera's view with the values of nav2_costmap_2d: 254 obstacle, 0 free, 255 unknown.
+image of the camera's view: 254 obstacle, 0 free, 255 unknown. These are the values of nav2's
+costmaps, but the image is not a map, and no layer of nav2 reads it: obstacle_points.py gives nav2
+points.
 
     python3 examples/obstacle_costs.py --ros-args -p classes:="[person, car]" -p min_confidence:=0.6
 """
@@ -20,7 +22,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 FREE_SPACE, LETHAL_OBSTACLE, NO_INFORMATION = 0, 254, 255
-"""The values of nav2_costmap_2d."""
+"""As in nav2_costmap_2d."""
 
 WAITING = 10
 """Most label images that are kept until their confidence arrives."""
@@ -29,7 +31,7 @@ WAITING = 10
 def obstacle_costs(
     labels: np.ndarray, confidence: np.ndarray, classes: ClassIds, min_confidence: float
 ) -> np.ndarray:
-    """Return the cost of each pixel, uint8 `[H, W]`.
+    """Return what each pixel is, uint8 `[H, W]`.
 
     A pixel that the network is not sure of is neither free nor an obstacle.
 
@@ -46,7 +48,7 @@ def obstacle_costs(
 
 
 class ObstacleCosts(Node):
-    """Publishes the costs of each label image whose confidence arrives."""
+    """Publishes the obstacles in each label image whose confidence arrives."""
 
     def __init__(self) -> None:
         super().__init__('obstacle_costs')

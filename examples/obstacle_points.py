@@ -2,7 +2,7 @@
 
 Subscribes to the node's labels, to a depth image registered to the RGB image and to its CameraInfo,
 and publishes ~/points, a sensor_msgs/PointCloud2 in the frame of the labels. These points mark
-obstacles; another source, such as a lidar, has to clear them. In nav2's parameters:
+obstacles; another source, such as a lidar, has to clear them. In the parameters of nav2's costmap:
 
     obstacle_layer:
       observation_sources: scan sartm
@@ -11,6 +11,14 @@ obstacles; another source, such as a lidar, has to clear them. In nav2's paramet
         data_type: PointCloud2
         marking: true
         clearing: false
+        min_obstacle_height: 0.05
+        max_obstacle_height: 2.0
+        obstacle_max_range: 10.0
+
+A point marks an obstacle if its height in the costmap's global frame is within the two limits
+(metres) and its distance from the camera is below the range. By default both limits are 0.0, so
+that nothing is marked, and the range is 2.5. The lower limit leaves out points on the floor; the
+layer has limits of its own, by default 0.0 and 2.0.
 
     python3 examples/obstacle_points.py --ros-args -p depth_topic:=/camera/depth/image_rect
 """

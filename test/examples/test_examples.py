@@ -44,7 +44,7 @@ def run_example(name: str, folder, *arguments: str) -> Process:
     return Process(command, folder / f'{name}.log')
 
 
-def test_the_view_of_a_costmap_layer(peer, tmp_path):
+def test_obstacles_in_the_view(peer, tmp_path):
     """Persons and cars are lethal; what is unknown or unsure is not called free."""
     classes = peer.publisher(String, '/sartm/classes', LATCHED)
     classes.publish(String(data=json.dumps(CLASSES)))
