@@ -36,7 +36,7 @@ QUICK = 'quick_network_node.py'
 """The node with an instant network, for `running_node`."""
 
 DROPS = (
-    *('replaced', 'bad_frame', 'failed', 'out_of_memory', 'stopped'),
+    *('replaced', 'rate', 'bad_frame', 'failed', 'out_of_memory', 'stopped'),
     *('stall_frozen', 'stall_flat', 'stall_gap'),
 )
 MATCHER_DROPS = (

@@ -22,7 +22,12 @@ from sartm_ros.diagnosis.input_timing import InputTiming
 from sartm_ros.diagnosis.observations import Observations
 from sartm_ros.messages.images import stamp_ns
 from sartm_ros.node.inference_worker import LatestWorker
-from sartm_ros.settings.parameters import Parameters, homography, thermal_settings
+from sartm_ros.settings.parameters import (
+    Parameters,
+    homography,
+    seconds_to_ns,
+    thermal_settings,
+)
 from sartm_ros.sync.matching import make_matcher, update_matcher
 from sartm_ros.sync.pair_matcher import Pair
 from sartm_ros.sync.stall_detection import StallPolicy, UsableImages
@@ -59,6 +64,7 @@ class FramePipeline:
         self._predictor = predictor
         self._health = health
         self._publishers = publishers
+        self._due_ns = 0  # monotonic time from which on `max_rate` allows the next pair
         self._start_matching(settings)
         self._observations = Observations(health, warn)
         self._failures = Failures(health, warn)
@@ -141,8 +147,26 @@ class FramePipeline:
         for pair in pairs:
             alone = pair.rgb is None or pair.x is None
             self._health.record_pair(None if alone else pair.skew_ns)
-            if self._worker.put((pair, time.monotonic_ns())):
+            now_ns = time.monotonic_ns()
+            if not self._is_due(now_ns):
+                self._health.record_dropped('rate')
+            elif self._worker.put((pair, now_ns)):
                 self._health.record_dropped('replaced')
+
+    def _is_due(self, now_ns: int) -> bool:
+        """Return whether `max_rate` lets a pair be processed; the next one is then due later.
+
+        A pair that comes up to half an interval late does not put off those after it. So the mean
+        rate is kept where the cameras' rate is no multiple of it.
+        """
+        rate_hz = self._settings.max_rate_hz
+        if not rate_hz:
+            return True
+        interval_ns = seconds_to_ns(1 / rate_hz)
+        if now_ns < self._due_ns:
+            return False
+        self._due_ns = max(self._due_ns, now_ns - interval_ns // 2) + interval_ns
+        return True
 
     def _process(self, item: tuple[Pair, int]) -> None:
         """Predict and publish one pair; runs in the inference thread."""
@@ -176,6 +200,8 @@ class FramePipeline:
         self._publishers.publish_status(
             _status(stamp_ns(header), settings.x_modality, images, latency_s, stages_s)
         )
+        camera = settings.x_modality if pair.rgb is None else 'rgb'
+        self._publishers.publish_camera_info(camera, prediction.labels.shape, header)
         self._publish_extras(prediction, header)
         self._health.record_stages({'extras': _seconds(published_ns, time.monotonic_ns())})
 

@@ -28,15 +28,15 @@ from sartm_ros.node.transitions import answer_impossible_transitions, logged
 from sartm_ros.settings import ros_parameters
 from sartm_ros.settings.cameras import without_unused_topics
 from sartm_ros.settings.loading import load_predictor
-from sartm_ros.settings.parameters import Parameters, homography, thermal_settings
+from sartm_ros.settings.parameters import NAMES, Parameters, homography, thermal_settings
 from sartm_ros.sync.matching import make_matcher
 
 REPORT_PERIOD_S = 1.0
 
 
 class SartmNode(LifecycleNode):
-    """Publishes `~/labels`, `~/overlay` and `~/confidence`, raw and compressed, `~/status`,
-    `~/latency`, `~/classes`, `~/label_info` and `/diagnostics`; serves `~/set_enabled`.
+    """Publishes `~/labels`, `~/overlay` and `~/confidence`, raw and compressed, `~/camera_info`,
+    `~/status`, `~/latency`, `~/classes`, `~/label_info` and `/diagnostics`; serves `~/set_enabled`.
 
     Attributes:
         fatal_error: why the process is to end, because a new one may work, or ''.
@@ -60,6 +60,7 @@ class SartmNode(LifecycleNode):
         self._deadline_timer: DeadlineTimer | None = None  # set while active
         self._enabled = True
         self._was_active = False
+        self._configuring = False
         self._last_failure = ''  # why the last transition failed
         self._exit_status = 0
         # Deadlines and reports use the steady clock even where message stamps are simulated time.
@@ -80,6 +81,7 @@ class SartmNode(LifecycleNode):
         """Read the parameters, load and warm up the network, create the publishers."""
         self._last_failure = ''
         failure = None
+        self._configuring = True
         try:
             self._settings = ros_parameters.read(self)
             topic_names(self, self._settings)
@@ -90,6 +92,8 @@ class SartmNode(LifecycleNode):
             memory.freeze_gc()
         except Exception as error:
             failure = self.fail_transition('configured', error)
+        finally:
+            self._configuring = False
         if failure is not None:
             # After the `except` clause, in which the error's traceback keeps the network alive.
             self._release()
@@ -115,7 +119,11 @@ class SartmNode(LifecycleNode):
             self._enabled = True
             self._health.restart_clocks()
             self._image_subscriptions = Subscriptions(
-                self, used_settings, self._on_image, self._on_unreadable
+                self,
+                used_settings,
+                self._on_image,
+                self._on_unreadable,
+                self._result_publishers.keep_camera_info,
             )
         except Exception as error:
             self._unsubscribe()
@@ -156,9 +164,12 @@ class SartmNode(LifecycleNode):
         """Configure and activate if `autostart` is set; return the exit status, 0 on success."""
         if not self.get_parameter('autostart').value:
             return 0
-        for trigger in (self.trigger_configure, self.trigger_activate):
-            if trigger() != TransitionCallbackReturn.SUCCESS:
-                return self._exit_status
+        try:
+            for trigger in (self.trigger_configure, self.trigger_activate):
+                if trigger() != TransitionCallbackReturn.SUCCESS:
+                    return self._exit_status
+        except RuntimeError as error:  # rclpy's RCLError: a service has changed the state meanwhile
+            self.get_logger().warning(f'the start is left to ~/change_state: {error}')
         return 0
 
     def close(self) -> None:
@@ -233,7 +244,8 @@ class SartmNode(LifecycleNode):
         if self.fatal_error or self._last_failure:
             report = Report(ERROR, self.fatal_error or self._last_failure, recent.values)
         elif self._predictor is None:
-            report = Report(OK, 'unconfigured', recent.values)
+            state = 'configuring' if self._configuring else 'unconfigured'
+            report = Report(OK, state, recent.values)
         elif subscriptions is None or pipeline is None:
             report = Report(OK, 'inactive', recent.values)
         elif not self._enabled:
@@ -277,6 +289,10 @@ class SartmNode(LifecycleNode):
     def _check_parameters(self, changes: list[Any]) -> SetParametersResult:
         """Accept all changes of one request together, or none of them."""
         if reason := ros_parameters.describe_deletion(changes):
+            return SetParametersResult(successful=False, reason=reason)
+        # While publishers are created, parameters of their QoS are declared, which are not these.
+        if self._configuring and any(change.name in NAMES for change in changes):
+            reason = 'the node is being configured; set it when ~/get_state says inactive or active'
             return SetParametersResult(successful=False, reason=reason)
         if self._predictor is None:
             # `on_configure` checks the values, when all of them are set.

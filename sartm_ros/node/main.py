@@ -1,9 +1,10 @@
 """The process of the node: its command line, its signals and the thread that runs callbacks.
 
-The process ends with status 0 after SIGINT or SIGTERM. It ends with 2, after one line that says
-why, if the node is to start by itself (`autostart`) and a parameter or the checkpoint cannot be
-used, and with 1 after any other failed start. It ends with 1, too, when inference fails again and
-again or its thread ends, so that a launch file with `respawn` starts a new process.
+The process ends with status 0 after SIGINT or SIGTERM, also while the node starts. It ends with 2,
+after one line that says why, if the node is to start by itself (`autostart`) and a parameter or the
+checkpoint cannot be used, and with 1 after any other failed start. It ends with 1, too, when
+inference fails again and again or its thread ends, so that a launch file with `respawn` starts a
+new process.
 """
 
 from __future__ import annotations
@@ -89,28 +90,16 @@ def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | Non
     # spinning saves a quarter of the time, so a value that the user has set is kept.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     use_image_profile()
-    stop_requested = threading.Event()
-    first_signal_s: float | None = None
-
-    def on_signal(number: int, frame: Any) -> None:
-        nonlocal first_signal_s
-        if first_signal_s is None:
-            first_signal_s = time.monotonic()
-            stop_requested.set()
-        elif time.monotonic() - first_signal_s > REPEATS_IGNORED_S:
-            # The process hangs while it stops, and is killed.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
+    stop = _StopSignal()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+        signal.signal(number, stop.on_signal)
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy has no common class for wrong --ros-args
         print(f'sartm_node: ROS does not start: {type(error).__name__} {error}', file=sys.stderr)
         return 2
     try:
-        return _run(make_node or SartmNode, stop_requested)
+        return _run(make_node or SartmNode, stop)
     except SartmError as error:
         print(f'sartm_node: {error}', file=sys.stderr)
         return 2
@@ -124,29 +113,59 @@ def main(args: list[str] | None = None, make_node: Callable[[], SartmNode] | Non
             signal.signal(number, signal.SIG_IGN)
 
 
-def _run(make_node: Callable[[], SartmNode], stop_requested: threading.Event) -> int:
-    """Create a node, run it until `stop_requested`, destroy it and return the exit status."""
-    node = make_node()
-    status = node.autostart()
-    if status == 0:
-        _spin(node, stop_requested)
-        status = 1 if node.fatal_error else 0
-    node.close()
-    node.destroy_node()
-    return status
+class _Interrupted(BaseException):
+    """A signal has come while the node starts."""
 
 
-def _spin(node: SartmNode, stop_requested: threading.Event) -> None:
-    """Run the node's callbacks in a second thread until `stop_requested` or a fatal error is set.
+class _StopSignal:
+    """Takes note of the first signal; a later one kills the process, which hangs then.
 
-    The main thread only waits, because Python runs signal handlers there and a wait in the executor
-    would delay them.
+    Attributes:
+        requested: set by the first signal.
     """
+
+    def __init__(self) -> None:
+        self.requested = threading.Event()
+        self._first_s = 0.0
+        self._interrupts = False
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """Handle a signal; Python calls this in the main thread."""
+        if not self.requested.is_set():
+            self._first_s = time.monotonic()
+            self.requested.set()
+            if self._interrupts:
+                raise _Interrupted
+        elif time.monotonic() - self._first_s > REPEATS_IGNORED_S:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def interrupt(self, work: Callable[[], int]) -> int:
+        """Return what `work` does; 0, and end it, if a signal comes meanwhile."""
+        try:
+            self._interrupts = True
+            try:
+                return 0 if self.requested.is_set() else work()
+            finally:
+                self._interrupts = False
+        except _Interrupted:
+            return 0
+
+
+def _run(make_node: Callable[[], SartmNode], stop: _StopSignal) -> int:
+    """Create a node, run it until a signal or a fatal error, destroy it; return the exit status.
+
+    The node's callbacks run in a second thread, so that services and diagnostics answer while a
+    network is loaded. The main thread starts the node and then only waits, because Python runs
+    signal handlers there and a wait in the executor would delay them.
+    """
+    node = make_node()
     executor = Executor()
     executor.add_node(node)
+    ended = threading.Event()
 
     def run_callbacks() -> None:
-        while not stop_requested.is_set():
+        while not ended.is_set():
             try:
                 executor.spin_once(SPIN_TIMEOUT_S)
             except Exception:
@@ -154,13 +173,19 @@ def _spin(node: SartmNode, stop_requested: threading.Event) -> None:
 
     thread = threading.Thread(target=run_callbacks, name='executor')
     thread.start()
-    while not (stop_requested.wait(SIGNAL_CHECK_S) or node.fatal_error):
-        pass
-    stop_requested.set()
+    status = stop.interrupt(node.autostart)
+    if status == 0:
+        while not (stop.requested.wait(SIGNAL_CHECK_S) or node.fatal_error):
+            pass
+        status = 1 if node.fatal_error else 0
+    ended.set()
     executor.create_task(lambda: None)  # `wake` alone does not make spin_once return
     while thread.is_alive():
         thread.join(SIGNAL_CHECK_S)
     executor.shutdown()
+    node.close()
+    node.destroy_node()
+    return status
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The node's publishers: images, raw and compressed, classes, status and latency."""
+"""The node's publishers: images, raw and compressed, camera info, classes, status and latency."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from rclpy.duration import Duration
-from sensor_msgs.msg import CompressedImage, Image
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, String
 
 from sartm_model.labels import IGNORE_ID, LabelSpace
@@ -27,8 +28,10 @@ ACKNOWLEDGE_TIMEOUT = Duration(seconds=0.5)
 
 
 class Publishers:
-    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, `~/classes`,
-    `~/status` and `~/latency`, and `~/label_info` where `vision_msgs` is installed.
+    """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, `~/camera_info`,
+    `~/classes`, `~/status` and `~/latency`, and `~/label_info` where `vision_msgs` is installed.
+
+    Where an image topic is remapped, its compressed topic goes with it.
 
     Args:
         node: the lifecycle node.
@@ -40,11 +43,15 @@ class Publishers:
     def __init__(self, node: Any) -> None:
         self._node = node
         self._publishers: dict[str, Any] = {}
+        self._topics: dict[str, str] = {}  # as rclpy was given them
+        self._camera_infos: dict[str, bytes] = {}  # the last serialised CameraInfo of each camera
         self._label_info: Any = None  # the last message of ~/label_info
         try:
             for name in ENCODINGS:
                 self._create(Image, name)
-                self._create(CompressedImage, _compressed(name))
+                image_topic = self._publishers[name].topic_name
+                self._create(CompressedImage, _compressed(name), _compressed(image_topic))
+            self._create(CameraInfo, 'camera_info')
             self._create(String, 'status')
             self._create(Float32, 'latency')
             self._create(String, 'classes', latched=True)
@@ -79,6 +86,23 @@ class Publishers:
             message = compress(image, COMPRESSIONS[name], header)
             self._publishers[_compressed(name)].publish(message)
 
+    def keep_camera_info(self, camera: str, message: bytes) -> None:
+        """Take a serialised CameraInfo of a camera, for the results in its geometry."""
+        self._camera_infos[camera] = message
+
+    def publish_camera_info(self, camera: str, size: tuple[int, ...], header: Any) -> None:
+        """Publish the last CameraInfo of a camera with a result's header, if anyone subscribes.
+
+        That of images of another height and width than `size`, the result's, is not published.
+        """
+        message = self._camera_infos.get(camera)
+        if message is None or not self._is_subscribed('camera_info'):
+            return
+        info = deserialize_message(message, CameraInfo)
+        if (info.height, info.width) == size:
+            info.header = header
+            self._publishers['camera_info'].publish(info)
+
     def publish_status(self, status: dict[str, Any]) -> None:
         """Publish how a result was computed, as JSON, if anyone subscribes."""
         if self._is_subscribed('status'):
@@ -111,7 +135,7 @@ class Publishers:
         """Describe each topic with an incompatible subscriber: see `qos.output_mismatch`."""
         texts = []
         for name, publisher in self._publishers.items():
-            subscriptions = self._node.get_subscriptions_info_by_topic(f'~/{name}')
+            subscriptions = self._node.get_subscriptions_info_by_topic(self._topics[name])
             texts.append(
                 qos.output_mismatch(publisher.topic_name, subscriptions, publisher.qos_profile)
             )
@@ -129,9 +153,12 @@ class Publishers:
     def _is_subscribed(self, name: str) -> bool:
         return self._publishers[name].get_subscription_count() > 0
 
-    def _create(self, message_type: Any, name: str, *, latched: bool = False) -> None:
+    def _create(
+        self, message_type: Any, name: str, topic: str = '', *, latched: bool = False
+    ) -> None:
         node = self._node
-        topic = f'~/{name}'
+        topic = topic or f'~/{name}'
+        self._topics[name] = topic
         profile = qos.latched_qos() if latched else qos.output_qos()
         with qos.checked(node.resolve_topic_name(topic)):
             self._publishers[name] = node.create_lifecycle_publisher(

@@ -1,6 +1,6 @@
-"""The node's two image subscriptions, raw or compressed as the topics are.
+"""The node's two image subscriptions, raw or compressed as the topics are, and camera infos.
 
-The callbacks get serialised messages, camera `cdr` reads without copying the pixels.
+The callbacks get serialised messages; those of images `cdr` reads without copying the pixels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from sartm_model.errors import SartmError
 from sartm_ros.messages import cdr
@@ -53,6 +53,13 @@ def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
     return names
 
 
+def info_topic(image_topic: str) -> str:
+    """Return the topic of a camera's CameraInfo, beside that of its images, as drivers name it."""
+    for end in COMPRESSED_NAMES:
+        image_topic = image_topic.removesuffix(end)
+    return f'{image_topic.rpartition("/")[0]}/camera_info'
+
+
 class Subscriptions:
     """Subscribes to the topics of both cameras, or of one if the other's topic is empty.
 
@@ -61,6 +68,7 @@ class Subscriptions:
         settings: the topics and their transports.
         on_image: called with a camera and the message, as `cdr` reads it.
         on_unreadable: called with a camera and the reason why a message cannot be read.
+        on_camera_info: called with a camera and its serialised CameraInfo.
 
     Attributes:
         topics: the full topic name of each camera, as far as it is not empty.
@@ -75,6 +83,7 @@ class Subscriptions:
         settings: Parameters,
         on_image: Callable[[str, Any], None],
         on_unreadable: Callable[[str, SartmError], None],
+        on_camera_info: Callable[[str, bytes], None],
     ) -> None:
         self._node = node
         self._on_image = on_image
@@ -85,8 +94,20 @@ class Subscriptions:
         self._names = camera_topics(settings)
         self._transports: dict[str, str] = {}
         self._subscriptions: dict[str, Any] = {}
+        self._info_subscriptions: list[Any] = []
         try:
             self.refresh_subscriptions()
+            for camera, topic in self.topics.items():
+                self._info_subscriptions.append(
+                    node.create_subscription(
+                        CameraInfo,
+                        info_topic(topic),
+                        partial(on_camera_info, camera),
+                        qos.input_qos(),
+                        event_callbacks=qos.QUIET_SUBSCRIPTION,
+                        raw=True,
+                    )
+                )
         except Exception:
             self.close()
             raise
@@ -135,9 +156,10 @@ class Subscriptions:
 
     def close(self) -> None:
         """Unsubscribe."""
-        for subscription in self._subscriptions.values():
+        for subscription in [*self._subscriptions.values(), *self._info_subscriptions]:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
+        self._info_subscriptions.clear()
 
     def _transport(self, camera: str) -> str:
         """Return 'raw' or 'compressed' for a camera's topic.

@@ -120,6 +120,14 @@ class Parameters:
     x_transport: str = _parameter(
         'auto', 'Message type of x_topic; see rgb_transport.', choices=TRANSPORTS
     )
+    max_rate_hz: float = _parameter(
+        0.0,
+        'Results a second at the most, to leave the processor to others; 0: as many as it can. '
+        'Pairs in between are dropped.',
+        name='max_rate',
+        between=(0.0, 1000.0),
+        run_time=True,
+    )
     sync_policy: str = _parameter(
         'nearest',
         'How RGB and thermal (X) are paired: nearest, or approximate or exact of message_filters.',

@@ -105,6 +105,21 @@ CASES = [
 """Each state with one signal; with the other one in the slow tests."""
 
 
+@pytest.mark.parametrize('number', SIGNALS)
+def test_a_node_that_is_being_configured_answers_and_ends(number, tmp_path, checkpoint, peer):
+    with running_node(tmp_path, {'checkpoint': checkpoint}, 'slow_start_node.py') as node:
+        node.wait_for_output('loading')
+        assert peer.state() == 'configuring'
+        wait_until(lambda: peer.status()['message'] == 'configuring', 'diagnostics that say so')
+        ((done, reason),) = peer.set_parameters(thermal__low=9.0)
+        assert not done
+        assert reason.startswith('the node is being configured')
+        assert not peer.change_state('configure')
+        assert not peer.change_state('activate')
+        assert node.stop(number) == 0
+        assert 'Traceback' not in node.output
+
+
 @pytest.mark.parametrize(('state', 'number'), CASES)
 def test_a_signal_ends_the_node_and_leaves_nothing(tmp_path, checkpoint, peer, state, number):
     parameters = {'checkpoint': checkpoint, 'autostart': state not in TRANSITIONS}

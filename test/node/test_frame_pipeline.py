@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import time
 from queue import SimpleQueue
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from sartm_ros.diagnosis.failures import Failures
 from sartm_ros.diagnosis.health import Health
 from sartm_ros.diagnosis.input_timing import InputTiming
 from sartm_ros.diagnosis.judgement import WARN, judge
+from sartm_ros.node import frame_pipeline
 from sartm_ros.node.frame_pipeline import FramePipeline
 from sartm_ros.settings.parameters import Parameters
 
@@ -31,7 +34,7 @@ class StatusRecorder:
     def publish(self, *_):
         pass
 
-    publish_latency = publish_compressed = publish
+    publish_latency = publish_compressed = publish_camera_info = publish
 
 
 def predict(images, **_):
@@ -151,3 +154,30 @@ def test_a_result_without_its_other_outputs_is_no_drop():
     assert values['last_error'] == 'MemoryError: no memory for a PNG'
     # The pause that every lack of memory makes is before the next pair.
     assert Failures(health, lambda *_: None).handle(MemoryError(), published=True) > 0
+
+
+@pytest.mark.parametrize(('rate_hz', 'expected'), [(0.0, 300), (10.0, 100), (20.0, 200), (7.0, 70)])
+def test_max_rate_is_the_mean_rate_of_results(monkeypatch, rate_hz, expected):
+    """Ten seconds of a camera at 30 Hz whose images come up to 3 ms too early or too late."""
+    rng = np.random.default_rng(1)
+    arrivals_s = 100 + np.arange(300) / 30 + rng.uniform(-0.003, 0.003, 300)
+    now_ns = 0
+    clock = SimpleNamespace(monotonic_ns=lambda: now_ns, monotonic=time.monotonic)
+    monkeypatch.setattr(frame_pipeline, 'time', clock)
+    health = Health()
+    settings = Parameters(thermal_topic='', max_rate_hz=rate_hz)
+    network = SimpleNamespace(predict=predict)
+    pipeline = FramePipeline(network, settings, health, StatusRecorder(), warn=lambda *_: None)
+    rgb, taken_s = message('rgb8', np.zeros((8, 8, 3), np.uint8)), []
+    for number, arrival_s in enumerate(arrivals_s):
+        now_ns = int(arrival_s * 1e9)
+        rgb = copy.deepcopy(rgb)
+        rgb.header.stamp.nanosec, rgb.header.stamp.sec = 1000 * number, 5
+        before = health.counts({}).get('dropped.rate', 0)
+        pipeline.add('rgb', rgb)
+        if health.counts({}).get('dropped.rate', 0) == before:
+            taken_s.append(arrival_s)
+    pipeline.stop()
+    assert len(taken_s) == pytest.approx(expected, abs=2)
+    if rate_hz:
+        assert np.diff(taken_s).min() >= 0.5 / rate_hz

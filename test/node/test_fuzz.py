@@ -146,7 +146,7 @@ class CountingPublishers:
     def publish_compressed(self, *_):
         pass
 
-    publish_status = publish_latency = publish_compressed
+    publish_status = publish_latency = publish_camera_info = publish_compressed
 
 
 class NoNetwork:

@@ -80,7 +80,8 @@ def stop():
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGINT)
 
-threading.Thread(target=stop, daemon=True).start()
+if 'autostart:=false' in sys.argv:
+    threading.Thread(target=stop, daemon=True).start()
 status = main(['--ros-args', *sys.argv[1:]])
 print(status, segments_of(os.getpid()))
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from ros_helpers import (
     send_until,
     stamp_of,
 )
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from sartm_model.labels import MFNET
@@ -62,6 +63,25 @@ def test_no_pair_is_lost_at_thirty_hertz(quick_peer):
     wait_until(lambda: len(quick_peer.labels) == 90, '90 label images')
     check_labels(quick_peer, stamps)
     assert {result['skew_ms'] for result in quick_peer.statuses} == {2.0}
+
+
+def test_camera_info_comes_with_the_header_of_the_labels(quick_peer):
+    driver = quick_peer.publisher(CameraInfo, '/camera/color/camera_info', QoSProfile(depth=1))
+    infos = quick_peer.listen(CameraInfo, '/sartm/camera_info', QoSProfile(depth=500))
+    given = CameraInfo(height=480, width=640, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0, 0, 1])
+    given.header.frame_id = 'of the driver'
+    indices = itertools.count()
+
+    def send() -> None:
+        driver.publish(given)
+        send_pair(quick_peer, next(indices))
+
+    send_until(send, lambda: infos, 'a camera info')
+    quick_peer.node.destroy_publisher(driver)
+    found = infos[-1]
+    wait_until(lambda: any(m.header == found.header for m in quick_peer.labels), 'its labels')
+    assert (found.height, found.width) == (480, 640)
+    assert list(found.k) == list(given.k)
 
 
 def test_the_profile_gives_images_their_shared_memory(quick_peer):

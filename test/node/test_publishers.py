@@ -16,6 +16,8 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.context import Context
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from sartm_model.errors import SartmError
@@ -56,7 +58,7 @@ class Node:
             frame_id = message.header.frame_id if isinstance(message, LabelInfo) else None
             messages.append((message, frame_id))
 
-        return SimpleNamespace(publish=publish, get_subscription_count=lambda: 1)
+        return SimpleNamespace(publish=publish, get_subscription_count=lambda: 1, topic_name=topic)
 
     def get_clock(self) -> Any:
         now = SimpleNamespace(to_msg=lambda: Time(sec=7))
@@ -70,6 +72,19 @@ def vision_msgs(monkeypatch):
     messages.LabelInfo, messages.VisionClass = LabelInfo, VisionClass
     monkeypatch.setitem(sys.modules, 'vision_msgs', package)
     monkeypatch.setitem(sys.modules, 'vision_msgs.msg', messages)
+
+
+def test_the_camera_info_of_another_camera_or_size_is_not_published():
+    node = Node()
+    publishers = Publishers(node)
+    header = Header(frame_id='rgb', stamp=Time(sec=9))
+    for camera, size in (('rgb', (480, 640)), ('thermal', (240, 320))):
+        info = CameraInfo(height=size[0], width=size[1])
+        publishers.keep_camera_info(camera, serialize_message(info))
+    for camera, size in (('rgb', (480, 640)), ('rgb', (240, 320)), ('depth', (480, 640))):
+        publishers.publish_camera_info(camera, size, header)
+    ((found, _),) = node.published['/sartm/camera_info']
+    assert (found.header, found.height, found.width) == (header, 480, 640)
 
 
 def labels_of(frame_id: str) -> tuple[str, np.ndarray, Header]:

@@ -22,6 +22,8 @@ SWAPPED = [
     *('-r', f'thermal/image_raw:={RGB_TOPIC}'),
     *('-r', '~/labels:=/sartm/overlay'),
     *('-r', '~/overlay:=/sartm/labels'),
+    *('-r', '~/confidence:=/front/confidence'),
+    *('-r', '~/labels/compressed:=/elsewhere'),
 ]
 """A name that is remapped twice comes back to where it was."""
 
@@ -41,7 +43,7 @@ def test_inputs_are_remapped_once(node):
         'rgb': node.create_publisher(CompressedImage, 'camera/color/image_raw', 1),
         'thermal': node.create_publisher(Image, 'thermal/image_raw', 1),
     }
-    inputs = Subscriptions(node, Parameters(), lambda *_: None, lambda *_: None)
+    inputs = Subscriptions(node, Parameters(), *3 * [lambda *_: None])
     assert inputs.topics == {'rgb': THERMAL_TOPIC, 'thermal': RGB_TOPIC}
     for camera, driver in drivers.items():
         assert driver.topic_name == inputs.topics[camera]
@@ -57,3 +59,14 @@ def test_outputs_are_remapped_once(node):
     (text,) = wait_until(publishers.qos_mismatches, 'the mismatch')
     assert text.startswith('/sartm/overlay: this node offers RELIABLE VOLATILE')
     publishers.close()
+
+
+def test_a_compressed_topic_goes_where_its_image_topic_goes(node):
+    """Subscribers of image_transport look for it beside the image topic."""
+    publishers = Publishers(node)
+    topics = {topic for topic, _ in node.get_publisher_names_and_types_by_node('sartm', '/')}
+    publishers.close()
+    assert '/front/confidence' in topics
+    assert '/front/confidence/compressed' in topics
+    assert '/elsewhere' in topics
+    assert not topics & {'/sartm/confidence/compressed', '/sartm/labels/compressed'}

@@ -226,6 +226,7 @@ RUN_TIME = {
     'thermal.high',
     'thermal.homography',
     'overlay.opacity',
+    'max_rate',
     'stall_after',
     'rgb.on_stall',
     'thermal.on_stall',
