@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sartm_model.errors import SartmError
 from sartm_model.inference.benchmark import generate_frames, untrained
@@ -76,7 +77,7 @@ class _Counting(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         name = function.overloadpacket.__name__
-        tensors = [arg for arg in (*args, *(kwargs or {}).values()) if isinstance(arg, Tensor)]
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if name in _FROM_HOST or any(tensor.device != META for tensor in tensors):
             raise SartmError(f'{self.part}: {name} needs the host; a CUDA graph cannot')
         if name not in _WHOLE:

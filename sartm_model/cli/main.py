@@ -90,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith('sartm_'):  # a fault of this package
             raise
-        message = f'the package {error.name} is not installed{_hint_of_extra(error.name)}'
+        package = error.name.partition('.')[0]
+        message = f'the package {package} is not installed{_hint_of_extra(package)}'
     except MemoryError as error:
         message = str(error) or 'out of memory'
     except OSError as error:
@@ -103,15 +104,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return USER_ERROR
 
 
-def _hint_of_extra(module: str) -> str:
-    """Return which extra of this package installs a module, as a part of a message, or ''."""
+def _hint_of_extra(package: str) -> str:
+    """Return which extra of this package installs another one, as a part of a message, or ''."""
     requirements: list[str] | None = None
     with suppress(PackageNotFoundError):  # run from a folder in which it is not installed
         requirements = requires('sartm_ros')
     for requirement in requirements or ():
         found = re.fullmatch(r'([\w-]+).*extra == .([\w-]+).', requirement)
-        if found and found[1].replace('-', '_') == module.partition('.')[0]:
-            return f'; pip install sartm_ros[{found[2]}] installs what this needs'
+        # Names differ: open_clip is installed by open_clip_torch.
+        if found and f'{found[1]}_'.replace('-', '_').startswith(f'{package}_'):
+            return f"; pip install 'sartm_ros[{found[2]}]' installs what this needs"
     return ''
 
 

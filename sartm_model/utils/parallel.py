@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 from typing import Protocol, TypeVar
 
 import torch
@@ -37,12 +38,17 @@ class ParallelRunner:
         def start() -> None:
             torch.get_num_threads()  # the first use of torch would undo the next line
             torch.set_num_threads(max(threads // 2, 1))
-            all_started.wait()
+            with suppress(BrokenBarrierError):
+                all_started.wait()
 
         self._pool = ThreadPoolExecutor(3, thread_name_prefix='parallel', initializer=start)
-        for _ in range(3):
-            self._pool.submit(lambda: None)  # the pool starts a thread for each
-        all_started.wait()
+        try:
+            for _ in range(3):
+                self._pool.submit(lambda: None)  # the pool starts a thread for each
+            all_started.wait()
+        except BaseException:  # such as Ctrl-C, after which Python would wait for the threads
+            all_started.abort()
+            raise
         # A thread that uses torch for the first time takes over the number that was set last.
         torch.set_num_threads(threads)
 

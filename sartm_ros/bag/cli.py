@@ -205,6 +205,7 @@ def replay(args: argparse.Namespace) -> None:
         labels_topic=args.labels_topic,
         settings=settings,
     )
-    if result['range_warning'] is not None:
-        print(f'sartm replay: {result["range_warning"]}', file=sys.stderr)
+    for warning in ('range_warning', 'labels_warning'):
+        if result[warning] is not None:
+            print(f'sartm replay: {result[warning]}', file=sys.stderr)
     emit_json({'checkpoint': str(args.checkpoint), **result}, args.json)

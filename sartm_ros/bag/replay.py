@@ -63,7 +63,8 @@ def replay(
         labels: folder of true ids, by stamp or in the order of the bag's RGB messages; see
             `sartm_ros.bag.ground_truth`. If None, they come from a topic, matched by stamp.
         report: folder to write `report.html`, `frames.csv` and `sheet.png` to.
-        labels_topic: topic of the true ids; `LABELS_TOPIC` if None and the bag has it; '' for none.
+        labels_topic: topic of the true ids; `LABELS_TOPIC` if None and the bag has labels there; ''
+            for none.
         settings: the node's parameters, of which the topics, `x_modality`, `sync.*` (policy
             nearest), `stall_after`, `*.on_stall` and, of `thermal.*`, `hold_at_most`,
             `detect_frozen`, `shift`, `crop` and `invalid` count here. The predictor has the rest.
@@ -73,13 +74,14 @@ def replay(
         bag, messages (by topic), pairs, modalities (number of pairs by the images used), dropped
         and stalls (by reason), first_error (of an image that could not be read, or None),
         range_warning (of the first thermal image without contrast in the fixed range, or None),
+        labels_warning (why none of the labels that the bag has are used, or None),
         skew_ms and predict_ms (median and greatest, median and 99th percentile), pairs_per_s (of
         the whole), network_pairs_per_s (1 / mean prediction), waiting_percent (share of the time
         in which the network waited for a pair), frames_with_truth, metrics (those of `sartm
         evaluate` over these frames, by stamp) or None, and metrics_by_modality.
 
     Raises SartmError if the bag or the labels cannot be used, the bag has no pair, or no labels of
-    a list of stamps or of a topic belong to a pair.
+    a list of stamps or of `labels_topic` belong to a pair.
     """
     if report is not None:
         from sartm_ros.bag.report import write_report  # needs matplotlib, an optional package
@@ -89,8 +91,9 @@ def replay(
     first_topic = rgb_topic or x_topic
     if labels is not None:
         labels_topic = ''
-    present = bag_topics(bag, [name for name in (rgb_topic, x_topic, labels_topic) if name])
-    if labels_topic is None and LABELS_TOPIC in present:
+    wanted_labels = labels_topic  # by the caller
+    present = bag_topics(bag, [name for name in (rgb_topic, x_topic, wanted_labels) if name])
+    if labels_topic is None and LABELS_TOPIC in present and present[LABELS_TOPIC].messages:
         labels_topic = LABELS_TOPIC
     counts = {topic: present[topic].messages for topic in (rgb_topic, x_topic) if topic}
     label_space = predictor.label_space
@@ -119,6 +122,7 @@ def replay(
         reason = str(run.error) if run.error else f'dropped: {dropped or "nothing, it is empty"}'
         raise SartmError(f'no pair came out of {bag}; {reason}')
     overall = _combined(by_modality.values(), label_space)
+    labels_warning = None
     if not overall.confusion.frames:
         expected = f'expected header stamps of {first_topic}'
         if settings.sync_stamp == 'header':
@@ -126,10 +130,12 @@ def replay(
         if labels is not None and (labels / STAMPS_FILE).exists():
             raise SartmError(f'no stamp in {labels / STAMPS_FILE} is that of a pair; {expected}')
         if labels_topic:
-            raise SartmError(
+            labels_warning = (
                 f'no labels on {labels_topic} belong to a pair; {expected}, received at most '
-                f"{LABELS_WAIT_NS / 1e9:g} s after it; --labels-topic '' replays without them"
+                f'{LABELS_WAIT_NS / 1e9:g} s after it'
             )
+            if wanted_labels:
+                raise SartmError(labels_warning)
     result = {
         'bag': str(bag),
         'messages': counts,
@@ -137,6 +143,7 @@ def replay(
         **_statistics(records, dropped),
         'first_error': None if run.error is None else str(run.error),
         'range_warning': run.range_warning or None,
+        'labels_warning': labels_warning,
         'pairs_per_s': round(len(records) / total_s, 3),
         'network_pairs_per_s': round(1e3 * len(records) / sum(r.predict_ms for r in records), 3),
         'waiting_percent': round(100 * run.waited_s / total_s, 3),

@@ -64,7 +64,6 @@ class FramePipeline:
         self._predictor = predictor
         self._health = health
         self._publishers = publishers
-        self._due_ns = 0  # monotonic time from which on `max_rate` allows the next pair
         self._start_matching(settings)
         self._observations = Observations(health, warn)
         self._failures = Failures(health, warn)
@@ -101,6 +100,7 @@ class FramePipeline:
     def apply(self, settings: Parameters) -> None:
         """Apply the settings that may change at run time."""
         self._settings = self.timing.settings = settings
+        self._due_ns = 0  # a new `max_rate` has effect at once
         update_matcher(self._matcher, settings)
 
     def add(self, camera: str, msg: Any) -> None:
@@ -163,7 +163,7 @@ class FramePipeline:
         if not rate_hz:
             return True
         interval_ns = seconds_to_ns(1 / rate_hz)
-        if now_ns < self._due_ns:
+        if now_ns < self._due_ns:  # the monotonic time from which on it allows the next pair
             return False
         self._due_ns = max(self._due_ns, now_ns - interval_ns // 2) + interval_ns
         return True

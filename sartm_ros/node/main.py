@@ -142,14 +142,20 @@ class _StopSignal:
 
     def interrupt(self, work: Callable[[], int]) -> int:
         """Return what `work` does; 0, and end it, if a signal comes meanwhile."""
+        status = 0
         try:
             self._interrupts = True
             try:
-                return 0 if self.requested.is_set() else work()
+                if not self.requested.is_set():
+                    status = work()
             finally:
                 self._interrupts = False
         except _Interrupted:
-            return 0
+            # A thread that was about to start may wait for ever, and Python for it at the end.
+            last = threading.Timer(REPEATS_IGNORED_S, os._exit, (0,))
+            last.daemon = True
+            last.start()
+        return 0 if self.requested.is_set() else status
 
 
 def _run(make_node: Callable[[], SartmNode], stop: _StopSignal) -> int:
@@ -173,16 +179,18 @@ def _run(make_node: Callable[[], SartmNode], stop: _StopSignal) -> int:
 
     thread = threading.Thread(target=run_callbacks, name='executor')
     thread.start()
-    status = stop.interrupt(node.autostart)
-    if status == 0:
-        while not (stop.requested.wait(SIGNAL_CHECK_S) or node.fatal_error):
-            pass
-        status = 1 if node.fatal_error else 0
-    ended.set()
-    executor.create_task(lambda: None)  # `wake` alone does not make spin_once return
-    while thread.is_alive():
-        thread.join(SIGNAL_CHECK_S)
-    executor.shutdown()
+    try:
+        status = stop.interrupt(node.autostart)
+        if status == 0:
+            while not (stop.requested.wait(SIGNAL_CHECK_S) or node.fatal_error):
+                pass
+            status = 1 if node.fatal_error else 0
+    finally:
+        ended.set()
+        executor.create_task(lambda: None)  # `wake` alone does not make spin_once return
+        while thread.is_alive():
+            thread.join(SIGNAL_CHECK_S)
+        executor.shutdown()
     node.close()
     node.destroy_node()
     return status

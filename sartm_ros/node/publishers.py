@@ -15,6 +15,7 @@ from sartm_model.labels import IGNORE_ID, LabelSpace
 from sartm_ros.messages.cdr import write_image
 from sartm_ros.messages.compressed import compress
 from sartm_ros.node import qos
+from sartm_ros.node.subscriptions import info_topic
 
 ENCODINGS = {'labels': 'mono8', 'confidence': 'mono8', 'overlay': 'rgb8'}
 """The encoding of each image topic."""
@@ -31,7 +32,8 @@ class Publishers:
     """Publishes `~/labels`, `~/confidence`, `~/overlay`, each with `/compressed`, `~/camera_info`,
     `~/classes`, `~/status` and `~/latency`, and `~/label_info` where `vision_msgs` is installed.
 
-    Where an image topic is remapped, its compressed topic goes with it.
+    Where an image topic is remapped, its compressed topic goes with it, and with the labels the
+    camera info, unless they are remapped themselves.
 
     Args:
         node: the lifecycle node.
@@ -51,7 +53,9 @@ class Publishers:
                 self._create(Image, name)
                 image_topic = self._publishers[name].topic_name
                 self._create(CompressedImage, _compressed(name), _compressed(image_topic))
-            self._create(CameraInfo, 'camera_info')
+            self._create(
+                CameraInfo, 'camera_info', info_topic(self._publishers['labels'].topic_name)
+            )
             self._create(String, 'status')
             self._create(Float32, 'latency')
             self._create(String, 'classes', latched=True)
@@ -98,7 +102,11 @@ class Publishers:
         message = self._camera_infos.get(camera)
         if message is None or not self._is_subscribed('camera_info'):
             return
-        info = deserialize_message(message, CameraInfo)
+        try:
+            info = deserialize_message(message, CameraInfo)
+        except Exception:  # rclpy's RMWError: it cannot be read, and is not tried again
+            del self._camera_infos[camera]
+            return
         if (info.height, info.width) == size:
             info.header = header
             self._publishers['camera_info'].publish(info)
@@ -154,10 +162,15 @@ class Publishers:
         return self._publishers[name].get_subscription_count() > 0
 
     def _create(
-        self, message_type: Any, name: str, topic: str = '', *, latched: bool = False
+        self, message_type: Any, name: str, beside: str = '', *, latched: bool = False
     ) -> None:
+        """Create the publisher of `~/name`, or of the topic `beside` unless that is remapped."""
         node = self._node
-        topic = topic or f'~/{name}'
+        topic = f'~/{name}'
+        if beside and node.resolve_topic_name(topic) == node.resolve_topic_name(
+            topic, only_expand=True
+        ):
+            topic = beside
         self._topics[name] = topic
         profile = qos.latched_qos() if latched else qos.output_qos()
         with qos.checked(node.resolve_topic_name(topic)):

@@ -19,6 +19,9 @@ EVERYTHING = OutputRequest(
 )
 
 
+HOST_INDEX = torch.tensor([0, 1])
+
+
 @pytest.fixture(scope='module', params=['nano', 'lite', 'tiny'])
 def checkpoint(request):
     with untrained(request.param) as path:
@@ -32,7 +35,7 @@ def blank_images(*names, dtype=np.uint8, size=(96, 160)):
 
 
 @pytest.mark.parametrize('names', [('rgb', 'thermal'), ('rgb',), ('thermal',)])
-@pytest.mark.parametrize('request_', [OutputRequest(), EVERYTHING])
+@pytest.mark.parametrize('request_', [OutputRequest(), OutputRequest(smoothed=True), EVERYTHING])
 def test_nothing_that_a_graph_records_needs_the_host(checkpoint, names, request_):
     for dtype, size in ((np.uint8, (75, 101)), (np.uint16, (96, 160))):
         images = blank_images(*names, dtype=dtype, size=size)
@@ -60,8 +63,9 @@ def test_parallel_functions_count_in_a_row_by_the_longest(name):
         lambda logits: logits * torch.ones(1, 1, 1),
         lambda logits: torch.from_numpy(np.ones(3)).to(logits.device),
         lambda logits: logits.sum().cpu(),
+        lambda logits: logits[:, HOST_INDEX],
     ],
-    ids=['number', 'mask', 'host tensor', 'from numpy', 'to the host'],
+    ids=['number', 'mask', 'host tensor', 'from numpy', 'to the host', 'index'],
 )
 def test_what_needs_the_host_is_an_error(work, monkeypatch):
     labels_from_logits = pipeline.labels_from_logits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -47,6 +49,32 @@ def test_the_probabilities_of_test_time_augmentation_are_the_same(predictors):
         for inputs in [predictor.preprocess(*pair())]
     )
     torch.testing.assert_close(eager, parallel, atol=1e-4, rtol=0)
+
+
+INTERRUPTED = """
+import threading
+from unittest import mock
+from sartm_model.utils import parallel
+
+class Interrupted(parallel.Barrier):
+    def wait(self):
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return super().wait()
+
+with mock.patch.object(parallel, 'Barrier', Interrupted):
+    try:
+        parallel.ParallelRunner()
+    except KeyboardInterrupt:
+        print('interrupted')
+"""
+
+
+def test_ctrl_c_while_the_threads_start_leaves_none_for_which_python_would_wait():
+    done = subprocess.run(
+        [sys.executable, '-c', INTERRUPTED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, 'interrupted\n', '')
 
 
 @pytest.mark.usefixtures('two_threads')

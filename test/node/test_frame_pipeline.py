@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 from queue import SimpleQueue
 from types import SimpleNamespace
 
@@ -181,3 +182,23 @@ def test_max_rate_is_the_mean_rate_of_results(monkeypatch, rate_hz, expected):
     assert len(taken_s) == pytest.approx(expected, abs=2)
     if rate_hz:
         assert np.diff(taken_s).min() >= 0.5 / rate_hz
+
+
+def test_a_new_max_rate_has_effect_at_once(monkeypatch):
+    now_ns = 10**12
+    clock = SimpleNamespace(monotonic_ns=lambda: now_ns, monotonic=time.monotonic)
+    monkeypatch.setattr(frame_pipeline, 'time', clock)
+    health, settings = Health(), Parameters(thermal_topic='', max_rate_hz=0.01)
+    network = SimpleNamespace(predict=predict)
+    pipeline = FramePipeline(network, settings, health, StatusRecorder(), warn=lambda *_: None)
+    dropped = []
+    for number in range(3):
+        now_ns += 10**9
+        if number == 2:
+            pipeline.apply(replace(settings, max_rate_hz=10.0))
+        rgb = message('rgb8', np.zeros((8, 8, 3), np.uint8))
+        rgb.header.stamp.nanosec = number
+        pipeline.add('rgb', rgb)
+        dropped.append(health.counts({}).get('dropped.rate', 0))
+    pipeline.stop()
+    assert dropped == [0, 1, 1]

@@ -102,6 +102,35 @@ def test_dds_ends_with_the_node_and_not_with_python(parameter, status):
     assert done.stdout == f'{status} set()\n'
 
 
+UNUSUAL_START = """
+import os, signal, sys
+from sartm_ros.node.lifecycle_node import SartmNode
+from sartm_ros.node.main import main
+
+class Ending(SartmNode):
+    def autostart(self):
+        if '--signal' in sys.argv:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.get_clock()  # Python runs the handler at the latest here
+            except BaseException:
+                return 1  # as a library that takes every exception for a failure of its own
+        raise SystemExit(3)
+
+sys.exit(main([], Ending))
+"""
+
+
+@pytest.mark.parametrize(('words', 'status'), [([], 3), (['--signal'], 0)])
+def test_whatever_ends_the_start_ends_the_process(words, status):
+    """The executor's thread must not outlast it. After a signal the status is 0."""
+    environment = {
+        'ROS_DOMAIN_ID': str(claim_domain()),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+    }
+    assert run_python('-c', UNUSUAL_START, *words, **environment).returncode == status
+
+
 SIGNAL_AFTER_A_FATAL_ERROR = """
 import os, signal, sys
 from sartm_ros.node.lifecycle_node import SartmNode

@@ -48,7 +48,7 @@ class Node:
     def __init__(self) -> None:
         self.published: dict[str, list[Any]] = {}
 
-    def resolve_topic_name(self, name: str) -> str:
+    def resolve_topic_name(self, name: str, only_expand: bool = False) -> str:
         return name.replace('~', '/sartm')
 
     def create_lifecycle_publisher(self, message_type: Any, topic: str, *_: Any, **__: Any) -> Any:
@@ -58,7 +58,11 @@ class Node:
             frame_id = message.header.frame_id if isinstance(message, LabelInfo) else None
             messages.append((message, frame_id))
 
-        return SimpleNamespace(publish=publish, get_subscription_count=lambda: 1, topic_name=topic)
+        return SimpleNamespace(
+            publish=publish,
+            get_subscription_count=lambda: 1,
+            topic_name=self.resolve_topic_name(topic),
+        )
 
     def get_clock(self) -> Any:
         now = SimpleNamespace(to_msg=lambda: Time(sec=7))
@@ -83,6 +87,8 @@ def test_the_camera_info_of_another_camera_or_size_is_not_published():
         publishers.keep_camera_info(camera, serialize_message(info))
     for camera, size in (('rgb', (480, 640)), ('rgb', (240, 320)), ('depth', (480, 640))):
         publishers.publish_camera_info(camera, size, header)
+    publishers.keep_camera_info('rgb', bytes(40))
+    publishers.publish_camera_info('rgb', (480, 640), header)
     ((found, _),) = node.published['/sartm/camera_info']
     assert (found.header, found.height, found.width) == (header, 480, 640)
 

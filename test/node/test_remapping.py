@@ -23,7 +23,6 @@ SWAPPED = [
     *('-r', '~/labels:=/sartm/overlay'),
     *('-r', '~/overlay:=/sartm/labels'),
     *('-r', '~/confidence:=/front/confidence'),
-    *('-r', '~/labels/compressed:=/elsewhere'),
 ]
 """A name that is remapped twice comes back to where it was."""
 
@@ -61,12 +60,41 @@ def test_outputs_are_remapped_once(node):
     publishers.close()
 
 
+def published_topics(node, namespace='/') -> set[str]:
+    return {topic for topic, _ in node.get_publisher_names_and_types_by_node('sartm', namespace)}
+
+
 def test_a_compressed_topic_goes_where_its_image_topic_goes(node):
     """Subscribers of image_transport look for it beside the image topic."""
     publishers = Publishers(node)
-    topics = {topic for topic, _ in node.get_publisher_names_and_types_by_node('sartm', '/')}
+    expected = {
+        *('/front/confidence', '/front/confidence/compressed'),
+        *('/sartm/overlay', '/sartm/overlay/compressed'),  # of the labels
+        *('/sartm/labels', '/sartm/labels/compressed'),  # of the overlay
+    }
+    wait_until(lambda: expected <= published_topics(node), 'the publishers')
+    assert '/sartm/confidence/compressed' not in published_topics(node)
     publishers.close()
-    assert '/front/confidence' in topics
-    assert '/front/confidence/compressed' in topics
-    assert '/elsewhere' in topics
-    assert not topics & {'/sartm/confidence/compressed', '/sartm/labels/compressed'}
+
+
+@pytest.mark.parametrize(
+    ('namespace', 'rules', 'expected'),
+    [
+        ('/a', ['~/labels:=/seg/labels'], {'/seg/labels/compressed', '/seg/camera_info'}),
+        (
+            '/b',
+            ['~/labels:=/seg/b', '~/labels/compressed:=/png', '~/camera_info:=/calibration'],
+            {'/png', '/calibration'},
+        ),
+        ('/c', [], {'/c/sartm/labels/compressed', '/c/sartm/camera_info'}),
+    ],
+)
+def test_what_goes_with_the_labels_can_be_remapped_itself(namespace, rules, expected):
+    context = Context()
+    context.init(['--ros-args', *(word for rule in rules for word in ('-r', rule))])
+    node = LifecycleNode('sartm', context=context, namespace=namespace)
+    publishers = Publishers(node)
+    wait_until(lambda: expected <= published_topics(node, namespace), 'the publishers')
+    publishers.close()
+    node.destroy_node()
+    context.shutdown()
