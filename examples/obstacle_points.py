@@ -20,7 +20,11 @@ A point marks an obstacle if its height in the costmap's global frame is within 
 that nothing is marked, and the range is 2.5. The lower limit leaves out points on the floor; the
 layer has limits of its own, by default 0.0 and 2.0.
 
-    python3 examples/obstacle_points.py --ros-args -p depth_topic:=/camera/depth/image_rect
+    python3 examples/obstacle_points.py --ros-args \
+        -p depth_topic:=/camera/camera/aligned_depth_to_color/image_raw \
+        -p info_topic:=/camera/camera/color/camera_info
+
+Other parameters: classes, max_range (metres), max_skew (seconds). It needs ROS' message_filters.
 """
 
 from __future__ import annotations

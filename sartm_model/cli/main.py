@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, entry_points, requires
+from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
 from sartm_model.cli import (
@@ -91,7 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.startswith('sartm_'):  # a fault of this package
             raise
         package = error.name.partition('.')[0]
-        message = f'the package {package} is not installed{_hint_of_extra(package)}'
+        message = (
+            f'the package {package} is not installed; docs/workspace.md says which of the files in '
+            'requirements/ has it'
+        )
     except MemoryError as error:
         message = str(error) or 'out of memory'
     except OSError as error:
@@ -102,19 +103,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status or 0
     print(f'sartm {args.verb}: error: {" ".join(message.split())}', file=sys.stderr)
     return USER_ERROR
-
-
-def _hint_of_extra(package: str) -> str:
-    """Return which extra of this package installs another one, as a part of a message, or ''."""
-    requirements: list[str] | None = None
-    with suppress(PackageNotFoundError):  # run from a folder in which it is not installed
-        requirements = requires('sartm_ros')
-    for requirement in requirements or ():
-        found = re.fullmatch(r'([\w-]+).*extra == .([\w-]+).', requirement)
-        # Names differ: open_clip is installed by open_clip_torch.
-        if found and f'{found[1]}_'.replace('-', '_').startswith(f'{package}_'):
-            return f"; pip install 'sartm_ros[{found[2]}]' installs what this needs"
-    return ''
 
 
 def _end(number: int, frame: Any) -> NoReturn:

@@ -80,7 +80,7 @@ def benchmark(
     for frame_stages_s in [measure_stages_s(eager, images) for _ in runs][WARM_UPS:]:
         for stage, seconds in frame_stages_s.items():
             stages_s[stage].append(seconds)
-    model = eager.pipeline.model.float()
+    model = checkpoints.build(checkpoints.load(checkpoint)).to('meta')
     gflop = count_flops(model, height, width) * 1e-9
     total = median_and_p99(total_s)
     tflops = gflop / total['median']

@@ -36,7 +36,7 @@ def describe(checkpoint: str | Path, height: int = 480, width: int = 640) -> dic
         'labels': loaded.label_space.to_dict(),
         'parameters': count_parameters(checkpoints.build(loaded, merged=False)),
         'flops': {
-            'pair': count_flops(checkpoints.build(loaded), height, width),
+            'pair': count_flops(checkpoints.build(loaded).to('meta'), height, width),
             'height': height,
             'width': width,
         },
@@ -63,6 +63,9 @@ def count_flops(
     """Count the floating point operations of one pair; a multiply-add counts as two.
 
     The images are those of `modalities`, or else of all modalities of the network.
+
+    A network on the device 'meta' computes nothing, and is counted at once. Parts that are kept for
+    a size are counted only if they have not been computed yet.
 
     Convolutions, linear layers and attention are counted. Element-wise operations, norms and
     resizing, a small part, are not.

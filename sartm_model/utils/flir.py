@@ -31,7 +31,7 @@ def read_kelvin(path: Path) -> np.ndarray:
         import flyr
     except ModuleNotFoundError:
         raise SartmError(
-            f"{path} is a radiometric JPEG of FLIR; pip install 'sartm_ros[flir]' (flyr) to read "
+            f'{path} is a radiometric JPEG of FLIR; install flyr (requirements/model.txt) to read '
             'its temperatures, or convert it to a 16-bit image'
         ) from None
     try:

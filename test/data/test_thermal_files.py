@@ -177,5 +177,5 @@ def test_without_flyr_the_command_names_it(tmp_path, monkeypatch, capsys):
     path.write_bytes(flir_jpeg(temperatures_c() + 273.15))
     assert main(['predict', '--thermal', str(path), '--out', str(tmp_path / 'out')]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "x.jpg is a radiometric JPEG of FLIR; pip install 'sartm_ros[flir]' (flyr)" in error
+    assert 'x.jpg is a radiometric JPEG of FLIR; install flyr (requirements/model.txt)' in error
     assert not Path(tmp_path / 'out').exists()

@@ -56,8 +56,8 @@ def build_mit(variant: Variant) -> Any:
         from transformers.models.segformer.modeling_segformer import SegformerModel
     except ImportError as error:
         raise SartmError(
-            f"SegFormer's encoder needs the package transformers ({error}); pip install "
-            'sartm_ros[segformer]'
+            f"SegFormer's encoder needs the package transformers ({error}); it is in "
+            'requirements/model.txt'
         ) from error
     encoder = SegformerModel(SegformerConfig(hidden_sizes=variant.widths, depths=variant.depths))
     for conv in encoder.modules():
