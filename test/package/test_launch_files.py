@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sartm_ros.settings.fastdds import use_image_profile
 from sartm_ros.settings.parameters import Parameters, to_dict
 from sartm_ros.settings.ros_parameters import parse
 
@@ -297,6 +298,10 @@ SECTIONS = ('/front/sartm', '/**', '/rear/sartm', '/*/sartm', 'sartm', '/**/fron
 def rgb_topic_of_ros(file: Path, namespace: str) -> str:
     """Ask ROS which `rgb_topic` a parameter file gives the node of this namespace."""
     rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+    import ros_helpers  # noqa: F401  sets the ROS environment of this process
+
+    # A fixture takes it away. DDS reads it once in a process, and later tests send images.
+    use_image_profile()
     context = rclpy.Context()
     rclpy.init(args=['--ros-args', '--params-file', str(file)], context=context)
     try:

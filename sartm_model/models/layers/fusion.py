@@ -80,7 +80,10 @@ class CrossAttention(nn.Module):
         is computed in float32 even if the network runs in half precision.
         """
         keys, values = (self._split(part) for part in keys_values.chunk(2, dim=-1))
-        with torch.autocast(keys.device.type, enabled=False):
+        device_type = keys.device.type
+        if device_type == 'meta':  # on which operations are counted, and which has no autocast
+            device_type = 'cpu'
+        with torch.autocast(device_type, enabled=False):
             context = keys.float().transpose(-2, -1) @ values.float() * self.scale
             return context.softmax(dim=-2).to(keys_values.dtype)
 
