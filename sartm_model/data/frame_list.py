@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,8 +41,7 @@ def check_stems(stems: list[str], source: object) -> list[str]:
     if wrong or not stems:
         what = f'has {format_names(wrong)}' if wrong else 'is empty'
         raise SartmError(f'{source} {what}; expected one stem per line, such as 00001D')
-    if len(set(stems)) != len(stems):
-        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice := sorted(stem for stem, count in Counter(stems).items() if count > 1):
         raise SartmError(
             f'{source} names {format_names(twice)} more than once; expected each frame once'
         )

@@ -12,6 +12,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from sartm_model.data.folder import FolderPairs
+from sartm_model.data.frame_list import check_stems
 from sartm_model.data.mfnet import condition_of
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
@@ -359,6 +360,24 @@ def test_labels_are_ids_in_any_one_channel_file(tmp_path):
     Image.fromarray(np.array([[-1, 2_000_000_000]], np.int32)).save(tmp_path / 'wild.tiff')
     with pytest.raises(SartmError, match='class id -1, 2000000000'):
         read_labels(tmp_path / 'wild.tiff', 4)
+
+
+class CountedName(str):
+    """A text that counts how often one is compared with another."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        CountedName.comparisons += 1
+        return super().__eq__(other)
+
+
+def test_a_long_list_with_a_name_twice_is_read_in_one_pass():
+    stems = [CountedName(f'{number:05d}') for number in (*range(2000), 7)]
+    with pytest.raises(SartmError, match='a list names 00007 more than once'):
+        check_stems(stems, 'a list')
+    assert CountedName.comparisons < 10 * len(stems)
 
 
 def test_conditions_by_name():
