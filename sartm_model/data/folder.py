@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,14 +118,10 @@ class PairedFiles(PairDataset):
         name, files = self.names[index], self.files[index]
         faults = FileFaults()
         images: dict[str, np.ndarray] = {}
-        paths = list(files.images.values())
-        if len(paths) == 2 and paths[0] == paths[1]:
-            with faults.noted_for(paths[0]):
-                images = dict(zip(files.images, read_rgba(paths[0], *files.images), strict=True))
-        else:
-            for modality, path in files.images.items():
-                with faults.noted_for(path):
-                    images[modality] = MODALITIES[modality].read(path)
+        for path in dict.fromkeys(files.images.values()):
+            with faults.noted_for(path):
+                images |= _read_images(path, [m for m in files.images if files.images[m] == path])
+        images = {modality: images[modality] for modality in files.images if modality in images}
         labels = None
         if files.labels is not None:
             with faults.noted_for(files.labels):
@@ -237,6 +233,18 @@ class SplitFolders(FolderPairs):
         )
 
 
+def _read_images(path: Path, modalities: list[str]) -> dict[str, np.ndarray]:
+    """Read the image of a modality, or of two that an RGBA file holds."""
+    if len(modalities) == 1:
+        return {modalities[0]: MODALITIES[modalities[0]].read(path)}
+    if len(modalities) > 2:
+        raise SartmError(
+            f'{path} is given for {" and ".join(modalities)}; expected a file for each, or an RGBA '
+            'file for two'
+        )
+    return dict(zip(modalities, read_rgba(path, *modalities), strict=True))
+
+
 def suffixes_of(part: str) -> tuple[str, ...]:
     """Return the suffixes, in lower case, of the files of a modality or of labels."""
     return MODALITIES[part].suffixes if part in MODALITIES else SUFFIXES
@@ -263,11 +271,10 @@ def images_in(folder: Path, part: str = 'labels') -> dict[str, Path]:
     return found
 
 
-def _check_paired(stems: Mapping[Path, Iterable[str]]) -> None:
-    every = sorted({stem for found in stems.values() for stem in found})
+def _check_paired(stems: Mapping[Path, Set[str]]) -> None:
+    every = set().union(*stems.values())
     for folder, found in stems.items():
-        missing = [stem for stem in every if stem not in set(found)]
-        if missing:
+        if missing := sorted(every - found):
             raise SartmError(
                 f'{folder} has no image for {format_names(missing)}, which another folder has; '
                 'each frame needs files of one stem in all folders'

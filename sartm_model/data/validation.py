@@ -186,7 +186,7 @@ def _declared_splits(
         report.add_faults(faults)
         for stem, of_frame in files.items():
             listed.update(of_frame.paths())
-            if len(of_frame.paths()) < len(declaration.patterns):
+            if len(of_frame.images) + (of_frame.labels is not None) < len(declaration.patterns):
                 unpaired.add(stem)
         yield name, open_files(declaration, files)
     if split is None:

@@ -113,6 +113,28 @@ def test_one_modality_and_no_labels(root):
     np.testing.assert_array_equal(frame.thermal, images(0)[1])
 
 
+def test_an_rgba_file_of_two_modalities_beside_a_third(root):
+    rgba = np.random.default_rng(0).integers(0, 256, (2, 4, 4), np.uint8)
+    for stem in STEMS:
+        write(root / 'rgba' / f'{stem}.png', rgba)
+        write(root / 'depth' / f'{stem}.png', np.full((2, 4), 900, np.uint16))
+    both = 'rgba/{stem}.png'
+    path = declare(root, images={'rgb': both, 'thermal': both, 'depth': 'depth/{stem}.png'})
+    frame = open_dataset('folder', path, 'train')[0]
+    assert list(frame.images) == ['rgb', 'thermal', 'depth']
+    np.testing.assert_array_equal(frame.images['rgb'], rgba[..., 2::-1])
+    np.testing.assert_array_equal(frame.images['thermal'], rgba[..., 3])
+    assert (frame.images['depth'] == 900).all()
+    assert not check('folder', path).unpaired
+    # The order of the frame's images is that of the modalities, whichever of them share a file.
+    path = declare(root, images={'rgb': both, 'thermal': 'thermal/{stem}_t.*', 'event': both})
+    frame = open_dataset('folder', path, 'train')[0]
+    assert list(frame.images) == ['rgb', 'thermal', 'event']
+    path = declare(root, images={'rgb': both, 'thermal': both, 'lidar': both})
+    with pytest.raises(SartmError, match='is given for rgb and thermal and lidar; expected a file'):
+        open_dataset('folder', path, 'train')[0]
+
+
 def test_labels_that_are_ids(root):
     for stem in STEMS:
         write(root / 'masks' / f'{stem}.png', IDS)
