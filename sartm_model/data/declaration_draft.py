@@ -113,8 +113,11 @@ def count_values(paths: Iterable[Path]) -> dict[int | str, tuple[int, int]]:
         try:
             values, counts = np.unique(read_raw_ids(path), return_counts=True)
             names: list[int | str] = list(values.tolist())
-        except SartmError:  # a coloured picture; another fault is raised again here
-            colors = read_label_colors(path).reshape(-1, 3).astype(np.int32)
+        except SartmError as error:
+            try:  # a coloured picture
+                colors = read_label_colors(path).reshape(-1, 3).astype(np.int32)
+            except SartmError:
+                raise error from None
             values, counts = np.unique(colors @ (1 << 16, 1 << 8, 1), return_counts=True)
             names = [f'#{value:06x}' for value in values.tolist()]
         if len(names) > MAX_VALUES:
@@ -176,7 +179,12 @@ def _part_of(folder: Path) -> str | None:
 
 
 def _common_affixes(stems: Sequence[str]) -> tuple[str, str]:
-    """Return what all stems begin and end with, without digits: ('', '_t') of 01_t and 02_t."""
+    """Return what all stems begin and end with, without digits: ('', '_t') of 01_t and 02_t.
+
+    A single stem tells nothing.
+    """
+    if len(stems) == 1:
+        return '', ''
     before, after = _common_start(stems), _common_start([stem[::-1] for stem in stems])
     return re.split(r'\d', before)[0], re.split(r'\d', after)[0][::-1]
 
@@ -220,6 +228,8 @@ def _draft_text(
         if value not in ignored
     }  # fmt: skip
     total = max(1, sum(pixels for pixels, _ in counts.values()))
+    labelled = [counts[value][0] for value in names]
+    background = next((i for i, pixels in enumerate(labelled) if 2 * pixels > sum(labelled)), None)
     if 'labels' in patterns:
         head = [
             '# Written by sartm data init. Give the classes their names, in names and in '
@@ -235,9 +245,10 @@ def _draft_text(
         *head,
         'label_space:',
         f'  name: {json.dumps(root.resolve().name, ensure_ascii=False)}',
-        '  # The place in names, counted from 0, of the class of all that is of no interest;',
-        '  # null if every class is of interest.',
-        '  background_id: null',
+        '  # The place in names, counted from 0, of the class of all that is of no interest, which',
+        '  # training does not treat as an object; null if every class is of interest. Drafted is',
+        '  # the class of more than half of the labelled pixels.',
+        f'  background_id: {"null" if background is None else background}',
         '  names:',
         *(f'    - {name}' for name in names.values() or ['class_0']),
         'images:',

@@ -34,7 +34,8 @@ class FrameFindings(NamedTuple):
         palette: value that occurs in the file of the labels -> its colour in the palette of that
             file; empty if it has none, or the labels are told by colour.
         labels: the file of the labels.
-        looks_exchanged: whether the RGB image is grey and the file of the thermal image is not.
+        has_colored_thermal: whether the file of the thermal image has colours.
+        looks_exchanged: whether, besides, the RGB image is grey.
     """
 
     frame: str
@@ -44,6 +45,7 @@ class FrameFindings(NamedTuple):
     digests: dict[str, bytes]
     palette: dict[int, tuple[int, int, int]]
     labels: Path | None
+    has_colored_thermal: bool
     looks_exchanged: bool
 
 
@@ -58,11 +60,11 @@ def _check_frame(frames: PairDataset, index: int) -> FrameFindings:
     faults = FileFaults()
     palette: dict[int, tuple[int, int, int]] = {}
     labels_file = None
-    looks_exchanged = False
+    has_colored_thermal = False
     if isinstance(frames, PairedFiles):
         frame, faults = frames.inspect(index)
         labels_file = frames.files[index].labels
-        looks_exchanged = _looks_exchanged(frame, frames.files[index].images)
+        has_colored_thermal = _has_colored_thermal(frame, frames.files[index].images)
         map_ = frames.label_map
         are_ids = map_ is None or not (map_.of_colors or map_.first_channel)
         if are_ids and frame.labels is not None and labels_file is not None:
@@ -87,22 +89,30 @@ def _check_frame(frames: PairDataset, index: int) -> FrameFindings:
             digests[name] = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
         elif not modality.may_be_uniform:
             warnings.append(f'{modality.title} is constant ({image.min()})')
+    rgb = frame.images.get('rgb')
+    is_grey = rgb is not None and bool((rgb == rgb[..., :1]).all())
     return FrameFindings(
-        frame.name, summary, faults, warnings, digests, palette, labels_file, looks_exchanged
+        frame.name,
+        summary,
+        faults,
+        warnings,
+        digests,
+        palette,
+        labels_file,
+        has_colored_thermal,
+        has_colored_thermal and is_grey,
     )
 
 
-def _looks_exchanged(frame: Frame, files: Mapping[str, Path]) -> bool:
-    """Whether the RGB image of a frame is grey and the file of its thermal image is not.
+def _has_colored_thermal(frame: Frame, files: Mapping[str, Path]) -> bool:
+    """Whether the file of a frame's thermal image, of which the luma is read, has colours.
 
     Thermal images of more than 8 bits hold counts or temperatures, whatever their file shows.
     """
-    rgb, thermal = frame.rgb, frame.thermal
-    if rgb is None or thermal is None or thermal.dtype != np.uint8:
+    thermal = frame.images.get('thermal')
+    if thermal is None or thermal.dtype != np.uint8 or files['thermal'] == files.get('rgb'):
         return False
-    # Reading became luma, so the file is read again: only beside grey RGB, which is rare.
-    is_grey = bool((rgb == rgb[..., :1]).all())
-    return is_grey and files['thermal'] != files['rgb'] and has_colors(files['thermal'])
+    return has_colors(files['thermal'])
 
 
 def _same_pixels(one: np.ndarray, other: np.ndarray) -> bool:

@@ -30,6 +30,7 @@ from sartm_model.data.registry import (
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID
+from sartm_model.utils.text import format_names
 
 LISTS = ('train', 'val', 'test')
 """MFNet's lists start with one of these; another list is only checked if it is asked for."""
@@ -72,13 +73,14 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
     comparison = FrameComparison(report)
     for name, frames in splits:
         summary = report.splits[name] = SplitSummary(len(frames))
-        num_exchanged = 0
+        num_colored = num_exchanged = 0
         for found in tqdm(check_frames(frames), name, len(frames), unit='frame', disable=None):
             summary.merge(found.summary)
             report.add_faults(found.faults)
             for what in found.warnings:
                 report.warn(f'{name}/{found.frame}', what)
             comparison.compare(found, name)
+            num_colored += found.has_colored_thermal
             num_exchanged += found.looks_exchanged
         if 0 < num_exchanged == len(frames):
             report.warn(
@@ -86,6 +88,14 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
                 'all RGB images are grey, and all files of thermal images have colours: are they '
                 'exchanged?',
             )
+        elif num_colored:
+            report.warn(
+                name,
+                f'the files of {num_colored} thermal images have colours, of which the brightness '
+                'is read: in false colours the hottest may be darker than what is colder; save '
+                'thermal images as grey, or with the counts of the sensor',
+            )
+        _warn_of_classes(name, summary, report)
         if set(np.flatnonzero(summary.pixels)) == {0, IGNORE_ID}:
             report.warn(
                 name,
@@ -96,6 +106,29 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
             )
     comparison.warn_of_leakage()
     return report
+
+
+def _warn_of_classes(split: str, summary: SplitSummary, report: Report) -> None:
+    """Warn of classes that cannot be learned from `train`, and of one that looks like background.
+
+    The latter only of a declared data set, whose background the user chooses.
+    """
+    space = report.label_space
+    pixels = summary.pixels[: len(space)]
+    if not pixels.any():
+        return
+    absent = [name for name, count in zip(space.classes, pixels, strict=True) if not count]
+    if split == 'train' and absent:
+        report.warn(split, f'has no pixel of {format_names(absent)}, which cannot be learned')
+    largest = int(pixels.argmax())
+    share = pixels[largest] / pixels.sum()
+    if report.dataset == 'folder' and space.background_id is None and share > 0.5:
+        report.warn(
+            split,
+            f'{100 * share:.0f} % of the labelled pixels are {space.classes[largest]}, and '
+            'background_id is null: training crops around it and pastes it over other frames as '
+            f'if it were an object; if it is none, set background_id: {largest}',
+        )
 
 
 def _mfnet_lists(

@@ -38,7 +38,7 @@ class Thermal(Modality):
     mean = (MEAN,)
     std = (0.226,)
     has_range = True
-    folder_names = r'therm|infra|lwir|flir|ir(?![a-z])'
+    folder_names = r'therm|infra|lwir|flir|t?ir(?![a-z])'
     corruptions = CORRUPTIONS
 
     def read(self, path: Path) -> np.ndarray:

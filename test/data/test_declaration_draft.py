@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from sartm_model.cli.main import main
 from sartm_model.data.declaration_draft import write_draft
@@ -58,6 +59,22 @@ def test_the_draft_can_be_used_as_it_is(tmp_path, capsys):
     assert '  7: id_7  # 30 pixels, 37.5 % of the pixels, in 10 masks\n' in text
     assert '  255: ignore  # 10 pixels, 12.5 % of the pixels, in 10 masks\n' in text
     assert 'resize' not in text
+
+
+@pytest.mark.parametrize(
+    ('mask', 'background'),
+    [
+        ([[7, 7, 7, 0], [7, 7, 255, 0]], 1),  # 5 of 7 labelled pixels are the second value
+        ([[7, 7, 7, 255], [0, 0, 0, 255]], None),  # exactly a half is no background
+        ([[7, 0, 0, 255], [255, 255, 255, 255]], 0),  # most pixels are not labelled
+    ],
+)
+def test_a_class_of_more_than_half_of_the_pixels_is_the_background(tmp_path, mask, background):
+    write_draft(fill(tmp_path, mask=np.array(mask, np.uint8)))
+    assert open_dataset('folder', tmp_path / 'data.yaml', 'val').label_space.background_id == (
+        background
+    )
+    assert not check('folder', tmp_path / 'data.yaml').warnings
 
 
 def test_names_that_end_like_those_of_images_are_read_back(tmp_path):
@@ -176,7 +193,22 @@ def test_frames_without_every_file_are_left_out_and_named(tmp_path):
     assert '004' not in (root / 'train.txt').read_text() + (root / 'val.txt').read_text()
 
 
+def test_thermal_images_are_told_by_the_name_of_their_folder(tmp_path):
+    draft = write_draft(fill(tmp_path, ('RGB_images', 'TIR_images', 'labels')))
+    assert {part: folder.name for part, folder in draft.folders.items()} == {
+        'rgb': 'RGB_images', 'thermal': 'TIR_images', 'labels': 'labels'
+    }  # fmt: skip
+
+
 def test_what_no_draft_can_be_made_of(tmp_path):
+    for name in ('rgb', 'thermal'):  # what all of a folder share is not known from one file
+        write(tmp_path / 'one' / name / f'a_{name}.png', MASK)
+    with pytest.raises(SartmError, match=r'no names in common \(a_rgb\.png, a_thermal\.png\)'):
+        write_draft(tmp_path / 'one')
+    grey_alpha = fill(tmp_path / 'alpha')
+    Image.fromarray(np.dstack([MASK, MASK]), 'LA').save(grey_alpha / 'gt' / 'mask_000.png')
+    with pytest.raises(SartmError, match='2-channel image; labels must have one channel'):
+        write_draft(grey_alpha)
     with pytest.raises(SartmError, match='is not a folder'):
         write_draft(tmp_path / 'none')
     with pytest.raises(SartmError, match='no folder of images'):

@@ -173,7 +173,46 @@ def test_exchanged_rgb_and_thermal_are_reported(mfnet, suffix):
         color, grey, _ = random_images(9, 9)
         image = color if path.parent.name == 'rgb' else np.dstack([grey] * 3)
         write(path.with_suffix(f'.{suffix}'), image)
-    assert not check('folder', declare(mfnet, images=images)).warnings
+    warnings = check('folder', declare(mfnet, images=images)).warnings
+    assert [split for split, _ in warnings] == ['train']  # of val, thermal has no colours now
+    assert not any('exchanged' in what for _, what in warnings)
+
+
+def test_thermal_in_false_colours_is_reported(mfnet):
+    for stem in TRAIN[:2]:
+        path = mfnet / 'thermal' / f'{stem}.png'
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        write(path, cv2.applyColorMap(grey, cv2.COLORMAP_JET))
+    for report in (check('mfnet', mfnet, 'train'), check('folder', declare(mfnet))):
+        assert not report.faults
+        ((split, what),) = report.warnings
+        assert split == 'train'
+        assert what.startswith('the files of 2 thermal images have colours')
+    # RGB of which the colours are kept is no such image.
+    for stem in TRAIN:
+        shutil.copy(mfnet / 'rgb' / f'{stem}.png', mfnet / 'thermal' / f'{stem}.png')
+    images = {'rgb': 'rgb/{stem}.png', 'event': 'thermal/{stem}.png'}
+    warnings = check('folder', declare(mfnet, images=images), 'train').warnings
+    assert {what for _, what in warnings} == {'RGB and event are the same image'}
+
+
+def test_classes_that_harm_training_are_reported(mfnet):
+    """A class of most pixels that is drawn as an object, and classes that do not occur."""
+    ids = np.zeros(SIZE, np.uint8)
+    ids[:2] = 1
+    ids[2] = 255  # 24 of the 40 labelled pixels are 0
+    for stem in TRAIN:
+        write(mfnet / 'labels' / f'{stem}.png', ids)
+    names = ['ground', 'car', 'person', 'cone']
+    path = declare(mfnet, label_space={'names': names})
+    report = check('folder', path, 'train')
+    assert not report.faults
+    whole, absent = sorted((what for _, what in report.warnings), key=len, reverse=True)
+    assert absent == 'has no pixel of person, cone, which cannot be learned'
+    assert whole.startswith('60 % of the labelled pixels are ground, and background_id is null')
+    assert whole.endswith('set background_id: 0')
+    path = declare(mfnet, label_space={'names': names[:2], 'background_id': 0})
+    assert not check('folder', path, 'train').warnings
 
 
 def test_masks_of_0_and_255_are_reported(mfnet):
