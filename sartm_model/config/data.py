@@ -66,7 +66,8 @@ class DataConfig:
             such as {rgb: 0.15, thermal: 0.05}; 0 for those left out, and never two at once.
         object_crop: probability that a crop is placed on an object instead of anywhere.
         paste_objects: probability that objects of a second frame are pasted into a sample.
-        colour_jitter: probability that the colours of RGB are changed.
+        colour_jitter: probability that the colours of RGB are changed; unless it is 0, RGB is also
+            blurred with the probability 0.2.
         thermal_shift: largest shift of thermal against RGB, in pixels of the crop, per axis.
         thermal_scale: largest relative zoom of thermal against RGB: 0.02 for 0.98 to 1.02.
         thermal_noise: largest standard deviation of thermal noise, relative to the thermal range.

@@ -24,7 +24,10 @@ def color_jitter(rgb: np.ndarray, config: DataConfig, rng: np.random.Generator) 
 
     With brightness g, saturation s, contrast c and the image's mean m, a colour x becomes
     c g (s x + (1 - s) grey(x)) + (1 - c) g m, which is one affine map of the three channels.
+    With `colour_jitter` 0 there is no blur either.
     """
+    if not config.colour_jitter:
+        return rgb
     if rng.random() < config.colour_jitter:
         brightness, contrast, saturation = rng.uniform(0.5, 1.5, size=3)
         mix = contrast * brightness * (saturation * np.eye(3) + (1 - saturation) / 3)
