@@ -60,8 +60,9 @@ def _add_init(actions: Verbs) -> None:
         'Write the YAML file that declares your own frames and classes. Looks into the folders of\n'
         'RGB images, thermal images and masks in DIR, and writes data.yaml, with the values that\n'
         'occur in the masks, and train.txt and val.txt, with 80 and 20 % of the frames drawn at\n'
-        'random (all.txt where there are no masks). Correct data.yaml, then use it by\n'
-        '--dataset folder --root DIR/data.yaml. Nothing is overwritten.',
+        'random (all.txt where there are no masks; no list for frames in folders such as train\n'
+        'and val). Correct data.yaml, then use it by --dataset folder --root DIR/data.yaml.\n'
+        'Nothing is overwritten.',
         'sartm data init my_frames',
     )
     verb.add_argument('folder', metavar='DIR', type=Path, help='the folder of the images')

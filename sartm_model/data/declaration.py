@@ -11,8 +11,9 @@
 The keys of `images` are modalities. Paths start from the folder of the YAML file. `{stem}` is the
 name of a frame, and `.*` any suffix that files of the modality have. Suffixes are found in upper
 and lower case. A split is a text file with one stem per line, a list of stems, or a folder. In the
-latter case the patterns start from that folder, and all that is in it belongs to the split. The
-condition of a frame is the first whose regular expression is found in its stem.
+latter case the patterns start from that folder, or have its name in place of `{split}`, as in
+'rgb/{split}/{stem}.*', and all that is found there belongs to the split. The condition of a frame
+is the first whose regular expression is found in its stem.
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from sartm_model.data.folder import images_in, suffixes_of
 from sartm_model.data.frame_list import list_of_stems
@@ -41,7 +42,7 @@ class Draft:
         path: the YAML file.
         frames: number of frames that have a file of every part.
         incomplete: stems that lack a file of a part.
-        folders: part -> its folder.
+        folders: part -> its folder, with `{split}` where frames are in folders of splits.
         values: number of different values in the masks.
     """
 
@@ -55,10 +56,12 @@ class Draft:
 def write_draft(root: Path, seed: int = 0) -> Draft:
     """Write `data.yaml`, `train.txt` and `val.txt` to a folder.
 
-    Without masks there is one list, `all.txt`: such frames can only be labelled.
+    Without masks there is one list, `all.txt`: such frames can only be labelled. Where the frames
+    are in folders such as `train` and `val`, these are the splits, and there are no lists.
 
     Args:
-        root: has a folder of images for each part: a modality, or the masks.
+        root: has a folder of images for each part (a modality, or the masks), as have the folders
+            of splits in it; or its folders of parts have such folders of splits.
         seed: of the random split of the frames, 80 % for training and 20 % for validation.
 
     Raises:
@@ -67,34 +70,46 @@ def write_draft(root: Path, seed: int = 0) -> Draft:
     """
     if not root.is_dir():
         raise SartmError(f'{root} is not a folder; expected one with rgb, thermal and masks in it')
-    folders = _find_parts(root)
-    files = {part: images_in(folder, part) for part, folder in folders.items()}
-    affixes = dict.fromkeys(files, ('', ''))
-    if not set.intersection(*map(set, files.values())):
-        affixes = {part: _common_affixes(list(stems)) for part, stems in files.items()}
-    by_stem = {
-        part: {
-            name[len(before) : len(name) - len(after)]: path for name, path in files[part].items()
+    folders, split_folders = _find_layout(root)
+    # One entry for each folder of a split, or one for all frames.
+    files = [
+        {
+            part: images_in(root / folder.replace('{split}', split), part)
+            for part, folder in folders.items()
         }
-        for part, (before, after) in affixes.items()
-    }
-    stems = sorted(set.intersection(*map(set, by_stem.values())))
-    if not stems:
-        firsts = [next(iter(paths.values())).name for paths in by_stem.values()]
+        for split in split_folders or ['']
+    ]
+    by_stem, affixes = _remove_affixes(files)
+    stems = [sorted(set.intersection(*map(set, of_split.values()))) for of_split in by_stem]
+    frames = [
+        {part: of_split[part][stem] for part in folders}
+        for of_split, common in zip(by_stem, stems, strict=True)
+        for stem in common
+    ]
+    if not frames:
+        firsts = [next(iter(paths.values())).name for paths in by_stem[0].values()]
         raise SartmError(
             f'the files in the folders of {root} have no names in common ({format_names(firsts)}); '
             'expected files of one frame to have the same name but for what all of a folder share'
         )
     patterns = {
-        part: f'{folder.relative_to(root).as_posix()}/{before}{{stem}}{after}.*'
+        part: f'{folder}/{before}{{stem}}{after}.*'
         for (part, folder), (before, after) in zip(folders.items(), affixes.values(), strict=True)
     }
-    counts = count_values(by_stem['labels'][stem] for stem in stems) if 'labels' in folders else {}
-    incomplete = sorted(set().union(*by_stem.values()) - set(stems))
-    splits = _split(stems, seed) if 'labels' in folders else {'all': stems}
-    text = _draft_text(root, patterns, counts, list(splits), _needs_resize(by_stem, stems[0]))
+    has_masks = 'labels' in folders
+    counts = count_values(frame['labels'] for frame in frames) if has_masks else {}
+    incomplete = sorted(
+        stem
+        for of_split, common in zip(by_stem, stems, strict=True)
+        for stem in set().union(*of_split.values()).difference(common)
+    )
+    lists: dict[str, list[str]] = {}
+    if not split_folders:
+        lists = _split(stems[0], seed) if has_masks else {'all': stems[0]}
+    splits = {name: name for name in split_folders} or {name: f'{name}.txt' for name in lists}
+    text = _draft_text(root, patterns, counts, splits, _needs_resize(frames[0]))
     contents = {
-        **{f'{name}.txt': list_of_stems(part) for name, part in splits.items()},
+        **{f'{name}.txt': list_of_stems(part) for name, part in lists.items()},
         FILE: text,
     }
     for name in contents:
@@ -102,7 +117,8 @@ def write_draft(root: Path, seed: int = 0) -> Draft:
             raise SartmError(f'{root / name} exists already; remove it, or correct it by hand')
     for name, content in contents.items():
         write_file(root / name, content)
-    return Draft(root / FILE, len(stems), incomplete, folders, len(counts))
+    paths = {part: root / folder for part, folder in folders.items()}
+    return Draft(root / FILE, len(frames), incomplete, paths, len(counts))
 
 
 def count_values(paths: Iterable[Path]) -> dict[int | str, tuple[int, int]]:
@@ -135,38 +151,85 @@ def _sort_key(value: int | str) -> tuple[bool, int | str]:
     return isinstance(value, str), value
 
 
-def _find_parts(root: Path) -> dict[str, Path]:
-    """Return the folder of each part, in the order of `MODALITIES`, the masks last."""
-    found: dict[str, Path] = {}
-    for folder in sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != '.'):
-        part = _part_of(folder)
+def _find_layout(root: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the folder of each part, relative to the root, and the names of folders of splits.
+
+    The parts are in the order of `MODALITIES`, the masks last. `{split}` stands in the folder of a
+    part, before or after its own name, where there are such folders.
+    """
+    folders = {path.name: _subfolders(path) for path in _subfolders(root)}
+    splits: list[str] = []
+    parts = _find_parts({name: root / name for name in folders})
+    inner = {path.name for paths in folders.values() for path in paths}
+    if not parts and _share_called(inner) > _share_called(folders):
+        found = {
+            split: _find_parts({path.name: path for path in paths})
+            for split, paths in folders.items()
+        }
+        most = max(found.values(), key=len)
+        splits = [split for split, there in found.items() if there == most]
+        parts = {part: f'{{split}}/{name}' for part, name in most.items()}
+    elif not parts:
+        found = _find_parts({name: paths[0] for name, paths in folders.items() if paths})
+        names = [{path.name for path in folders[name]} for name in found.values()]
+        splits = sorted(set.intersection(*names)) if names else []
+        parts = {part: f'{name}/{{split}}' for part, name in found.items()}
+    if not parts.keys() & MODALITIES.keys():
+        raise SartmError(
+            f'{root} has no folder of images; expected folders such as '
+            f'{", ".join(MODALITIES)} and masks, or such in train and val'
+        )
+    return {part: parts[part] for part in (*MODALITIES, 'labels') if part in parts}, splits
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != '.')
+
+
+def _find_parts(folders: Mapping[str, Path]) -> dict[str, str]:
+    """Return the name of the folder of each part.
+
+    Args:
+        folders: name -> where its images are, or some of them.
+    """
+    found: dict[str, str] = {}
+    for name, folder in folders.items():
+        part = _part_of(name, folder)
         if part is None:
             continue
         if part in found:
             raise SartmError(
-                f'{found[part]} and {folder} both seem to be folders of {part} images; rename one '
-                'of them: names with rgb, thermal and mask in them are understood'
+                f'{folders[found[part]]} and {folder} both seem to be folders of {part} images; '
+                'rename one of them: names with rgb, thermal and mask in them are understood'
             )
-        found[part] = folder
-    if not found.keys() & MODALITIES.keys():
-        raise SartmError(
-            f'{root} has no folder of images; expected folders such as '
-            f'{", ".join(MODALITIES)} and masks'
-        )
-    return {part: found[part] for part in (*MODALITIES, 'labels') if part in found}
+        found[part] = name
+    return found
 
 
-def _part_of(folder: Path) -> str | None:
-    """Tell by the name of a folder, or else by its first image, what it holds; None if nothing.
+def _parts_called(name: str) -> list[str]:
+    """Return the parts that a folder may hold by its name, the most likely first."""
+    # RGB last, whose words are the most general.
+    names = {part: modality.folder_names for part, modality in reversed(MODALITIES.items())}
+    return [
+        part
+        for part, words in {'labels': LABEL_FOLDERS, **names}.items()
+        if re.search(rf'(?<![a-z])({words})', name.lower())
+    ]
+
+
+def _share_called(names: Collection[str]) -> float:
+    """Return the share of names that are called like a part; 0 without names."""
+    return sum(bool(_parts_called(name)) for name in names) / max(1, len(names))
+
+
+def _part_of(name: str, folder: Path) -> str | None:
+    """Tell by a name, or else by the first image of a folder, what it holds; None if nothing.
 
     Raises SartmError if two of its images have the same stem.
     """
     suffixes = {path.suffix.lower() for path in folder.iterdir() if path.name[0] != '.'}
-    # RGB last, whose words are the most general.
-    names = {name: modality.folder_names for name, modality in reversed(MODALITIES.items())}
-    for part, words in {'labels': LABEL_FOLDERS, **names}.items():
-        is_called = re.search(rf'(?<![a-z])({words})', folder.name.lower())
-        if is_called and not suffixes.isdisjoint(suffixes_of(part)):
+    for part in _parts_called(name):
+        if not suffixes.isdisjoint(suffixes_of(part)):
             return part
     if suffixes.isdisjoint(suffixes_of('labels')):
         return None
@@ -176,6 +239,37 @@ def _part_of(folder: Path) -> str | None:
     except SartmError:
         return 'rgb'
     return 'labels' if len(np.unique(values)) <= MAX_VALUES else 'thermal'
+
+
+def _remove_affixes(
+    files: Sequence[Mapping[str, Mapping[str, Path]]],
+) -> tuple[list[dict[str, dict[str, Path]]], dict[str, tuple[str, str]]]:
+    """Make stems of the names of files: without what all names of a part begin and end with.
+
+    Args:
+        files: for each split, part -> name -> file.
+
+    Returns:
+        For each split, part -> stem -> file; and what was removed at the beginning and at the end
+        of the names of each part: nothing, if a frame's files have the same name as they are.
+    """
+    affixes = dict.fromkeys(files[0], ('', ''))
+    if not any(set.intersection(*map(set, of_split.values())) for of_split in files):
+        affixes = {
+            part: _common_affixes([name for of_split in files for name in of_split[part]])
+            for part in affixes
+        }
+    by_stem = [
+        {
+            part: {
+                name[len(before) : len(name) - len(after)]: path
+                for name, path in of_split[part].items()
+            }
+            for part, (before, after) in affixes.items()
+        }
+        for of_split in files
+    ]
+    return by_stem, affixes
 
 
 def _common_affixes(stems: Sequence[str]) -> tuple[str, str]:
@@ -199,10 +293,10 @@ def _common_start(texts: Sequence[str]) -> str:
     return texts[0][:shared]
 
 
-def _needs_resize(by_stem: Mapping[str, Mapping[str, Path]], stem: str) -> bool:
-    """Whether the images of a frame have different sizes."""
-    names = [name for name in by_stem if name in MODALITIES]
-    return len({MODALITIES[name].read(by_stem[name][stem]).shape[:2] for name in names}) > 1
+def _needs_resize(frame: Mapping[str, Path]) -> bool:
+    """Whether the images of a frame, by part, have different sizes."""
+    names = [name for name in frame if name in MODALITIES]
+    return len({MODALITIES[name].read(frame[name]).shape[:2] for name in names}) > 1
 
 
 def _split(stems: Sequence[str], seed: int) -> dict[str, list[str]]:
@@ -217,7 +311,7 @@ def _draft_text(
     root: Path,
     patterns: Mapping[str, str],
     counts: Mapping[int | str, tuple[int, int]],
-    splits: Sequence[str],
+    splits: Mapping[str, str],
     resize: bool,
 ) -> str:
     """Return the text of the YAML file. JSON's quotes are valid in YAML."""
@@ -269,11 +363,11 @@ def _draft_text(
         key = f"'{value}'" if isinstance(value, str) else value
         share = f'{100 * pixels / total:.3g} % of the pixels, in {masks} masks'
         lines.append(f'  {key}: {names.get(value, "ignore")}  # {pixels} pixels, {share}')
-    if len(splits) > 1:
-        lines += [
-            '# Frames of one recording look alike: they should be in one of the lists, not in both.'
-        ]
-    lines += [f'splits: {{{", ".join(f"{name}: {name}.txt" for name in splits)}}}']
+    if splits.keys() >= {'train', 'val'}:
+        lines += ['# Frames of one recording look alike: they should be in one split, not in both.']
+    lines += [
+        f'splits: {yaml.safe_dump(dict(splits), default_flow_style=True, sort_keys=False).strip()}'
+    ]
     if resize:
         lines += [
             '# The images of a frame have different sizes: all get the size of the first one.',

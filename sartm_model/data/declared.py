@@ -54,11 +54,11 @@ def split_files(declaration: Declaration, split: str) -> tuple[dict[str, FrameFi
     """
     faults = FileFaults()
     with faults.noted_for(_split_file(declaration, split)):
-        base, stems = _find_split(declaration, split)
+        base, patterns, stems = _find_split(declaration, split)
     if faults:
         return {}, faults
     found: dict[str, dict[str, list[Path]]] = {}
-    for part, pattern in declaration.patterns.items():
+    for part, pattern in patterns.items():
         with faults.noted_for((base / pattern).parent):
             found[part] = find_files(base, pattern, part)
     if stems is None:
@@ -69,7 +69,7 @@ def split_files(declaration: Declaration, split: str) -> tuple[dict[str, FrameFi
         for part, by_stem in found.items():
             paths = by_stem.get(stem, [])
             one_each[part] = paths[0] if len(paths) == 1 else None
-            wanted = base / declaration.patterns[part].replace('{stem}', stem)
+            wanted = base / patterns[part].replace('{stem}', stem)
             if not paths:
                 faults.append(FileFault(wanted, _missing(wanted, part, stem)))
             elif len(paths) > 1:
@@ -102,25 +102,36 @@ def find_files(base: Path, pattern: str, part: str) -> dict[str, list[Path]]:
     return found
 
 
-def _find_split(declaration: Declaration, split: str) -> tuple[Path, list[str] | None]:
-    """Return where the patterns start for a split, and its stems; None for all that are there."""
+def _find_split(
+    declaration: Declaration, split: str
+) -> tuple[Path, dict[str, str], list[str] | None]:
+    """Return where the patterns of a split start, they themselves, and its stems.
+
+    The stems are None for all that are there. In place of `{split}` a pattern gets the folder of
+    the split, or the name of a split that is a list.
+    """
     path = declaration.path
     if split not in declaration.splits:
         raise SartmError(
             f'{path} has no split {split!r}; its splits are: {", ".join(declaration.splits)}'
         )
     value = declaration.splits[split]
-    base = path.parent
+    patterns = declaration.patterns
+    base, name, stems = path.parent, split, None
     if isinstance(value, list):
-        return base, check_stems(value, f'the split {split} of {path}')
-    if (base / value).is_dir():
-        return base / value, None
-    if (base / value).is_file():
-        return base, read_stems(base / value)
-    raise SartmError(
-        f'{base / value}, the split {split} of {path}, does not exist; expected a list of stems or '
-        'a folder'
-    )
+        stems = check_stems(value, f'the split {split} of {path}')
+    elif (base / value).is_file():
+        stems = read_stems(base / value)
+    elif any('{split}' in pattern for pattern in patterns.values()):
+        name = value
+    elif (base / value).is_dir():
+        base /= value
+    else:
+        raise SartmError(
+            f'{base / value}, the split {split} of {path}, does not exist; expected a list of '
+            'stems or a folder'
+        )
+    return base, {part: text.replace('{split}', name) for part, text in patterns.items()}, stems
 
 
 def _split_file(declaration: Declaration, split: str) -> Path:

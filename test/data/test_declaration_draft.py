@@ -200,7 +200,38 @@ def test_thermal_images_are_told_by_the_name_of_their_folder(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ('layout', 'parts'),
+    [
+        ('{split}/{part}', ('rgb', 'thermal', 'masks')),
+        ('{part}/{split}', ('rgb', 'thermal', 'masks')),
+        ('{part}/{split}', ('img_dir', 'lwir', 'ann_dir')),  # as in mmsegmentation
+    ],
+)
+@pytest.mark.parametrize('splits', [('train', 'val'), ('0012', 'seq 2', 'cam')])
+def test_folders_of_splits(tmp_path, layout, parts, splits):
+    rng = np.random.default_rng(0)
+    for number, split in enumerate(splits):
+        rgb, thermal, masks = (tmp_path / layout.format(split=split, part=part) for part in parts)
+        for stem in range(number + 1):
+            write(rgb / f'{stem}.png', rng.integers(0, 256, (9, 9, 3), np.uint8))
+            write(thermal / f'{stem}_t.png', np.full((9, 9), 100 * number + stem, np.uint16))
+            write(masks / f'{stem}.png', np.eye(9, dtype=np.uint8) * 7)
+    draft = write_draft(tmp_path)
+    assert draft.frames == sum(range(len(splits) + 1))
+    assert sorted(path.name for path in tmp_path.glob('*.*')) == ['data.yaml']
+    assert list(yaml.safe_load(draft.path.read_text())['splits']) == sorted(splits)
+    for number, split in enumerate(splits):
+        frames = open_dataset('folder', draft.path, split)
+        assert frames.names == [str(stem) for stem in range(number + 1)]
+        for stem, frame in enumerate(frames):
+            assert (frame.images['thermal'] == 100 * number + stem).all()
+            assert (frame.labels == np.eye(9)).all()
+
+
 def test_what_no_draft_can_be_made_of(tmp_path):
+    with pytest.raises(SartmError, match='no folder of images'):
+        write_draft(tmp_path)
     for name in ('rgb', 'thermal'):  # what all of a folder share is not known from one file
         write(tmp_path / 'one' / name / f'a_{name}.png', MASK)
     with pytest.raises(SartmError, match=r'no names in common \(a_rgb\.png, a_thermal\.png\)'):
@@ -211,8 +242,6 @@ def test_what_no_draft_can_be_made_of(tmp_path):
         write_draft(grey_alpha)
     with pytest.raises(SartmError, match='is not a folder'):
         write_draft(tmp_path / 'none')
-    with pytest.raises(SartmError, match='no folder of images'):
-        write_draft(tmp_path)
     fill(tmp_path / 'twice', ('rgb', 'thermal', 'masks'))
     fill(tmp_path / 'twice', ('camera', 'thermal', 'masks'))
     with pytest.raises(SartmError, match='both seem to be folders of rgb images'):

@@ -105,6 +105,31 @@ def test_a_split_may_be_a_folder(root):
     np.testing.assert_array_equal(dataset[1].labels, IDS)
 
 
+def test_a_split_in_the_middle_of_a_pattern(root):
+    """As in mmsegmentation: img_dir/train and ann_dir/train."""
+    for number, (split, stem) in enumerate((('train', 'x'), ('val', 'x'), ('val', 'yN'))):
+        write(root / 'img_dir' / split / f'{stem}.jpg', np.full((2, 4, 3), 50 * number, np.uint8))
+        write(root / 'ann_dir' / split / f'{stem}.png', np.full((2, 4), 7, np.uint8))
+    declared = {
+        'images': {'rgb': 'img_dir/{split}/{stem}.*'},
+        'labels': 'ann_dir/{split}/{stem}.png',
+        'splits': {'train': 'train', 'holdout': 'val', 'val': ['yN']},
+    }
+    (root / 'train.txt').rename(root / 'list.txt')
+    path = declare(root, **declared)
+    train, holdout, val = (open_dataset('folder', path, s) for s in declared['splits'])
+    assert (train.names, holdout.names, val.names) == (['x'], ['x', 'yN'], ['yN'])
+    for frame, grey in ((train[0], 0), (holdout[0], 50), (holdout[1], 100), (val[0], 100)):
+        assert (frame.images['rgb'] == grey).all()
+        assert (frame.labels == 1).all()
+    assert not check('folder', path).faults
+    (root / 'ann_dir' / 'val' / 'x.png').unlink()
+    faults = findings(check('folder', path).faults)
+    assert list(faults) == ['val/x.png']
+    with pytest.raises(SartmError, match=r'img_dir/test does not exist; expected the folder of'):
+        open_dataset('folder', declare(root, **declared | {'splits': {'test': 'test'}}), 'test')
+
+
 def test_one_modality_and_no_labels(root):
     path = declare(root, images={'thermal': 'thermal/{stem}_t.*'}, labels=None)
     frame = open_dataset('folder', path, 'train')[0]
@@ -321,4 +346,4 @@ def test_the_check_of_masks_of_0_and_255(root):
     report = check('folder', declare(root, label_map='ids'), 'train')
     assert 'only class 0 (ground) can be learned' in findings(report.warnings)['train']
     report = check('folder', declare(root, label_map={0: 'ground', 255: 'person'}), 'train')
-    assert not report.warnings
+    assert findings(report.warnings) == {'train': 'has no pixel of road, which cannot be learned'}
