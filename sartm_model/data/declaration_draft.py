@@ -170,10 +170,10 @@ def _find_layout(root: Path) -> tuple[dict[str, str], list[str]]:
         splits = [split for split, there in found.items() if there == most]
         parts = {part: f'{{split}}/{name}' for part, name in most.items()}
     elif not parts:
-        found = _find_parts({name: paths[0] for name, paths in folders.items() if paths})
-        names = [{path.name for path in folders[name]} for name in found.values()]
+        parts = _find_parts({name: paths[0] for name, paths in folders.items() if paths})
+        names = [{path.name for path in folders[name]} for name in parts.values()]
         splits = sorted(set.intersection(*names)) if names else []
-        parts = {part: f'{name}/{{split}}' for part, name in found.items()}
+        parts = {part: f'{name}/{{split}}' for part, name in parts.items()}
     if not parts.keys() & MODALITIES.keys():
         raise SartmError(
             f'{root} has no folder of images; expected folders such as '
