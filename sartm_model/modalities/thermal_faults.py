@@ -42,8 +42,7 @@ def corrupt_thermal(
     the same one, as it looked before the robot drove on and turned: smaller, shifted sideways, and
     mirrored beyond its edge. Objects that move by themselves are not modelled.
 
-    Noise (`thermal_noise`) is white Gaussian noise plus a fixed pattern of columns and rows, which
-    uncooled cameras show between two shutter events.
+    Noise (`thermal_noise`) is that of `add_noise`.
     """
     zoom, shift = 1.0, np.zeros(2)
     if config.thermal_shift > 0:
@@ -56,32 +55,40 @@ def corrupt_thermal(
     if zoom != 1 or shift.any():
         thermal = _zoom_and_shift(thermal, zoom, shift)
     if config.thermal_noise > 0:
-        sigma = rng.uniform(0, config.thermal_noise)
-        height, width = thermal.shape
-        noise = rng.standard_normal((height, width), np.float32)
-        noise += PATTERN_NOISE * rng.standard_normal((1, width), np.float32)
-        noise += PATTERN_NOISE * rng.standard_normal((height, 1), np.float32)
-        noise *= np.float32(sigma)
-        noise += thermal
-        return noise
+        return add_noise(thermal, rng.uniform(0, config.thermal_noise), rng)
     return thermal
+
+
+def add_noise(thermal: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    """Add white Gaussian noise plus a fixed pattern of columns and rows, float32 `[h, w]`.
+
+    Uncooled cameras show such a pattern between two shutter events. `deviation` is that of the
+    noise of pixels; with the pattern the standard deviation is sqrt(1.5) times as large.
+    """
+    height, width = thermal.shape
+    noise = rng.standard_normal((height, width), np.float32)
+    noise += PATTERN_NOISE * rng.standard_normal((1, width), np.float32)
+    noise += PATTERN_NOISE * rng.standard_normal((height, 1), np.float32)
+    noise *= np.float32(deviation)
+    noise += thermal
+    return noise
 
 
 def noise(
     thermal: np.ndarray, severity: int, rng: np.random.Generator, earlier: EarlierImage
 ) -> np.ndarray:
-    """Add Gaussian noise of 3 to 30 % of the range from the 1st to the 99th percentile.
+    """Add noise, as in training, of 3 to 30 % of the range from the 1st to the 99th percentile.
 
-    Half of its variance is one value per column, as in uncooled sensors, half one per pixel. Pixels
-    that see nothing count for nothing and stay as they are.
+    Pixels that see nothing count for nothing and stay as they are.
     """
     invalid = invalid_pixels(thermal.astype(np.float32), thermal.itemsize == 1)
     if invalid.all():
         return thermal
     low, high = percentiles(thermal[~invalid], (0.01, 0.99))
-    deviation = NOISE[severity - 1] * max(high - low, 1.0) / np.sqrt(2)
-    pattern = rng.standard_normal(thermal.shape) + rng.standard_normal(thermal.shape[1])
-    return np.where(invalid, thermal, round_counts(thermal + deviation * pattern, thermal.dtype))
+    of_pixels = NOISE[severity - 1] * max(high - low, 1.0) / np.sqrt(1 + 2 * PATTERN_NOISE**2)
+    return np.where(
+        invalid, thermal, round_counts(add_noise(thermal, of_pixels, rng), thermal.dtype)
+    )
 
 
 CORRUPTIONS: dict[str, Corruption] = {
