@@ -8,6 +8,7 @@ reading the files; `python -m benchmarks.training_loader` measures the whole loa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -36,8 +37,8 @@ class Sample(NamedTuple):
             `images`.
         excluded: bool `[K]`, true for a class that the frame's data set does not label; `[0]` in a
             run whose data sets label all classes.
-        embeddings: modality -> what a frozen network says of the frame's whole image, float32
-            `[D]`; empty in a training that uses none.
+        embeddings: modality -> MA-CLIP's embedding of the frame's whole image, float32 `[D]`; empty
+            in a training that uses none.
     """
 
     name: str
@@ -59,18 +60,6 @@ class Sample(NamedTuple):
         given = dict(zip(self.images, self.drop_mask.unbind(1), strict=True))
         absent = torch.zeros_like(self.drop_mask[:, 0])
         return torch.stack([given.get(name, absent) for name in modalities], dim=1)
-
-
-class Crop(NamedTuple):
-    """A part of a frame, resized to the size of a training crop.
-
-    Attributes:
-        images: modality -> scaled image `[H, W]` or `[H, W, C]`, uint8 or float32.
-        labels: uint8 `[H, W]` of class ids, 255 for 'not labelled'.
-    """
-
-    images: dict[str, np.ndarray]
-    labels: np.ndarray
 
 
 def augment(
@@ -97,13 +86,15 @@ def augment(
     if donor is not None:
         donor_crop = random_resized_crop(donor, config, rng, background_id)
         crop = paste(crop, donor_crop, rng, background_id)
-    return to_sample(frame.name, photometric(crop, config, rng), config, rng, excluded)
+    return to_sample(photometric(crop, config, rng), config, rng, excluded)
 
 
 def random_resized_crop(
     frame: Frame, config: DataConfig, rng: np.random.Generator, background_id: int | None
-) -> Crop:
+) -> Frame:
     """Take a random window of a frame, resize it to the crop's size and flip it at random.
+
+    The images of the result are scaled, `[H, W]` or `[H, W, C]`, uint8 or float32.
 
     One affine map does all three. The range that an image is scaled by is taken from the whole
     frame, as on the robot, and applied to the crop, which has fewer pixels. Where the window leaves
@@ -133,21 +124,20 @@ def random_resized_crop(
         warped = cv2.warpAffine(counts, inverse, size, flags=linear, borderMode=mirror)
         scaled = modality.scale(warped, limits)
         images[name] = modality.mirror(scaled) if is_mirrored else scaled
-    return Crop(images, labels)
+    return replace(frame, images=images, labels=labels)
 
 
-def photometric(crop: Crop, config: DataConfig, rng: np.random.Generator) -> Crop:
-    """Change the images as each modality does it; the labels stay as they are."""
+def photometric(crop: Frame, config: DataConfig, rng: np.random.Generator) -> Frame:
+    """Change the scaled images as each modality does it; the labels stay as they are."""
     images = {
         name: MODALITIES[name].photometric(image, config, rng)
         for name, image in crop.images.items()
     }
-    return crop._replace(images=images)
+    return replace(crop, images=images)
 
 
 def to_sample(
-    name: str,
-    crop: Crop,
+    crop: Frame,
     config: DataConfig,
     rng: np.random.Generator,
     excluded: np.ndarray | None = None,
@@ -163,7 +153,7 @@ def to_sample(
     }
     excluded = np.zeros(0, bool) if excluded is None else excluded
     labels, drops, classes = map(torch.from_numpy, (crop.labels, drop_mask, excluded))
-    return Sample(name, images, labels, drops, classes, {})
+    return Sample(crop.name, images, labels, drops, classes, {})
 
 
 def _corner(
@@ -191,8 +181,10 @@ def _corner(
     return corner
 
 
-def paste(crop: Crop, donor: Crop, rng: np.random.Generator, background_id: int | None) -> Crop:
+def paste(crop: Frame, donor: Frame, rng: np.random.Generator, background_id: int | None) -> Frame:
     """Paste each object class of the donor's crop into `crop` with a probability of one half."""
+    assert crop.labels is not None
+    assert donor.labels is not None
     classes = _object_classes(donor.labels, background_id)
     mask = np.isin(donor.labels, classes[rng.random(classes.size) < 0.5])
 
@@ -200,7 +192,7 @@ def paste(crop: Crop, donor: Crop, rng: np.random.Generator, background_id: int 
         return np.where(mask[..., None] if new.ndim == 3 else mask, new, old)
 
     images = {name: merge(donor.images[name], image) for name, image in crop.images.items()}
-    return Crop(images, merge(donor.labels, crop.labels))
+    return replace(crop, images=images, labels=merge(donor.labels, crop.labels))
 
 
 def _object_classes(labels: np.ndarray, background_id: int | None) -> np.ndarray:

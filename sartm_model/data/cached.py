@@ -60,7 +60,7 @@ class CachedFrames(PairDataset):
 
 
 _dataset: PairDataset
-"""What a process of the pool reads; with each chunk of frames it would be sent again."""
+"""The data set of this process, set once: as an argument it would be pickled with each chunk."""
 
 
 def _open_reader(dataset: PairDataset) -> None:

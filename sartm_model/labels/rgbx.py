@@ -7,7 +7,8 @@ import colorsys
 from sartm_model.labels.built_in import CITYSCAPES
 from sartm_model.labels.space import LabelSpace
 
-_GOLDEN_RATIO = 0.618034  # of it, hues that follow each other are far apart
+# Steps of this fraction of the colour circle keep successive hues far apart.
+_GOLDEN_RATIO = 0.618034
 
 
 def _space(name: str, classes: str, background_id: int | None = None) -> LabelSpace:

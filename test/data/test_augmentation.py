@@ -200,7 +200,7 @@ def test_modalities_are_hidden_as_often_as_set(drop_modality, rgb, thermal):
     config = DataConfig(crop_height=8, crop_width=8, drop_modality=drop_modality)
     crop = random_resized_crop(gradient_frame(), config, np.random.default_rng(0), 0)
     rng = np.random.default_rng(1)
-    masks = np.stack([to_sample('x', crop, config, rng).drop_mask for _ in range(2000)])
+    masks = np.stack([to_sample(crop, config, rng).drop_mask for _ in range(2000)])
     assert not masks.all(axis=1).any()
     # Five standard deviations of a mean of 2000.
     assert masks.mean(axis=0) == pytest.approx([rgb, thermal], abs=0.05)

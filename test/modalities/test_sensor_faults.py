@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sartm_model.config import DataConfig
-from sartm_model.data.augmentation import Crop, augment, photometric
+from sartm_model.data.augmentation import augment, photometric
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_model.modalities.rgb_faults import over_expose
@@ -118,11 +118,12 @@ def test_glare_is_a_white_blob():
         assert blob.mean() < 200
 
 
-def crop() -> Crop:
+def crop() -> Frame:
     rng = np.random.default_rng(1)
     rgb = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     labels = rng.integers(0, 9, (HEIGHT, WIDTH), np.uint8)
-    return Crop({'rgb': rgb, 'thermal': rng.random((HEIGHT, WIDTH), np.float32)}, labels)
+    images = {'rgb': rgb, 'thermal': rng.random((HEIGHT, WIDTH), np.float32)}
+    return Frame('x', images, labels)
 
 
 def test_faults_of_one_camera_leave_the_other_and_the_labels_alone():
