@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -132,54 +133,58 @@ def read_pairs(
 ) -> Iterator[BagPair]:
     """Yield the pairs of RGB and a second camera of a bag, matched as in the node.
 
-    The times at which messages were received replace the node's clock, which limits how long it
-    waits for a partner, so the result depends on the bag alone. They also replace the stamps where
-    `by_arrival` says so, as with `sync.stamp` arrival. Afterwards `matcher.drops` has the number of
-    dropped messages by reason.
+    The times at which messages were received replace the node's clock, also between two messages:
+    a pair that has waited for `max_wait` is output before a message that was received later. So the
+    result depends on the bag alone. They also replace the stamps where `by_arrival` says so, as
+    with `sync.stamp` arrival. Afterwards `matcher.drops` has the number of dropped messages by
+    reason.
 
     An empty topic is not read, and each message on the other one is a pair.
 
     Raises SartmError as `read_images` does.
     """
     only = [topic for topic in (rgb_topic, x_topic, labels_topic) if topic]
-    first = 'rgb' if rgb_topic else 'x'  # whose stamps the labels have
+    counts: Counter[str] = Counter()
     labels: dict[int, Any] = {}
-    waiting: deque[tuple[BagPair, int]] = deque()  # pairs without labels yet, and since when
-    index = -1
-    now_ns = 0
+    waiting: deque[tuple[BagPair, float]] = deque()  # pairs without labels yet, and since when
+    wait_ns = LABELS_WAIT_NS if labels_topic else 0
 
-    def finished(pairs: Iterable[Pair], wait_ns: int) -> Iterator[BagPair]:
+    def finished(pairs: Iterable[Pair], now_ns: float) -> Iterator[BagPair]:
+        """Let pairs wait for their labels; yield those that have them or have waited enough."""
         for pair in pairs:
-            first_index, message = getattr(pair, first) or (None, None)
-            bag_pair = BagPair(**{**vars(pair), first: message}, index=first_index, labels=None)
-            waiting.append((bag_pair, now_ns))
+            (rgb_index, rgb), (x_index, x) = (item or (None, None) for item in (pair.rgb, pair.x))
+            index = rgb_index if rgb_topic else x_index
+            times_ns = pair.stamp_ns, pair.skew_ns, pair.arrival_ns
+            waiting.append((BagPair(rgb, x, *times_ns, index, labels=None), now_ns))
         while waiting:
-            pair, since_ns = waiting[0]
-            if pair.header_ns not in labels and now_ns - since_ns < wait_ns:
+            bag_pair, since_ns = waiting[0]
+            if bag_pair.header_ns not in labels and now_ns - since_ns < wait_ns:
                 return
             waiting.popleft()
-            for old_ns in [stamp for stamp in labels if stamp < pair.header_ns]:
+            for old_ns in [stamp for stamp in labels if stamp < bag_pair.header_ns]:
                 del labels[old_ns]
-            found = None if pair.index is None else labels.pop(pair.header_ns, None)
-            yield replace(pair, labels=found)
+            found = None if bag_pair.index is None else labels.pop(bag_pair.header_ns, None)
+            yield replace(bag_pair, labels=found)
 
-    wait_ns = LABELS_WAIT_NS if labels_topic else 0
+    def expired(until_ns: float) -> Iterator[BagPair]:
+        """Yield the pairs that the node's timer gives, which polls just after each deadline."""
+        while (deadline_ns := matcher.deadline_ns) is not None and deadline_ns < until_ns:
+            yield from finished(matcher.poll(deadline_ns), deadline_ns)
+
     for raw, message in read_images(bag, only):
-        now_ns = raw.time_ns
-        time_ns, pairs = now_ns if by_arrival else stamp_ns(message.header), []
-        if raw.topic == (rgb_topic or x_topic):
-            index += 1
-            add = matcher.add_rgb if rgb_topic else matcher.add_x
-            pairs = add(time_ns, (index, message), now_ns)
-        elif raw.topic == x_topic:
-            pairs = matcher.add_x(time_ns, message, now_ns)
+        now_ns, header_ns = raw.time_ns, stamp_ns(message.header)
+        yield from expired(now_ns)
+        pairs: list[Pair] = []
+        if raw.topic in (rgb_topic, x_topic):
+            add = matcher.add_rgb if raw.topic == rgb_topic else matcher.add_x
+            item = (counts[raw.topic], message)
+            pairs = add(now_ns if by_arrival else header_ns, item, now_ns)
+            counts[raw.topic] += 1
         else:
-            labels[stamp_ns(message.header)] = message
-        yield from finished(pairs, wait_ns)
-    while matcher.deadline_ns is not None:  # at the end of the bag every wait runs out
-        now_ns = max(now_ns, matcher.deadline_ns)
-        yield from finished(matcher.poll(now_ns), wait_ns)
-    yield from finished([], 0)
+            labels[header_ns] = message
+        yield from finished(pairs, now_ns)
+    yield from expired(math.inf)  # at the end of the bag every wait runs out
+    yield from finished([], math.inf)
 
 
 def decode(message: RawMessage) -> Any:

@@ -6,6 +6,7 @@ import gc
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from sartm_ros.bag.reading import (
     Topic,
     bag_topics,
     open_writer,
+    read_images,
     read_pairs,
     read_raw,
 )
@@ -169,6 +171,82 @@ def test_pairs_of_two_rates_are_the_nearest(tmp_path):
         # 30 and 9 Hz from one start: no thermal frame is further than half an RGB period away.
         assert abs(pair.skew_ns) <= 1e9 / 30 / 2 + 1
     assert sum(pairing.drops.values()) == 60 - 18  # every other RGB frame is accounted for
+
+
+class Robot:
+    """The node's timer and its matcher, driven by messages that arrive at given times.
+
+    The timer fires a millisecond after the oldest RGB frame has waited long enough.
+    """
+
+    def __init__(self, pairing: PairMatcher) -> None:
+        self.pairing = pairing
+        self.pairs: list[tuple] = []
+        self._arrivals: dict[int, int] = {}  # of RGB frames by stamp, as long as they wait
+
+    def run_timer(self, until_ns: int) -> None:
+        for stamp, arrival in sorted(self._arrivals.items()):
+            fires_ns = arrival + 201 * MS
+            if fires_ns < until_ns:
+                self._note(self.pairing.poll(fires_ns))
+                self._arrivals.pop(stamp, None)
+
+    def receive(self, topic: str, stamp: int, now_ns: int) -> None:
+        self.run_timer(now_ns)
+        if topic == RGB_TOPIC:
+            self._arrivals[stamp] = now_ns
+            self._note(self.pairing.add_rgb(stamp, stamp, now_ns))
+        else:
+            self._note(self.pairing.add_x(stamp, stamp, now_ns))
+
+    def _note(self, pairs: list) -> None:
+        for pair in pairs:
+            self.pairs.append((pair.rgb, pair.x))
+            self._arrivals.pop(pair.rgb, None)
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_pairs_are_those_of_a_node_that_receives_the_messages_at_their_times(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    write_bag(
+        make_frames(40, labelled=False), tmp_path / 'regular', rate_hz=[4, 7, 10, 25][seed % 4]
+    )
+    lag = {RGB_TOPIC: 0, THERMAL_TOPIC: [0, 150][seed // 4]}  # ms
+    # Times are even, and the timer fires at odd ones, so that their order is never in doubt.
+    late = [
+        replace(raw, time_ns=2 * MS * ((raw.time_ns // MS + lag[raw.topic] + delay) // 2))
+        for raw in read_raw(tmp_path / 'regular')
+        if rng.random() < 0.85
+        for delay in [int(rng.integers(0, 120))]
+    ]
+    late.sort(key=lambda raw: raw.time_ns)
+    copy_bag(late, tmp_path / 'late')
+
+    def alone_in_gaps() -> PairMatcher:
+        pairing = matcher()
+        pairing.rgb_alone_after_ns = 300 * MS
+        return pairing
+
+    robot, pairing = Robot(alone_in_gaps()), alone_in_gaps()
+    for raw, message in read_images(tmp_path / 'late', [RGB_TOPIC, THERMAL_TOPIC]):
+        robot.receive(raw.topic, header_ns(message), raw.time_ns)
+    robot.run_timer(late[-1].time_ns + 1000 * MS)
+    found = [
+        tuple(message and header_ns(message) for message in (pair.rgb, pair.x))
+        for pair in read_pairs(tmp_path / 'late', pairing)
+    ]
+    assert found == robot.pairs
+    assert +pairing.drops == +robot.pairing.drops
+
+
+def test_a_partner_that_comes_after_the_longest_wait_is_lost_as_on_the_robot(tmp_path):
+    faults = Faults(thermal_offset_s=0.15)  # of the reception; the stamps are corrected below
+    write_bag(make_frames(20, labelled=False), tmp_path / 'bag', rate_hz=4, faults=faults)
+    pairing = PairMatcher(max_skew_ns=50 * MS, max_wait_ns=100 * MS, x_offset_ns=-150 * MS)
+    assert list(read_pairs(tmp_path / 'bag', pairing)) == []
+    assert pairing.drops['rgb_timeout'] == 20
+    patient = PairMatcher(max_skew_ns=50 * MS, max_wait_ns=150 * MS, x_offset_ns=-150 * MS)
+    assert len(list(read_pairs(tmp_path / 'bag', patient))) == 20
 
 
 def test_labels_of_rgb_frames_without_a_partner_take_no_memory(tmp_path):

@@ -69,7 +69,7 @@ def test_replay_takes_the_parameters_of_the_node(capsys, folders, nano_checkpoin
     values = {
         'checkpoint': str(nano_checkpoint),
         'thermal_topic': 'thermal/image_raw',
-        'sync': {'thermal_offset': -0.4},
+        'sync': {'thermal_offset': -0.4, 'max_wait': 0.5},
         'thermal': thermal,
     }
     params.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
