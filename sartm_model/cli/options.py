@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -148,7 +148,10 @@ def read_params(args: argparse.Namespace) -> NodeSettings:
 
 
 def predictor_from_options(
-    args: argparse.Namespace, label_space: LabelSpace | None = None
+    args: argparse.Namespace,
+    label_space: LabelSpace | None = None,
+    *,
+    params: Mapping[str, Any] | None = None,
 ) -> Predictor | OnnxPredictor:
     """Return the predictor of `add_model`'s options, and of --head, --homography and --params.
 
@@ -157,11 +160,14 @@ def predictor_from_options(
     Args:
         args: the options.
         label_space: see `Predictor`; an exported file has its own.
+        params: what --params says of the predictor, for a verb that has read the file already.
     """
     from sartm_model.inference.open_predictor import open_predictor
     from sartm_model.registration.homography import read_homography
 
-    options = {**MODEL_DEFAULTS, **read_params(args).predictor}
+    if params is None:
+        params = read_params(args).predictor
+    options = {**MODEL_DEFAULTS, **params}
     for name in MODEL_DEFAULTS:
         if getattr(args, name) is not None:
             options[name] = getattr(args, name)

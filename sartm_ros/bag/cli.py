@@ -180,6 +180,7 @@ def replay(args: argparse.Namespace) -> None:
     """Print the metrics of the bag's pairs, and write the report."""
     from sartm_ros.bag import replay as replaying
     from sartm_ros.settings.cameras import forgotten_modality
+    from sartm_ros.settings.loading import predictor_options
     from sartm_ros.settings.parameter_file import read_parameter_file
     from sartm_ros.settings.ros_parameters import parse
 
@@ -194,7 +195,7 @@ def replay(args: argparse.Namespace) -> None:
             'pairs are matched by nearest',
             file=sys.stderr,
         )
-    predictor = predictor_from_options(args)
+    predictor = predictor_from_options(args, params=predictor_options(settings))
     if forgotten := forgotten_modality(settings, predictor.modalities):
         print(f'sartm replay: {forgotten}', file=sys.stderr)
     result = replaying.replay(

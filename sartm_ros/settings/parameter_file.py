@@ -15,7 +15,7 @@ from sartm_model.errors import SartmError
 from sartm_model.utils.text import first_line
 from sartm_ros.settings.cameras import camera_topics, with_topics
 from sartm_ros.settings.loading import predictor_options
-from sartm_ros.settings.parameters import FIELDS, NAMES, Parameters, to_dict
+from sartm_ros.settings.parameters import FIELDS, NAMES, Parameters
 from sartm_ros.settings.ros_parameters import parse
 
 NODE = 'sartm'
@@ -43,8 +43,8 @@ def read_parameter_file(path: Path, overrides: Mapping[str, Any] | None = None) 
 
     Args:
         path: the file.
-        overrides: values by ROS name that replace the file's before topics are resolved, so that
-            `x_topic` auto follows another `x_modality`.
+        overrides: values by ROS name that replace the file's before anything is checked, so that
+            the file may have what fits them alone, such as `x_topic` without an `x_modality`.
 
     Raises:
         SartmError: the file is not a parameter file, has no section for the node or those of two,
@@ -70,12 +70,13 @@ def read_parameter_file(path: Path, overrides: Mapping[str, Any] | None = None) 
     for name in values.keys() - FIELDS.keys():
         if nearest := difflib.get_close_matches(name, NAMES, 1, 0.8):
             raise SartmError(f'{path}: the node has no parameter {name} (is {nearest[0]} meant?)')
+    known = {name: value for name, value in values.items() if name in FIELDS}
+    changes = dict(overrides or {})
     try:
-        parameters = parse({name: value for name, value in values.items() if name in FIELDS})
+        parameters = parse(known | changes)
     except SartmError as error:
-        raise SartmError(f'{path}: {error}') from error
-    if overrides:
-        parameters = parse(to_dict(parameters) | dict(overrides))
+        given = ' and '.join(f'{name} {value!r}' for name, value in changes.items())
+        raise SartmError(f'{path}{" with " if given else ""}{given}: {error}') from error
     namespace_ = next(iter(namespaces), '')
     full_names = {
         name: full_name(topic, namespace_) for name, topic in camera_topics(parameters).items()

@@ -137,6 +137,11 @@ def test_replay_of_another_sensor(capsys, folders):
     (folders / 'event.yaml').write_text('sartm: {ros__parameters: {x_modality: event}}')
     assert run(*arguments, '--params', folders / 'event.yaml', '--x-modality', 'depth') == 0
     assert json.loads(capsys.readouterr().out)['modalities'] == {'both': 3}
+    # A file that the options alone complete.
+    values = '{x_topic: depth/image_raw, x_transport: raw, sync: {max_skew: 0.01}}'
+    (folders / 'topic.yaml').write_text(f'sartm: {{ros__parameters: {values}}}')
+    assert run(*arguments, '--params', folders / 'topic.yaml', '--x-modality', 'depth') == 0
+    assert json.loads(capsys.readouterr().out)['modalities'] == {'both': 3}
     # Without the option RGB alone is left, and a line says how to have both.
     assert run(*arguments) == 0
     printed = capsys.readouterr()

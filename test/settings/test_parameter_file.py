@@ -104,6 +104,7 @@ def test_numbers_without_a_point_are_numbers_as_in_ros(write, text, expected):
         ('x_modality: depth', {'x_modality': 'thermal'}, '/front/thermal/image_raw'),
         ('x_modality: depth, x_topic: /near', {'x_modality': 'event'}, '/near'),
         ('x_modality: depth', {'x_topic': '/near'}, '/near'),
+        ('x_topic: /near, x_transport: raw', {'x_modality': 'depth'}, '/near'),
     ],
 )
 def test_another_modality_given_beside_the_file_has_its_own_topic(write, in_file, given, expected):
@@ -138,6 +139,13 @@ def test_what_is_wrong_with_a_file_is_said(write, text, expected):
     assert str(failure.value).startswith(str(path))
     assert expected in str(failure.value)
     assert '\n' not in str(failure.value)
+
+
+def test_what_is_given_beside_a_file_is_named_with_it(write):
+    path = write('sartm: {ros__parameters: {thermal: {range: fixed}}}')
+    with pytest.raises(SartmError) as failure:
+        read_parameter_file(path, {'x_modality': 'depth'})
+    assert str(failure.value).startswith(f"{path} with x_modality 'depth': parameter thermal.range")
 
 
 def test_a_missing_file(tmp_path):
