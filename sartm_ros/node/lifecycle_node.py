@@ -150,8 +150,8 @@ class SartmNode(LifecycleNode):
     @logged('shut down')
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and release everything, from any state."""
-        self.destroy_timer(self._report_timer)
         self._release()
+        self.destroy_timer(self._report_timer)  # a node that cannot be released goes on reporting
         return super().on_shutdown(state)
 
     @logged('cleaned up after an error')
