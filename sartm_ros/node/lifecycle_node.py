@@ -60,7 +60,7 @@ class SartmNode(LifecycleNode):
         self._deadline_timer: DeadlineTimer | None = None  # set while active
         self._enabled = True
         self._was_active = False
-        self._configuring = False
+        self._starting = False  # while it is configured or activated
         self._last_failure = ''  # why the last transition failed
         self._exit_status = 0
         # Deadlines and reports use the steady clock even where message stamps are simulated time.
@@ -81,7 +81,7 @@ class SartmNode(LifecycleNode):
         """Read the parameters, load and warm up the network, create the publishers."""
         self._last_failure = ''
         failure = None
-        self._configuring = True
+        self._starting = True
         try:
             self._settings = ros_parameters.read(self)
             topic_names(self, self._settings)
@@ -93,7 +93,7 @@ class SartmNode(LifecycleNode):
         except Exception as error:
             failure = self.fail_transition('configured', error)
         finally:
-            self._configuring = False
+            self._starting = False
         if failure is not None:
             # After the `except` clause, in which the error's traceback keeps the network alive.
             self._release()
@@ -104,10 +104,12 @@ class SartmNode(LifecycleNode):
         """Subscribe and start the inference thread. An inactive node receives no images."""
         super().on_activate(state)
         self._last_failure = ''
+        self._starting = True
         try:
             assert self._result_publishers is not None
             self._result_publishers.publish_classes(self._predictor.label_space)
             used_settings = self._used_settings()
+            self._enabled = True
             self._pipeline = FramePipeline(
                 self._predictor,
                 used_settings,
@@ -116,7 +118,6 @@ class SartmNode(LifecycleNode):
                 warn=self._diagnostics.warn,
             )
             self._deadline_timer = DeadlineTimer(self, self._steady_clock, self._pipeline)
-            self._enabled = True
             self._health.restart_clocks()
             self._image_subscriptions = Subscriptions(
                 self,
@@ -129,6 +130,8 @@ class SartmNode(LifecycleNode):
             self._unsubscribe()
             super().on_deactivate(state)
             return self.fail_transition('activated', error)
+        finally:
+            self._starting = False
         self._was_active = True
         ros_parameters.warn_of_unknown(self, of_topics=True)
         self.get_logger().info(f'active: {self._image_subscriptions.describe()}')
@@ -244,7 +247,7 @@ class SartmNode(LifecycleNode):
         if self.fatal_error or self._last_failure:
             report = Report(ERROR, self.fatal_error or self._last_failure, recent.values)
         elif self._predictor is None:
-            state = 'configuring' if self._configuring else 'unconfigured'
+            state = 'configuring' if self._starting else 'unconfigured'
             report = Report(OK, state, recent.values)
         elif subscriptions is None or pipeline is None:
             report = Report(OK, 'inactive', recent.values)
@@ -288,11 +291,15 @@ class SartmNode(LifecycleNode):
 
     def _check_parameters(self, changes: list[Any]) -> SetParametersResult:
         """Accept all changes of one request together, or none of them."""
+        if not _has_own(changes):
+            return SetParametersResult(successful=True)
         if reason := ros_parameters.describe_deletion(changes):
             return SetParametersResult(successful=False, reason=reason)
-        # While publishers are created, parameters of their QoS are declared, which are not these.
-        if self._configuring and any(change.name in NAMES for change in changes):
-            reason = 'the node is being configured; set it when ~/get_state says inactive or active'
+        if self._starting:
+            reason = (
+                'the node is being configured or activated; set it when ~/get_state says inactive '
+                'or active'
+            )
             return SetParametersResult(successful=False, reason=reason)
         if self._predictor is None:
             # `on_configure` checks the values, when all of them are set.
@@ -308,7 +315,7 @@ class SartmNode(LifecycleNode):
 
     def _apply_parameters(self, changes: list[Any]) -> None:
         """Use changes that every callback has accepted; with the next frame, all together."""
-        if self._predictor is None:
+        if self._predictor is None or not _has_own(changes):
             return
         self._settings = self._updated(changes)
         if self._pipeline is not None:
@@ -317,3 +324,11 @@ class SartmNode(LifecycleNode):
     def _updated(self, changes: list[Any]) -> Parameters:
         pairs = [(change.name, change.value) for change in changes]
         return ros_parameters.update(self._settings, pairs)
+
+
+def _has_own(changes: list[Any]) -> bool:
+    """Return whether one of the node's parameters changes.
+
+    Others are declared where it publishes and subscribes: those of the topics' QoS.
+    """
+    return any(change.name in NAMES for change in changes)

@@ -13,6 +13,8 @@ from processes import wait_until
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool
 
 from sartm_model.labels import LabelSpace
 from sartm_ros.node import lifecycle_node
@@ -67,3 +69,48 @@ def test_a_node_that_cannot_be_shut_down_goes_on_reporting(node, monkeypatch):
 
     wait_until(is_silent, 'a report of the active node', 10)
     assert node.trigger_shutdown() == SUCCESS
+
+
+def test_a_parameter_set_during_the_activation_is_refused(node, monkeypatch):
+    """As the executor's thread may, while the main thread starts the node."""
+    results = []
+
+    class Pipeline(lifecycle_node.FramePipeline):
+        def __init__(self, *args, **kwargs) -> None:
+            results.extend(node.set_parameters([Parameter('max_rate', value=5.0)]))
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(lifecycle_node, 'FramePipeline', Pipeline)
+    assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+    (result,) = results
+    assert not result.successful
+    assert result.reason.startswith('the node is being configured or activated')
+    assert node.get_parameter('max_rate').value == 0.0
+    (result,) = node.set_parameters([Parameter('max_rate', value=5.0)])
+    assert result.successful
+
+
+def test_a_node_disabled_as_soon_as_it_can_be_stays_so(node, monkeypatch):
+    """`~/set_enabled` is served as soon as there is a pipeline."""
+    responses = []
+
+    class Timer(lifecycle_node.DeadlineTimer):
+        def __init__(self, *args) -> None:
+            super().__init__(*args)
+            (service,) = (s for s in node.services if s.srv_type is SetBool)
+            responses.append(service.callback(SetBool.Request(data=False), SetBool.Response()))
+
+    monkeypatch.setattr(lifecycle_node, 'DeadlineTimer', Timer)
+    assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+    assert responses[0].success
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    reports: list[DiagnosticArray] = []
+    node.create_subscription(DiagnosticArray, '/diagnostics', reports.append, 10)
+
+    def is_reported() -> list[DiagnosticArray]:
+        executor.spin_once(0.01)
+        return reports
+
+    wait_until(is_reported, 'a report', 10)
+    assert reports[-1].status[0].message == 'disabled'
