@@ -84,11 +84,11 @@ class SartmNode(LifecycleNode):
         self._starting = True
         try:
             self._settings = ros_parameters.read(self)
-            topic_names(self, self._settings)
-            make_matcher(self._settings)
+            image_topics = topic_names(self, self._settings)
+            make_matcher(self._settings)  # fails if the policy is not installed
             self._health = Health(self._settings.x_modality)
             self._predictor = load_predictor(self._settings, self.get_logger())
-            self._result_publishers = Publishers(self)
+            self._result_publishers = Publishers(self, image_topics.values())
             memory.freeze_gc()
         except Exception as error:
             failure = self.fail_transition('configured', error)

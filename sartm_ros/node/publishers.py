@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -33,16 +34,18 @@ class Publishers:
     `~/classes`, `~/status` and `~/latency`, and `~/label_info` where `vision_msgs` is installed.
 
     Where an image topic is remapped, its compressed topic goes with it, and with the labels the
-    camera info, unless they are remapped themselves.
+    camera info, unless they are remapped themselves. Beside the images of a camera the camera info
+    stays where it is, because that camera's driver publishes its own there.
 
     Args:
         node: the lifecycle node.
+        image_topics: the full names of the cameras' topics.
 
     Raises:
         SartmError: a publisher cannot be created.
     """
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, image_topics: Iterable[str]) -> None:
         self._node = node
         self._publishers: dict[str, Any] = {}
         self._topics: dict[str, str] = {}  # as rclpy was given them
@@ -53,9 +56,9 @@ class Publishers:
                 self._create(Image, name)
                 image_topic = self._publishers[name].topic_name
                 self._create(CompressedImage, _compressed(name), _compressed(image_topic))
-            self._create(
-                CameraInfo, 'camera_info', info_topic(self._publishers['labels'].topic_name)
-            )
+            beside_labels = info_topic(self._publishers['labels'].topic_name)
+            is_of_driver = beside_labels in map(info_topic, image_topics)
+            self._create(CameraInfo, 'camera_info', '' if is_of_driver else beside_labels)
             self._create(String, 'status')
             self._create(Float32, 'latency')
             self._create(String, 'classes', latched=True)

@@ -80,7 +80,7 @@ def vision_msgs(monkeypatch):
 
 def test_the_camera_info_of_another_camera_or_size_is_not_published():
     node = Node()
-    publishers = Publishers(node)
+    publishers = Publishers(node, [])
     header = Header(frame_id='rgb', stamp=Time(sec=9))
     for camera, size in (('rgb', (480, 640)), ('thermal', (240, 320))):
         info = CameraInfo(height=size[0], width=size[1])
@@ -99,7 +99,7 @@ def labels_of(frame_id: str) -> tuple[str, np.ndarray, Header]:
 
 def test_label_info_has_the_names_and_follows_the_frame_of_the_labels(vision_msgs):
     node = Node()
-    publishers = Publishers(node)
+    publishers = Publishers(node, [])
     publishers.publish_classes(MFNET)
     ((info, frame_id),) = node.published['/sartm/label_info']
     named = {item.class_id: item.class_name for item in info.class_map}
@@ -116,7 +116,7 @@ def test_label_info_has_the_names_and_follows_the_frame_of_the_labels(vision_msg
 def test_without_vision_msgs_there_are_the_classes_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, 'vision_msgs', None)  # its import fails
     node = Node()
-    publishers = Publishers(node)
+    publishers = Publishers(node, [])
     publishers.publish_classes(MFNET)
     publishers.publish(*labels_of('left'))
     assert '/sartm/label_info' not in node.published

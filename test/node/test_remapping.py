@@ -14,7 +14,7 @@ from ros_helpers import RGB_TOPIC, THERMAL_TOPIC
 from sensor_msgs.msg import CompressedImage, Image
 
 from sartm_ros.node.publishers import Publishers
-from sartm_ros.node.subscriptions import Subscriptions
+from sartm_ros.node.subscriptions import Subscriptions, topic_names
 from sartm_ros.settings.parameters import Parameters
 
 SWAPPED = [
@@ -52,7 +52,7 @@ def test_inputs_are_remapped_once(node):
 
 
 def test_outputs_are_remapped_once(node):
-    publishers = Publishers(node)
+    publishers = Publishers(node, [])
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     node.create_subscription(Image, '~/labels', lambda _: None, latched)
     (text,) = wait_until(publishers.qos_mismatches, 'the mismatch')
@@ -66,7 +66,7 @@ def published_topics(node, namespace='/') -> set[str]:
 
 def test_a_compressed_topic_goes_where_its_image_topic_goes(node):
     """Subscribers of image_transport look for it beside the image topic."""
-    publishers = Publishers(node)
+    publishers = Publishers(node, [])
     expected = {
         *('/front/confidence', '/front/confidence/compressed'),
         *('/sartm/overlay', '/sartm/overlay/compressed'),  # of the labels
@@ -86,6 +86,11 @@ def test_a_compressed_topic_goes_where_its_image_topic_goes(node):
             ['~/labels:=/seg/b', '~/labels/compressed:=/png', '~/camera_info:=/calibration'],
             {'/png', '/calibration'},
         ),
+        (
+            '/d',  # the driver publishes /d/camera/color/camera_info
+            ['~/labels:=camera/color/labels'],
+            {'/d/camera/color/labels/compressed', '/d/sartm/camera_info'},
+        ),
         ('/c', [], {'/c/sartm/labels/compressed', '/c/sartm/camera_info'}),
     ],
 )
@@ -93,8 +98,9 @@ def test_what_goes_with_the_labels_can_be_remapped_itself(namespace, rules, expe
     context = Context()
     context.init(['--ros-args', *(word for rule in rules for word in ('-r', rule))])
     node = LifecycleNode('sartm', context=context, namespace=namespace)
-    publishers = Publishers(node)
+    publishers = Publishers(node, topic_names(node, Parameters()).values())
     wait_until(lambda: expected <= published_topics(node, namespace), 'the publishers')
+    assert f'{namespace}/camera/color/camera_info' not in published_topics(node, namespace)
     publishers.close()
     node.destroy_node()
     context.shutdown()
