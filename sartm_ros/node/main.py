@@ -1,10 +1,11 @@
 """The process of the node: its command line, its signals and the thread that runs callbacks.
 
-The process ends with status 0 after SIGINT or SIGTERM, also while the node starts. It ends with 2,
-after one line that says why, if the node is to start by itself (`autostart`) and a parameter or the
-checkpoint cannot be used, and with 1 after any other failed start. It ends with 1, too, when
-inference fails again and again or its thread ends, so that a launch file with `respawn` starts a
-new process.
+The process ends with status 0 after SIGINT or SIGTERM, also while the node starts by itself; a
+transition that a service began is finished first, because it runs in the thread of the callbacks.
+The process ends with 2, after one line that says why, if the node is to start by itself
+(`autostart`) and a parameter or the checkpoint cannot be used, and with 1 after any other failed
+start. It ends with 1, too, when inference fails again and again or its thread ends, so that a
+launch file with `respawn` starts a new process.
 """
 
 from __future__ import annotations
@@ -161,9 +162,9 @@ class _StopSignal:
 def _run(make_node: Callable[[], SartmNode], stop: _StopSignal) -> int:
     """Create a node, run it until a signal or a fatal error, destroy it; return the exit status.
 
-    The node's callbacks run in a second thread, so that services and diagnostics answer while a
-    network is loaded. The main thread starts the node and then only waits, because Python runs
-    signal handlers there and a wait in the executor would delay them.
+    The node's callbacks run in a second thread, so that services and diagnostics answer while the
+    node starts by itself. The main thread starts it and then only waits, because Python runs signal
+    handlers there and a wait in the executor would delay them.
     """
     node = make_node()
     executor = Executor()
