@@ -20,7 +20,8 @@ class FrameRecord:
 
     Attributes:
         index: position of the RGB message in its topic, from 0; None if there is no RGB image.
-        stamp_ns: the pair's header stamp in nanoseconds.
+        stamp_ns: the pair's stamp in nanoseconds: that of its header or, with `sync.stamp` arrival,
+            the time at which the message was received.
         modality: the images that the network was given: 'both', 'rgb', or the second camera's.
         states: state of each camera, one of `sartm_ros.sync.stall_detection.STATES`, RGB first.
         skew_ms: stamp of the second camera minus RGB's; None if one of the images was not used.
