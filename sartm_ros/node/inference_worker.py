@@ -38,8 +38,7 @@ class LatestWorker(Generic[Item]):
         self._process = process
         self._on_error = on_error
         self._condition = threading.Condition()
-        self._in_work: list[Item] = []  # none or one
-        self._waiting: list[Item] = []  # none or one
+        self._items: list[Item] = []  # the one in work, and the one in the slot behind it
         self._stopping = False
         self._begun_s: float | None = None  # when the item in work was begun
         self.failure: BaseException | None = None
@@ -62,19 +61,16 @@ class LatestWorker(Generic[Item]):
         items in quick succession both are processed.
         """
         with self._condition:
-            if not self._in_work:
-                self._in_work.append(item)
-                self._condition.notify()
-                return False
-            replaced = bool(self._waiting)
-            self._waiting[:] = [item]
+            replaced = len(self._items) == 2
+            self._items[1:] = [item]  # the first one, if there is none
+            self._condition.notify()
             return replaced
 
     def clear(self) -> int:
         """Discard the item that waits; return how many there were, none or one."""
         with self._condition:
-            count = len(self._waiting)
-            self._waiting.clear()
+            count = len(self._items[1:])
+            del self._items[1:]
             return count
 
     def stop(self) -> int:
@@ -84,9 +80,8 @@ class LatestWorker(Generic[Item]):
             self._condition.notify()
         while self._thread.is_alive():
             self._thread.join(JOIN_CHECK_S)
-        left = len(self._in_work) + len(self._waiting)
-        self._in_work.clear()
-        self._waiting.clear()
+        left = len(self._items)
+        self._items.clear()
         return left
 
     def _run(self) -> None:
@@ -98,10 +93,10 @@ class LatestWorker(Generic[Item]):
     def _process_items(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._in_work or self._stopping)
+                self._condition.wait_for(lambda: self._items or self._stopping)
                 if self._stopping:
                     return
-                item = self._in_work[0]
+                item = self._items[0]
             self._begun_s = time.monotonic()
             pause_s = None
             try:
@@ -109,9 +104,8 @@ class LatestWorker(Generic[Item]):
             except Exception as error:
                 pause_s = self._on_error(error)
             self._begun_s = None
-            del item  # so that its images are freed while the thread waits
+            del item  # so that its images are freed with its place, not with the next item
             with self._condition:
                 if pause_s:
                     self._condition.wait_for(lambda: self._stopping, pause_s)
-                self._in_work[:] = self._waiting
-                self._waiting.clear()
+                del self._items[0]
