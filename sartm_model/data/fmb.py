@@ -1,16 +1,11 @@
-"""FMB (Liu et al., ICCV 2023): 1500 RGB-thermal frames of 600x800 in 14 classes and background."""
+"""FMB (Liu et al., ICCV 2023): 1500 RGB-thermal frames of 600x800 in 14 classes and background.
+
+`<root>/{train,test}/{Visible,Infrared,Label}`; the infrared images may be 3-channel grey.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from sartm_model.data.folder import SplitFolders
+from sartm_model.data.published import split_folders
 from sartm_model.labels import FMB
 
-
-class Fmb(SplitFolders):
-    """`<root>/{train,test}/{Visible,Infrared,Label}`; the infrared images may be 3-channel grey."""
-
-    title = 'FMB'
-    folders: ClassVar = {'rgb': 'Visible', 'thermal': 'Infrared', 'labels': 'Label'}
-    classes = FMB
+DATASET = split_folders('FMB', FMB, rgb='Visible', thermal='Infrared', labels='Label')

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping, Set
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -175,62 +174,40 @@ class FolderPairs(PairedFiles):
         *,
         aligned: bool = False,
     ) -> None:
-        parts = {**images, 'labels': labels}
-        given = {part: Path(path) for part, path in parts.items() if path is not None}
-        if not given.keys() - {'labels'}:
-            raise SartmError(f'no images are given; give one or more of {", ".join(images)}')
-        for path in given.values():
-            if not path.exists():
-                raise SartmError(f'{path} does not exist; expected an image or a folder of images')
-        if len({path.is_dir() for path in given.values()}) > 1:
-            raise SartmError(
-                f'{" and ".join(map(str, given.values()))} mix files with folders; give either '
-                'one file each or one folder each'
-            )
-        first = next(iter(given.values()))
-        if first.is_dir():
-            found = {part: images_in(path, part) for part, path in given.items()}
-            _check_paired({given[part]: stems.keys() for part, stems in found.items()})
-            names = sorted(found[next(iter(found))])
-        else:  # a single frame, whose files need not have the same stem
-            names = [first.stem]
-            found = {part: {first.stem: path} for part, path in given.items()}
-        files = {
-            name: FrameFiles.of_parts({part: paths[name] for part, paths in found.items()})
-            for name in names
-        }
+        files = match_by_stem({**images, 'labels': labels})
         super().__init__(files, label_space, aligned=aligned)
 
 
-class SplitFolders(FolderPairs):
-    """A published data set with one folder per split: `<root>/<split>/<folder>/<stem>.*`.
+def match_by_stem(parts: Mapping[str, Path | None]) -> dict[str, FrameFiles]:
+    """Return the files of each frame by its name, see `FolderPairs`.
 
-    Attributes:
-        title: the data set's name in messages.
-        folders: the folder of each modality and of 'labels'.
-        classes: the label space.
+    Args:
+        parts: modality or 'labels' -> folder or file; None for one that is not given.
     """
-
-    title: ClassVar[str]
-    folders: ClassVar[dict[str, str]]
-    classes: ClassVar[LabelSpace]
-
-    def __init__(self, root: Path, split: str) -> None:
-        base = self.split_folder(root, split)
-        parts = {part: base / folder for part, folder in self.folders.items()}
-        labels = parts.pop('labels')
-        super().__init__(parts, labels, self.classes, aligned=True)
-
-    @classmethod
-    def split_folder(cls, root: Path, split: str) -> Path:
-        """Return `root/split`. Raises SartmError, naming the splits there are, if it is missing."""
-        if Path(split).name == split and (root / split).is_dir():
-            return root / split
-        there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    given = {part: Path(path) for part, path in parts.items() if path is not None}
+    if not given.keys() - {'labels'}:
+        modalities = (part for part in parts if part != 'labels')
+        raise SartmError(f'no images are given; give one or more of {", ".join(modalities)}')
+    for path in given.values():
+        if not path.exists():
+            raise SartmError(f'{path} does not exist; expected an image or a folder of images')
+    if len({path.is_dir() for path in given.values()}) > 1:
         raise SartmError(
-            f'{root / split} does not exist; {cls.title} has one folder per split, and the folders '
-            f'here are: {", ".join(there) or "none"}'
+            f'{" and ".join(map(str, given.values()))} mix files with folders; give either '
+            'one file each or one folder each'
         )
+    first = next(iter(given.values()))
+    if first.is_dir():
+        found = {part: images_in(path, part) for part, path in given.items()}
+        _check_paired({given[part]: stems.keys() for part, stems in found.items()})
+        names = sorted(found[next(iter(found))])
+    else:  # a single frame, whose files need not have the same stem
+        names = [first.stem]
+        found = {part: {first.stem: path} for part, path in given.items()}
+    return {
+        name: FrameFiles.of_parts({part: paths[name] for part, paths in found.items()})
+        for name in names
+    }
 
 
 def _read_images(path: Path, modalities: list[str]) -> dict[str, np.ndarray]:

@@ -1,43 +1,24 @@
-"""MFNet (Ha et al., IROS 2017): 1569 RGB-thermal frames of 480x640 by day and by night."""
+"""MFNet (Ha et al., IROS 2017): 1569 RGB-thermal frames of 480x640 by day and by night.
+
+A split is what `<root>/<split>.txt` lists, one stem per line: also the day and night lists of the
+official release, such as `test_day` and `test_night`. Two layouts are read: the official one,
+`images/<stem>.png` RGBA with thermal in alpha, and `rgb/<stem>.png` with `thermal/<stem>.png`; both
+with `labels/<stem>.png`. A stem ends in D for day or N for night.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sartm_model.data.folder import FrameFiles, PairedFiles
+from sartm_model.data.folder import FrameFiles
 from sartm_model.data.frame import Condition
 from sartm_model.data.frame_list import read_stems
+from sartm_model.data.published import PublishedDataset
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
-from sartm_model.utils.text import format_names
 
 STEM = re.compile(r'\d+([DN])(_flip)?')
-
-
-class MFNet(PairedFiles):
-    """The frames that `<root>/<split>.txt` lists, one stem per line.
-
-    Two layouts are read: the official one, `images/<stem>.png` RGBA with thermal in alpha, and
-    `rgb/<stem>.png` with `thermal/<stem>.png`; both with `labels/<stem>.png`. A stem ends in D for
-    day or N for night. Any list is a split: also the day and night lists of the official release,
-    such as `test_day` and `test_night`.
-
-    Raises:
-        SartmError: the split does not exist; a line is not a stem or occurs twice; a file is
-            missing.
-    """
-
-    classes = MFNET
-
-    def __init__(self, root: Path, split: str) -> None:
-        files = frame_files(image_folders(root), read_split(root, split))
-        needed = [path for of_frame in files.values() for path in of_frame.paths()]
-        missing = [path for path in dict.fromkeys(needed) if not path.is_file()]
-        if missing:
-            raise SartmError(f'{split}.txt of {root} names frames without {format_names(missing)}')
-        super().__init__(files, self.classes, aligned=True, condition=condition_of)
 
 
 def condition_of(stem: str) -> Condition | None:
@@ -55,11 +36,16 @@ def image_folders(root: Path) -> dict[str, Path]:
     raise SartmError(f'{root} is not MFNet: it has neither images/ (RGBA) nor rgb/ and thermal/')
 
 
-def frame_files(folders: Mapping[str, Path], stems: Iterable[str]) -> dict[str, FrameFiles]:
-    """Return where the files of each frame must be, whether they exist or not."""
+def find(root: Path, split: str) -> dict[str, FrameFiles]:
+    """Return where the files of each frame of a list must be, whether they exist or not.
+
+    Raises:
+        SartmError: the list is missing, or a line is not a stem or occurs twice.
+    """
+    folders = image_folders(root)
     return {
         stem: FrameFiles.of_parts({part: path / f'{stem}.png' for part, path in folders.items()})
-        for stem in stems
+        for stem in read_split(root, split)
     }
 
 
@@ -76,3 +62,6 @@ def read_split(root: Path, split: str) -> list[str]:
             f'{path} does not exist; the splits here are: {", ".join(there) or "none"}'
         )
     return read_stems(path)
+
+
+DATASET = PublishedDataset('MFNet', MFNET, find, condition=condition_of)

@@ -1,6 +1,6 @@
 """The data sets by name; `open_dataset` opens a split of one.
 
-To add a data set on disk: a file beside this one, and one line here.
+To add a data set on disk: a file beside this one with a `PublishedDataset`, and one line here.
 """
 
 from __future__ import annotations
@@ -13,28 +13,26 @@ from sartm_model.errors import SartmError
 
 if TYPE_CHECKING:
     from sartm_model.data.base import PairDataset
-    from sartm_model.data.folder import SplitFolders
-    from sartm_model.data.listed import ListedFrames
-    from sartm_model.data.mfnet import MFNet
+    from sartm_model.data.published import PublishedDataset
 
 ON_DISK = {
-    'mfnet': 'sartm_model.data.mfnet:MFNet',
-    'pst900': 'sartm_model.data.pst900:Pst900',
-    'fmb': 'sartm_model.data.fmb:Fmb',
-    'soda': 'sartm_model.data.soda:Soda',
-    'soda_synthetic': 'sartm_model.data.soda:SodaSynthetic',
-    'scut_seg': 'sartm_model.data.scut_seg:ScutSeg',
-    'deliver': 'sartm_model.data.deliver:Deliver',
-    'deliver_val': 'sartm_model.data.deliver:DeliverVal',
-    'nyuv2': 'sartm_model.data.nyuv2:NyuV2',
-    'nyuv2_hha': 'sartm_model.data.nyuv2:NyuV2Hha',
-    'urbanlf_real': 'sartm_model.data.urbanlf:UrbanLfReal',
-    'urbanlf_syn': 'sartm_model.data.urbanlf:UrbanLfSyn',
-    'zju_rgb_p': 'sartm_model.data.zju_rgb_p:ZjuRgbP',
-    'zju_rgb_p9': 'sartm_model.data.zju_rgb_p:ZjuRgbP9',
+    'mfnet': 'sartm_model.data.mfnet:DATASET',
+    'pst900': 'sartm_model.data.pst900:DATASET',
+    'fmb': 'sartm_model.data.fmb:DATASET',
+    'soda': 'sartm_model.data.soda:REAL',
+    'soda_synthetic': 'sartm_model.data.soda:SYNTHETIC',
+    'scut_seg': 'sartm_model.data.scut_seg:DATASET',
+    'deliver': 'sartm_model.data.deliver:DATASET',
+    'deliver_val': 'sartm_model.data.deliver:VAL_AS_TEST',
+    'nyuv2': 'sartm_model.data.nyuv2:DATASET',
+    'nyuv2_hha': 'sartm_model.data.nyuv2:DATASET_HHA',
+    'urbanlf_real': 'sartm_model.data.urbanlf:REAL',
+    'urbanlf_syn': 'sartm_model.data.urbanlf:SYNTHETIC',
+    'zju_rgb_p': 'sartm_model.data.zju_rgb_p:DATASET',
+    'zju_rgb_p9': 'sartm_model.data.zju_rgb_p:WITH_BACKGROUND',
 }
-"""Name -> module and class. The module is imported when it is first used, because the command line
-names the data sets and imports no NumPy."""
+"""Name -> module and name of its `PublishedDataset`. The module is imported when it is first used,
+because the command line names the data sets and imports no NumPy."""
 
 NAMES = (*ON_DISK, 'folder', 'synthetic')
 
@@ -48,7 +46,7 @@ def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
             None for 'synthetic', which needs none.
         split: for 'mfnet' the name of a `<split>.txt` under the root; for 'pst900' and 'fmb'
             'train' or 'test'; for 'folder' a split of the file; for the others one of their
-            `SPLITS`.
+            `splits` or `unions`.
 
     Raises:
         SartmError: unknown name or split, or the folder is not such a data set.
@@ -63,13 +61,13 @@ def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
         return open_declared(declaration_path(root), split)
     if name not in ON_DISK:
         raise SartmError(f'no data set is called {name!r}; choose one of {", ".join(NAMES)}')
-    return dataset_class(name)(open_root(name, root), split)
+    return published(name).open_split(open_root(name, root), split)
 
 
-def dataset_class(name: str) -> type[MFNet] | type[SplitFolders] | type[ListedFrames]:
-    """Return the class of a data set on disk, one of `ON_DISK`."""
-    module, _, cls = ON_DISK[name].partition(':')
-    return getattr(import_module(module), cls)
+def published(name: str) -> PublishedDataset:
+    """Return a published data set, one of `ON_DISK`."""
+    module, _, value = ON_DISK[name].partition(':')
+    return getattr(import_module(module), value)
 
 
 def open_root(name: str, root: Path | None) -> Path:

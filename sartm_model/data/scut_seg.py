@@ -1,13 +1,17 @@
-"""SCUT-Seg (Xiong et al., Infrared Physics & Technology 2021): thermal images of roads by night."""
+"""SCUT-Seg (Xiong et al., Infrared Physics & Technology 2021): thermal images of roads by night.
+
+`scut_train.txt`, `scut_val.txt`, `image/**/NAME.jpg` and `gt_instance/**/NAME_labelIds.png` are in
+the root or in `dataset/` in it. The lists have two columns, of which the first is the path of an
+image.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 from sartm_model.data.folder import FrameFiles
 from sartm_model.data.label_map import LabelMap
-from sartm_model.data.listed import ListedFrames, files_by_stem, first_columns
+from sartm_model.data.published import PublishedDataset, files_by_stem, first_columns
 from sartm_model.labels import SCUT_SEG
 
 RAW_IDS = (0, 7, 24, 25, 26, 27, 13, 21, 28, 17)
@@ -16,43 +20,33 @@ RAW_IDS = (0, 7, 24, 25, 26, 27, 13, 21, 28, 17)
 ENDING = '_labelIds'
 
 
-class ScutSeg(ListedFrames):
-    """`scut_train.txt`, `scut_val.txt`, `image/**/NAME.jpg`, `gt_instance/**/NAME_labelIds.png`.
-
-    They are in the root or in `dataset/` in it. The lists have two columns, of which the first is
-    the path of an image.
-    """
-
-    title = 'SCUT-Seg'
-    classes = SCUT_SEG
-    raw_ids: ClassVar = LabelMap(
-        {raw: id_ for id_, raw in enumerate(RAW_IDS)},
-        advice=f'which SCUT-Seg does not use; expected {", ".join(map(str, sorted(RAW_IDS)))}',
-    )
-    SPLITS = ('train', 'val')
-    NUM_DISJOINT = 2
-
-    @classmethod
-    def find(cls, root: Path, split: str) -> dict[str, FrameFiles]:
-        """Return the files of each frame of a split, whether they exist or not."""
-        cls.check_split(split)
-        base = _base(root)
-        images = files_by_stem(base / 'image', '*.jpg')
-        labels = files_by_stem(base / 'gt_instance', f'*{ENDING}.png', ENDING)
-        return {
-            name: FrameFiles(
-                {'thermal': images.get(name, base / 'image' / f'{name}.jpg')},
-                labels.get(name, base / 'gt_instance' / f'{name}{ENDING}.png'),
-            )
-            for name in first_columns(base / f'scut_{split}.txt')
-        }
-
-    @classmethod
-    def images(cls, root: Path) -> list[Path]:
-        """Return all images."""
-        return sorted((_base(root) / 'image').rglob('*.jpg'))
+def find(root: Path, split: str) -> dict[str, FrameFiles]:
+    """Return the files of each frame of a split, whether they exist or not."""
+    base = _base(root)
+    images = files_by_stem(base / 'image', '*.jpg')
+    labels = files_by_stem(base / 'gt_instance', f'*{ENDING}.png', ENDING)
+    return {
+        name: FrameFiles(
+            {'thermal': images.get(name, base / 'image' / f'{name}.jpg')},
+            labels.get(name, base / 'gt_instance' / f'{name}{ENDING}.png'),
+        )
+        for name in first_columns(base / f'scut_{split}.txt')
+    }
 
 
 def _base(root: Path) -> Path:
     inside = root / 'dataset'
     return inside if inside.is_dir() else root
+
+
+DATASET = PublishedDataset(
+    'SCUT-Seg',
+    SCUT_SEG,
+    find,
+    splits=('train', 'val'),
+    first_images=lambda root: sorted((_base(root) / 'image').rglob('*.jpg')),
+    label_map=LabelMap(
+        {raw: id_ for id_, raw in enumerate(RAW_IDS)},
+        advice=f'which SCUT-Seg does not use; expected {", ".join(map(str, sorted(RAW_IDS)))}',
+    ),
+)

@@ -16,16 +16,16 @@ from tqdm import tqdm
 from sartm_model.data.base import PairDataset
 from sartm_model.data.declaration import UNKNOWN_CLASSES, Declaration, read_declaration
 from sartm_model.data.declared import find_files, open_files, split_files
-from sartm_model.data.folder import FrameFiles, PairedFiles, SplitFolders, images_in
+from sartm_model.data.folder import FrameFiles, PairedFiles, images_in
 from sartm_model.data.frame_check import FrameComparison, check_frames
-from sartm_model.data.listed import ListedFrames
-from sartm_model.data.mfnet import condition_of, frame_files, image_folders, read_split
+from sartm_model.data.mfnet import condition_of, image_folders, read_split
+from sartm_model.data.published import PublishedDataset, split_folder
 from sartm_model.data.registry import (
     ON_DISK,
-    dataset_class,
     declaration_path,
     open_dataset,
     open_root,
+    published,
 )
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.errors import SartmError
@@ -50,14 +50,14 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
     """
     splits: Iterable[tuple[str, PairDataset]]
     if dataset in ON_DISK:
-        kind = dataset_class(dataset)
+        kind = published(dataset)
         report = Report(dataset, kind.classes)
-        if issubclass(kind, SplitFolders):
-            splits = _split_folders(kind, open_root(dataset, root), split, report)
-        elif issubclass(kind, ListedFrames):
-            splits = _listed_splits(kind, open_root(dataset, root), split, report)
-        else:
-            splits = _mfnet_lists(open_root(dataset, root), split, report)
+        open_splits = _mfnet_lists
+        if kind.splits:
+            open_splits = _listed_splits
+        elif kind.folders:
+            open_splits = _split_folders
+        splits = open_splits(kind, open_root(dataset, root), split, report)
     elif dataset == 'folder':
         declaration, faults = read_declaration(declaration_path(root))
         report = Report(dataset, declaration.label_space if declaration else UNKNOWN_CLASSES)
@@ -132,7 +132,7 @@ def _warn_of_classes(split: str, summary: SplitSummary, report: Report) -> None:
 
 
 def _mfnet_lists(
-    root: Path, split: str | None, report: Report
+    kind: PublishedDataset, root: Path, split: str | None, report: Report
 ) -> Iterator[tuple[str, PairDataset]]:
     """Yield the frames of each list, whether their files exist or not."""
     folders = image_folders(root)
@@ -159,11 +159,7 @@ def _mfnet_lists(
             if is_asked_for and condition in ('day', 'night') and actual not in (condition, None):
                 report.fault(root / f'{name}.txt', f'names {stem}, a {actual} frame')
         if is_asked_for:
-            files = frame_files(folders, stems)
-            yield (
-                name,
-                PairedFiles(files, report.label_space, aligned=True, condition=condition_of),
-            )
+            yield name, kind.open_split(root, name, check=False)
     images = _images(folders.values(), report)
     _note_unpaired(images, report)
     report.unlisted += [
@@ -172,7 +168,7 @@ def _mfnet_lists(
 
 
 def _split_folders(
-    kind: type[SplitFolders], root: Path, split: str | None, report: Report
+    kind: PublishedDataset, root: Path, split: str | None, report: Report
 ) -> Iterator[tuple[str, PairDataset]]:
     """Yield the frames of each split's folder; a missing file is noted as a fault and left out."""
     names = kind.folders.values()
@@ -180,7 +176,7 @@ def _split_folders(
     if split is None and not there:
         raise SartmError(f'{root} has no folder with {", ".join(names)} in it')
     for name in [split] if split else there:
-        base = kind.split_folder(root, name)
+        base = split_folder(kind.title, root, name)
         folders = {part: base / folder for part, folder in kind.folders.items()}
         images = _images(folders.values(), report)
         for folder, stem in _note_unpaired(images, report):
@@ -196,16 +192,16 @@ def _split_folders(
 
 
 def _listed_splits(
-    kind: type[ListedFrames], root: Path, split: str | None, report: Report
+    kind: PublishedDataset, root: Path, split: str | None, report: Report
 ) -> Iterator[tuple[str, PairDataset]]:
     """Yield the frames of each split, whether their files exist or not."""
     listed: set[Path] = set()
-    for name in [split] if split else kind.SPLITS[: kind.NUM_DISJOINT]:
-        files = kind.find(root, name)
-        listed.update(path for of_frame in files.values() for path in of_frame.paths())
-        yield name, kind.unchecked(files)
+    for name in [split] if split else kind.splits:
+        frames = kind.open_split(root, name, check=False)
+        listed.update(path for files in frames.files for path in files.paths())
+        yield name, frames
     if split is None:
-        report.unlisted += [str(path) for path in kind.images(root) if path not in listed]
+        report.unlisted += [str(path) for path in kind.first_images(root) if path not in listed]
 
 
 def _declared_splits(

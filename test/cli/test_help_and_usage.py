@@ -13,7 +13,7 @@ from command_line import expect_error, run
 
 from sartm_model.cli.main import PLUGIN_GROUP, build_parser
 from sartm_model.data import registry
-from sartm_model.data.base import PairDataset
+from sartm_model.data.published import PublishedDataset
 from sartm_model.errors import SartmError
 
 pytestmark = pytest.mark.usefixtures('bag_verbs')
@@ -133,7 +133,7 @@ def test_the_data_sets_are_named_without_numpy():
 
 @pytest.mark.parametrize('name', registry.ON_DISK)
 def test_every_data_set_on_disk_can_be_opened(tmp_path, name):
-    assert issubclass(registry.dataset_class(name), PairDataset)
+    assert isinstance(registry.published(name), PublishedDataset)
     with pytest.raises(SartmError):
         registry.open_dataset(name, tmp_path, 'train')
 

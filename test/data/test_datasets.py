@@ -102,8 +102,14 @@ def test_pst900_and_fmb(tmp_path, name, space, folders, thermal, expected):
         (lambda r: (r / 'val.txt').write_bytes(b'\xff\xfe\x00'), r'val\.txt cannot be read'),
         (lambda r: (r / 'val.txt').write_text('../x'), r'val\.txt has \.\./x; expected one stem'),
         (lambda r: (r / 'val.txt').write_text('00001D\n00001D'), '00001D more than once'),
-        (lambda r: (r / 'thermal/00002N.png').unlink(), r'without \S+thermal/00002N\.png'),
-        (lambda r: (r / 'labels/00001D.png').unlink(), r'without \S+labels/00001D\.png'),
+        (
+            lambda r: (r / 'thermal/00002N.png').unlink(),
+            r'MFNet val in \S+ has no \S+thermal/00002N\.png',
+        ),
+        (
+            lambda r: (r / 'labels/00001D.png').unlink(),
+            r'MFNet val in \S+ has no \S+labels/00001D\.png',
+        ),
     ],
 )
 def test_faults_found_when_mfnet_is_opened(tmp_path, break_it, message):

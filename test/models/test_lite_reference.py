@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from sartm_model.config import ModelConfig
-from sartm_model.data.mfnet import MFNet
+from sartm_model.data.registry import open_dataset
 from sartm_model.evaluation.corruptions import CorruptedDataset
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.inference.predictor import Predictor
@@ -86,7 +86,7 @@ def test_the_reference_and_ours_agree_on_real_frames(predictor, real_data, modal
     def predict(frame):
         return FramePrediction(predictor.predict(frame.images).labels)
 
-    frames = CorruptedDataset(MFNet(real_data / 'mfnet', 'val'), modality=modality)
+    frames = CorruptedDataset(open_dataset('mfnet', real_data / 'mfnet', 'val'), modality=modality)
     # The figures are rounded to 0.1. What rounding of float32 does to labels on the borders between
     # classes is far less than another 0.05.
     assert evaluate(predict, frames)['miou'] == pytest.approx(miou, abs=0.1)
