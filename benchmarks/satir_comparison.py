@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.training_runs import claim, class_weights, mean_and_range, train_whole
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.registry import NAMES, open_dataset
 from sartm_model.data.sources import FirstFrames
 from sartm_model.errors import SartmError
@@ -177,7 +177,7 @@ def _pretrained(model: str, start: str, args: argparse.Namespace) -> Path:
     return folder / LAST_MODEL
 
 
-def _frames_of(source: dict[str, Any]) -> PairDataset:
+def _frames_of(source: dict[str, Any]) -> FrameDataset:
     """Return the frames of a source of a training configuration."""
     dataset = open_dataset(source['dataset'], Path(source['root']), source['split'])
     if 'frames' not in source:
@@ -185,7 +185,7 @@ def _frames_of(source: dict[str, Any]) -> PairDataset:
     return FirstFrames(dataset, source['frames'], source['frames_seed'])
 
 
-def _loss(model: str, datasets: Sequence[PairDataset]) -> dict[str, Any]:
+def _loss(model: str, datasets: Sequence[FrameDataset]) -> dict[str, Any]:
     return {**MODELS[model].get('loss', {}), 'class_weights': class_weights(datasets)}
 
 

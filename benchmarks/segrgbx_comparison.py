@@ -27,7 +27,7 @@ import numpy as np
 import yaml
 
 from benchmarks.training_runs import claim, class_weights, mean_and_range, train_whole
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.sources import FirstFrames
@@ -242,7 +242,7 @@ def _ma_clip(seed: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def _measured(
     sensors: Sequence[str], args: argparse.Namespace
-) -> Iterator[tuple[str, str, PairDataset]]:
+) -> Iterator[tuple[str, str, FrameDataset]]:
     """Yield name, sensor and frames of each data set on which a network is measured."""
     for sensor in sensors:
         yield sensor, sensor, _scenes('val', sensor, args.val_frames)
@@ -250,7 +250,7 @@ def _measured(
         yield 'mfnet', 'thermal', open_dataset('mfnet', args.mfnet, 'val')
 
 
-def _scenes(split: str, sensor: str, count: int) -> PairDataset:
+def _scenes(split: str, sensor: str, count: int) -> FrameDataset:
     scenes = open_dataset('synthetic', None, split).with_modalities(('rgb', sensor))
     return FirstFrames(scenes, count)
 

@@ -16,7 +16,7 @@ from unittest import mock
 import cv2
 import numpy as np
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.registry import open_dataset
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.inference.predictor import Predictor
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def _measure(
-    predictor: Predictor, frames: PairDataset, change: Callable[[np.ndarray], np.ndarray]
+    predictor: Predictor, frames: FrameDataset, change: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[float, float]:
     """Return the IoU of persons and the mean over all classes, in percent."""
     matrix = ConfusionMatrix(len(predictor.label_space))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.sampling import balanced_weights
 from sartm_model.errors import SartmError
 from sartm_model.training.callbacks import STATE_FILE
@@ -43,7 +43,7 @@ def train_whole(config: dict[str, Any], folder: Path) -> Path:
     return train(path, folder, resume=(folder / STATE_FILE).exists())
 
 
-def class_weights(datasets: Sequence[PairDataset]) -> list[float]:
+def class_weights(datasets: Sequence[FrameDataset]) -> list[float]:
     """Return the weights of `balanced_weights` with the exponent 1/3 for the training frames."""
     counts = np.zeros(len(datasets[0].label_space), np.int64)
     for frame in itertools.chain.from_iterable(datasets):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.frame import Frame
 from sartm_model.labels import MFNET, LabelSpace
 
 
-class FrameList(PairDataset):
+class FrameList(FrameDataset):
     """The given frames, in their order."""
 
     def __init__(self, frames: Sequence[Frame], label_space: LabelSpace = MFNET) -> None:

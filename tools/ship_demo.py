@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
@@ -127,7 +127,7 @@ def ship(source: Path, name: str, mfnet: Path | None, out: Path) -> None:
     checkpoints.save(out, model, space, card)
 
 
-def _measured(modalities: Sequence[str], mfnet: Path | None) -> Iterator[tuple[str, PairDataset]]:
+def _measured(modalities: Sequence[str], mfnet: Path | None) -> Iterator[tuple[str, FrameDataset]]:
     """Yield the data sets on which a network is measured, with their titles."""
     for x, split in itertools.product(modalities[1:], ('test', 'test_near')):
         scenes = open_dataset('synthetic', None, split).with_modalities(('rgb', x))

@@ -54,12 +54,12 @@ def run(args: argparse.Namespace) -> None:
     """Estimate the homography, print how well it fits and write it."""
     import numpy as np
 
-    from sartm_model.data.folder import FolderPairs
+    from sartm_model.data.file_frames import FolderFrames
     from sartm_model.registration import align as aligning
     from sartm_model.registration.homography import write_homography
     from sartm_model.utils.visualization import encode
 
-    frames = FolderPairs({'rgb': args.rgb, 'thermal': args.thermal})
+    frames = FolderFrames({'rgb': args.rgb, 'thermal': args.thermal})
     points = aligning.collect_points(frames, args.points, args.checkerboard)
     first = frames[frames.names.index(next(iter(points)))]
     rgb, thermal = first.images['rgb'], first.images['thermal']

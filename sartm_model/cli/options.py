@@ -12,7 +12,7 @@ from sartm_model.data import registry
 from sartm_model.errors import SartmError
 
 if TYPE_CHECKING:
-    from sartm_model.data.base import PairDataset
+    from sartm_model.data.base import FrameDataset
     from sartm_model.inference.onnx_predictor import OnnxPredictor
     from sartm_model.inference.predictor import Predictor
     from sartm_model.labels import LabelSpace
@@ -179,7 +179,7 @@ def predictor_from_options(
     return open_predictor(**options, head=getattr(args, 'head', None))
 
 
-def open_for_dataset(args: argparse.Namespace, dataset: PairDataset) -> Predictor | OnnxPredictor:
+def open_for_dataset(args: argparse.Namespace, dataset: FrameDataset) -> Predictor | OnnxPredictor:
     """Return the predictor of `predictor_from_options`, after a look at the classes of a data set.
 
     Raises SartmError if the checkpoint knows other classes than the data set.

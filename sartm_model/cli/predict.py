@@ -22,7 +22,7 @@ from sartm_model.cli.options import (
 from sartm_model.errors import SartmError
 
 if TYPE_CHECKING:
-    from sartm_model.data.base import PairDataset
+    from sartm_model.data.base import FrameDataset
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
         write_file(args.out / f'{frame.name}_overlay.png', overlay)
 
 
-def _open_frames(args: argparse.Namespace) -> PairDataset:
+def _open_frames(args: argparse.Namespace) -> FrameDataset:
     """Return the frames that --rgb and --thermal or --x, or --dataset, --root and --split give."""
     if args.x is not None and args.thermal is not None:
         raise SartmError('--x and --thermal are both given; a network takes one second image')
@@ -111,9 +111,9 @@ def _open_frames(args: argparse.Namespace) -> PairDataset:
             raise SartmError(
                 'neither --rgb nor --thermal is given; give one of them, --x or --dataset'
             )
-        from sartm_model.data.folder import FolderPairs
+        from sartm_model.data.file_frames import FolderFrames
 
-        return FolderPairs(images)
+        return FolderFrames(images)
     if args.dataset is None or args.split is None or has_images:
         raise SartmError('a data set needs --dataset and --split, without --rgb, --thermal, --x')
     from sartm_model.data.registry import open_dataset

@@ -192,7 +192,7 @@ def _refuse(args: argparse.Namespace, names: Iterable[str]) -> None:
 
 
 def _label_by_network(args: argparse.Namespace) -> None:
-    from sartm_model.data.folder import PairedFiles
+    from sartm_model.data.file_frames import FileFrames
     from sartm_model.data.registry import open_dataset
     from sartm_model.inference.onnx_predictor import OnnxPredictor
     from sartm_model.pseudo_labels.from_network import class_thresholds, write_pseudo_labels
@@ -200,7 +200,7 @@ def _label_by_network(args: argparse.Namespace) -> None:
     if args.dataset is None or args.split is None:
         raise SartmError('--source network needs --dataset and --split')
     dataset = open_dataset(args.dataset, args.root, args.split)
-    if not isinstance(dataset, PairedFiles):
+    if not isinstance(dataset, FileFrames):
         raise SartmError(f'{args.dataset} has no files; pseudo-labels need a data set on disk')
     predictor = predictor_from_options(args)
     if isinstance(predictor, OnnxPredictor):

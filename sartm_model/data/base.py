@@ -9,7 +9,7 @@ from sartm_model.data.frame import Frame
 from sartm_model.labels import LabelSpace
 
 
-class PairDataset(ABC):
+class FrameDataset(ABC):
     """A finite sequence of frames, each of which is read or generated when it is indexed.
 
     Attributes:
@@ -27,7 +27,7 @@ class PairDataset(ABC):
     def __getitem__(self, index: int) -> Frame:
         """Return the frame at `index`. Raises SartmError, naming the file, if one is unusable."""
 
-    def with_modalities(self, modalities: Collection[str]) -> PairDataset:
+    def with_modalities(self, modalities: Collection[str]) -> FrameDataset:
         """Return the data set for a use that needs images of these modalities alone.
 
         Frames may have more images than these. Generated frames have just these; SartmError is

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 
@@ -17,7 +17,7 @@ CHUNK = 4
 """Frames that a process reads before it sends them back."""
 
 
-class CachedFrames(PairDataset):
+class CachedFrames(FrameDataset):
     """The frames of another data set, all of which are in memory.
 
     Processes that are forked later, such as the workers of a data loader on Linux, share the memory
@@ -32,7 +32,7 @@ class CachedFrames(PairDataset):
         SartmError: a frame cannot be read, or a process is killed, as when memory runs out.
     """
 
-    def __init__(self, dataset: PairDataset, processes: int, title: str) -> None:
+    def __init__(self, dataset: FrameDataset, processes: int, title: str) -> None:
         self.label_space = dataset.label_space
         self.names = dataset.names
         progress = {'total': len(dataset), 'desc': title, 'unit': 'frame', 'disable': None}
@@ -59,11 +59,11 @@ class CachedFrames(PairDataset):
         return self
 
 
-_dataset: PairDataset
+_dataset: FrameDataset
 """The data set of this process, set once: as an argument it would be pickled with each chunk."""
 
 
-def _open_reader(dataset: PairDataset) -> None:
+def _open_reader(dataset: FrameDataset) -> None:
     """Keep the data set, and leave Ctrl-C to the parent process, which stops the pool."""
     global _dataset
     signal.signal(signal.SIGINT, signal.SIG_IGN)

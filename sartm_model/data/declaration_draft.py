@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from sartm_model.data.folder import images_in, suffixes_of
+from sartm_model.data.file_frames import images_in, suffixes_of
 from sartm_model.data.frame_list import list_of_stems
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from sartm_model.data.declaration import UNKNOWN_CLASSES, Declaration, read_declaration
 from sartm_model.data.file_faults import FileFault, FileFaults
-from sartm_model.data.folder import FrameFiles, PairedFiles, suffixes_of
+from sartm_model.data.file_frames import FileFrames, FrameFiles, suffixes_of
 from sartm_model.data.frame_list import check_stems, read_stems
 from sartm_model.errors import SartmError, raise_faults
 
 
-def open_declared(root: Path, split: str) -> PairedFiles:
+def open_declared(root: Path, split: str) -> FileFrames:
     """Open a split of the data set that the YAML file `root` declares.
 
     Raises:
@@ -33,11 +33,11 @@ def open_declared(root: Path, split: str) -> PairedFiles:
     return open_files(declaration, files)
 
 
-def open_files(declaration: Declaration, files: Mapping[str, FrameFiles]) -> PairedFiles:
+def open_files(declaration: Declaration, files: Mapping[str, FrameFiles]) -> FileFrames:
     """Return the frames of these files; labels are not read if their classes are unknown."""
     if declaration.label_space is UNKNOWN_CLASSES:
         files = {stem: replace(of_frame, labels=None) for stem, of_frame in files.items()}
-    return PairedFiles(
+    return FileFrames(
         files,
         declaration.label_space,
         aligned=True,

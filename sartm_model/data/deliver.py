@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from sartm_model.data.folder import FrameFiles
+from sartm_model.data.file_frames import FrameFiles
 from sartm_model.data.frame import join_conditions
 from sartm_model.data.label_map import LabelMap
 from sartm_model.data.published import PublishedDataset, part_of_split

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 
 
 class EvalFrame(NamedTuple):
@@ -38,7 +38,7 @@ class EvalDataset(Dataset):
         source: number of the data set among those that are measured.
     """
 
-    def __init__(self, dataset: PairDataset, modalities: Sequence[str], source: int = 0) -> None:
+    def __init__(self, dataset: FrameDataset, modalities: Sequence[str], source: int = 0) -> None:
         self.dataset = dataset
         self.modalities = modalities
         self.source = source

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.file_faults import FileFault, FileFaults
-from sartm_model.data.folder import PairedFiles
+from sartm_model.data.file_frames import FileFrames
 from sartm_model.data.frame import Frame
 from sartm_model.data.validation_report import Report, SplitSummary
 from sartm_model.labels import IGNORE_ID
@@ -49,19 +49,19 @@ class FrameFindings(NamedTuple):
     looks_exchanged: bool
 
 
-def check_frames(frames: PairDataset) -> Iterator[FrameFindings]:
+def check_frames(frames: FrameDataset) -> Iterator[FrameFindings]:
     """Yield what is found in each frame, in their order; each core reads frames."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         yield from threads.map(partial(_check_frame, frames), range(len(frames)))
 
 
-def _check_frame(frames: PairDataset, index: int) -> FrameFindings:
+def _check_frame(frames: FrameDataset, index: int) -> FrameFindings:
     """Read a frame and look at its pixels."""
     faults = FileFaults()
     palette: dict[int, tuple[int, int, int]] = {}
     labels_file = None
     has_colored_thermal = False
-    if isinstance(frames, PairedFiles):
+    if isinstance(frames, FileFrames):
         frame, faults = frames.inspect(index)
         labels_file = frames.files[index].labels
         has_colored_thermal = _has_colored_thermal(frame, frames.files[index].images)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sartm_model.data.folder import FrameFiles
+from sartm_model.data.file_frames import FrameFiles
 from sartm_model.data.frame import Condition
 from sartm_model.data.frame_list import read_stems
 from sartm_model.data.published import PublishedDataset

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sartm_model.data.folder import FrameFiles, PairedFiles, match_by_stem
+from sartm_model.data.file_frames import FileFrames, FrameFiles, match_by_stem
 from sartm_model.data.label_map import LabelMap
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
@@ -47,7 +47,7 @@ class PublishedDataset:
     condition: Callable[[str], str | None] | None = None
     resize: bool = False
 
-    def open_split(self, root: Path, split: str, *, check: bool = True) -> PairedFiles:
+    def open_split(self, root: Path, split: str, *, check: bool = True) -> FileFrames:
         """Open the frames of a split; `check` tells whether all their files must exist.
 
         Raises:
@@ -63,7 +63,7 @@ class PublishedDataset:
                 f'{self.title} {split} in {root} has no {format_names(missing)}; sartm data check '
                 'lists all faults'
             )
-        return PairedFiles(
+        return FileFrames(
             files,
             self.classes,
             aligned=True,

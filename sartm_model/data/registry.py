@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sartm_model.errors import SartmError
 
 if TYPE_CHECKING:
-    from sartm_model.data.base import PairDataset
+    from sartm_model.data.base import FrameDataset
     from sartm_model.data.published import PublishedDataset
 
 ON_DISK = {
@@ -37,7 +37,7 @@ because the command line names the data sets and imports no NumPy."""
 NAMES = (*ON_DISK, 'folder', 'synthetic')
 
 
-def open_dataset(name: str, root: Path | None, split: str) -> PairDataset:
+def open_dataset(name: str, root: Path | None, split: str) -> FrameDataset:
     """Open a split of a data set.
 
     Args:

@@ -57,7 +57,8 @@ class TrainingSamples(Dataset):
 
     Attributes:
         sources: that samples are drawn from.
-        given: the modalities of each source that its samples have, in the network's order.
+        source_modalities: the modalities of each source that its samples have, in the network's
+            order.
         embeddings: of the frames of each data set, modality -> `[N, D]`, see `Sample`; None, as it
             begins, for none.
     """
@@ -75,18 +76,18 @@ class TrainingSamples(Dataset):
         self.seed = seed
         self.batch_size = config.batch_size * processes
         self.sources = config.drawn
-        self.given = [modalities_of(source, modalities) for source in self.sources]
+        self.source_modalities = [modalities_of(source, modalities) for source in self.sources]
         self.datasets = [
             open_frames(source, config, label_space, names)
-            for source, names in zip(self.sources, self.given, strict=True)
+            for source, names in zip(self.sources, self.source_modalities, strict=True)
         ]
         self.views = [ClassView(label_space, dataset.label_space) for dataset in self.datasets]
         self.num_classes = len(label_space)
         weights = np.array([source.weight for source in self.sources], float)
         self.source_probabilities = weights / weights.sum()
         self.groups = []
-        for names in dict.fromkeys(self.given):
-            sources = [number for number, other in enumerate(self.given) if other == names]
+        for names in dict.fromkeys(self.source_modalities):
+            sources = [i for i, other in enumerate(self.source_modalities) if other == names]
             self.groups.append(SourceGroup(sources, weights[sources] / weights[sources].sum()))
         self.embeddings: list[dict[str, Tensor]] | None = None
         of_group = np.array([weights[group.sources].sum() for group in self.groups])
@@ -152,7 +153,8 @@ class TrainingSamples(Dataset):
         assert frame.labels is not None
         labels = self.views[source].to_run(frame.labels)
         # A data set may read more images than it was opened for, as from RGBA files.
-        return number, replace(frame, images=frame.select(self.given[source]), labels=labels)
+        images = frame.select(self.source_modalities[source])
+        return number, replace(frame, images=images, labels=labels)
 
 
 def balanced_weights(pixels: np.ndarray, exponent: float) -> list[float]:

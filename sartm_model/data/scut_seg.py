@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sartm_model.data.folder import FrameFiles
+from sartm_model.data.file_frames import FrameFiles
 from sartm_model.data.label_map import LabelMap
 from sartm_model.data.published import PublishedDataset, files_by_stem, first_columns
 from sartm_model.labels import SCUT_SEG

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sartm_model.config import DataConfig, SourceConfig, TrainConfig
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.cached import CachedFrames
 from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
@@ -49,7 +49,7 @@ def label_space_of_run(config: TrainConfig) -> LabelSpace:
 
 def open_source(
     source: SourceConfig, label_space: LabelSpace, modalities: Sequence[str]
-) -> PairDataset:
+) -> FrameDataset:
     """Open a data set of a run.
 
     Args:
@@ -101,7 +101,7 @@ def open_source(
 
 def open_frames(
     source: SourceConfig, config: DataConfig, label_space: LabelSpace, modalities: Sequence[str]
-) -> PairDataset:
+) -> FrameDataset:
     """Open a data set of a run with `open_source`, and read all its frames if `config.cache`."""
     dataset = open_source(source, label_space, modalities)
     return CachedFrames(dataset, config.workers, _title(source)) if config.cache else dataset
@@ -111,7 +111,7 @@ def _title(source: SourceConfig) -> str:
     return ' '.join(filter(None, (source.dataset, source.root, source.split)))
 
 
-def _open(source: SourceConfig) -> PairDataset:
+def _open(source: SourceConfig) -> FrameDataset:
     root = Path(source.root) if source.root else None
     return open_dataset(source.dataset, root, source.split)
 
@@ -120,7 +120,7 @@ def _has_label(labels: np.ndarray | None) -> bool:
     return labels is not None and bool((labels != IGNORE_ID).any())
 
 
-class FirstFrames(PairDataset):
+class FirstFrames(FrameDataset):
     """The first frames of another data set.
 
     Args:
@@ -129,7 +129,7 @@ class FirstFrames(PairDataset):
         seed: of a random order of the frames; None for that of the data set.
     """
 
-    def __init__(self, dataset: PairDataset, count: int, seed: int | None = None) -> None:
+    def __init__(self, dataset: FrameDataset, count: int, seed: int | None = None) -> None:
         order = list(range(len(dataset)))
         if seed is not None:
             # Of all that Python draws, `random()` alone is promised to stay the same.

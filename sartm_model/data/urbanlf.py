@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from sartm_model.data.folder import FrameFiles
+from sartm_model.data.file_frames import FrameFiles
 from sartm_model.data.label_map import LabelMap, map_of_colors
 from sartm_model.data.published import PublishedDataset
 from sartm_model.errors import SartmError

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.declaration import UNKNOWN_CLASSES, Declaration, read_declaration
 from sartm_model.data.declared import find_files, open_files, split_files
-from sartm_model.data.folder import FrameFiles, PairedFiles, images_in
+from sartm_model.data.file_frames import FileFrames, FrameFiles, images_in
 from sartm_model.data.frame_check import FrameComparison, check_frames
 from sartm_model.data.mfnet import condition_of, image_folders, read_split
 from sartm_model.data.published import PublishedDataset, split_folder
@@ -48,7 +48,7 @@ def check(dataset: str, root: Path | None, split: str | None = None) -> Report:
     Raises:
         SartmError: the root is not such a data set, or it has no such split.
     """
-    splits: Iterable[tuple[str, PairDataset]]
+    splits: Iterable[tuple[str, FrameDataset]]
     if dataset in ON_DISK:
         kind = published(dataset)
         report = Report(dataset, kind.classes)
@@ -133,7 +133,7 @@ def _warn_of_classes(split: str, summary: SplitSummary, report: Report) -> None:
 
 def _mfnet_lists(
     kind: PublishedDataset, root: Path, split: str | None, report: Report
-) -> Iterator[tuple[str, PairDataset]]:
+) -> Iterator[tuple[str, FrameDataset]]:
     """Yield the frames of each list, whether their files exist or not."""
     folders = image_folders(root)
     lists = sorted(p.stem for p in root.glob('*.txt') if p.stem.startswith(LISTS))
@@ -169,7 +169,7 @@ def _mfnet_lists(
 
 def _split_folders(
     kind: PublishedDataset, root: Path, split: str | None, report: Report
-) -> Iterator[tuple[str, PairDataset]]:
+) -> Iterator[tuple[str, FrameDataset]]:
     """Yield the frames of each split's folder; a missing file is noted as a fault and left out."""
     names = kind.folders.values()
     there = sorted(p.name for p in root.iterdir() if any((p / part).is_dir() for part in names))
@@ -188,12 +188,12 @@ def _split_folders(
             )
             for stem in stems
         }
-        yield name, PairedFiles(files, report.label_space, aligned=True)
+        yield name, FileFrames(files, report.label_space, aligned=True)
 
 
 def _listed_splits(
     kind: PublishedDataset, root: Path, split: str | None, report: Report
-) -> Iterator[tuple[str, PairDataset]]:
+) -> Iterator[tuple[str, FrameDataset]]:
     """Yield the frames of each split, whether their files exist or not."""
     listed: set[Path] = set()
     for name in [split] if split else kind.splits:
@@ -206,7 +206,7 @@ def _listed_splits(
 
 def _declared_splits(
     declaration: Declaration, split: str | None, report: Report
-) -> Iterator[tuple[str, PairDataset]]:
+) -> Iterator[tuple[str, FrameDataset]]:
     """Yield the frames of each split of a YAML file; a missing file is noted as a fault."""
     listed: set[Path] = set()
     unpaired = set()

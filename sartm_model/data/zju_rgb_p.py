@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from sartm_model.data.folder import FrameFiles, images_in
+from sartm_model.data.file_frames import FrameFiles, images_in
 from sartm_model.data.label_map import LabelMap
 from sartm_model.data.published import PublishedDataset, files_by_stem, part_of_split
 from sartm_model.errors import SartmError

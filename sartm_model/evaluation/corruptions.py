@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES, check_selection, select
@@ -29,7 +29,7 @@ def corruption_names() -> dict[str, tuple[str, str]]:
     }
 
 
-class CorruptedDataset(PairDataset):
+class CorruptedDataset(FrameDataset):
     """A data set whose images are corrupted, or of which some modalities are kept.
 
     Args:
@@ -46,7 +46,7 @@ class CorruptedDataset(PairDataset):
 
     def __init__(
         self,
-        dataset: PairDataset,
+        dataset: FrameDataset,
         *,
         modality: str = 'both',
         corruption: str | None = None,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.frame import Frame, split_conditions
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.boundary import BoundaryCounts
@@ -92,7 +92,7 @@ class MetricAccumulator:
 
 
 def evaluate(
-    predict: Callable[[Frame], FramePrediction], dataset: PairDataset, *, f_measure: bool = False
+    predict: Callable[[Frame], FramePrediction], dataset: FrameDataset, *, f_measure: bool = False
 ) -> dict[str, Any]:
     """Compute the metrics of a data set over all its frames, and over those of each condition.
     A frame that has several conditions counts in each of them.

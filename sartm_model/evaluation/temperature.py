@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.calibration import Calibration
 from sartm_model.inference.predictor import Predictor
@@ -46,7 +46,7 @@ class Fit(NamedTuple):
     ece_after: float
 
 
-def fit_temperature(predictor: Predictor, dataset: PairDataset) -> Fit:
+def fit_temperature(predictor: Predictor, dataset: FrameDataset) -> Fit:
     """Find the temperature for the frames of a data set.
 
     Args:
@@ -100,7 +100,7 @@ def with_temperature(checkpoint: Checkpoint, temperature: float) -> Checkpoint:
     return replace(checkpoint, state=state, card={**checkpoint.card, 'temperature': total})
 
 
-def _sample_pixels(predictor: Predictor, dataset: PairDataset) -> tuple[Tensor, Tensor]:
+def _sample_pixels(predictor: Predictor, dataset: FrameDataset) -> tuple[Tensor, Tensor]:
     """Return logits of labelled pixels, float32 `[M, K, N]`, and their true ids, int64 `[N]`."""
     from tqdm import tqdm
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sartm_model.data.folder import PairedFiles
+from sartm_model.data.file_frames import FileFrames
 from sartm_model.data.frame_list import list_of_stems
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.multi_scale_flip import check_scales, probabilities
@@ -56,7 +56,7 @@ def class_thresholds(space: LabelSpace, threshold: float, background: float) -> 
 
 def write_pseudo_labels(
     predictor: Predictor,
-    dataset: PairedFiles,
+    dataset: FileFrames,
     out: Path,
     thresholds: Tensor,
     scales: Sequence[float] = (1.0,),
@@ -106,7 +106,7 @@ def write_pseudo_labels(
     return counts
 
 
-def image_patterns(dataset: PairedFiles, out: Path) -> dict[str, str]:
+def image_patterns(dataset: FileFrames, out: Path) -> dict[str, str]:
     """Return the pattern of the images of each modality, relative to the folder `out`.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_model.modalities import MODALITIES
@@ -84,7 +84,7 @@ def read_points(path: Path) -> np.ndarray:
 
 
 def collect_points(
-    frames: PairDataset, file: Path | None, checkerboard: str | None
+    frames: FrameDataset, file: Path | None, checkerboard: str | None
 ) -> dict[str, np.ndarray]:
     """Collect point pairs from a file, from a checkerboard, or by letting the user click.
 

@@ -91,7 +91,7 @@ def make_bag(args: argparse.Namespace) -> None:
     """Write the bag and print the number of messages on each topic."""
     from tqdm import tqdm
 
-    from sartm_model.data.folder import FolderPairs
+    from sartm_model.data.file_frames import FolderFrames
     from sartm_model.labels import MAX_CLASSES, LabelSpace
     from sartm_ros.bag.writing import Faults, parse_freeze, write_bag
 
@@ -108,7 +108,7 @@ def make_bag(args: argparse.Namespace) -> None:
     )
     # A bag stores ids without their meaning, so every id is allowed.
     any_ids = LabelSpace('ids', tuple(map(str, range(MAX_CLASSES))), ((0, 0, 0),) * MAX_CLASSES)
-    frames = FolderPairs({'rgb': args.rgb, x_modality: folder}, args.labels, label_space=any_ids)
+    frames = FolderFrames({'rgb': args.rgb, x_modality: folder}, args.labels, label_space=any_ids)
     counts = write_bag(
         tqdm(frames, total=len(frames), unit='frame', disable=None),
         args.out,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sartm_model.data.folder import images_in
+from sartm_model.data.file_frames import images_in
 from sartm_model.errors import SartmError
 from sartm_model.utils.image_io import read_labels
 from sartm_ros.bag.reading import BagPair

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sartm_model.data.folder import FolderPairs
+from sartm_model.data.file_frames import FolderFrames
 from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render_sequence
 from sartm_model.errors import SartmError
@@ -232,7 +232,7 @@ def demo_frames(sequence: Path | None, x_modality: str, label_space: LabelSpace)
         return (Frame(frame.name, frame.images) for frame in drive)
     labels = sequence / 'labels'
     return iter(
-        FolderPairs(
+        FolderFrames(
             {name: sequence / name for name in ('rgb', x_modality)},
             labels if labels.is_dir() else None,
             label_space=label_space,

@@ -12,7 +12,7 @@ from mfnet_frames import write_frames
 from torch.utils.data import DataLoader
 
 from sartm_model.config import DataConfig, SourceConfig
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.cached import CachedFrames
 from sartm_model.data.frame import Frame
 from sartm_model.data.sampling import TrainingSamples
@@ -70,7 +70,7 @@ def test_an_unreadable_frame_is_named(frames):
         TrainingSamples(config, *RUN, seed=0)
 
 
-class CountsCopies(PairDataset):
+class CountsCopies(FrameDataset):
     """A data set that counts how often it is sent to a process."""
 
     label_space = MFNET
@@ -91,7 +91,7 @@ def test_the_data_set_is_not_sent_to_a_process_again_with_each_part_of_its_frame
     assert CountsCopies.sent <= 2
 
 
-class KilledReader(PairDataset):
+class KilledReader(FrameDataset):
     """A data set that kills the process that reads its second frame."""
 
     label_space = MFNET

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from sartm_model.data.folder import FolderPairs
+from sartm_model.data.file_frames import FolderFrames
 from sartm_model.data.frame_list import check_stems
 from sartm_model.data.mfnet import condition_of
 from sartm_model.data.registry import open_dataset
@@ -37,8 +37,8 @@ def write(path: Path, image: np.ndarray) -> Path:
     return path
 
 
-def folder_pairs(rgb, thermal, labels=None, **settings) -> FolderPairs:
-    return FolderPairs({'rgb': rgb, 'thermal': thermal}, labels, **settings)
+def folder_frames(rgb, thermal, labels=None, **settings) -> FolderFrames:
+    return FolderFrames({'rgb': rgb, 'thermal': thermal}, labels, **settings)
 
 
 def mfnet(root: Path, stems=('00001D', '00002N'), rgba: bool = False) -> Path:
@@ -183,12 +183,12 @@ def test_images_are_turned_upright(tmp_path, orientation):
     rgb = save_turned(tmp_path / 'rgb.png', RGB, orientation)
     counts = save_turned(tmp_path / 'thermal.png', COUNTS, orientation)
     labels = save_turned(tmp_path / 'labels.png', LABELS, orientation)
-    frame = folder_pairs(rgb, counts, labels)[0]
+    frame = folder_frames(rgb, counts, labels)[0]
     assert np.array_equal(frame.rgb, upright(RGB))
     assert np.array_equal(frame.thermal, upright(COUNTS))
     assert np.array_equal(frame.labels, upright(LABELS))
     rgba = save_turned(tmp_path / 'rgba.png', np.dstack((RGB, THERMAL)), orientation)
-    frame = folder_pairs(rgba, rgba)[0]
+    frame = folder_frames(rgba, rgba)[0]
     assert np.array_equal(frame.rgb, upright(RGB))
     assert np.array_equal(frame.thermal, upright(THERMAL))
 
@@ -225,11 +225,11 @@ def test_one_image_turned_and_another_not(tmp_path):
     labels = write(tmp_path / 'labels.png', LABELS)
     advice = r'labels\.png is 8x6.*rgb\.jpg is 6x8; rgb\.jpg was turned by 90 degrees.*EXIF'
     with pytest.raises(SartmError, match=advice):
-        folder_pairs(rgb, None, labels)[0]
+        folder_frames(rgb, None, labels)[0]
     thermal = save_turned(tmp_path / 'thermal.png', THERMAL, 8)
     plain = write(tmp_path / 'plain.png', RGB)
     with pytest.raises(SartmError, match=r'thermal\.png was turned by 90 degrees'):
-        folder_pairs(plain, thermal, aligned=True)[0]
+        folder_frames(plain, thermal, aligned=True)[0]
 
 
 @pytest.mark.parametrize('suffix', ['png', 'tiff'])
@@ -271,19 +271,19 @@ def test_folders_are_matched_by_stem(tmp_path):
         write(tmp_path / 'thermal' / f'{stem}{suffix}', THERMAL)
     (tmp_path / 'rgb/notes.txt').write_text('no image')
     write(tmp_path / 'rgb/.hidden.png', RGB)
-    frames = folder_pairs(tmp_path / 'rgb', tmp_path / 'thermal')
+    frames = folder_frames(tmp_path / 'rgb', tmp_path / 'thermal')
     assert frames.names == ['00002D', '00010N', 'frame']
     assert [frame.condition for frame in frames] == [None, None, None]
     assert all(np.array_equal(frame.thermal, THERMAL) for frame in frames)
     assert all(frame.labels is None for frame in frames)
-    alone = folder_pairs(None, tmp_path / 'thermal')[0]
+    alone = folder_frames(None, tmp_path / 'thermal')[0]
     assert alone.rgb is None
     assert np.array_equal(alone.thermal, THERMAL)
 
 
 def test_single_files_need_no_common_stem(tmp_path):
     rgb, thermal = write(tmp_path / 'color.png', RGB), write(tmp_path / 'heat.png', COUNTS)
-    frame = folder_pairs(rgb, thermal)[0]
+    frame = folder_frames(rgb, thermal)[0]
     assert frame.name == 'color'
     assert np.array_equal(frame.thermal, COUNTS)
 
@@ -291,33 +291,33 @@ def test_single_files_need_no_common_stem(tmp_path):
 def test_thermal_of_another_size_is_only_refused_in_aligned_sets(tmp_path):
     rgb = write(tmp_path / 'rgb/a.png', RGB).parent
     thermal = write(tmp_path / 'thermal/a.png', THERMAL[:3, :4]).parent
-    assert folder_pairs(rgb, thermal)[0].thermal.shape == (3, 4)
+    assert folder_frames(rgb, thermal)[0].thermal.shape == (3, 4)
     labels = write(tmp_path / 'labels/a.png', LABELS[:3, :4]).parent
     with pytest.raises(SartmError, match=r'labels/a\.png is 4x3.*rgb/a\.png is 8x6'):
-        folder_pairs(rgb, thermal, labels)[0]
+        folder_frames(rgb, thermal, labels)[0]
 
 
 def test_unusable_folders_are_named(tmp_path):
     rgb = write(tmp_path / 'rgb/a.png', RGB).parent
     thermal = write(tmp_path / 'thermal/b.png', THERMAL).parent
     with pytest.raises(SartmError, match='rgb has no image for b'):
-        folder_pairs(rgb, thermal)
+        folder_frames(rgb, thermal)
     for stem in 'cdefg':
         write(thermal / f'{stem}.png', THERMAL)
     with pytest.raises(SartmError, match='rgb has no image for b, c, d and 3 more'):
-        folder_pairs(rgb, thermal)
+        folder_frames(rgb, thermal)
     with pytest.raises(SartmError, match='mix files with folders'):
-        folder_pairs(rgb, thermal / 'b.png')
+        folder_frames(rgb, thermal / 'b.png')
     with pytest.raises(SartmError, match='nowhere does not exist'):
-        folder_pairs(rgb, tmp_path / 'nowhere')
+        folder_frames(rgb, tmp_path / 'nowhere')
     with pytest.raises(SartmError, match='give one or more of rgb, thermal'):
-        folder_pairs(None, None)
+        folder_frames(None, None)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(SartmError, match='empty has no images'):
-        folder_pairs(tmp_path / 'empty', None)
+        folder_frames(tmp_path / 'empty', None)
     write(rgb / 'a.bmp', RGB)
     with pytest.raises(SartmError, match=r'both a\.bmp and a\.png'):
-        folder_pairs(rgb, None)
+        folder_frames(rgb, None)
 
 
 def test_unknown_names_and_roots(tmp_path):

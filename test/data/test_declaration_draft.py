@@ -13,7 +13,7 @@ from PIL import Image
 
 from sartm_model.cli.main import main
 from sartm_model.data.declaration_draft import write_draft
-from sartm_model.data.folder import FolderPairs
+from sartm_model.data.file_frames import FolderFrames
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.validation import check
 from sartm_model.errors import SartmError
@@ -103,7 +103,7 @@ def test_folders_of_arrays_are_found(tmp_path):
     report = check('folder', draft.path)
     assert not report.faults
     assert not report.unlisted
-    pairs = FolderPairs({'rgb': root / 'rgb', 'event_voxel5': root / 'event_voxel5'})
+    pairs = FolderFrames({'rgb': root / 'rgb', 'event_voxel5': root / 'event_voxel5'})
     np.testing.assert_array_equal(pairs[3].images['event_voxel5'], grid + 3)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from frame_list import FrameList
 
-from sartm_model.data.folder import FrameFiles, PairedFiles
+from sartm_model.data.file_frames import FileFrames, FrameFiles
 from sartm_model.data.frame import Condition, Frame
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.corruptions import CorruptedDataset, corruption_names
@@ -209,7 +209,7 @@ def test_a_missing_modality_is_told_with_all_that_the_data_set_has(tmp_path, mod
         files[part] = tmp_path / f'{part}.png'
         assert cv2.imwrite(str(files[part]), np.zeros((8, 8, channels), np.uint8))
     dataset = CorruptedDataset(
-        PairedFiles({'a': FrameFiles(files)}, MFNET, aligned=True), modality=modality
+        FileFrames({'a': FrameFiles(files)}, MFNET, aligned=True), modality=modality
     )
     named = f"frame a has no images of modality '{modality}'; .* of rgb, thermal$"
     for frames in (dataset, dataset.with_modalities(modality.split(','))):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from command_line import expect_error, read, run
 
-from sartm_model.data.folder import FrameFiles, PairedFiles
+from sartm_model.data.file_frames import FileFrames, FrameFiles
 from sartm_model.data.registry import open_dataset
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.multi_scale_flip import probabilities
@@ -63,7 +63,7 @@ def test_the_pattern_of_files_whose_names_have_the_name_of_their_frame_twice(tmp
         number: FrameFiles({'rgb': tmp_path / 'cam1' / f'1_{number}_x.{suffix}'})
         for number, suffix in (('1', 'jpg'), ('2', 'png'))
     }
-    dataset = PairedFiles(files, MFNET, aligned=True)
+    dataset = FileFrames(files, MFNET, aligned=True)
     patterns = image_patterns(dataset, tmp_path / 'runs' / 'out')
     assert patterns == {'rgb': '../../cam1/1_{stem}_x.*'}
     dataset.files[1] = FrameFiles({'rgb': tmp_path / 'cam2' / '1_2_x.png'})
@@ -72,7 +72,7 @@ def test_the_pattern_of_files_whose_names_have_the_name_of_their_frame_twice(tmp
     both = tmp_path / '1.png'
     with pytest.raises(SartmError, match=r'1\.png, hold several modalities in one file'):
         image_patterns(
-            PairedFiles({'1': FrameFiles({'rgb': both, 'thermal': both})}, MFNET, aligned=True),
+            FileFrames({'1': FrameFiles({'rgb': both, 'thermal': both})}, MFNET, aligned=True),
             tmp_path,
         )
 

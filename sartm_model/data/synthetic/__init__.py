@@ -45,7 +45,7 @@ from copy import copy
 
 import numpy as np
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.frame import Condition, Frame
 from sartm_model.data.synthetic.builder import build
 from sartm_model.data.synthetic.cameras import check_given, shoot
@@ -149,7 +149,7 @@ def render_sequence(
         )
 
 
-class SyntheticScenes(PairDataset):
+class SyntheticScenes(FrameDataset):
     """The scenes of a split as a data set of RGB and thermal; `with_modalities` changes these.
 
     No two splits have a seed in common.

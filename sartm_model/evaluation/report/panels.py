@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.frame import Frame
 from sartm_model.evaluation.evaluate import FramePrediction
 from sartm_model.evaluation.report.rendering import data_uri, format_percent
@@ -22,7 +22,7 @@ MAX_WIDTH = 480  # pixels of an image
 
 def best_and_worst_frames(
     frame_miou: Mapping[str, float | None],
-    dataset: PairDataset,
+    dataset: FrameDataset,
     predict: Callable[[Frame], FramePrediction],
     modalities: Sequence[str],
 ) -> dict[str, list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from markupsafe import Markup
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.frame import Frame
 from sartm_model.evaluation.boundary import TOLERANCE
 from sartm_model.evaluation.evaluate import FramePrediction, condition_groups
@@ -31,7 +31,7 @@ PACKAGES = ('sartm_ros', 'torch', 'sam2', 'numpy', 'matplotlib')
 def write_report(
     folder: Path,
     result: Mapping[str, Any],
-    dataset: PairDataset,
+    dataset: FrameDataset,
     predict: Callable[[Frame], FramePrediction],
 ) -> None:
     """Write `report.html` to `folder`, replacing an earlier one.

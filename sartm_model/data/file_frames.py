@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
 from sartm_model.data.file_faults import FileFaults
 from sartm_model.data.frame import Frame
 from sartm_model.data.label_map import LabelMap
@@ -59,7 +59,7 @@ class FrameFiles:
         return list(dict.fromkeys(paths))
 
 
-class PairedFiles(PairDataset):
+class FileFrames(FrameDataset):
     """Frames that are read from files when they are indexed.
 
     Args:
@@ -97,7 +97,7 @@ class PairedFiles(PairDataset):
             raise faults[0].error
         return frame
 
-    def with_modalities(self, modalities: Collection[str]) -> PairedFiles:
+    def with_modalities(self, modalities: Collection[str]) -> FileFrames:
         """Return the data set that reads the images of these modalities alone, where it can.
 
         A frame's first image, whose size the others may get, is read in any case if they do, and
@@ -150,7 +150,7 @@ class PairedFiles(PairDataset):
         return self.label_map.read(path)
 
 
-class FolderPairs(PairedFiles):
+class FolderFrames(FileFrames):
     """The images of each modality, and labels, in one folder each, matched by stem.
 
     Each may be a single file instead. Hidden files and files with another suffix are skipped.
@@ -159,7 +159,7 @@ class FolderPairs(PairedFiles):
     Args:
         images: modality -> folder or file; None for one that is not given.
         labels: folder or file of the labels; None for none.
-        label_space, aligned: as for `PairedFiles`.
+        label_space, aligned: as for `FileFrames`.
 
     Raises:
         SartmError: no image is given; a path does not exist; a folder has no images or two with the
@@ -179,7 +179,7 @@ class FolderPairs(PairedFiles):
 
 
 def match_by_stem(parts: Mapping[str, Path | None]) -> dict[str, FrameFiles]:
-    """Return the files of each frame by its name, see `FolderPairs`.
+    """Return the files of each frame by its name, see `FolderFrames`.
 
     Args:
         parts: modality or 'labels' -> folder or file; None for one that is not given.
