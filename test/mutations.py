@@ -10,7 +10,7 @@ import numpy as np
 ENCODINGS = (
     *('rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', '8UC4', 'rgb16', 'bgr16', 'rgba16', 'bgra16'),
     *('mono8', '8UC1', 'mono16', '16UC1', '16SC1', '32FC1'),
-    *('bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8'),
+    *('bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8', 'bayer_rggb16', 'bayer_gbrg16'),
     *('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv', 'nv12', 'nv21'),
     *('', 'rgb7', 'jpeg2000', '64FC1', 'mono8 ', 'RGB8', '\u00fc\u4e2d', 'x' * 300),
 )

@@ -27,7 +27,7 @@ MAX_PIXELS = 2**26
 _JPEG, _JPEG_SCAN, _JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
 _PNG, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND'
 
-_MORE_THAN_8_BITS = re.compile(r'(mono|rgba?|bgra?)16$|(16|32|64)[USF]C')
+_MORE_THAN_8_BITS = re.compile(r'(mono|rgba?|bgra?|bayer_[rgb]{4})16$|(16|32|64)[USF]C')
 
 _ENCODINGS = {
     (np.uint8, 1): 'mono8',
@@ -65,8 +65,10 @@ def decompress(msg: Any) -> ImageFields:
         )
     raw, _, packed = msg.format.partition(';')
     raw = raw.strip()
-    if (encoding, raw) == ('bgr8', '8UC3') or (encoding == 'mono8' and raw.startswith('bayer_')):
+    if (encoding, raw) == ('bgr8', '8UC3'):
         encoding = raw
+    elif raw.startswith('bayer_') and channels == 1:
+        encoding = raw.rstrip('0123456789') + encoding.removeprefix('mono')  # with the bits it has
     elif encoding in ('bgr8', 'bgr16') and packed and 'compressed bgr' not in packed:
         encoding = encoding.replace('bgr', 'rgb')
     return as_message(pixels, encoding, msg.header)

@@ -50,11 +50,12 @@ def to_rgb(msg: Any) -> np.ndarray:
             f'one of {", ".join(encodings.RGB)}. Are the two topics exchanged?'
         )
     pixels = encodings.pixels(msg, layout)
-    if layout.colors is not None:
-        values = encodings.upper_bytes(pixels) if layout.dtype == 'u2' else pixels
-        return values[:, :, layout.colors]
     if layout.to_rgb:
-        return _convert(pixels, layout.to_rgb, msg)
+        pixels = _convert(pixels, layout.to_rgb, msg)
+    if layout.dtype == 'u2':
+        pixels = encodings.upper_bytes(pixels)
+    if layout.colors is not None:
+        return pixels[:, :, layout.colors]
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 

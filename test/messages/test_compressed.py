@@ -87,6 +87,13 @@ def test_a_bayer_pattern_stays_one():
     tile = np.array([[200, 100], [100, 50]], np.uint8)
     msg = message(encoded(np.tile(tile, (4, 5)), 'png'), 'bayer_rggb8; png compressed ')
     np.testing.assert_array_equal(to_rgb(msg), np.broadcast_to([200, 100, 50], (8, 10, 3)))
+    counts = 256 * np.tile(tile, (4, 5)).astype(np.uint16) + 7
+    png = cv2.imencode('.png', counts)[1].tobytes()
+    msg = message(png, 'bayer_rggb16; png compressed ')
+    np.testing.assert_array_equal(to_rgb(msg), np.broadcast_to([200, 100, 50], (8, 10, 3)))
+
+    eight_bits = message(encoded(np.tile(tile, (4, 5)), 'png'), 'bayer_rggb16; png compressed ')
+    np.testing.assert_array_equal(to_rgb(eight_bits), to_rgb(msg))
 
 
 def test_a_picture_is_not_turned_by_its_exif(color):

@@ -182,6 +182,20 @@ def test_bayer_patterns(encoding, pattern):
     np.testing.assert_allclose(to_thermal(msg), 200 * 0.299 + 100 * 0.587 + 50 * 0.114, atol=1)
 
 
+@pytest.mark.parametrize('big', [False, True])
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_of_a_bayer_pattern_of_16_bits_the_upper_8_are_taken(pattern, big):
+    values = {'r': 51_455, 'g': 25_600, 'b': 13_055}
+    tile = np.array([values[letter] for letter in pattern], np.uint16).reshape(2, 2)
+    msg = message(np.tile(tile, (4, 5)), f'bayer_{pattern}16', padding=2, big=big)
+    found = to_rgb(msg)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.broadcast_to([200, 100, 50], (8, 10, 3)))
+    luma = to_thermal(msg)
+    assert luma.dtype == np.uint16
+    np.testing.assert_allclose(luma, 51_455 * 0.299 + 25_600 * 0.587 + 13_055 * 0.114, atol=2)
+
+
 def yuv_to_rgb(y, u, v) -> np.ndarray:
     """ITU-R BT.601 in studio range: y from 16 to 235, u and v from 16 to 240."""
     y, u, v = 255 / 219 * (y - 16.0), 255 / 224 * (u - 128.0), 255 / 224 * (v - 128.0)
