@@ -29,7 +29,8 @@ from sartm_ros.settings.parameters import (
     thermal_settings,
 )
 from sartm_ros.sync.matching import make_matcher, update_matcher
-from sartm_ros.sync.pair_matcher import Pair
+from sartm_ros.sync.message_filters_matcher import MessageFilterMatcher
+from sartm_ros.sync.pair_matcher import Pair, PairMatcher
 from sartm_ros.sync.stall_detection import StallPolicy, UsableImages
 
 
@@ -64,7 +65,9 @@ class FramePipeline:
         self._predictor = predictor
         self._health = health
         self._publishers = publishers
-        self._start_matching(settings)
+        self._settings = settings
+        self._matcher, self._stall_policy, self.timing = _followers(settings)
+        self._due_ns = 0  # from which monotonic time on `max_rate` allows the next pair
         self._observations = Observations(health, warn)
         self._failures = Failures(health, warn)
         self._predictor_settings: Parameters | None = None  # what the predictor was last given
@@ -124,19 +127,14 @@ class FramePipeline:
         """
         self._health.record_dropped('stopped', self._worker.clear())
         self._stop_matching()
-        self._start_matching(self._settings)
+        # The inference thread takes the policy anew for each pair.
+        self._matcher, self._stall_policy, self.timing = _followers(self._settings)
+        self._due_ns = 0
 
     def stop(self) -> None:
         """Let the pair that the network is working on be published, and end the thread."""
         self._health.record_dropped('stopped', self._worker.stop())
         self._stop_matching()
-
-    def _start_matching(self, settings: Parameters) -> None:
-        self._matcher = make_matcher(settings)
-        # The inference thread takes it anew for each pair.
-        self._stall_policy = StallPolicy(settings.x_modality)
-        self.timing = InputTiming(settings)
-        self.apply(settings)
 
     def _stop_matching(self) -> None:
         self._matcher.stop()
@@ -163,7 +161,7 @@ class FramePipeline:
         if not rate_hz:
             return True
         interval_ns = seconds_to_ns(1 / rate_hz)
-        if now_ns < self._due_ns:  # the monotonic time from which on it allows the next pair
+        if now_ns < self._due_ns:
             return False
         self._due_ns = max(self._due_ns, now_ns - interval_ns // 2) + interval_ns
         return True
@@ -243,6 +241,13 @@ class FramePipeline:
         self._predictor.thermal_settings = thermal_settings(settings)
         self._predictor.homography = homography(settings)
         self._predictor_settings = settings
+
+
+def _followers(
+    settings: Parameters,
+) -> tuple[PairMatcher | MessageFilterMatcher, StallPolicy, InputTiming]:
+    """Return what learns from the images of the cameras, before the first one."""
+    return make_matcher(settings), StallPolicy(settings.x_modality), InputTiming(settings)
 
 
 def _seconds(start_ns: int, end_ns: int) -> float:
