@@ -18,6 +18,11 @@ from sartm_ros.messages.compressed import compress
 from sartm_ros.node import qos
 from sartm_ros.node.subscriptions import info_topic
 
+try:
+    from vision_msgs.msg import LabelInfo, VisionClass
+except ImportError:
+    LabelInfo = VisionClass = None
+
 ENCODINGS = {'labels': 'mono8', 'confidence': 'mono8', 'overlay': 'rgb8'}
 """The encoding of each image topic."""
 
@@ -62,11 +67,8 @@ class Publishers:
             self._create(String, 'status')
             self._create(Float32, 'latency')
             self._create(String, 'classes', latched=True)
-            try:
-                from vision_msgs.msg import LabelInfo
-            except ImportError:
-                return
-            self._create(LabelInfo, 'label_info', latched=True)
+            if LabelInfo is not None:
+                self._create(LabelInfo, 'label_info', latched=True)
         except Exception:
             self.close()
             raise
@@ -133,8 +135,6 @@ class Publishers:
         text = json.dumps({**space.to_dict(), 'unknown_id': IGNORE_ID})
         self._publishers['classes'].publish(String(data=text))
         if 'label_info' in self._publishers:
-            from vision_msgs.msg import LabelInfo, VisionClass
-
             message = LabelInfo()
             message.header.stamp = self._node.get_clock().now().to_msg()
             names = [*enumerate(space.classes), (IGNORE_ID, 'unknown')]

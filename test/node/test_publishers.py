@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, field
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from std_msgs.msg import Header
 
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET
-from sartm_ros.node import qos
+from sartm_ros.node import publishers, qos
 from sartm_ros.node.publishers import Publishers
 
 
@@ -71,24 +70,22 @@ class Node:
 
 @pytest.fixture
 def vision_msgs(monkeypatch):
-    """The package vision_msgs, which PyPI does not have."""
-    package, messages = ModuleType('vision_msgs'), ModuleType('vision_msgs.msg')
-    messages.LabelInfo, messages.VisionClass = LabelInfo, VisionClass
-    monkeypatch.setitem(sys.modules, 'vision_msgs', package)
-    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', messages)
+    """The messages of vision_msgs, which PyPI does not have."""
+    monkeypatch.setattr(publishers, 'LabelInfo', LabelInfo)
+    monkeypatch.setattr(publishers, 'VisionClass', VisionClass)
 
 
 def test_the_camera_info_of_another_camera_or_size_is_not_published():
     node = Node()
-    publishers = Publishers(node, [])
+    results = Publishers(node, [])
     header = Header(frame_id='rgb', stamp=Time(sec=9))
     for camera, size in (('rgb', (480, 640)), ('thermal', (240, 320))):
         info = CameraInfo(height=size[0], width=size[1])
-        publishers.keep_camera_info(camera, serialize_message(info))
+        results.keep_camera_info(camera, serialize_message(info))
     for camera, size in (('rgb', (480, 640)), ('rgb', (240, 320)), ('depth', (480, 640))):
-        publishers.publish_camera_info(camera, size, header)
-    publishers.keep_camera_info('rgb', bytes(40))
-    publishers.publish_camera_info('rgb', (480, 640), header)
+        results.publish_camera_info(camera, size, header)
+    results.keep_camera_info('rgb', bytes(40))
+    results.publish_camera_info('rgb', (480, 640), header)
     ((found, _),) = node.published['/sartm/camera_info']
     assert (found.header, found.height, found.width) == (header, 480, 640)
 
@@ -99,14 +96,14 @@ def labels_of(frame_id: str) -> tuple[str, np.ndarray, Header]:
 
 def test_label_info_has_the_names_and_follows_the_frame_of_the_labels(vision_msgs):
     node = Node()
-    publishers = Publishers(node, [])
-    publishers.publish_classes(MFNET)
+    results = Publishers(node, [])
+    results.publish_classes(MFNET)
     ((info, frame_id),) = node.published['/sartm/label_info']
     named = {item.class_id: item.class_name for item in info.class_map}
     assert named == {**dict(enumerate(MFNET.classes)), 255: 'unknown'}
     assert (info.header.stamp.sec, frame_id) == (7, '')
     for labels in ('left', 'left', 'right', 'right', 'left'):
-        publishers.publish(*labels_of(labels))
+        results.publish(*labels_of(labels))
     infos = node.published['/sartm/label_info']
     assert [frame for _, frame in infos] == ['', 'left', 'right', 'left']
     assert infos[-1][0].header.stamp.sec == 9
@@ -114,11 +111,11 @@ def test_label_info_has_the_names_and_follows_the_frame_of_the_labels(vision_msg
 
 
 def test_without_vision_msgs_there_are_the_classes_alone(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'vision_msgs', None)  # its import fails
+    monkeypatch.setattr(publishers, 'LabelInfo', None)
     node = Node()
-    publishers = Publishers(node, [])
-    publishers.publish_classes(MFNET)
-    publishers.publish(*labels_of('left'))
+    results = Publishers(node, [])
+    results.publish_classes(MFNET)
+    results.publish(*labels_of('left'))
     assert '/sartm/label_info' not in node.published
     ((classes, _),) = node.published['/sartm/classes']
     assert json.loads(classes.data) == {**MFNET.to_dict(), 'unknown_id': 255}
