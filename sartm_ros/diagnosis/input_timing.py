@@ -103,6 +103,7 @@ class StreamTiming:
             used_ns = intervals_ns[intervals_ns < limit * interval_ns]
             counts = np.maximum((used_ns / interval_ns).round(), 1)
             interval_ns = used_ns.sum() / counts.sum()
+        # Those from which the interval was computed, with the whole numbers they were counted as.
         gaps = used_ns / interval_ns
         regular = np.count_nonzero(np.abs(gaps - counts) <= MAX_DEVIATION)
         if regular < MIN_REGULAR * len(intervals_ns):

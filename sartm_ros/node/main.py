@@ -142,7 +142,7 @@ class _StopSignal:
             os.kill(os.getpid(), number)
 
     def interrupt(self, work: Callable[[], int]) -> int:
-        """Return what `work` does; 0, and end it, if a signal comes meanwhile."""
+        """Run `work` and return its status; a signal interrupts it, and the status is then 0."""
         status = 0
         try:
             self._interrupts = True
