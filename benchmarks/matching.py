@@ -207,11 +207,12 @@ def policies(lag_ns: int) -> Iterator[tuple[str, Any]]:
                 x_offset_ns=-lag_ns,
                 reuse_x=reuse,
                 queue_size=QUEUE_SIZE,
+                x_name='thermal',
             ),
         )
     for name in ('approximate', 'exact'):
         try:
-            yield name, MessageFilterMatcher(name, MAX_SKEW_S, QUEUE_SIZE)
+            yield name, MessageFilterMatcher(name, MAX_SKEW_S, QUEUE_SIZE, 'thermal')
         except SartmError:
             yield name, None
 

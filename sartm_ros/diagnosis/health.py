@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class Health:
         x_modality: of the second camera, which is called by it.
     """
 
-    def __init__(self, x_modality: str = 'thermal') -> None:
+    def __init__(self, x_modality: str) -> None:
         self._x_modality = x_modality
         self._lock = threading.Lock()
         self._received: Counter[str] = Counter()
@@ -226,7 +226,6 @@ class Health:
             matcher_drops: the matcher's own counts, by reason.
         """
         counts = self.counts(matcher_drops)
-        values = {name: str(count) for name, count in counts.items()}
         with self._lock:
             now_s = time.monotonic()
             span_s = max(now_s - self._reported_s, 1e-3)
@@ -237,18 +236,19 @@ class Health:
             samples_s = {name: np.array(s) for name, s in self._samples_s.items() if s}
             error, error_age_s = self._last_error, now_s - self._last_error_s
             recent = Recent(
-                new,
-                values,
-                now_s - self._active_from_s,
-                {camera: now_s - last_s for camera, last_s in self._last_s.items()},
-                now_s - self._last_pair_s,
-                now_s - self._last_match_s,
-                self._last_stalls,
-                self._last_modality,
-                self._failures_in_row,
-                self._invalid_share,
-                self._range_warning,
+                new=new,
+                values={},  # which are computed without the lock
+                active_s=now_s - self._active_from_s,
+                silence_s={camera: now_s - last_s for camera, last_s in self._last_s.items()},
+                since_pair_s=now_s - self._last_pair_s,
+                since_match_s=now_s - self._last_match_s,
+                last_stalls=self._last_stalls,
+                last_modality=self._last_modality,
+                failures_in_row=self._failures_in_row,
+                invalid_share=self._invalid_share,
+                range_warning=self._range_warning,
             )
+        values = {name: str(count) for name, count in counts.items()}
         for camera in recent.silence_s:
             values[f'{camera}_hz'] = f'{new[f"{camera}_received"] / span_s:.1f}'
         values['pairs_hz'] = f'{new["pairs_matched"] / span_s:.1f}'
@@ -262,7 +262,7 @@ class Health:
         values['last_error'] = error or 'none'
         if error:
             values['last_error_age_s'] = f'{error_age_s:.1f}'
-        return recent
+        return replace(recent, values=values)
 
 
 def _statistics(name: str, samples_s: np.ndarray) -> dict[str, str]:

@@ -52,7 +52,7 @@ class SartmNode(LifecycleNode):
         ros_parameters.warn_of_unknown(self)
         self.fatal_error = ''
         self._settings = Parameters()
-        self._health = Health()
+        self._health = Health(self._settings.x_modality)
         self._predictor: Any = None  # set while configured
         self._result_publishers: Publishers | None = None  # set while configured
         self._image_subscriptions: Subscriptions | None = None  # set while active
@@ -187,7 +187,7 @@ class SartmNode(LifecycleNode):
             self.get_logger().info(f'done: {text}')
 
     def fail_transition(self, what: str, error: Exception) -> TransitionCallbackReturn:
-        """Log why a transition fails; an error that is not a SartmError with its traceback."""
+        """Log why a transition fails, and the traceback of an error that is not a SartmError."""
         self._last_failure = f'cannot be {what}: {str(error) or type(error).__name__}'
         self._exit_status = 2 if isinstance(error, SartmError) else 1
         if isinstance(error, SartmError):
@@ -314,7 +314,7 @@ class SartmNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _apply_parameters(self, changes: list[Any]) -> None:
-        """Use changes that every callback has accepted; with the next frame, all together."""
+        """Apply accepted changes; the next frame uses all of them."""
         if self._predictor is None or not _has_own(changes):
             return
         self._settings = self._updated(changes)

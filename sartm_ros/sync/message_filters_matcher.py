@@ -31,9 +31,7 @@ class MessageFilterMatcher:
         SartmError: `message_filters` is not installed.
     """
 
-    def __init__(
-        self, policy: str, max_skew_s: float, queue_size: int, x_name: str = 'thermal'
-    ) -> None:
+    def __init__(self, policy: str, max_skew_s: float, queue_size: int, x_name: str) -> None:
         try:
             filters = importlib.import_module('message_filters')
         except ImportError:

@@ -34,7 +34,7 @@ SLOWER_RATIO = 1.1
 
 @dataclass(frozen=True)
 class Pair:
-    """One message of RGB and one of X that belong together; all times in nanoseconds.
+    """One message of RGB and one of X that belong together, or one alone; times in nanoseconds.
 
     Attributes:
         rgb, x: the messages as they were given; None for a stream in a gap.
@@ -59,10 +59,10 @@ class PairMatcher:
     Args:
         max_skew_ns: greatest |X - RGB| of a pair, itself allowed.
         max_wait_ns: longest time an RGB frame waits for a partner, on the caller's monotonic clock.
+        x_name: name of X in `drops`.
         x_offset_ns: added to every stamp of X.
         reuse_x: let a frame of X serve several RGB frames.
         queue_size: frames of each stream that may wait; one more replaces the oldest.
-        x_name: name of X in `drops`.
 
     Attributes:
         max_skew_ns: may be changed at any time.
@@ -84,10 +84,10 @@ class PairMatcher:
         max_skew_ns: int,
         max_wait_ns: int,
         *,
+        x_name: str,
         x_offset_ns: int = 0,
         reuse_x: bool = False,
         queue_size: int = 20,
-        x_name: str = 'thermal',
     ) -> None:
         self.max_skew_ns = max_skew_ns
         self.rgb_alone_after_ns: int | None = None

@@ -41,14 +41,12 @@ class StallDetector:
         modality: of the images.
 
     Attributes:
-        state: one of `STATES`, after the last call of `update` or `mark_missing`.
         invalid_share: share of the pixels of the last thermal image, after the crop, that see
             nothing.
         range_warning: the warning of `judge_contrast` for the last thermal image, or ''.
     """
 
-    def __init__(self, modality: str = 'thermal') -> None:
-        self.state = 'ok'
+    def __init__(self, modality: str) -> None:
         self._modality = MODALITIES[modality]
         self.invalid_share = 0.0
         self.range_warning = ''
@@ -65,7 +63,7 @@ class StallDetector:
         settings: ThermalSettings = DEFAULTS,
         detect_frozen: bool = True,
     ) -> str:
-        """Return the state after a new image.
+        """Return the state of X, one of `STATES`, after a new image.
 
         Args:
             image: the raw image of the next pair, not copied. One image may serve several pairs.
@@ -90,17 +88,11 @@ class StallDetector:
             flat = not self._modality.may_be_uniform and is_uniform(seen)
         frozen = self._frozen.update(seen, rgb, stamp_ns, stall_after_ns)
         if flat:
-            self.state = 'flat'
-        elif frozen and detect_frozen:
-            self.state = 'frozen'
-        else:
-            self.state = 'ok'
-            self._last_good = image, self._frozen.unchanged_since_ns
-        return self.state
-
-    def mark_missing(self, state: str = 'gap') -> None:
-        """Take a pair without an image of X, for the reason 'gap' or 'unreadable'."""
-        self.state = state
+            return 'flat'
+        if frozen and detect_frozen:
+            return 'frozen'
+        self._last_good = image, self._frozen.unchanged_since_ns
+        return 'ok'
 
     def last_good(self, stamp_ns: int, max_age_ns: int) -> tuple[np.ndarray, int] | None:
         """Return the last good image and its stamp, if at most `max_age_ns` from `stamp_ns`."""
@@ -143,7 +135,7 @@ class StallPolicy:
         x_modality: of the second camera.
     """
 
-    def __init__(self, x_modality: str = 'thermal') -> None:
+    def __init__(self, x_modality: str) -> None:
         self._x_modality = x_modality
         self._detector = StallDetector(x_modality)
 
@@ -170,8 +162,8 @@ class StallPolicy:
                     cropped_size((image.shape[0], image.shape[1]), thermal.crop)
             except SartmError as failure:
                 image, error = None, failure
-        x, skew_ns = self._usable_x(pair, image, rgb, settings, thermal)
-        states = {'rgb': 'gap' if rgb is None else 'ok', self._x_modality: self._detector.state}
+        x, skew_ns, state = self._usable_x(pair, image, rgb, settings, thermal)
+        states = {'rgb': 'gap' if rgb is None else 'ok', self._x_modality: state}
         states |= {name: 'off' for name, topic in camera_topics(settings).items() if not topic}
         modality: str | None = self._x_modality if rgb is None else 'rgb' if x is None else 'both'
         drops = settings.thermal_on_stall == 'drop' and states[self._x_modality] != 'off'
@@ -192,10 +184,10 @@ class StallPolicy:
         rgb: np.ndarray | None,
         settings: Parameters,
         thermal: ThermalSettings,
-    ) -> tuple[np.ndarray | None, int]:
-        """Return the image of X, or None while it stalls, and its stamp minus the pair's."""
+    ) -> tuple[np.ndarray | None, int, str]:
+        """Return the image of X, or None while it stalls, its stamp minus the pair's, its state."""
         if image is None:
-            self._detector.mark_missing('gap' if pair.x is None else 'unreadable')
+            state = 'gap' if pair.x is None else 'unreadable'
         else:
             state = self._detector.update(
                 image,
@@ -206,13 +198,13 @@ class StallPolicy:
                 detect_frozen=settings.thermal_detect_frozen,
             )
             if state == 'ok':
-                return image, pair.skew_ns
+                return image, pair.skew_ns, state
         if settings.thermal_on_stall == 'hold':
             max_age_ns = seconds_to_ns(settings.thermal_hold_at_most_s)
             last_good = self._detector.last_good(pair.stamp_ns, max_age_ns)
             if last_good is not None:
-                return last_good[0], last_good[1] - pair.stamp_ns
-        return None, 0
+                return last_good[0], last_good[1] - pair.stamp_ns, state
+        return None, 0, state
 
 
 def is_uniform(image: np.ndarray) -> bool:

@@ -75,7 +75,7 @@ def header_ns(message) -> int:
 
 
 def matcher() -> PairMatcher:
-    return PairMatcher(max_skew_ns=50 * MS, max_wait_ns=200 * MS)
+    return PairMatcher(max_skew_ns=50 * MS, max_wait_ns=200 * MS, x_name='thermal')
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
@@ -242,10 +242,14 @@ def test_pairs_are_those_of_a_node_that_receives_the_messages_at_their_times(tmp
 def test_a_partner_that_comes_after_the_longest_wait_is_lost_as_on_the_robot(tmp_path):
     faults = Faults(thermal_offset_s=0.15)  # of the reception; the stamps are corrected below
     write_bag(make_frames(20, labelled=False), tmp_path / 'bag', rate_hz=4, faults=faults)
-    pairing = PairMatcher(max_skew_ns=50 * MS, max_wait_ns=100 * MS, x_offset_ns=-150 * MS)
+    pairing = PairMatcher(
+        max_skew_ns=50 * MS, max_wait_ns=100 * MS, x_offset_ns=-150 * MS, x_name='thermal'
+    )
     assert list(read_pairs(tmp_path / 'bag', pairing)) == []
     assert pairing.drops['rgb_timeout'] == 20
-    patient = PairMatcher(max_skew_ns=50 * MS, max_wait_ns=150 * MS, x_offset_ns=-150 * MS)
+    patient = PairMatcher(
+        max_skew_ns=50 * MS, max_wait_ns=150 * MS, x_offset_ns=-150 * MS, x_name='thermal'
+    )
     assert len(list(read_pairs(tmp_path / 'bag', patient))) == 20
 
 

@@ -61,7 +61,7 @@ def test_other_errors_are_not(error):
 
 
 def test_the_pauses_double_up_to_a_few_seconds():
-    failures = Failures(Health(), lambda *_: None)
+    failures = Failures(Health('thermal'), lambda *_: None)
     pauses_s = [failures.handle(MemoryError()) for _ in range(7)]
     assert pauses_s == [0.25, 0.5, 1, 2, 4, 4, 4]
     failures.reset()
@@ -71,7 +71,7 @@ def test_the_pauses_double_up_to_a_few_seconds():
 def test_a_lack_of_memory_does_not_end_the_process_however_long_it_lasts():
     """Other errors of the inference do, because some stay until the process ends."""
     for error, ends in ((MemoryError(), False), (RuntimeError('no such kernel'), True)):
-        failures = Failures(Health(), lambda *_: None)
+        failures = Failures(Health('thermal'), lambda *_: None)
         for _ in range(2 * FATAL_FAILURES):
             failures.handle(error)
         assert bool(failures.fatal_error) == ends

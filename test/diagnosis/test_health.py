@@ -55,7 +55,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def health(clock):
-    return Health()
+    return Health('thermal')
 
 
 def report_of(health, drops=(), timing=None, topics=TOPICS, busy_s=0.0):
@@ -518,7 +518,7 @@ def test_a_slow_camera_is_well(health, clock, interval_s, stamp):
 
 def reports_of_two_rates(clock, fast, slow, interval, settings, *, slow_end=900):
     """Yield a report a second of 900 images of one camera and every few of the other, at 30 Hz."""
-    health, timing, matcher = Health(), InputTiming(settings), make_pair_matcher(settings)
+    health, timing, matcher = Health('thermal'), InputTiming(settings), make_pair_matcher(settings)
     for index in range(900):
         clock.now_s += 1 / 30
         time_ns = round(clock.now_s * 1e9)

@@ -79,7 +79,7 @@ def test_the_status_says_which_sensor_the_second_one_is(x):
 
 def test_a_fixed_range_that_misses_the_image_is_logged_and_judged():
     """The default ends of `thermal.range: fixed` are counts of 8 bits."""
-    publishers, warnings, health = StatusRecorder(), [], Health()
+    publishers, warnings, health = StatusRecorder(), [], Health('thermal')
     settings = Parameters(thermal_range='fixed')
     pipeline = FramePipeline(
         SimpleNamespace(predict=predict, thermal_settings=None),
@@ -110,7 +110,7 @@ def test_an_image_from_before_a_restart_is_not_held():
     publishers = StatusRecorder()
     settings = Parameters(thermal_on_stall='hold', thermal_hold_at_most_s=60.0)
     network = SimpleNamespace(predict=predict)
-    pipeline = FramePipeline(network, settings, Health(), publishers, warn=lambda *_: None)
+    pipeline = FramePipeline(network, settings, Health('thermal'), publishers, warn=lambda *_: None)
     rng = np.random.default_rng(0)
     rgb = message('rgb8', rng.integers(0, 256, (48, 64, 3), np.uint8))
     good = message('mono16', rng.integers(500, 5000, (48, 64), np.uint16))
@@ -134,7 +134,7 @@ class OutOfMemoryPublishers(StatusRecorder):
 
 
 def test_a_result_without_its_other_outputs_is_no_drop():
-    publishers, warnings, health = OutOfMemoryPublishers(), SimpleQueue(), Health()
+    publishers, warnings, health = OutOfMemoryPublishers(), SimpleQueue(), Health('thermal')
     pipeline = FramePipeline(
         SimpleNamespace(predict=predict),
         Parameters(thermal_topic=''),
@@ -165,7 +165,7 @@ def test_max_rate_is_the_mean_rate_of_results(monkeypatch, rate_hz, expected):
     now_ns = 0
     clock = SimpleNamespace(monotonic_ns=lambda: now_ns, monotonic=time.monotonic)
     monkeypatch.setattr(frame_pipeline, 'time', clock)
-    health = Health()
+    health = Health('thermal')
     settings = Parameters(thermal_topic='', max_rate_hz=rate_hz)
     network = SimpleNamespace(predict=predict)
     pipeline = FramePipeline(network, settings, health, StatusRecorder(), warn=lambda *_: None)
@@ -188,7 +188,7 @@ def test_a_new_max_rate_has_effect_at_once(monkeypatch):
     now_ns = 10**12
     clock = SimpleNamespace(monotonic_ns=lambda: now_ns, monotonic=time.monotonic)
     monkeypatch.setattr(frame_pipeline, 'time', clock)
-    health, settings = Health(), Parameters(thermal_topic='', max_rate_hz=0.01)
+    health, settings = Health('thermal'), Parameters(thermal_topic='', max_rate_hz=0.01)
     network = SimpleNamespace(predict=predict)
     pipeline = FramePipeline(network, settings, health, StatusRecorder(), warn=lambda *_: None)
     dropped = []

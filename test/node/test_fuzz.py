@@ -166,7 +166,7 @@ class NoNetwork:
 def test_corrupt_images_through_the_pipeline(count):
     """Of pairs with one corrupt image and random stamps, each gives labels or is counted."""
     rng = np.random.default_rng(2)
-    health, outputs, warned = Health(), CountingPublishers(), []
+    health, outputs, warned = Health('thermal'), CountingPublishers(), []
     pipeline = FramePipeline(
         NoNetwork(), Parameters(), health, outputs, warn=lambda key, text: warned.append(key)
     )

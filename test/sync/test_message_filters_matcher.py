@@ -20,7 +20,7 @@ MS = 1_000_000
 @pytest.mark.parametrize('policy', ['approximate', 'exact'])
 def test_without_the_package_the_error_names_it(policy):
     with pytest.raises(SartmError, match=f'sync.policy is {policy}.*message_filters.*use nearest'):
-        MessageFilterMatcher(policy, 0.05, 10)
+        MessageFilterMatcher(policy, 0.05, 10, 'thermal')
 
 
 @pytest.mark.skipif(not INSTALLED, reason='needs ROS 2 (message_filters); it is not on PyPI')
@@ -34,7 +34,7 @@ def test_pairs_come_out(policy, skew_ms):
         header.stamp.sec, header.stamp.nanosec = divmod(stamp, 10**9)
         return Image(header=header)
 
-    matcher = MessageFilterMatcher(policy, 0.05, 10)
+    matcher = MessageFilterMatcher(policy, 0.05, 10, 'thermal')
     stamps = np.arange(1, 31, dtype=int) * 100 * MS
     pairs = []
     for stamp in stamps.tolist():

@@ -55,7 +55,7 @@ def nearest(value, candidates):
 
 
 def test_equal_stamps_are_paired_at_once():
-    matcher = PairMatcher(10 * MS, 100 * MS)
+    matcher = PairMatcher(10 * MS, 100 * MS, x_name='thermal')
     for stamp in steady(30, 3):
         assert matcher.add_rgb(stamp, 'rgb', stamp) == []
         (pair,) = matcher.add_x(stamp, 'thermal', stamp + 5)
@@ -68,7 +68,7 @@ def test_a_partner_is_not_held_back_for_one_that_is_not_due(phase_ms):
     """Once the rates are known a pair leaves with its later message, not a frame later."""
     rgb = steady(30, 2)
     thermal = [stamp + phase_ms * MS for stamp in rgb]
-    matcher = PairMatcher(20 * MS, 100 * MS)
+    matcher = PairMatcher(20 * MS, 100 * MS, x_name='thermal')
     feed(matcher, rgb, thermal, flush=False)
     later = rgb[-1] + round(SECOND / 30)
     calls = sorted([(later, matcher.add_rgb), (later + phase_ms * MS, matcher.add_x)])
@@ -79,7 +79,7 @@ def test_a_partner_is_not_held_back_for_one_that_is_not_due(phase_ms):
 
 def test_thirty_and_nine_hertz_reach_the_least_skew_possible():
     rgb, thermal = steady(30, 20), steady(9, 20, SECOND + 11 * MS)
-    matcher = PairMatcher(50 * MS, 200 * MS)
+    matcher = PairMatcher(50 * MS, 200 * MS, x_name='thermal')
     pairs = feed(matcher, rgb, thermal)
     expected = [(nearest(t, rgb), t) for t in thermal]
     assert stamps(pairs) == expected
@@ -88,14 +88,14 @@ def test_thirty_and_nine_hertz_reach_the_least_skew_possible():
 
 def test_reuse_keeps_the_rgb_rate():
     rgb, thermal = steady(30, 20), steady(9, 20, SECOND + 11 * MS)
-    matcher = PairMatcher(60 * MS, 200 * MS, reuse_x=True)
+    matcher = PairMatcher(60 * MS, 200 * MS, reuse_x=True, x_name='thermal')
     pairs = feed(matcher, rgb, thermal)
     assert stamps(pairs) == [(r, nearest(r, thermal)) for r in rgb if r < thermal[-1] + 60 * MS]
 
 
 def test_reuse_never_releases_more_than_two_frames_at_once():
     """The slot after the matcher holds one pair while one is worked on; a third would be lost."""
-    matcher = PairMatcher(60 * MS, 200 * MS, reuse_x=True)
+    matcher = PairMatcher(60 * MS, 200 * MS, reuse_x=True, x_name='thermal')
     feed(matcher, steady(30, 5), steady(9, 5), flush=False)
     events = [(s, matcher.add_rgb) for s in steady(30, 10, 6 * SECOND)]
     events += [(s, matcher.add_x) for s in steady(9, 10, 6 * SECOND + 7 * MS)]
@@ -109,7 +109,7 @@ def test_half_an_interval_apart_loses_no_frame_to_jitter():
     thermal = [
         r + round(SECOND / 60) + jitter_ms[i % len(jitter_ms)] * MS for i, r in enumerate(rgb)
     ]
-    matcher = PairMatcher(25 * MS, 100 * MS)
+    matcher = PairMatcher(25 * MS, 100 * MS, x_name='thermal')
     pairs = feed(matcher, rgb, thermal)
     assert len(pairs) >= len(rgb) - 1
     assert unaccounted(matcher, len(rgb), len(thermal), pairs) == (0, 0)
@@ -118,7 +118,7 @@ def test_half_an_interval_apart_loses_no_frame_to_jitter():
 def test_a_lost_thermal_frame_does_not_shift_the_rest():
     rgb = steady(30, 5)
     thermal = [r + 3 * MS for i, r in enumerate(rgb) if i not in (50, 51, 90)]
-    matcher = PairMatcher(50 * MS, 100 * MS)
+    matcher = PairMatcher(50 * MS, 100 * MS, x_name='thermal')
     pairs = feed(matcher, rgb, thermal)
     assert all(pair.skew_ns == 3 * MS for pair in pairs)
     assert len(pairs) == len(thermal)
@@ -129,7 +129,7 @@ def test_a_lost_thermal_frame_does_not_shift_the_rest():
 def test_a_lost_rgb_frame_does_not_shift_the_rest():
     thermal = steady(30, 5)
     rgb = [t + 3 * MS for i, t in enumerate(thermal) if i not in (50, 51, 90)]
-    matcher = PairMatcher(50 * MS, 100 * MS)
+    matcher = PairMatcher(50 * MS, 100 * MS, x_name='thermal')
     pairs = feed(matcher, rgb, thermal)
     assert all(pair.skew_ns == -3 * MS for pair in pairs)
     assert len(pairs) == len(rgb)
@@ -139,20 +139,20 @@ def test_a_lost_rgb_frame_does_not_shift_the_rest():
 @pytest.mark.parametrize('sign', [-1, 1])
 def test_max_skew_itself_is_allowed_and_one_nanosecond_more_is_not(sign):
     for skew, expected in ((10 * MS, 1), (10 * MS + 1, 0)):
-        matcher = PairMatcher(10 * MS, 50 * MS)
+        matcher = PairMatcher(10 * MS, 50 * MS, x_name='thermal')
         pairs = feed(matcher, [SECOND], [SECOND + sign * skew, 2 * SECOND])
         assert len(pairs) == expected
 
 
 def test_max_skew_may_change_at_run_time():
-    matcher = PairMatcher(5 * MS, 50 * MS)
+    matcher = PairMatcher(5 * MS, 50 * MS, x_name='thermal')
     assert feed(matcher, [SECOND], [SECOND + 8 * MS]) == []
     matcher.max_skew_ns = 10 * MS
     assert len(feed(matcher, [2 * SECOND], [2 * SECOND + 8 * MS])) == 1
 
 
 def test_waits_no_longer_than_max_wait():
-    matcher = PairMatcher(20 * MS, 40 * MS)
+    matcher = PairMatcher(20 * MS, 40 * MS, x_name='thermal')
     matcher.add_x(SECOND - 5 * MS, 'early', 0)
     assert matcher.add_rgb(SECOND, 'rgb', 0) == []
     assert matcher.deadline_ns == 40 * MS
@@ -163,7 +163,7 @@ def test_waits_no_longer_than_max_wait():
 
 
 def test_waits_for_the_nearer_partner():
-    matcher = PairMatcher(20 * MS, 40 * MS)
+    matcher = PairMatcher(20 * MS, 40 * MS, x_name='thermal')
     matcher.add_x(SECOND - 5 * MS, 'early', 0)
     assert matcher.add_rgb(SECOND, 'rgb', 0) == []
     (pair,) = matcher.add_x(SECOND + 1 * MS, 'near', 3 * MS) or matcher.poll(40 * MS)
@@ -171,14 +171,14 @@ def test_waits_for_the_nearer_partner():
 
 
 def test_no_partner_in_time_is_told_from_no_partner_at_all():
-    matcher = PairMatcher(10 * MS, 40 * MS)
+    matcher = PairMatcher(10 * MS, 40 * MS, x_name='thermal')
     assert feed(matcher, [SECOND, 2 * SECOND], [SECOND + 20 * MS]) == []
     assert matcher.drops['rgb_no_partner'] == 1
     assert matcher.drops['rgb_timeout'] == 1
 
 
 def test_thermal_offset_is_added():
-    matcher = PairMatcher(5 * MS, 50 * MS, x_offset_ns=-120 * MS)
+    matcher = PairMatcher(5 * MS, 50 * MS, x_offset_ns=-120 * MS, x_name='thermal')
     pairs = feed(matcher, steady(30, 2), steady(30, 2, SECOND + 121 * MS), delay_rgb=200 * MS)
     assert len(pairs) == 60
     assert {pair.skew_ns for pair in pairs} == {1 * MS}
@@ -186,14 +186,14 @@ def test_thermal_offset_is_added():
 
 @pytest.mark.parametrize('stamp', [0, -1, -5 * SECOND])
 def test_messages_without_a_stamp_are_counted(stamp):
-    matcher = PairMatcher(10 * MS, 40 * MS, x_offset_ns=10 * SECOND)
+    matcher = PairMatcher(10 * MS, 40 * MS, x_offset_ns=10 * SECOND, x_name='thermal')
     assert matcher.add_rgb(stamp, 'rgb', 0) == matcher.add_x(stamp, 'thermal', 0) == []
     assert matcher.drops == {'rgb_no_stamp': 1, 'thermal_no_stamp': 1}
     assert matcher.deadline_ns is None
 
 
 def test_duplicates_and_overtaken_messages_are_counted():
-    matcher = PairMatcher(10 * MS, 40 * MS)
+    matcher = PairMatcher(10 * MS, 40 * MS, x_name='thermal')
     rgb, thermal = steady(30, 1), steady(30, 1)
     pairs = []
     for r, t in zip(rgb, thermal, strict=True):
@@ -219,7 +219,7 @@ def test_a_bag_that_loops_goes_on_after_each_jump(lag_ms):
     for loop in range(4):
         events += [(loop * length + r, 'rgb', r) for r in rgb]
         events += [(loop * length + t + lag, 'x', t) for t in thermal]
-    matcher = PairMatcher(20 * MS, 100 * MS)
+    matcher = PairMatcher(20 * MS, 100 * MS, x_name='thermal')
     pairs = []
     for now, topic, stamp in sorted(events):
         pairs += getattr(matcher, f'add_{topic}')(stamp, stamp, now)
@@ -240,7 +240,7 @@ def test_a_bag_that_loops_goes_on_after_each_jump(lag_ms):
 def test_one_stamp_from_the_far_future_costs_a_few_frames_only():
     rgb, thermal = steady(30, 4), steady(30, 4, SECOND + 4 * MS)
     rgb[60] = 10**18
-    matcher = PairMatcher(20 * MS, 100 * MS)
+    matcher = PairMatcher(20 * MS, 100 * MS, x_name='thermal')
     pairs = []
     for i, (r, t) in enumerate(zip(rgb, thermal, strict=True)):
         now = i * 33 * MS
@@ -255,11 +255,11 @@ def test_one_stamp_from_the_far_future_costs_a_few_frames_only():
 
 
 def test_memory_is_bounded_when_one_topic_is_silent():
-    matcher = PairMatcher(20 * MS, 10 * SECOND, queue_size=8)
+    matcher = PairMatcher(20 * MS, 10 * SECOND, queue_size=8, x_name='thermal')
     for stamp in steady(30, 10):
         matcher.add_x(stamp, stamp, stamp)
     assert matcher.drops == {'thermal_overflow': 292}
-    matcher = PairMatcher(20 * MS, 100 * SECOND, queue_size=8)
+    matcher = PairMatcher(20 * MS, 100 * SECOND, queue_size=8, x_name='thermal')
     for stamp in steady(30, 10):
         matcher.add_rgb(stamp, stamp, stamp)
     assert matcher.drops == {'rgb_overflow': 292}
@@ -268,7 +268,7 @@ def test_memory_is_bounded_when_one_topic_is_silent():
 def test_a_reused_frame_that_leaves_a_full_queue_is_not_lost():
     """Between two RGB frames more thermal frames come than the queue holds."""
     rgb, thermal = steady(2, 3), steady(30, 3)
-    matcher = PairMatcher(20 * MS, 100 * MS, reuse_x=True, queue_size=4)
+    matcher = PairMatcher(20 * MS, 100 * MS, reuse_x=True, queue_size=4, x_name='thermal')
     pairs = feed(matcher, rgb, thermal)
     assert stamps(pairs) == [(stamp, stamp) for stamp in rgb]
     assert matcher.drops['thermal_overflow'] > 0
@@ -284,7 +284,7 @@ def with_gaps(matcher, after_ms=300):
 def test_rgb_goes_out_alone_in_a_gap_of_thermal_and_pairs_again_after_it():
     rgb, thermal = steady(30, 6), steady(30, 6, SECOND + 2 * MS)
     heard = [t for t in thermal if not 3 * SECOND < t < 5 * SECOND]
-    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS))
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS, x_name='thermal'))
     pairs = feed(matcher, rgb, heard)
     back = next(t for t in heard if t > 4 * SECOND)  # its RGB frame has gone out before it came
     assert {p.x for p in pairs} - {None} == set(heard) - {back}
@@ -300,15 +300,15 @@ def test_rgb_goes_out_alone_in_a_gap_of_thermal_and_pairs_again_after_it():
 
 def test_rgb_goes_out_alone_where_thermal_never_comes():
     rgb = steady(30, 2)
-    pairs = feed(with_gaps(PairMatcher(10 * MS, 100 * MS)), rgb, [])
+    pairs = feed(with_gaps(PairMatcher(10 * MS, 100 * MS, x_name='thermal')), rgb, [])
     assert stamps(pairs) == [(r, None) for r in rgb if r > rgb[0] + 200 * MS]
-    assert feed(PairMatcher(10 * MS, 100 * MS), rgb, []) == []
+    assert feed(PairMatcher(10 * MS, 100 * MS, x_name='thermal'), rgb, []) == []
 
 
 def test_thermal_goes_out_alone_in_a_gap_of_rgb_and_pairs_again_after_it():
     rgb, thermal = steady(30, 6), steady(9, 6, SECOND + 2 * MS)
     heard = [r for r in rgb if not 3 * SECOND < r < 5 * SECOND]
-    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS, x_offset_ns=5 * MS))
+    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS, x_offset_ns=5 * MS, x_name='thermal'))
     pairs = feed(matcher, heard, thermal)
     alone = [p for p in pairs if p.rgb is None]
     missed = [t for t in thermal if 3 * SECOND < t < 5 * SECOND]
@@ -321,7 +321,7 @@ def test_thermal_goes_out_alone_in_a_gap_of_rgb_and_pairs_again_after_it():
 
 
 def test_rgb_that_comes_back_earlier_than_thermal_has_gone_out_is_late():
-    matcher = with_gaps(PairMatcher(5 * MS, 100 * MS))
+    matcher = with_gaps(PairMatcher(5 * MS, 100 * MS, x_name='thermal'))
     thermal = steady(30, 1)
     pairs = feed(matcher, [], thermal)
     last = pairs[-1].stamp_ns
@@ -340,7 +340,7 @@ def test_stamps_increase_at_a_gap_where_one_stream_lags(silent, lag_ms):
     """`lag_ms`: how much later than RGB thermal arrives, still within `max_skew`."""
     long, short = steady(30, 6), [t for t in steady(30, 6) if not 3 * SECOND < t < 5 * SECOND]
     rgb, thermal = (short, long) if silent == 'rgb' else (long, short)
-    matcher = with_gaps(PairMatcher(500 * MS, 100 * MS))
+    matcher = with_gaps(PairMatcher(500 * MS, 100 * MS, x_name='thermal'))
     delays = {'delay_rgb': max(0, -lag_ms) * MS, 'delay_thermal': max(0, lag_ms) * MS}
     pairs = feed(matcher, rgb, thermal, **delays)
     assert len(pairs) > 100
@@ -350,7 +350,7 @@ def test_stamps_increase_at_a_gap_where_one_stream_lags(silent, lag_ms):
 
 def test_a_bag_that_is_played_slowly_has_no_gaps():
     rgb, thermal = steady(30, 4), steady(9, 4, SECOND + 2 * MS)
-    matcher = with_gaps(PairMatcher(60 * MS, SECOND, reuse_x=True))
+    matcher = with_gaps(PairMatcher(60 * MS, SECOND, reuse_x=True, x_name='thermal'))
     pairs = []
     for stamp, add in sorted(
         [(r, matcher.add_rgb) for r in rgb] + [(t, matcher.add_x) for t in thermal],
@@ -368,7 +368,7 @@ def test_a_pause_of_both_is_no_gap(first):
     The other one has lost its last frame before the pause, so it misses frames on both sides.
     """
     second = 'x' if first == 'rgb' else 'rgb'
-    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS))
+    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS, x_name='thermal'))
     pairs = []
     before = steady(30, 1)
     for stamp in before + steady(30, 1, 12 * SECOND):
@@ -381,14 +381,14 @@ def test_a_pause_of_both_is_no_gap(first):
 
 def test_clocks_that_differ_are_no_gap():
     """Both come, but no pair can be made: that is for the diagnostics, not for RGB alone."""
-    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS))
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS, x_name='thermal'))
     assert feed(matcher, steady(30, 3), steady(30, 3), delay_rgb=5 * SECOND) != []
-    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS, x_offset_ns=90 * SECOND))
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS, x_offset_ns=90 * SECOND, x_name='thermal'))
     assert feed(matcher, steady(30, 3), steady(30, 3)) == []
 
 
 def test_a_loop_of_the_bag_in_a_gap_goes_on():
-    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS))
+    matcher = with_gaps(PairMatcher(10 * MS, 100 * MS, x_name='thermal'))
     pairs, now = [], 0
     for stamp in steady(30, 3) * 2:
         now += 33 * MS
@@ -399,7 +399,7 @@ def test_a_loop_of_the_bag_in_a_gap_goes_on():
 
 
 def test_rgb_that_does_not_come_back_after_a_loop_of_the_bag_is_in_a_gap():
-    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS))
+    matcher = with_gaps(PairMatcher(20 * MS, 100 * MS, x_name='thermal'))
     thermal = steady(30, 3, SECOND + 4 * MS)
     assert len(feed(matcher, steady(30, 3), thermal)) == 90
     for loop in range(1, 4):
@@ -412,7 +412,7 @@ def test_rgb_that_does_not_come_back_after_a_loop_of_the_bag_is_in_a_gap():
 
 @pytest.mark.parametrize('camera', ['rgb', 'thermal'])
 def test_the_images_of_a_single_camera_are_output_at_once(camera):
-    matcher = PairMatcher(50 * MS, 100 * MS)
+    matcher = PairMatcher(50 * MS, 100 * MS, x_name='thermal')
     matcher.rgb_alone_after_ns = matcher.x_alone_after_ns = 0
     add = matcher.add_rgb if camera == 'rgb' else matcher.add_x
     given_stamps = [

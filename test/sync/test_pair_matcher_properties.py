@@ -122,7 +122,7 @@ limits = st.fixed_dictionaries(
 @settings(max_examples=300)
 @given(any_arrivals(), limits)
 def test_promises_of_pairs_whatever_arrives(events, limits):
-    matcher = PairMatcher(**limits)
+    matcher = PairMatcher(**limits, x_name='thermal')
     outs, messages, _ = play(matcher, events)
     rgb, thermal = [out.rgb for out in outs], [out.thermal for out in outs]
     # At most once, and each one a message that its topic brought, with a stamp.
@@ -165,7 +165,7 @@ def check_all_counted(matcher, messages, outs):
 @given(any_arrivals(), limits, st.booleans(), st.booleans())
 def test_no_more_messages_are_kept_than_the_queues_hold(events, limits, rgb_alone, thermal_alone):
     """Whoever refers to them: what is alive is counted, not what the matcher says."""
-    matcher = PairMatcher(**limits)
+    matcher = PairMatcher(**limits, x_name='thermal')
     matcher.rgb_alone_after_ns = 100 * MS if rgb_alone else None
     matcher.x_alone_after_ns = 100 * MS if thermal_alone else None
     outs, _, most = play(matcher, events, keep=False)
@@ -199,7 +199,7 @@ def orderly_arrivals(draw, max_gap_ms=90):
     st.booleans(),
 )
 def test_promises_of_pairs_where_streams_go_out_alone(events, skew, wait, after, reuse):
-    matcher = PairMatcher(skew * MS, wait * MS, reuse_x=reuse, queue_size=100)
+    matcher = PairMatcher(skew * MS, wait * MS, reuse_x=reuse, queue_size=100, x_name='thermal')
     matcher.rgb_alone_after_ns = matcher.x_alone_after_ns = after * MS
     outs, messages, _ = play(matcher, events)
     assert all(before.stamp_ns < after.stamp_ns for before, after in pairwise(outs))
@@ -223,7 +223,7 @@ def test_no_nearer_partner_is_passed_over(events, skew, wait, reuse):
 
     Free: later than those that have served, and not nearer to the next RGB frame.
     """
-    matcher = PairMatcher(skew * MS, wait * MS, reuse_x=reuse, queue_size=100)
+    matcher = PairMatcher(skew * MS, wait * MS, reuse_x=reuse, queue_size=100, x_name='thermal')
     outs, messages, _ = play(matcher, events)
     served = -1
     for out in outs:
@@ -245,7 +245,7 @@ def test_no_nearer_partner_is_passed_over(events, skew, wait, reuse):
 @given(orderly_arrivals(), st.integers(0, 80), st.booleans())
 def test_no_frame_is_given_up_that_had_a_free_partner_within_reach(events, skew, reuse):
     """With time to wait: an RGB frame without a pair had every frame within reach taken from it."""
-    matcher = PairMatcher(skew * MS, 10 * SECOND, reuse_x=reuse, queue_size=100)
+    matcher = PairMatcher(skew * MS, 10 * SECOND, reuse_x=reuse, queue_size=100, x_name='thermal')
     outs, messages, _ = play(matcher, events)
     paired = {out.rgb: messages[out.thermal].stamp_ns for out in outs}
     rgb = [m for m in messages if m.topic == 'rgb']
@@ -282,7 +282,7 @@ def slow_thermal(draw):
 def pair_stamps(rgb, thermal, **options):
     """Return the pairs of stamps that come of two streams without delay and with time to wait."""
     events = [(stamp, 'rgb', stamp) for stamp in rgb] + [(stamp, 'x', stamp) for stamp in thermal]
-    matcher = PairMatcher(max_wait_ns=SECOND, queue_size=100, **options)
+    matcher = PairMatcher(max_wait_ns=SECOND, queue_size=100, **options, x_name='thermal')
     outs, messages, _ = play(matcher, sorted(events))
     return [(messages[out.rgb].stamp_ns, messages[out.thermal].stamp_ns) for out in outs]
 
@@ -346,7 +346,7 @@ def partners(draw):
 def test_partners_find_each_other_through_jitter_and_drops(arrivals, skew):
     """Exactly the frames that belong together: nothing shifts, nothing is lost beside the lost."""
     events, both = arrivals
-    outs, messages, _ = play(PairMatcher(skew * MS, 3 * INTERVAL), events)
+    outs, messages, _ = play(PairMatcher(skew * MS, 3 * INTERVAL, x_name='thermal'), events)
     found = [(messages[out.rgb].stamp_ns, messages[out.thermal].stamp_ns) for out in outs]
     assert found == both
 
@@ -371,7 +371,7 @@ def test_half_a_second_after_the_last_jump_all_is_as_before(glitches, final, lag
 
     `lag`: frames by which thermal comes to a jump later than RGB.
     """
-    matcher = PairMatcher(15 * MS, 3 * INTERVAL, reuse_x=reuse)
+    matcher = PairMatcher(15 * MS, 3 * INTERVAL, reuse_x=reuse, x_name='thermal')
     matcher.rgb_alone_after_ns = matcher.x_alone_after_ns = 300 * MS if alone else None
     segments = [(20, 0, 0), *glitches, (40, final, final)]
     clocks = {
@@ -410,8 +410,8 @@ def test_duplicates_and_stamps_of_zero_change_nothing(arrivals, extras):
             if position % len(events) == i:
                 extra = {'again': stamp, 'zero': 0, 'overtaken': stamp - 40 * MS}[kind]
                 more.append((arrival, topic, extra))
-    plain, messages, _ = play(PairMatcher(15 * MS, 2 * INTERVAL), events)
-    matcher = PairMatcher(15 * MS, 2 * INTERVAL)
+    plain, messages, _ = play(PairMatcher(15 * MS, 2 * INTERVAL, x_name='thermal'), events)
+    matcher = PairMatcher(15 * MS, 2 * INTERVAL, x_name='thermal')
     mixed, others, _ = play(matcher, more)
     assert [(o.stamp_ns, o.skew_ns, o.at_ns) for o in mixed] == [
         (o.stamp_ns, o.skew_ns, o.at_ns) for o in plain
@@ -421,7 +421,7 @@ def test_duplicates_and_stamps_of_zero_change_nothing(arrivals, extras):
 
 @pytest.mark.parametrize('topic', ['rgb', 'thermal'])
 def test_one_stream_of_zero_stamps_holds_nothing(topic):
-    matcher = PairMatcher(15 * MS, SECOND)
+    matcher = PairMatcher(15 * MS, SECOND, x_name='thermal')
     outs, _, most = play(matcher, [(i, topic, 0) for i in range(1000)], keep=False)
     assert outs == []
     assert most == 0
