@@ -23,6 +23,8 @@ from sartm_model.utils.overrides import absolute_paths, load_config
 
 STAGES = ('train', 'pretrain', 'ma_clip')
 
+PRECISIONS = ('auto', '32-true', 'bf16-mixed', '16-mixed')
+
 PRETRAINED = ('sam2_weights', 'imagenet_weights')
 """The settings that name published weights; a family of networks starts from some of them."""
 
@@ -45,7 +47,7 @@ Some of them may also have a name, such as `mfnet` or `demo`.
 """
 
 FOLDER_KEYS = ('root', 'imagenet_weights')
-"""Those of them whose values may be folders."""
+"""Keys of `PATH_KEYS` whose value may be a folder."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ class TrainConfig:
         if not 0 <= self.seed < 2**32:
             raise SartmError(f'seed is {self.seed}; expected 0 to {2**32 - 1}')
         check_choice('device', self.device, ('auto', 'cpu', 'cuda'))
+        check_choice('precision', self.precision, PRECISIONS)
         check_choice('stage', self.stage, STAGES)
         if self.stage == 'pretrain':
             if self.loss.language:

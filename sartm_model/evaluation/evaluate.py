@@ -19,8 +19,7 @@ from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
 
 RESERVED = frozenset({'all', 'settings', 'unknown'})
-"""What reports call the group of all frames, the key of a run's settings beside its metrics, and
-that metric which is left out where it is 0."""
+"""Names that no condition may have, because a result or report uses them."""
 
 
 class FramePrediction(NamedTuple):

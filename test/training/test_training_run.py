@@ -74,7 +74,14 @@ def test_the_measured_weights_are_the_saved_ones(tmp_path, small_frames, write_c
         ({}, ['sam2_weights=a', 'start_from=b'], 'starts from one of them'),
         ({}, ['label_space=fmb', 'loss.language=0'], 'classes of mfnet'),
         ({}, ['loss.class_weights=[1,2]'], 'one a class of mfnet'),
-        ({}, ['precision=fp16', 'loss.language=0'], r"precision fp16: .*'fp16' is invalid"),
+        *[
+            (
+                {},
+                [f'precision={name}'],
+                rf"precision is '{name}'; expected one of auto, 32-true, bf16",
+            )
+            for name in ('fp16', 'bf16-true', '16-true')
+        ],
         ({}, ['start_from=/nowhere.safetensors'], 'no checkpoint'),
     ],
 )
