@@ -17,6 +17,7 @@ from sartm_model.config.model import (
 )
 from sartm_model.config.train import (
     PRETRAINED,
+    STARTS,
     MaClipConfig,
     OptimConfig,
     TrainConfig,
@@ -30,6 +31,7 @@ __all__ = [
     'PRETRAINED',
     'SAM2_SIZES',
     'SIZES',
+    'STARTS',
     'ClipTowerConfig',
     'DataConfig',
     'LossConfig',

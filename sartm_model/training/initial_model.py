@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from sartm_model.config import PRETRAINED, ModelConfig, TrainConfig
+from sartm_model.config import PRETRAINED, ModelConfig, TrainConfig, to_dict
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
 from sartm_model.models import checkpoint as checkpoints
@@ -13,6 +13,7 @@ from sartm_model.models import registry
 from sartm_model.models.base import SegmentationModel
 from sartm_model.models.class_transfer import replace_heads, transfer_classes
 from sartm_model.training.processes import announce
+from sartm_model.utils.overrides import differences
 from sartm_model.utils.text import format_names
 
 
@@ -24,7 +25,7 @@ def model_config_of(checkpoint: str) -> ModelConfig:
 def initial_model(config: TrainConfig, label_space: LabelSpace) -> SegmentationModel:
     """Return the network of a run with the weights that one of `config.STARTS` names.
 
-    What of a checkpoint's weights is kept, and what starts anew, is printed.
+    Prints which weights are kept and which start anew.
 
     Raises:
         SartmError: the weights cannot be read, or do not fit the network of the run.
@@ -39,9 +40,10 @@ def initial_model(config: TrainConfig, label_space: LabelSpace) -> SegmentationM
         if replace(earlier.config, ma_clip=config.model.ma_clip) == config.model:
             _check_ma_clip(earlier, config)
         if earlier.config != config.model:
+            differ = differences(to_dict(earlier.config), to_dict(config.model))
             raise SartmError(
-                f'checkpoint {earlier.path} is of {earlier.config}, but the run has '
-                f'{config.model}; leave model out to take it from the checkpoint'
+                f'checkpoint {earlier.path} is of another network than that of the run: '
+                f'{"; ".join(differ.values())}; leave model out to take it from the checkpoint'
             )
         model = checkpoints.build(earlier, merged=False).train()
         if _stage(earlier) == 'pretrain' and config.stage != 'pretrain':
@@ -81,8 +83,10 @@ def _check_ma_clip(checkpoint: checkpoints.Checkpoint, config: TrainConfig) -> N
             'and take the tower out of the result by sartm adapters'
         )
     elif own != config.model.ma_clip:
+        present = config.model.ma_clip
+        differ = differences(asdict(own), asdict(present) if present else {})
         raise SartmError(
-            f'checkpoint {path} has MA-CLIP with {own}, but the run has {config.model.ma_clip}; '
+            f'checkpoint {path} has another MA-CLIP than the run: {"; ".join(differ.values())}; '
             'leave model.ma_clip out, and give no other adapters than its own'
         )
 

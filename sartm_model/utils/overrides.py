@@ -154,11 +154,13 @@ def _make_writable(node: Any) -> None:
             _make_writable(child)
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Convert nested mappings into one with dotted keys."""
+def _flatten(tree: Mapping[Any, Any], prefix: str = '') -> dict[str, Any]:
+    """Convert nested mappings into one with dotted keys; a mapping in a list has its number."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            flat |= _flatten(dict(enumerate(value)), f'{prefix}{key}.')
+        elif isinstance(value, Mapping):
             flat |= _flatten(value, f'{prefix}{key}.')
         else:
             flat[f'{prefix}{key}'] = value
