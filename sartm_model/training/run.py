@@ -20,10 +20,12 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from sartm_model.config import TrainConfig, load_train_config, with_absolute_paths
+from sartm_model.config import STARTS, TrainConfig, load_train_config, with_absolute_paths
 from sartm_model.data.sources import label_space_of_run
 from sartm_model.errors import SartmError
+from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.callbacks import (
+    BEST_MODEL,
     LAST_MODEL,
     STATE_FILE,
     AveragedWeights,
@@ -50,8 +52,11 @@ from sartm_model.utils.text import first_line
 
 CONFIG_FILE = 'config.yaml'
 METRICS_FILE = 'metrics.csv'
-RESUMABLE_CHANGES = ('data.workers', 'data.cache', 'device')
-"""Settings that a resumed run may change: they affect the speed and not the samples."""
+RESUMABLE_CHANGES = ('data.workers', 'data.cache', 'device', *STARTS)
+"""Settings that a resumed run may change, and any `root`.
+
+They do not affect the samples, and the weights that the run started from are not read again.
+"""
 
 
 def train(
@@ -77,7 +82,9 @@ def train(
         KeyboardInterrupt: Ctrl-C; the state is saved.
         SystemExit: SIGTERM; the state is saved.
     """
-    config = load_train_config(config_path, overrides, model_config_of)
+    # A run that is resumed reads no file that it started from: it may be gone.
+    model_of = (lambda _: _earlier_config(out).model) if resume else model_config_of
+    config = load_train_config(config_path, overrides, model_of)
     label_space = label_space_of_run(config)
     if len(config.loss.class_weights) not in (0, len(label_space)):
         raise SartmError(
@@ -85,20 +92,26 @@ def train(
             f'{len(label_space)}, one a class of {label_space.name}'
         )
     if config.stage == 'ma_clip':
-        return _train_ma_clip(config, out, resume)
+        return _train_ma_clip(config, config_path, out, resume)
     ma_clip = open_ma_clip(config)
     if ma_clip is not None:
         config = replace(config, model=replace(config.model, ma_clip=ma_clip.config))
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    model = initial_model(config, label_space)
-    terms = loss_terms(config.loss, model)
-    # Only now: settings that the model refuses leave no folder behind.
-    state = _prepare_folder(out, config, resume)
-    if state is not None:
+    state = None
+    if resume:
+        _check_settings(out, config)
+        state = out / STATE_FILE
         if (step := _last_step(state, config)) is not None:
             announce(f'the run in {out} has ended at step {step}; nothing is left to train')
             return out / LAST_MODEL
+        model = checkpoints.build(checkpoints.load(out / LAST_MODEL), merged=False).train()
+        terms = loss_terms(config.loss, model)
         _set_metrics_aside(out)
+    else:
+        model = initial_model(config, label_space)
+        terms = loss_terms(config.loss, model)
+        # Only now: settings that the model refuses leave no folder behind.
+        _prepare_folder(out, config, config_path)
     # Each process that reads and augments has a core of its own. It must inherit this: to change
     # the number of OpenCV's threads after a fork crashes.
     cv2.setNumThreads(1)
@@ -129,14 +142,14 @@ def train(
     return out / LAST_MODEL
 
 
-def _train_ma_clip(config: TrainConfig, out: Path, resume: bool) -> Path:
+def _train_ma_clip(config: TrainConfig, config_path: Path, out: Path, resume: bool) -> Path:
     """Run stage `ma_clip`. It is short, so it has no state to resume from."""
     if resume or (out / ADAPTERS_FILE).exists():
         raise SartmError(
             f'a run of stage ma_clip cannot be resumed or repeated in {out}; choose another folder'
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    _prepare_folder(out, config, resume=False)
+    _prepare_folder(out, config, config_path)
     cv2.setNumThreads(1)  # as in `train`
     with interrupts_passed_on(), _errors_of_workers():
         return train_ma_clip(config, _trainer(config, out, [Progress(refresh_rate=10)]), out)
@@ -155,32 +168,53 @@ def _errors_of_workers() -> Iterator[None]:
         raise SartmError(message.removeprefix('sartm_model.errors.SartmError: ')) from error
 
 
-def _prepare_folder(out: Path, config: TrainConfig, resume: bool) -> Path | None:
-    """Check the run's folder and write `config.yaml` for a new run.
+def _prepare_folder(out: Path, config: TrainConfig, config_path: Path) -> None:
+    """Write `config.yaml` of a new run.
 
-    Returns the state to resume from, or None for a new run.
+    Raises SartmError if the folder has what a run would replace: a state, a model, or the file of
+    the user that the settings were read from.
     """
-    state, config_file = out / STATE_FILE, out / CONFIG_FILE
-    if not resume:
-        if state.exists():
-            raise SartmError(
-                f'{out} holds a run already; continue it with --resume, or choose another folder'
-            )
-        if is_first_process():
-            plain = json.loads(json.dumps(with_absolute_paths(config)))
-            write_file(config_file, yaml.safe_dump(plain, sort_keys=False))
-        return None
-    if not state.is_file() or not config_file.is_file():
+    if (out / STATE_FILE).exists():
+        raise SartmError(
+            f'{out} holds a run already; continue it with --resume, or choose another folder'
+        )
+    if models := [name for name in (BEST_MODEL, LAST_MODEL) if (out / name).exists()]:
+        raise SartmError(
+            f'{out} holds the {models[0]} of a run without its {STATE_FILE}, so the run cannot be '
+            'continued; choose another folder'
+        )
+    config_file = out / CONFIG_FILE
+    if config_file.exists() and config_file.samefile(config_path):
+        raise SartmError(
+            f'{config_file} is given by --config, and the run would write all its settings to this '
+            'file; choose another folder'
+        )
+    if is_first_process():
+        plain = json.loads(json.dumps(with_absolute_paths(config)))
+        write_file(config_file, yaml.safe_dump(plain, sort_keys=False))
+
+
+def _earlier_config(out: Path) -> TrainConfig:
+    """Return the settings of the run in a folder. Raises SartmError if it cannot be resumed."""
+    if not (out / STATE_FILE).is_file() or not (out / CONFIG_FILE).is_file():
         raise SartmError(f'{out} has no {STATE_FILE} and {CONFIG_FILE} of a run to resume')
-    earlier = load_train_config(config_file)
+    return load_train_config(out / CONFIG_FILE)
+
+
+def _check_settings(out: Path, config: TrainConfig) -> None:
+    """Raise SartmError, naming them, if a run that is resumed had other settings."""
+    earlier = _earlier_config(out)
     changed = differences(with_absolute_paths(earlier), with_absolute_paths(config))
-    refused = [text for key, text in changed.items() if key not in RESUMABLE_CHANGES]
+    refused = [
+        text
+        for key, text in changed.items()
+        if key not in RESUMABLE_CHANGES and not key.endswith('.root')
+    ]
     if refused:
         raise SartmError(
             f'the run in {out} has other settings: {"; ".join(refused)}; resume it with its own '
             f'settings, or start a new run from its {LAST_MODEL} by start_from'
         )
-    return state
 
 
 def _last_step(state: Path, config: TrainConfig) -> int | None:

@@ -191,6 +191,48 @@ def test_a_resume_with_other_settings_names_them(tmp_path, write_config, overrid
         train(config, out, [override, 'device=auto'], resume=True)
 
 
+def test_a_run_is_resumed_without_what_it_started_from_and_with_moved_frames(
+    tmp_path, write_config, monkeypatch, small_frames
+):
+    teacher = train(write_config(steps=1, val_every=1), tmp_path / 'teacher')
+    config = write_config(start_from=str(teacher), optim={'lr': 1e-3})
+    expected = checkpoints.load(train(config, tmp_path / 'whole')).state
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 0, signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            train(config, tmp_path / 'parts')
+    teacher.unlink()
+    moved = tmp_path / 'moved'
+    moved.symlink_to(small_frames)
+    overrides = [f'data.train.0.root={moved}', f'data.val.root={moved}']
+    with pytest.raises(
+        SartmError, match=r'settings: data\.train\.0\.weight \(1\.0 before, 2\.0 now\);'
+    ):
+        train(config, tmp_path / 'parts', [*overrides, 'data.train.0.weight=2'], resume=True)
+    found = checkpoints.load(train(config, tmp_path / 'parts', overrides, resume=True)).state
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize('name', ['best.safetensors', 'last.safetensors'])
+def test_a_model_of_an_earlier_run_is_not_replaced(tmp_path, write_config, name):
+    """The state is a large file, which people delete when a run has ended."""
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / name).write_bytes(b'the best so far')
+    with pytest.raises(SartmError, match=rf'holds the {name} of a run without .*another folder'):
+        train(write_config(), tmp_path / 'run')
+    assert [path.name for path in (tmp_path / 'run').iterdir()] == [name]
+    assert (tmp_path / 'run' / name).read_bytes() == b'the best so far'
+
+
+def test_the_configuration_of_the_user_is_not_replaced(tmp_path, write_config):
+    config = write_config().rename(tmp_path / 'config.yaml')
+    config.write_text(f'# my frames\n{config.read_text()}')
+    before = config.read_bytes()
+    with pytest.raises(SartmError, match=r'config\.yaml is given by --config, .*another folder'):
+        train(config, tmp_path)
+    assert config.read_bytes() == before
+
+
 def test_a_folder_is_not_used_for_two_runs_and_not_resumed_without_a_state(tmp_path, write_config):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'last.ckpt').touch()
