@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
 
 from tqdm import tqdm
 
@@ -53,10 +52,6 @@ class CachedFrames(FrameDataset):
 
     def __getitem__(self, index: int) -> Frame:
         return self._frames[index]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> CachedFrames:
-        """Return the same object: a copy of the module that trains needs no second cache."""
-        return self
 
 
 _dataset: FrameDataset

@@ -227,7 +227,7 @@ class LogPredictions(Callback):
         """Log one frame; `labels` are the predicted ids, uint8 `[H, W]`."""
         if index >= NUM_LOGGED_FRAMES or not trainer.is_global_zero:
             return
-        palette = module.val_spaces[frame.source].palette()
+        palette = module.data.val_spaces[frame.source].palette()
         images = (MODALITIES[name].show(x.cpu().numpy()) for name, x in frame.images.items())
         colored = [palette[ids.cpu().numpy()] for ids in (frame.labels, labels)]
         panel = np.concatenate([*(_resize_to(x, colored[0]) for x in images), *colored], axis=1)

@@ -1,4 +1,4 @@
-"""A model as a Lightning module: data loaders, training step, validation, optimiser."""
+"""A model as a Lightning module: training step, validation, optimiser."""
 
 from __future__ import annotations
 
@@ -12,24 +12,20 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader
 
 from sartm_model.config import TrainConfig
 from sartm_model.data.augmentation import Sample
-from sartm_model.data.eval_frames import EvalDataset, EvalFrame
-from sartm_model.data.sampling import ResumableBatchSampler, TrainingSamples
-from sartm_model.data.sources import modalities_of, open_frames
+from sartm_model.data.eval_frames import EvalFrame
 from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
 from sartm_model.labels import LabelSpace
-from sartm_model.modalities import select
 from sartm_model.models.base import SegmentationModel, SegmentationOutput
 from sartm_model.models.logits import labels_and_confidence
 from sartm_model.training.compiled_forward import compiled_forward, errors_of_compilation
+from sartm_model.training.data_module import TrainingData
 from sartm_model.training.loss_table import LossInputs, loss_terms
 from sartm_model.training.losses import Prototypes
-from sartm_model.training.processes import announce, ignore_signals
 
 
 class SegmentationTraining(pl.LightningModule):
@@ -41,6 +37,7 @@ class SegmentationTraining(pl.LightningModule):
         label_space: of the run, K classes.
         text: embeddings of the class names `[K, D]` and which classes have one, bool `[K]`; None
             without the term `language`.
+        class_weights: of the loss, in place of `loss.class_balance`; empty for none.
     """
 
     def __init__(
@@ -49,6 +46,7 @@ class SegmentationTraining(pl.LightningModule):
         config: TrainConfig,
         label_space: LabelSpace,
         text: tuple[Tensor, Tensor] | None = None,
+        class_weights: Sequence[float] = (),
     ) -> None:
         super().__init__()
         # Convolutions are faster with the channels of a pixel beside each other.
@@ -67,68 +65,22 @@ class SegmentationTraining(pl.LightningModule):
         # Not part of the saved state: the run's folder has them in a file of their own.
         self.register_buffer('text_embeddings', embeddings, persistent=False)
         self.register_buffer('has_embedding', has_embedding, persistent=False)
-        modalities = select(config.data.modality, model.config.modalities)
-        self.train_samples = TrainingSamples(
-            config.data, label_space, modalities, config.seed, config.devices * config.nodes
-        )
         self.loss_config = config.loss
-        if config.loss.class_balance:
-            weights = self.train_samples.class_weights(config.loss.class_balance)
-            named = zip(label_space.classes, weights, strict=True)
-            announce(f'class weights: {", ".join(f"{name} {w:.3g}" for name, w in named)}')
+        if class_weights:
+            weights = list(class_weights)
             self.loss_config = replace(config.loss, class_weights=weights, class_balance=0.0)
-        sources = [config.data.val, *config.data.more_val]
-        measured = []
-        for number, source in enumerate(sources):
-            given = modalities_of(source, modalities)
-            frames = open_frames(source, config.data, label_space, given)
-            measured.append(EvalDataset(frames, given, number))
-        self.val_frames: ConcatDataset = ConcatDataset(measured)
-        # The run's, or views of it: the figures are those of each data set's own classes.
-        self.val_spaces = [frames.dataset.label_space for frames in measured]
-        self.val_names = _different_names([source.dataset for source in sources])
+
+    @property
+    def data(self) -> TrainingData:
+        """The frames of the run."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, TrainingData)
+        return data
 
     def on_fit_start(self) -> None:
         """Have the network compiled at the first batch, if `compile` is set."""
         if self.config.compile:
             self._compiled_forward = compiled_forward(self.model, self.device)
-
-    def train_dataloader(self) -> DataLoader:
-        """The batches of this process, starting with the first that was not trained on yet."""
-        data, trainer = self.config.data, self.trainer
-        first = trainer.global_step * self.config.optim.accumulate
-        return DataLoader(
-            self.train_samples,
-            batch_sampler=ResumableBatchSampler(
-                first, data.batch_size, trainer.global_rank, trainer.world_size
-            ),
-            num_workers=data.workers,
-            worker_init_fn=ignore_signals,
-            persistent_workers=data.workers > 0,
-            pin_memory=self.device.type == 'cuda',
-        )
-
-    def val_dataloader(self) -> DataLoader:
-        """The validation frames of this process, one at a time.
-
-        Raises SartmError if there are fewer frames than processes.
-        """
-        processes = self.trainer.world_size
-        if len(self.val_frames) < processes:
-            raise SartmError(
-                f'data.val has {len(self.val_frames)} frames for {processes} processes; expected '
-                f'at least one frame for each'
-            )
-        indices = range(self.trainer.global_rank, len(self.val_frames), processes)
-        # Cached frames need no process that reads them.
-        workers = 0 if self.config.data.cache else min(2, self.config.data.workers)
-        return DataLoader(
-            self.val_frames,
-            batch_size=None,
-            sampler=indices,
-            num_workers=workers,
-            worker_init_fn=ignore_signals,
-        )
 
     def forward(self, *args: Any, **options: Any) -> SegmentationOutput:
         """Run the network, compiled if `compile` is set."""
@@ -193,7 +145,7 @@ class SegmentationTraining(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start with an empty confusion matrix for each data set."""
-        self.confusions = [ConfusionMatrix(len(space)) for space in self.val_spaces]
+        self.confusions = [ConfusionMatrix(len(space)) for space in self.data.val_spaces]
 
     def validation_step(self, frame: EvalFrame, index: int) -> Tensor:
         """Predict a frame at its own size and count it; returns the labels, uint8 `[H, W]`.
@@ -201,7 +153,8 @@ class SegmentationTraining(pl.LightningModule):
         The weights are the averaged ones: see `callbacks.AveragedWeights`.
         """
         if self.label_space.views:
-            self.model.select_classes(self.label_space.ids_of(self.val_spaces[frame.source]))
+            own = self.data.val_spaces[frame.source]
+            self.model.select_classes(self.label_space.ids_of(own))
         labels, _ = labels_and_confidence(self.model.segment(network_inputs(frame.images))[0])
         self.confusions[frame.source].update(labels.cpu().numpy(), frame.labels.cpu().numpy())
         return labels
@@ -213,18 +166,17 @@ class SegmentationTraining(pl.LightningModule):
         """
         values: dict[str, float] = {}
         mious = []
-        for name, confusion, space in zip(
-            self.val_names, self.confusions, self.val_spaces, strict=True
-        ):
+        names, spaces = self.data.val_names, self.data.val_spaces
+        for name, confusion, space in zip(names, self.confusions, spaces, strict=True):
             counts = torch.from_numpy(confusion.counts).to(self.device)
             summed = self.trainer.strategy.reduce(counts, reduce_op='sum')
             confusion.counts = summed.cpu().numpy()
             figures = metrics(confusion, space)
-            of_set = f'{name}/' if len(self.val_names) > 1 else ''
-            if of_set:
+            prefix = f'{name}/' if len(names) > 1 else ''
+            if prefix:
                 values[f'val_miou/{name}'] = figures['miou']
             for class_name, iou in figures['per_class_iou'].items():
-                values[f'val_iou/{of_set}{class_name}'] = iou or 0.0
+                values[f'val_iou/{prefix}{class_name}'] = iou or 0.0
             mious.append(figures['miou'])
         # On every process, because early stopping and the choice of the best model run on each.
         # The values are equal already; without sync_dist Lightning warns that they may not be.
@@ -271,11 +223,3 @@ def lr_factor(config: TrainConfig, step: int) -> float:
     warmup = min(1.0, 0.1 + 0.9 * step / warmup_steps)
     progress = min(1.0, step / config.steps)
     return warmup * (1 - progress) ** optim.power
-
-
-def _different_names(names: Sequence[str]) -> list[str]:
-    """Number the names that occur before: folder, folder_2."""
-    return [
-        name if name not in names[:place] else f'{name}_{names[: place + 1].count(name)}'
-        for place, name in enumerate(names)
-    ]

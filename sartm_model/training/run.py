@@ -34,6 +34,7 @@ from sartm_model.training.callbacks import (
     Progress,
     ResumeCheckpoint,
 )
+from sartm_model.training.data_module import TrainingData
 from sartm_model.training.initial_model import initial_model, model_config_of
 from sartm_model.training.loss_table import loss_terms
 from sartm_model.training.ma_clip.embeddings import open_ma_clip, use_embeddings
@@ -118,8 +119,9 @@ def train(
     text = None
     if 'language' in (term.name for term in terms):
         text = text_embeddings(config.text, label_space, out)
-    module = SegmentationTraining(model, config, label_space, text)
-    use_embeddings(ma_clip, model, module.train_samples, out)
+    data = TrainingData(config, label_space)
+    module = SegmentationTraining(model, config, label_space, text, data.class_weights)
+    use_embeddings(ma_clip, model, data.train_samples, out)
     averaged = AveragedWeights(config.ema_decay)
     resume_checkpoint = ResumeCheckpoint(config, out, averaged)
     # The average comes first: what follows in the list saves it.
@@ -135,9 +137,9 @@ def train(
     trainer = _trainer(config, out, callbacks)
     with interrupts_passed_on(), _errors_of_workers():
         # With weights_only the state is read as tensors and plain values, never as code.
-        trainer.fit(module, ckpt_path=state, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
         if not resume_checkpoint.stopped_by and trainer.global_step % config.val_every:
-            trainer.validate(module, verbose=False)
+            trainer.validate(module, datamodule=data, verbose=False)
     resume_checkpoint.report(trainer)
     return out / LAST_MODEL
 

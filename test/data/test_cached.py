@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import signal
 
@@ -52,15 +51,6 @@ def test_samples_with_the_cache_are_those_without(frames, workers):
             assert image.equal(other.images[name])
         assert one.labels.equal(other.labels)
         assert one.drop_mask.equal(other.drop_mask)
-
-
-def test_a_copy_of_the_samples_has_the_same_frames_and_not_a_second_cache(frames):
-    """Lightning copies the module that is trained, and with it its samples."""
-    config = DataConfig(train=[SourceConfig('mfnet', str(frames))], cache=True)
-    samples = TrainingSamples(config, *RUN, seed=0)
-    copied = copy.deepcopy(samples)
-    assert copied is not samples
-    assert copied.datasets[0][2].images['rgb'] is samples.datasets[0][2].images['rgb']
 
 
 def test_an_unreadable_frame_is_named(frames):

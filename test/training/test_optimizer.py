@@ -14,6 +14,7 @@ from torch.utils.data import default_collate
 from sartm_model.config import load_train_config
 from sartm_model.data.sources import label_space_of_run
 from sartm_model.models.sartm import Sartm
+from sartm_model.training.data_module import TrainingData
 from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.run import train
 
@@ -100,7 +101,8 @@ def gradient_norm(module: SegmentationTraining) -> float:
 def test_a_step_is_computed_channels_last_and_gives_the_same_logits(module):
     run = module('data.drop_modality=0')
     plain = copy.deepcopy(run.model).to(memory_format=torch.contiguous_format)
-    batch = default_collate([run.train_samples[0], run.train_samples[1]])
+    samples = TrainingData(run.config, run.label_space).train_samples
+    batch = default_collate([samples[0], samples[1]])
     seen = []
     run.model.register_forward_hook(lambda _, given, output: seen.append((given[0], output)))
     with warnings.catch_warnings():

@@ -14,6 +14,7 @@ from mfnet_frames import write_frames
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sartm_model.config import load_train_config
+from sartm_model.data.base import PairDataset
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.sampling import balanced_weights
 from sartm_model.data.transforms import network_inputs
@@ -37,6 +38,14 @@ def test_a_run_leaves_a_checkpoint_that_learned(tmp_path, write_config):
     assert any('thermal' in key for key in learned)
     again = train(config, tmp_path / 'more', ['steps=1', f'start_from={last}'])
     assert checkpoints.load(again).config == loaded.config
+
+
+def test_the_frames_are_not_copied_with_the_averaged_weights(tmp_path, write_config, monkeypatch):
+    """Those of a large data set would take seconds and much memory."""
+    copied = []
+    monkeypatch.setattr(PairDataset, '__deepcopy__', lambda *_: copied.append(1), raising=False)
+    train(write_config(), tmp_path / 'run', ['steps=1', 'val_every=1', 'ema_decay=0.5'])
+    assert not copied
 
 
 def test_the_measured_weights_are_the_saved_ones(tmp_path, small_frames, write_config):

@@ -26,6 +26,7 @@ from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import PST900, LabelSpace
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models import registry
+from sartm_model.training.data_module import TrainingData
 from sartm_model.training.losses import ohem_cross_entropy
 from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.run import train
@@ -151,6 +152,13 @@ def test_validation_scores_each_data_set_with_its_own_classes(root, trained):
 
 
 @pytest.fixture
+def data(root, trained) -> TrainingData:
+    """The frames of the run."""
+    space = open_run_label_space(str(root / 'both.yaml'))
+    return TrainingData(load_train_config(root / 'train.yaml'), space)
+
+
+@pytest.fixture
 def module(root, trained) -> SegmentationTraining:
     """The run before its first step."""
     config = load_train_config(root / 'train.yaml')
@@ -158,9 +166,9 @@ def module(root, trained) -> SegmentationTraining:
     return SegmentationTraining(registry.build(config.model, len(space)), config, space)
 
 
-def test_a_step_does_not_train_the_classes_that_a_data_set_lacks(module):
+def test_a_step_does_not_train_the_classes_that_a_data_set_lacks(module, data):
     for view in module.label_space.views:
-        drawn = [module.train_samples[index] for index in range(8)]
+        drawn = [data.train_samples[index] for index in range(8)]
         lacking = torch.ones(len(UNION), dtype=torch.bool)
         lacking[list(view.ids)] = False
         batch = default_collate([x for x in drawn if torch.equal(x.excluded, lacking)])
@@ -172,7 +180,7 @@ def test_a_step_does_not_train_the_classes_that_a_data_set_lacks(module):
         assert moved.tolist() == [index in view.ids for index in range(len(UNION))]
 
 
-def test_classes_are_counted_under_their_ids_in_the_union(root, module):
+def test_classes_are_counted_under_their_ids_in_the_union(root, data):
     shares = np.zeros(len(UNION))
     for name, classes in OWN.items():
         labels = [
@@ -183,7 +191,7 @@ def test_classes_are_counted_under_their_ids_in_the_union(root, module):
             shares[union_id] += np.mean(np.array(labels) == own)
     assert len(set(shares)) == len(UNION)
     expected = shares.max() / shares
-    assert module.train_samples.class_weights(1.0) == pytest.approx(expected)
+    assert data.train_samples.class_weights(1.0) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('name', OWN)

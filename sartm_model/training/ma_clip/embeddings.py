@@ -124,7 +124,7 @@ def use_embeddings(
         number, _, name = key.partition('.')
         samples.embeddings[int(number)][name] = of_frames
     for index, name in enumerate(model.config.modalities):
-        every = [of_set[name] for of_set in samples.embeddings if name in of_set]
+        every = [of_source[name] for of_source in samples.embeddings if name in of_source]
         if every:
             network.mean_embeddings[index] = F.normalize(torch.cat(every).mean(dim=0), dim=0)
 
@@ -146,5 +146,5 @@ def _embed(
             # As `encode` is given them, so that what is computed at inference is the same.
             for name, row in ma_clip(model.pad(network_inputs(images))).items():
                 rows[name].append(row[0])
-        found |= {f'{number}.{name}': torch.stack(of_set) for name, of_set in rows.items()}
+        found |= {f'{number}.{name}': torch.stack(of_frames) for name, of_frames in rows.items()}
     return found
