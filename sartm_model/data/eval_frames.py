@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sartm_model.data.base import FrameDataset
+from sartm_model.errors import SartmError
 
 
 class EvalFrame(NamedTuple):
@@ -33,9 +34,12 @@ class EvalDataset(Dataset):
     """The frames of a data set as `EvalFrame`s.
 
     Args:
-        dataset: each frame must have labels, and an image of each modality.
+        dataset: each frame must have an image of each modality.
         modalities: of the network, in its order.
         source: number of the data set among those that are measured.
+
+    Raises:
+        SartmError: when a frame is indexed that cannot be read or has no labels.
     """
 
     def __init__(self, dataset: FrameDataset, modalities: Sequence[str], source: int = 0) -> None:
@@ -48,7 +52,11 @@ class EvalDataset(Dataset):
 
     def __getitem__(self, index: int) -> EvalFrame:
         frame = self.dataset[index]
-        assert frame.labels is not None
+        if frame.labels is None:
+            raise SartmError(
+                f'frame {frame.name} has no labels, so it cannot be measured; add them, or choose '
+                'a split in which every frame has labels'
+            )
         selected = frame.select(self.modalities)
         images = {name: _to_tensor(image) for name, image in selected.items()}
         labels = _to_tensor(frame.labels)

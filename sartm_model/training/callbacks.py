@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class AveragedWeights(WeightAveraging):
     def __init__(self, decay: float) -> None:
         super().__init__(multi_avg_fn=self._average)
         self.decay = decay
+        self._is_exchanged = False  # the average with the weights, during a measurement
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the average on the training device; the model itself is still on the CPU."""
@@ -62,6 +64,17 @@ class AveragedWeights(WeightAveraging):
         for average, current in zip(averaged, pl_module.parameters(), strict=True):
             if not current.requires_grad:
                 average.data = current.data
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Give the weights back to the module if an error ended a measurement."""
+        if self._is_exchanged:
+            self._swap_models(pl_module)
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._is_exchanged = not self._is_exchanged
 
     @property
     def model(self) -> SegmentationModel:
@@ -90,6 +103,12 @@ class ResumeCheckpoint(Callback):
     when SIGTERM or SIGINT asks the run to stop. The step under way is finished first, and so is the
     measurement that is due after it.
 
+    They are also written when an error ends the run between two steps, such as a file that cannot
+    be read, or in a measurement, which a resumed run makes again. An error within a step, such as a
+    loss that is not finite, leaves what was saved before: parts of that step are in the module, and
+    the weights may be useless. So does an error in a run of several processes, where the others do
+    not take part in saving.
+
     It is the last callback of a run, so that the state has what the others made of a measurement.
 
     Args:
@@ -99,6 +118,7 @@ class ResumeCheckpoint(Callback):
 
     Attributes:
         stopped_by: the signal that stopped the run, the same in every process; None if none did.
+        is_measured: false while a measurement is due after the last step and not made.
     """
 
     def __init__(self, config: TrainConfig, out: Path, averaged: AveragedWeights) -> None:
@@ -106,7 +126,17 @@ class ResumeCheckpoint(Callback):
         self.out = out
         self.averaged = averaged
         self.stopped_by: signal.Signals | None = None
+        self.is_measured = True
         self._received = 0  # number of the signal that this process got
+        self._is_unsaved = False  # the state after a whole step, in which nothing has begun since
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether a measurement is due."""
+        return {'is_measured': self.is_measured}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.is_measured = state['is_measured']
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Handle the signals here; Lightning restores their handlers when the run ends."""
@@ -118,6 +148,12 @@ class ResumeCheckpoint(Callback):
         self._received = number
         # A second signal interrupts at once, without waiting for the step.
         signal.signal(number, signal.default_int_handler)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: Any, batch: Any, index: int
+    ) -> None:
+        """Note that a step begins."""
+        self._is_unsaved = False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
@@ -133,7 +169,9 @@ class ResumeCheckpoint(Callback):
             self.stopped_by = signal.Signals(number)
             trainer.should_stop = True
         step = trainer.global_step
-        if step % self.config.val_every == 0:
+        self._is_unsaved = True
+        self.is_measured = step % self.config.val_every != 0
+        if not self.is_measured:
             return  # a measurement follows, and then the state is saved
         if number:
             trainer.limit_val_batches = 0  # Lightning would validate once more before it stops
@@ -143,7 +181,29 @@ class ResumeCheckpoint(Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         """Save after a measurement, but for that of a run that has ended."""
         if trainer.global_step % self.config.val_every == 0:
+            self.is_measured = True
             self._save(trainer, module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        """Note that the other callbacks begin to use the measurement."""
+        self._is_unsaved = False
+
+    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
+        """Save the state of the last step, if it is whole."""
+        if not self._is_unsaved or trainer.world_size > 1:
+            return
+        if not self.is_measured:
+            # Lightning makes a measurement again that has stopped in its first frame, and no other.
+            progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+            progress.reset()
+            progress.increment_ready()
+            progress.increment_started()
+        with suppress(Exception):  # the error that has ended the run is the one to report
+            self._save(trainer, module)
+            tqdm.write(
+                f'the state of step {trainer.global_step} is in {self.out / STATE_FILE}; the same '
+                'command with --resume continues the run'
+            )
 
     def report(self, trainer: pl.Trainer) -> None:
         """Print that a signal ended the run, and end this process as the signal would have.
@@ -160,6 +220,7 @@ class ResumeCheckpoint(Callback):
             raise SystemExit(TERMINATED)
 
     def _save(self, trainer: pl.Trainer, module: SegmentationTraining) -> None:
+        self._is_unsaved = False
         path, temporary = self.out / STATE_FILE, self.out / f'.{STATE_FILE}'
         try:
             trainer.save_checkpoint(temporary, weights_only=False)  # with optimiser and callbacks

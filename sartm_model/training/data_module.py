@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pytorch_lightning as pl
 from torch.utils.data import ConcatDataset, DataLoader
+from tqdm import tqdm
 
 from sartm_model.config import TrainConfig
 from sartm_model.data.eval_frames import EvalDataset
@@ -61,6 +62,16 @@ class TrainingData(pl.LightningDataModule):
         self.val_spaces = [frames.dataset.label_space for frames in measured]
         self.val_names = _different_names([source.dataset for source in sources])
 
+    def setup(self, stage: str) -> None:
+        """Read every frame that is measured, before the first step of a new run.
+
+        A file that cannot be read would stop the run at its first measurement. Raises SartmError.
+        """
+        if stage == 'fit' and self._trainer().ckpt_path is None:
+            loader = self._val_loader(self.config.data.workers)
+            for _ in tqdm(loader, desc='data.val', unit='frame', disable=None):
+                pass
+
     def train_dataloader(self) -> DataLoader:
         """The batches of this process, starting with the first that was not trained on yet."""
         data, trainer = self.config.data, self._trainer()
@@ -77,9 +88,13 @@ class TrainingData(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """The validation frames of this process, one at a time.
+        """The validation frames of this process, one at a time."""
+        return self._val_loader(min(2, self.config.data.workers))
 
-        Raises SartmError if there are fewer frames than processes.
+    def _val_loader(self, workers: int) -> DataLoader:
+        """Load them by so many worker processes; cached frames need none.
+
+        Raises SartmError if there are fewer frames than processes of the run.
         """
         trainer = self._trainer()
         processes = trainer.world_size
@@ -88,13 +103,11 @@ class TrainingData(pl.LightningDataModule):
                 f'data.val has {len(self.val_frames)} frames for {processes} processes; expected '
                 f'at least one frame for each'
             )
-        # Cached frames need no process that reads them.
-        workers = 0 if self.config.data.cache else min(2, self.config.data.workers)
         return DataLoader(
             self.val_frames,
             batch_size=None,
             sampler=range(trainer.global_rank, len(self.val_frames), processes),
-            num_workers=workers,
+            num_workers=0 if self.config.data.cache else workers,
             worker_init_fn=ignore_signals,
         )
 

@@ -138,7 +138,8 @@ def train(
     with interrupts_passed_on(), _errors_of_workers():
         # With weights_only the state is read as tensors and plain values, never as code.
         trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
-        if not resume_checkpoint.stopped_by and trainer.global_step % config.val_every:
+        is_measured = resume_checkpoint.is_measured and trainer.global_step % config.val_every == 0
+        if not resume_checkpoint.stopped_by and not is_measured:
             trainer.validate(module, datamodule=data, verbose=False)
     resume_checkpoint.report(trainer)
     return out / LAST_MODEL
@@ -239,7 +240,9 @@ def _last_step(state: Path, config: TrainConfig) -> int | None:
         ) from error
     waited = max((values.get('wait_count', 0) for values in callbacks.values()), default=0)
     gave_up = 0 < config.patience <= waited
-    is_measured = step % config.val_every == 0
+    is_measured = step % config.val_every == 0 and all(
+        values.get('is_measured', True) for values in callbacks.values()
+    )
     return step if gave_up or (step >= config.steps and is_measured) else None
 
 

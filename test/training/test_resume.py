@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sartm_model.cli.main import main
 from sartm_model.config import TrainConfig, load_train_config
+from sartm_model.data.sampling import TrainingSamples
 from sartm_model.errors import SartmError
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.callbacks import ResumeCheckpoint
@@ -64,16 +65,28 @@ def measurements(folder):
     return dict(sorted(rows.items()))
 
 
-def kill_at_measurement(monkeypatch, step):
-    """End a run in the middle of the measurement after a step, as a power cut does."""
+def fail_at_measurement(monkeypatch, step):
+    """End a run by an error in the second frame of the measurement after a step."""
     original = SegmentationTraining.validation_step
 
     def validation_step(self, frame, index):
-        if self.global_step == step:
+        if self.global_step == step and index == 1:
             raise ConnectionAbortedError
         return original(self, frame, index)
 
     monkeypatch.setattr(SegmentationTraining, 'validation_step', validation_step)
+
+
+def fail_at_sample(monkeypatch, number):
+    """End a run by a frame that cannot be read."""
+    original = TrainingSamples.__getitem__
+
+    def getitem(self, index):
+        if index == number:
+            raise ConnectionAbortedError
+        return original(self, index)
+
+    monkeypatch.setattr(TrainingSamples, '__getitem__', getitem)
 
 
 def test_a_run_stopped_by_sigterm_and_resumed_equals_one_that_was_not(
@@ -137,22 +150,41 @@ def test_a_run_that_starts_from_a_file_of_the_name_of_its_own_result_is_resumed(
     assert last.read_bytes() == written
 
 
-@pytest.mark.parametrize('cut', ['signal at a measured step', 'killed while it is measured'])
+@pytest.mark.parametrize(
+    ('cut', 'saved'),
+    [
+        ('signal at a measured step', 4),
+        ('killed while it is measured', 2),
+        ('error while it is measured', 4),
+        ('error in the last measurement', 6),
+        ('error in a file', 3),
+        ('error in a file in the middle of a step', 2),
+    ],
+)
 def test_a_resumed_run_has_the_measurements_and_the_best_model_of_a_whole_one(
-    tmp_path, write_config, monkeypatch, cut
+    tmp_path, write_config, monkeypatch, cut, saved
 ):
     optim = {'lr': 1e-2, 'accumulate': 2}
     config = write_config(steps=6, patience=9, optim=optim)
     train(config, tmp_path / 'whole')
+    expected_error = ConnectionAbortedError
     with monkeypatch.context() as patch:
         if cut == 'signal at a measured step':
             interrupt_at(patch, 3, signal.SIGTERM)
-            with pytest.raises(SystemExit):
-                train(config, tmp_path / 'parts')
+            expected_error = SystemExit
+        elif 'file' in cut:
+            # A step takes four samples. The batch of the first two of step 4 is loaded while that
+            # before it is at hand, and so on.
+            fail_at_sample(patch, {3: 14, 2: 12}[saved])
         else:
-            kill_at_measurement(patch, 4)
-            with pytest.raises(ConnectionAbortedError):
-                train(config, tmp_path / 'parts')
+            fail_at_measurement(patch, 6 if 'last' in cut else 4)
+        if 'killed' in cut:  # as by a power cut
+            patch.setattr(ResumeCheckpoint, 'on_exception', lambda *_: None)
+        with pytest.raises(expected_error):
+            train(config, tmp_path / 'parts')
+    state = torch.load(tmp_path / 'parts' / 'last.ckpt', weights_only=True)
+    assert state['global_step'] == saved
+    assert checkpoints.read_card(tmp_path / 'parts' / 'last.safetensors')['steps'] == saved
     train(config, tmp_path / 'parts', resume=True)
     whole, parts = (measurements(tmp_path / name) for name in ('whole', 'parts'))
     assert list(whole) == ['2', '4', '6']
@@ -164,6 +196,25 @@ def test_a_resumed_run_has_the_measurements_and_the_best_model_of_a_whole_one(
         )
         assert found.card == expected.card
         assert all(torch.equal(found.state[key], value) for key, value in expected.state.items())
+    before = (tmp_path / 'parts' / 'last.ckpt').read_bytes()
+    train(config, tmp_path / 'parts', resume=True)  # it has ended
+    assert (tmp_path / 'parts' / 'last.ckpt').read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_leaves_the_state_before_it(tmp_path, write_config, monkeypatch):
+    """That of the last measurement: the weights of the step before may be useless already."""
+    original = SegmentationTraining.training_step
+
+    def training_step(self, batch, index):
+        if self.global_step == 3:
+            next(self.model.parameters()).data.fill_(torch.nan)
+        return original(self, batch, index)
+
+    monkeypatch.setattr(SegmentationTraining, 'training_step', training_step)
+    with pytest.raises(SartmError, match='loss is nan at step 4'):
+        train(write_config(steps=6), tmp_path / 'run')
+    state = torch.load(tmp_path / 'run' / 'last.ckpt', weights_only=True)
+    assert state['global_step'] == 2
 
 
 def test_ctrl_c_saves_the_state_and_is_passed_on(tmp_path, write_config, monkeypatch):

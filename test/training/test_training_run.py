@@ -14,13 +14,16 @@ from mfnet_frames import write_frames
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sartm_model.config import load_train_config
-from sartm_model.data.base import PairDataset
+from sartm_model.data.base import FrameDataset
+from sartm_model.data.eval_frames import EvalDataset
+from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.sampling import balanced_weights
 from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.models import checkpoint as checkpoints
+from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.run import train
 
 
@@ -43,7 +46,7 @@ def test_a_run_leaves_a_checkpoint_that_learned(tmp_path, write_config):
 def test_the_frames_are_not_copied_with_the_averaged_weights(tmp_path, write_config, monkeypatch):
     """Those of a large data set would take seconds and much memory."""
     copied = []
-    monkeypatch.setattr(PairDataset, '__deepcopy__', lambda *_: copied.append(1), raising=False)
+    monkeypatch.setattr(FrameDataset, '__deepcopy__', lambda *_: copied.append(1), raising=False)
     train(write_config(), tmp_path / 'run', ['steps=1', 'val_every=1', 'ema_decay=0.5'])
     assert not copied
 
@@ -259,3 +262,31 @@ def test_labels_that_are_all_255_stop_the_run_before_it_starts(tmp_path, write_c
     labelled = write_frames(tmp_path / 'labelled', labels)
     override = override.replace(str(root), str(labelled))
     train(write_config(), tmp_path / 'other', [override, 'steps=1'])
+
+
+def test_a_frame_that_cannot_be_measured_stops_the_run_before_its_first_step(
+    tmp_path, write_config, monkeypatch
+):
+    labels = {name: np.ones((64, 96), np.uint8) for name in ('1D', '2D')}
+    root = write_frames(tmp_path / 'mfnet', labels)
+    mask = root / 'labels' / '2D.png'
+    mask.write_bytes(mask.read_bytes()[:40])
+    steps = []
+    monkeypatch.setattr(SegmentationTraining, 'training_step', lambda *_: steps.append(1))
+    with pytest.raises(SartmError, match=r'2D\.png cannot be read'):
+        train(write_config(), tmp_path / 'run', [f'data.val={{dataset: mfnet, root: {root}}}'])
+    assert not steps
+
+
+def test_a_frame_without_labels_is_not_measured():
+    class Frames(FrameDataset):
+        names = ('a', 'b')
+
+        def __getitem__(self, index):
+            labels = np.zeros((4, 4), np.uint8)
+            return Frame(self.names[index], {'rgb': np.zeros((4, 4, 3))}, labels if index else None)
+
+    frames = EvalDataset(Frames(), ('rgb',))
+    assert frames[1].name == 'b'
+    with pytest.raises(SartmError, match='frame a has no labels, so it cannot be measured'):
+        frames[0]
