@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sartm_model.data import registry
 from sartm_model.errors import SartmError
+from sartm_model.utils.text import compare_classes
 
 if TYPE_CHECKING:
     from sartm_model.data.base import FrameDataset
@@ -188,7 +189,8 @@ def open_for_dataset(args: argparse.Namespace, dataset: FrameDataset) -> Predict
     if predictor.label_space.classes != dataset.label_space.classes:
         raise SartmError(
             f'checkpoint {args.checkpoint} knows the classes of {predictor.label_space.name!r}, '
-            f'but {args.dataset} has those of {dataset.label_space.name!r}'
+            f'but {args.dataset} has those of {dataset.label_space.name!r}: '
+            f'{compare_classes(predictor.label_space, dataset.label_space)}'
         )
     return predictor
 

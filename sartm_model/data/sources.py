@@ -17,7 +17,7 @@ from sartm_model.data.unified_labels import open_run_label_space
 from sartm_model.errors import SartmError
 from sartm_model.labels import IGNORE_ID, LabelSpace
 from sartm_model.modalities import MODALITIES, check_registered
-from sartm_model.utils.text import format_names
+from sartm_model.utils.text import compare_classes, format_names
 
 
 def modalities_of(source: SourceConfig, modalities: Sequence[str]) -> tuple[str, ...]:
@@ -69,8 +69,8 @@ def open_source(
         unified = [view.space.name for view in label_space.views]
         unifies = f', which unifies {", ".join(unified)}' if unified else ''
         raise SartmError(
-            f'{source.dataset} has the classes of {dataset.label_space.name}, but the run has '
-            f'label_space {label_space.name}{unifies}'
+            f'the run has label_space {label_space.name}{unifies}, but {name} has the classes of '
+            f'{dataset.label_space.name}: {compare_classes(label_space, dataset.label_space)}'
         )
     if len(dataset) == 0:
         raise SartmError(f'{name} holds no frame')
@@ -80,8 +80,13 @@ def open_source(
     missing = [MODALITIES[m].title for m in modalities if m not in first.images]
     if missing:
         titles = ' and '.join(MODALITIES[modality].title for modality in modalities)
+        there = [modality for modality in modalities if modality in first.images]
+        # `data.modality` is of the whole run, and names one.
+        setting = 'data.modality=' if len(there) == 1 else 'the modalities of the source to '
+        advice = f'; set {setting}{", ".join(there)} to train without them' if there else ''
         raise SartmError(
             f'{name} has no {" and ".join(missing)} images; training needs {titles} of each frame'
+            f'{advice}'
         )
     if first.labels is None:
         raise SartmError(

@@ -52,6 +52,7 @@ from sartm_model.modalities.thermal_settings import (
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.registration.homography import check_homography
 from sartm_model.utils.parallel import ParallelRunner
+from sartm_model.utils.text import compare_classes
 
 _log = logging.getLogger(__name__)
 
@@ -347,6 +348,7 @@ def _ids_of(label_space: LabelSpace, checkpoint: checkpoints.Checkpoint) -> tupl
         views = f' and of its views {", ".join(unified)}' if unified else ''
         raise SartmError(
             f'checkpoint {checkpoint.path} knows the classes of {checkpoint.label_space.name!r}'
-            f'{views}, but those of {label_space.name!r} are asked for'
+            f'{views}, but those of {label_space.name!r} are asked for: '
+            f'{compare_classes(checkpoint.label_space, label_space)}'
         )
     return ids

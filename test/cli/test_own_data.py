@@ -125,3 +125,6 @@ def test_classes_of_another_data_set_are_refused(frames, tmp_path, capsys):
     assert run('evaluate', '--checkpoint', 'demo', '--device', 'cpu', *source) == 2
     error = capsys.readouterr().err
     assert "knows the classes of 'mfnet', but those of 'yard' are asked for" in error
+    assert (
+        'only the former has unlabeled, car, person and 6 more, only the latter has id_0' in error
+    )

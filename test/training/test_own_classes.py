@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 import torch
 import yaml
+from small_training import splits, write_folder
 from untrained_checkpoint import save_untrained
 
 from sartm_model.config import (
@@ -19,11 +19,12 @@ from sartm_model.config import (
 )
 from sartm_model.data.sources import label_space_of_run
 from sartm_model.errors import SartmError
-from sartm_model.labels import MFNET, LabelSpace
+from sartm_model.labels import MFNET, LabelSpace, View
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.class_transfer import transfer_classes
 from sartm_model.models.sartm import Sartm
 from sartm_model.training.run import train
+from sartm_model.utils.text import compare_classes
 
 NAMES = MFNET.classes
 
@@ -184,18 +185,47 @@ def test_without_a_label_space_a_run_has_the_classes_of_its_first_source():
     assert label_space_of_run(TrainConfig()) is MFNET  # of the generated scenes
 
 
-def test_training_needs_both_modalities(tmp_path, write_config):
-    for part in ('rgb', 'masks'):
-        (tmp_path / part).mkdir()
-        assert cv2.imwrite(str(tmp_path / part / 'a.png'), np.zeros((8, 8), np.uint8))
-    data = {
-        'label_space': ['a', 'b'],
-        'images': {'rgb': 'rgb/{stem}.png'},
-        'labels': 'masks/{stem}.png',
-        'splits': {'train': ['a']},
-    }
-    (tmp_path / 'data.yaml').write_text(yaml.safe_dump(data))
-    source = {'dataset': 'folder', 'root': str(tmp_path / 'data.yaml')}
-    path = write_config(data={'train': [source], 'val': source}, loss={'language': 0})
-    with pytest.raises(SartmError, match='has no thermal images; training needs RGB and thermal'):
+def test_training_needs_both_modalities_or_is_told_of_one(tmp_path, write_config):
+    frames = [{'rgb': np.zeros((32, 32, 3), np.uint8), 'labels': np.eye(32, dtype=np.uint8)}] * 2
+    declared = write_folder(tmp_path / 'frames', frames, 1, ['a', 'b'])
+    data = yaml.safe_load(write_config().read_text())['data']
+    path = write_config(data=data | splits(declared), loss={'language': 0}, steps=1)
+    with pytest.raises(SartmError, match='has no thermal images; training needs RGB and') as error:
         train(path, tmp_path / 'run')
+    advice = str(error.value).partition('; set ')[2].split()[0]
+    assert advice == 'data.modality=rgb'
+    train(path, tmp_path / 'run', [advice])
+
+
+@pytest.mark.parametrize(
+    ('classes', 'expected'),
+    [
+        (['a', 'c'], 'only the former has b, only the latter has c'),
+        (['a', 'b', 'c'], 'only the latter has c'),
+        (['b', 'a'], 'they are in another order'),
+    ],
+)
+def test_classes_of_one_name_that_differ_are_named(tmp_path, write_config, classes, expected):
+    frames = [
+        {
+            'rgb': np.zeros((32, 32, 3), np.uint8),
+            'thermal': np.zeros((32, 32), np.uint8),
+            'labels': np.eye(32, dtype=np.uint8),
+        }
+    ] * 2
+    first, second = (
+        splits(write_folder(tmp_path / folder, frames, 1, {'name': 'own', 'names': names}))
+        for folder, names in (('one', ['a', 'b']), ('two', classes))
+    )
+    data = yaml.safe_load(write_config().read_text())['data']
+    sources = {'train': first['train'] + second['train'], 'val': first['val']}
+    path = write_config(data=data | sources, loss={'language': 0})
+    with pytest.raises(SartmError, match=rf'two/data\.yaml train has .* own: {expected}$'):
+        train(path, tmp_path / 'run')
+
+
+def test_the_classes_of_a_view_are_compared_with_those_of_its_name():
+    own, other = (LabelSpace('own', names, ((0, 0, 0),) * 2) for names in (('a', 'b'), ('a', 'c')))
+    names = ('a', 'b', 'x', 'y')
+    unified = LabelSpace('all', names, ((0, 0, 0),) * 4, views=(View(own, (0, 1)),))
+    assert compare_classes(unified, other) == 'only the former has b, only the latter has c'
