@@ -27,12 +27,15 @@ from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.base import SegmentationModel
 from sartm_model.training.module import SegmentationTraining
+from sartm_model.utils.visualization import shrink
 
 STATE_FILE = 'last.ckpt'
 LAST_MODEL = 'last.safetensors'
 BEST_MODEL = 'best.safetensors'
 NUM_LOGGED_FRAMES = 4
 """Frames of `data.val` whose predictions are logged."""
+MAX_WIDTH = 480
+"""Pixels of a logged image."""
 
 
 class AveragedWeights(WeightAveraging):
@@ -274,7 +277,10 @@ class BestCheckpoint(Callback):
 
 
 class LogPredictions(Callback):
-    """Logs the first frames of `data.val` to TensorBoard: images, labels, prediction."""
+    """Logs the first frames of `data.val` to TensorBoard: images, labels, prediction.
+
+    They are at most `MAX_WIDTH` wide: a panel of frames of 4032x3024 would have 22 MB.
+    """
 
     def on_validation_batch_end(
         self,
@@ -289,8 +295,14 @@ class LogPredictions(Callback):
         if index >= NUM_LOGGED_FRAMES or not trainer.is_global_zero:
             return
         palette = module.data.val_spaces[frame.source].palette()
-        images = (MODALITIES[name].show(x.cpu().numpy()) for name, x in frame.images.items())
-        colored = [palette[ids.cpu().numpy()] for ids in (frame.labels, labels)]
+        images = (
+            shrink(MODALITIES[name].show(x.cpu().numpy()), MAX_WIDTH)
+            for name, x in frame.images.items()
+        )
+        colored = [
+            palette[shrink(ids.cpu().numpy(), MAX_WIDTH, cv2.INTER_NEAREST)]
+            for ids in (frame.labels, labels)
+        ]
         panel = np.concatenate([*(_resize_to(x, colored[0]) for x in images), *colored], axis=1)
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.TensorBoardLogger):

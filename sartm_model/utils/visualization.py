@@ -21,6 +21,15 @@ def to_grey(image: np.ndarray, shares: tuple[float, float] = (0.01, 0.99)) -> np
     return (scaled.clip(0, 1) * 255).astype(np.uint8)
 
 
+def shrink(image: np.ndarray, max_width: int, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
+    """Shrink an image `[h, w]` or `[h, w, C]` to `max_width` pixels if it is wider."""
+    height, width = image.shape[:2]
+    if width <= max_width:
+        return image
+    size = (max_width, max(round(height * max_width / width), 1))
+    return cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation)
+
+
 def encode(image: np.ndarray, kind: str = 'png') -> bytes:
     """Encode an image as the content of a file.
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sartm_model.config import ModelConfig, OptimConfig, TrainConfig
+from sartm_model.data.eval_frames import EvalFrame
 from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.sartm import Sartm
-from sartm_model.training.callbacks import AveragedWeights, BestCheckpoint
+from sartm_model.training.callbacks import AveragedWeights, BestCheckpoint, LogPredictions
 from sartm_model.training.module import SegmentationTraining
 
 
@@ -109,3 +113,26 @@ def test_the_learning_rate_warms_up_and_decays(step, factor):
         optimizer.step()
         schedule['scheduler'].step()
     assert optimizer.param_groups[0]['lr'] == pytest.approx(1e-4 * factor)
+
+
+def test_a_logged_panel_is_small_and_has_the_colours_of_its_labels(tmp_path):
+    """Frames of 3000x2000, of which two images and two maps of ids are shown."""
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    logger = TensorBoardLogger(tmp_path, name='', version='')
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[logger], global_step=7)
+    module = SimpleNamespace(data=SimpleNamespace(val_spaces=[MFNET]))
+    ids = torch.from_numpy(np.indices((2000, 3000)).sum(axis=0).astype(np.uint8) // 200)
+    images = {
+        'rgb': torch.full((2000, 3000, 3), 90, dtype=torch.uint8),
+        'thermal': torch.zeros(2000, 3000, dtype=torch.uint8),
+    }
+    callback = LogPredictions()
+    callback.on_validation_batch_end(trainer, module, ids, EvalFrame('1D', images, ids), 0)
+    logger.experiment.flush()
+    [event] = EventAccumulator(str(tmp_path)).Reload().Images('val/1D')
+    panel = cv2.imdecode(np.frombuffer(event.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    assert panel.shape == (320, 4 * 480, 3)
+    assert (panel[:, :480] == 90).all()
+    colors = np.unique(panel[:, 2 * 480 :, ::-1].reshape(-1, 3), axis=0)
+    assert {*map(tuple, colors)} == {*map(tuple, MFNET.palette()[[0, 1]])}

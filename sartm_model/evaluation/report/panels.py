@@ -14,7 +14,7 @@ from sartm_model.evaluation.evaluate import FramePrediction
 from sartm_model.evaluation.report.rendering import data_uri, format_percent
 from sartm_model.labels import LabelSpace
 from sartm_model.modalities import MODALITIES
-from sartm_model.utils.visualization import encode
+from sartm_model.utils.visualization import encode, shrink
 
 NUM_SHOWN = 4  # frames of the best and of the worst
 MAX_WIDTH = 480  # pixels of an image
@@ -87,21 +87,12 @@ def _images(
     return {
         **{
             name: None if image is None
-            else data_uri(encode(_shrink(image, cv2.INTER_AREA), 'jpg'), 'jpeg')
+            else data_uri(encode(shrink(image, MAX_WIDTH), 'jpg'), 'jpeg')
             for name, image in photographs.items()
         },
         **{
             name: None if image is None
-            else data_uri(encode(_shrink(image, cv2.INTER_NEAREST), 'png'), 'png')
+            else data_uri(encode(shrink(image, MAX_WIDTH, cv2.INTER_NEAREST), 'png'), 'png')
             for name, image in colored.items()
         },
     }  # fmt: skip
-
-
-def _shrink(image: np.ndarray, interpolation: int) -> np.ndarray:
-    """Shrink an image to `MAX_WIDTH` if it is wider."""
-    height, width = image.shape[:2]
-    if width <= MAX_WIDTH:
-        return image
-    size = (MAX_WIDTH, max(round(height * MAX_WIDTH / width), 1))
-    return cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation)
