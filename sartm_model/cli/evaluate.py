@@ -115,6 +115,7 @@ def run(args: argparse.Namespace) -> None:
     named = ('checkpoint', 'dataset', 'split', 'modality', 'corruption', 'severity')
     settings = {
         **{name: getattr(args, name) for name in named},
+        'root': None if args.root is None else str(args.root),
         'modalities': [name for name in predictor.modalities if name in given],
         'head': predictor.head,
         'flip': args.flip,

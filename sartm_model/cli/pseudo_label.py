@@ -211,7 +211,15 @@ def _label_by_network(args: argparse.Namespace) -> None:
         0.75 if args.threshold is None else args.threshold,
         0.95 if args.background_threshold is None else args.background_threshold,
     )
-    counts = write_pseudo_labels(predictor, dataset, args.out, thresholds, args.scales or [1.0])
+    settings = {
+        'source': args.source,
+        'checkpoint': args.checkpoint,
+        'dataset': args.dataset,
+        'root': str(args.root),
+        'split': args.split,
+    }
+    scales = args.scales or [1.0]
+    counts = write_pseudo_labels(predictor, dataset, args.out, thresholds, scales, settings)
     shares = 100 * counts / counts.sum()
     print(f'{len(dataset)} frames, {shares[: len(space)].sum():.1f} % of their pixels are kept:')
     for name, share in zip(space.classes, shares, strict=False):

@@ -1,7 +1,7 @@
 """Pseudo-labels (self-training): confident predictions of a network as labels for another one.
 
-The result is a data set `folder`: a YAML file, a list of frames and one label image a frame. The
-images stay where they are.
+The result is a data set `folder`: a YAML file, a list of frames, one label image a frame and a
+manifest. The images stay where they are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from sartm_model.errors import SartmError
 from sartm_model.evaluation.multi_scale_flip import check_scales, probabilities
 from sartm_model.inference.predictor import Predictor
 from sartm_model.labels import IGNORE_ID, LabelSpace
-from sartm_model.pseudo_labels.declare import FILE, LIST, declaration
+from sartm_model.pseudo_labels.declare import FILE, LIST, MANIFEST, declaration, manifest
 from sartm_model.utils.files import new_folder, write_file
 from sartm_model.utils.visualization import encode
 
@@ -59,7 +60,8 @@ def write_pseudo_labels(
     dataset: FileFrames,
     out: Path,
     thresholds: Tensor,
-    scales: Sequence[float] = (1.0,),
+    scales: Sequence[float],
+    settings: Mapping[str, Any],
 ) -> np.ndarray:
     """Label the frames of a data set and write `out/data.yaml`, which declares them.
 
@@ -72,6 +74,7 @@ def write_pseudo_labels(
         out: a new folder. An interrupted run leaves nothing there.
         thresholds: of each class, as `class_thresholds` returns them.
         scales: factors of height and width.
+        settings: what the manifest says besides, such as the checkpoint and the data set.
 
     Returns:
         Pixels by label, int64 `[256]`.
@@ -102,7 +105,15 @@ def write_pseudo_labels(
                 'the thresholds, or train the network longer'
             )
         write_file(folder / LIST, list_of_stems(names))
-        write_file(folder / FILE, declaration(predictor.label_space, images, resize=dataset.resize))
+        space = predictor.label_space
+        write_file(folder / FILE, declaration(space, images, resize=dataset.resize))
+        by_class = zip(space.classes, thresholds.tolist(), strict=True)
+        given = {
+            **settings,
+            'thresholds': {name: round(value, 6) for name, value in by_class},
+            'scales': list(scales),
+        }
+        write_file(folder / MANIFEST, manifest(given, space, len(dataset), len(names), counts))
     return counts
 
 

@@ -35,13 +35,12 @@ from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.base import to_counts
 from sartm_model.modalities.thermal_range import has_8_bits
 from sartm_model.modalities.thermal_valid import invalid_pixels
-from sartm_model.pseudo_labels.declare import FILE, LIST, declaration
+from sartm_model.pseudo_labels.declare import FILE, LIST, MANIFEST, declaration, manifest
 from sartm_model.pseudo_labels.segments import LabelRules, Segment, label_image
 from sartm_model.utils.files import write_file
 from sartm_model.utils.image_io import SUFFIXES, has_colors, read_labels
 from sartm_model.utils.visualization import encode
 
-MANIFEST = 'manifest.json'
 LOCK = '.lock'
 SHEET_ROWS = 12
 
@@ -257,16 +256,7 @@ def _describe(out: Path, space: LabelSpace, settings: Mapping[str, Any], num_ima
     write_file(out / LIST, list_of_stems(names))
     write_file(out / FILE, declaration(space, {'thermal': 'images/{stem}.*'}))
     write_file(out / 'sheet.png', _sheet(out, names, space, settings))
-    manifest = {
-        'settings': settings,
-        'images': num_images,
-        'labelled': len(names),
-        'pixels': {
-            **{name: int(count) for name, count in zip(space.classes, counts, strict=False)},
-            'ignored': int(counts[255]),
-        },
-    }
-    write_file(out / MANIFEST, json.dumps(manifest, indent=2) + '\n')
+    write_file(out / MANIFEST, manifest(settings, space, num_images, len(names), counts))
 
 
 def _sheet(out: Path, names: list[str], space: LabelSpace, settings: Mapping[str, Any]) -> bytes:

@@ -27,6 +27,7 @@ from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.models.base import SegmentationModel
 from sartm_model.training.module import SegmentationTraining
+from sartm_model.utils.versions import version_of
 from sartm_model.utils.visualization import shrink
 
 STATE_FILE = 'last.ckpt'
@@ -327,8 +328,10 @@ def save_model(
     module: SegmentationTraining,
     **card: Any,
 ) -> None:
-    """Write a model; its card gets the run's configuration, the step and what `card` adds."""
-    card = {'config': to_dict(module.config), 'steps': trainer.global_step, **card}
+    """Write a model; its card gets the run's configuration, step and versions, and `card`."""
+    versions = {'sartm': version_of('sartm_ros'), 'torch': version_of('torch')}
+    run = {'config': to_dict(module.config), 'steps': trainer.global_step, 'versions': versions}
+    card = {**run, **card}
     checkpoints.save(path, model, module.label_space, card)
 
 

@@ -121,6 +121,7 @@ def test_evaluate(folders, nano_checkpoint, modality):
     assert figures['settings'] == {
         'checkpoint': str(nano_checkpoint),
         'dataset': 'mfnet',
+        'root': str(folders),
         'split': 'val',
         'modality': modality,
         'modalities': ['rgb', 'thermal'] if modality == 'both' else [modality],

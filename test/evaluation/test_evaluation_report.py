@@ -30,7 +30,7 @@ from sartm_model.labels import MFNET, LabelSpace
 NAMES = ('00001D', '00002N', '00003N', '00004N', '00005D')
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 SETTINGS = {
-    'checkpoint': 'demo', 'dataset': 'mfnet', 'split': 'val', 'modality': 'both',
+    'checkpoint': 'demo', 'dataset': 'mfnet', 'root': 'MFNet', 'split': 'val', 'modality': 'both',
     'modalities': ['rgb', 'thermal'], 'corruption': None, 'severity': None, 'head': 'mean',
     'flip': False, 'scales': [1.0], 'device': 'cpu', 'precision': 'fp32',
 }  # fmt: skip

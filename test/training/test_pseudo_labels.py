@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import cv2
@@ -119,6 +120,13 @@ def test_labels_of_unlabelled_frames_and_a_training_on_them(
 
     names = list(NAMES)
     assert sorted(path.name for path in (out / 'labels').iterdir()) == [f'{n}.png' for n in names]
+    manifest = json.loads((out / 'manifest.json').read_text())
+    source = {'dataset': 'folder', 'root': str(unlabelled / 'data.yaml'), 'split': 'all'}
+    made_with = manifest['settings']
+    assert made_with.items() >= (source | {'checkpoint': str(nano_checkpoint)}).items()
+    of_classes = [made_with['thresholds'][name] for name in MFNET.classes]
+    assert of_classes == pytest.approx([high] + [low] * 8, abs=1e-6)
+    assert made_with['scales'] == [1.0]
     found = np.stack([read(out / 'labels' / f'{name}.png') for name in names])
     limits = np.where(background, high, low)
     classes = np.stack([mean.argmax(axis=0) for mean in means])
@@ -127,6 +135,8 @@ def test_labels_of_unlabelled_frames_and_a_training_on_them(
     np.testing.assert_array_equal(found[clear], wanted[clear])
     share = 100 * (found != 255).mean()
     assert 30 < share < 70
+    assert manifest['pixels']['ignored'] == (found == 255).sum()
+    assert manifest['pixels']['car'] == (found == 1).sum()
     assert f'3 frames, {share:.1f} % of their pixels are kept' in printed
     for name, value in re.findall(r'^  (\w+) +([\d.]+) %$', printed, re.MULTILINE):
         truth = 100 * (found == MFNET.classes.index(name)).mean()

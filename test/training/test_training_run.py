@@ -35,6 +35,7 @@ def test_a_run_leaves_a_checkpoint_that_learned(tmp_path, write_config):
     assert written.optim.lr == 0.01
     loaded = checkpoints.load(last)
     assert loaded.card['steps'] == 2
+    assert loaded.card['versions'] == {'sartm': '0.1.0', 'torch': torch.__version__}
     # LoRA's B starts at zero: anything else was learned.
     learned = [key for key, value in loaded.state.items() if 'lora_B' in key and value.any()]
     assert any('rgb' in key for key in learned)

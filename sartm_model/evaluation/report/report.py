@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from sartm_model.evaluation.report.rendering import render
 from sartm_model.labels import LabelSpace
 from sartm_model.modalities import describe
 from sartm_model.utils.files import write_file
+from sartm_model.utils.versions import version_of
 
 PACKAGES = ('sartm_ros', 'torch', 'sam2', 'numpy', 'matplotlib')
 
@@ -127,6 +127,7 @@ def _conditions(result: Mapping[str, Any]) -> list[str]:
 
 def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     texts = {
+        'root': settings['root'] or 'none',
         'corruption': settings['corruption'] or 'none',
         'severity': '–' if settings['severity'] is None else str(settings['severity']),
         'modalities': ' '.join(settings['modalities']),
@@ -139,10 +140,9 @@ def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _versions() -> list[tuple[str, str]]:
     """Return the installed version of what the evaluation ran on."""
-    found = [('Python', platform.python_version())]
-    for package in PACKAGES:
-        try:
-            found.append((package, metadata.version(package)))
-        except metadata.PackageNotFoundError:
-            found.append((package, 'not installed'))
-    return [*found, ('OpenCV', cv2.__version__), ('system', platform.platform(terse=True))]
+    return [
+        ('Python', platform.python_version()),
+        *((package, version_of(package)) for package in PACKAGES),
+        ('OpenCV', cv2.__version__),
+        ('system', platform.platform(terse=True)),
+    ]
