@@ -27,7 +27,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from sartm_ros.messages.cdr import write_image
-from sartm_ros.messages.images import stamp_ns
+from sartm_ros.messages.images import stamp_of
 from sartm_ros.node import lifecycle_node
 from sartm_ros.node.lifecycle_node import SartmNode
 from sartm_ros.node.main import main as node_main
@@ -75,7 +75,7 @@ class Record:
 
     def around(self, callback: Callable[[Any], None], msg: Any) -> None:
         """Call `callback` with the message and record the times before and after."""
-        stamp = stamp_ns(msg.header)
+        stamp = stamp_of(msg.header)
         self.arrived[stamp] = time.monotonic_ns()  # overwritten by the later message
         callback(msg)
         self.offered[stamp] = time.monotonic_ns()
@@ -139,7 +139,7 @@ class TimedNode(SartmNode):
             def timed(name: str, image: np.ndarray, header: Any) -> None:
                 publish(name, image, header)
                 if name == 'labels':
-                    published[stamp_ns(header)] = time.monotonic_ns()
+                    published[stamp_of(header)] = time.monotonic_ns()
 
             self._result_publishers.publish = timed  # type: ignore[method-assign]
         return result
@@ -184,9 +184,9 @@ class PlainNode(Node):
 
     def _on_image(self, which: str, msg: Any) -> None:
         others = self._waiting['thermal' if which == 'rgb' else 'rgb']
-        stamp = stamp_ns(msg.header)
-        nearest = min(others, key=lambda m: abs(stamp_ns(m.header) - stamp), default=None)
-        if nearest is None or abs(stamp_ns(nearest.header) - stamp) > 50_000_000:
+        stamp = stamp_of(msg.header)
+        nearest = min(others, key=lambda m: abs(stamp_of(m.header) - stamp), default=None)
+        if nearest is None or abs(stamp_of(nearest.header) - stamp) > 50_000_000:
             self._waiting[which] = [*self._waiting[which][-9:], msg]
             return
         others.remove(nearest)
@@ -206,7 +206,7 @@ class PlainNode(Node):
         msg.step = shape[1]
         msg.data = labels.tobytes()
         self._publisher.publish(msg)
-        self._record.published[stamp_ns(rgb_msg.header)] = time.monotonic_ns()
+        self._record.published[stamp_of(rgb_msg.header)] = time.monotonic_ns()
 
     def _network(self, rgb: np.ndarray, thermal: np.ndarray) -> np.ndarray:
         time.sleep(self._settings.network_s)

@@ -19,7 +19,7 @@ from rosbags.typesys import Stores, get_typestore
 from sartm_model.errors import SartmError
 from sartm_model.utils.files import new_folder
 from sartm_ros.bag.storage import OpenBag, RawMessage, Topic, escaped_path, open_bag
-from sartm_ros.messages.images import stamp_ns
+from sartm_ros.messages.images import stamp_of
 from sartm_ros.sync.pair_matcher import Pair, PairMatcher
 
 RGB_TOPIC = '/camera/color/image_raw'
@@ -65,7 +65,7 @@ class BagPair(Pair):
         """
         if self.index is None:
             return self.stamp_ns
-        return stamp_ns((self.x if self.rgb is None else self.rgb).header)
+        return stamp_of((self.x if self.rgb is None else self.rgb).header)
 
 
 def bag_topics(bag: Path, required: Sequence[str] = ()) -> dict[str, Topic]:
@@ -172,7 +172,7 @@ def read_pairs(
             yield from finished(matcher.poll(deadline_ns), deadline_ns)
 
     for raw, message in read_images(bag, only):
-        now_ns, header_ns = raw.time_ns, stamp_ns(message.header)
+        now_ns, header_ns = raw.time_ns, stamp_of(message.header)
         yield from expired(now_ns)
         pairs: list[Pair] = []
         if raw.topic in (rgb_topic, x_topic):

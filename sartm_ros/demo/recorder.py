@@ -31,7 +31,7 @@ from sartm_ros.bag.reading import (
     default_x_topic,
     read_raw,
 )
-from sartm_ros.messages.images import stamp_ns
+from sartm_ros.messages.images import stamp_of
 
 LABELS = '/sartm/labels'
 OVERLAY = '/sartm/overlay'
@@ -137,7 +137,7 @@ class Recorder:
         progress = tqdm(total=passes * sum(present[t].messages for t in inputs), disable=None)
 
         def on_publish(message: RawMessage, now_s: float) -> None:
-            key = (message.topic, stamp_ns(decode(message).header))
+            key = (message.topic, stamp_of(decode(message).header))
             self.recording.published_s[-1][key] = now_s
             progress.update()
 
@@ -161,12 +161,12 @@ class Recorder:
 
     def _count(self, topic: str, message: Any, now_s: float) -> None:
         if topic == LABELS:
-            stamp = stamp_ns(message.header)
+            stamp_ns = stamp_of(message.header)
             passes = zip(self.recording.published_s, self.recording.received_s, strict=False)
             # Stamps repeat in every pass: the labels belong to the latest one that published it.
-            candidates = [got for sent, got in passes if (RGB_TOPIC, stamp) in sent]
+            candidates = [got for sent, got in passes if (RGB_TOPIC, stamp_ns) in sent]
             if candidates:
-                candidates[-1][stamp] = now_s
+                candidates[-1][stamp_ns] = now_s
         elif topic == OVERLAY:
             self.recording.overlays += 1
         elif topic == DIAGNOSTICS:

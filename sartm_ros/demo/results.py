@@ -16,7 +16,7 @@ from sartm_ros.bag.reading import (
     read_pairs,
 )
 from sartm_ros.demo.recorder import LABELS, OVERLAY
-from sartm_ros.messages.images import stamp_ns, to_modality, to_rgb, to_thermal
+from sartm_ros.messages.images import stamp_of, to_modality, to_rgb, to_thermal
 from sartm_ros.settings.parameters import Parameters
 from sartm_ros.sync.matching import make_pair_matcher
 
@@ -64,26 +64,26 @@ def _lookup(bag: Path, topic: str, number: int) -> Callable[[int], Any]:
     It reads the bag once, so it must be called with increasing stamps.
     """
     if topic not in bag_topics(bag):
-        return lambda stamp: None
+        return lambda stamp_ns: None
 
     def messages() -> Iterator[Any]:
         """Yield the messages of the pass; where the stamps jump back the next pass begins."""
         current, last_ns = 0, 0
         for _, message in read_images(bag, [topic]):
-            stamp = stamp_ns(message.header)
-            current += stamp <= last_ns
-            last_ns = stamp
+            stamp_ns = stamp_of(message.header)
+            current += stamp_ns <= last_ns
+            last_ns = stamp_ns
             if current == number:
                 yield message
 
     remaining = messages()
     upcoming = next(remaining, None)
 
-    def find(stamp: int) -> Any:
+    def find(stamp_ns: int) -> Any:
         nonlocal upcoming
-        while upcoming is not None and stamp_ns(upcoming.header) < stamp:
+        while upcoming is not None and stamp_of(upcoming.header) < stamp_ns:
             upcoming = next(remaining, None)
-        found = upcoming is not None and stamp_ns(upcoming.header) == stamp
+        found = upcoming is not None and stamp_of(upcoming.header) == stamp_ns
         return upcoming if found else None
 
     return find

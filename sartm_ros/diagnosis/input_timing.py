@@ -126,10 +126,14 @@ class InputTiming:
         self.settings = settings
         self.streams = {camera: StreamTiming() for camera in camera_names(settings)}
 
-    @property
-    def policy_to_set(self) -> str:
-        """What has to be set together with a parameter that only `sync.policy` nearest supports."""
-        return '' if self.settings.sync_policy == 'nearest' else 'sync.policy to nearest and '
+    def advise(self, parameter: str) -> str:
+        """Return 'set' and a parameter that only `sync.policy` nearest supports.
+
+        With another policy it is to be set, too.
+        """
+        if self.settings.sync_policy == 'nearest':
+            return f'set {parameter}'
+        return f'set sync.policy to nearest and {parameter}'
 
     def add(self, camera: str, stamp_ns: int, arrival_ns: int) -> None:
         """Take the stamp of an image's header and the monotonic time of its arrival."""
@@ -229,11 +233,11 @@ class InputTiming:
             )
         if abs(offset_s) > GREATEST_OFFSET_S:
             return (
-                f'{measured}, so they come from different clocks: set {self.policy_to_set}'
-                'sync.stamp to arrival, or let both drivers stamp with the time of the computer'
+                f'{measured}, so they come from different clocks: {self.advise("sync.stamp")} '
+                'to arrival, or let both drivers stamp with the time of the computer'
             )
         return (
-            f'{measured}: set {self.policy_to_set}sync.thermal_offset to {-offset_s:.3f}'
+            f'{measured}: {self.advise("sync.thermal_offset")} to {-offset_s:.3f}'
             f'{_or_wait(remaining_s, title)}; if the offset varies, set sync.stamp to arrival'
         )
 

@@ -190,8 +190,8 @@ def _describe_stamps(new: Mapping[str, int], timing: InputTiming, cameras: Itera
             fault = 'gives all images the same stamp'
         if fault:
             return (
-                f'the {MODALITIES[camera].title} driver {fault}: set {timing.policy_to_set}'
-                'sync.stamp to arrival'
+                f'the {MODALITIES[camera].title} driver {fault}: {timing.advise("sync.stamp")} to '
+                'arrival'
             )
     return ''
 

@@ -21,7 +21,7 @@ from sartm_ros.messages.compressed_depth import TRANSPORT, decompress_depth
 from sartm_ros.messages.encodings import LAYOUTS
 
 
-def stamp_ns(header: Any) -> int:
+def stamp_of(header: Any) -> int:
     """Return a header's stamp in nanoseconds; 0, which is not a valid stamp, if malformed."""
     seconds, nanoseconds = header.stamp.sec, header.stamp.nanosec
     if not 0 <= nanoseconds < 1_000_000_000:

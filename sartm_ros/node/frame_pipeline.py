@@ -20,7 +20,7 @@ from sartm_ros.diagnosis.failures import Failures
 from sartm_ros.diagnosis.health import Health
 from sartm_ros.diagnosis.input_timing import InputTiming
 from sartm_ros.diagnosis.observations import Observations
-from sartm_ros.messages.images import stamp_ns
+from sartm_ros.messages.images import stamp_of
 from sartm_ros.node.inference_worker import LatestWorker
 from sartm_ros.settings.parameters import (
     Parameters,
@@ -110,7 +110,7 @@ class FramePipeline:
         """Take a message of a camera."""
         self._health.record_received(camera)
         now_ns = time.monotonic_ns()
-        header_ns = stamp_ns(msg.header)
+        header_ns = stamp_of(msg.header)
         self.timing.add(camera, header_ns, now_ns)
         add = self._matcher.add_rgb if camera == 'rgb' else self._matcher.add_x
         by_arrival = self._settings.sync_stamp == 'arrival'
@@ -196,7 +196,7 @@ class FramePipeline:
         self._health.record_stages(stages_s)
         self._publishers.publish_latency(latency_s)
         self._publishers.publish_status(
-            _status(stamp_ns(header), settings.x_modality, images, latency_s, stages_s)
+            _status(stamp_of(header), settings.x_modality, images, latency_s, stages_s)
         )
         camera = settings.x_modality if pair.rgb is None else 'rgb'
         self._publishers.publish_camera_info(camera, prediction.labels.shape, header)

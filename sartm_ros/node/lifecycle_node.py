@@ -24,7 +24,7 @@ from sartm_ros.node.deadline_timer import DeadlineTimer
 from sartm_ros.node.frame_pipeline import FramePipeline
 from sartm_ros.node.publishers import Publishers
 from sartm_ros.node.subscriptions import Subscriptions, topic_names
-from sartm_ros.node.transitions import answer_impossible_transitions, logged
+from sartm_ros.node.transitions import answer_impossible_transitions, reported
 from sartm_ros.settings import ros_parameters
 from sartm_ros.settings.cameras import without_unused_topics
 from sartm_ros.settings.loading import load_predictor
@@ -137,27 +137,27 @@ class SartmNode(LifecycleNode):
         self.get_logger().info(f'active: {self._image_subscriptions.describe()}')
         return TransitionCallbackReturn.SUCCESS
 
-    @logged('deactivated')
+    @reported('deactivated')
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe; the pair that the network is working on is still published."""
         self._unsubscribe()
         return super().on_deactivate(state)
 
-    @logged('cleaned up')
+    @reported('cleaned up')
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release the network, its memory and the publishers."""
         self._last_failure = ''
         self._release()
         return super().on_cleanup(state)
 
-    @logged('shut down')
+    @reported('shut down')
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and release everything, from any state."""
         self._release()
         self.destroy_timer(self._report_timer)  # a node that cannot be released goes on reporting
         return super().on_shutdown(state)
 
-    @logged('cleaned up after an error')
+    @reported('cleaned up after an error')
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release everything, so that the node can be configured again."""
         self._release()

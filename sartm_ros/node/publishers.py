@@ -176,7 +176,7 @@ class Publishers:
             topic = beside
         self._topics[name] = topic
         profile = qos.latched_qos() if latched else qos.output_qos()
-        with qos.checked(node.resolve_topic_name(topic)):
+        with qos.translate_errors(node.resolve_topic_name(topic)):
             self._publishers[name] = node.create_lifecycle_publisher(
                 message_type,
                 topic,

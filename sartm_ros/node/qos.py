@@ -80,8 +80,12 @@ def overridable() -> QoSOverridingOptions:
 
 
 @contextmanager
-def checked(topic: str) -> Iterator[None]:
-    """Raise SartmError for a wrong QoS override, while an endpoint of `topic` is created."""
+def translate_errors(topic: str) -> Iterator[None]:
+    """Raise rclpy's errors of a wrong QoS override as SartmError.
+
+    Args:
+        topic: of the endpoint that is created meanwhile.
+    """
     try:
         yield
     except (RuntimeError, ValueError, ParameterException, InvalidQosOverridesError) as error:

@@ -182,7 +182,7 @@ class Subscriptions:
 
     def _subscribe(self, camera: str, transport: str) -> Any:
         profile = qos.input_qos()
-        with qos.checked(self.topics[camera]):
+        with qos.translate_errors(self.topics[camera]):
             return self._node.create_subscription(
                 _TYPES[transport],
                 self._names[camera],

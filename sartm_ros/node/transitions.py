@@ -12,8 +12,10 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 Callback = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
-def logged(done: str) -> Callable[[Callback], Callback]:
-    """Decorate a transition's callback; rclpy logs neither a transition nor its exception.
+def reported(done: str) -> Callable[[Callback], Callback]:
+    """Decorate a transition's callback: its end is logged, and its exception fails the transition.
+
+    rclpy logs neither.
 
     Args:
         done: the past participle for the log, such as 'deactivated'.

@@ -41,9 +41,9 @@ def camera_topics(parameters: Parameters) -> dict[str, str]:
     return {name: auto if topic == AUTO_TOPIC else topic for name, topic in given.items()}
 
 
-def with_topics(parameters: Parameters, of: dict[str, str]) -> Parameters:
+def with_topics(parameters: Parameters, topics: Mapping[str, str]) -> Parameters:
     """Return the parameters with other topics of cameras."""
-    changes = {topic_parameter(name): topic for name, topic in of.items()}
+    changes = {topic_parameter(name): topic for name, topic in topics.items()}
     return replace(parameters, **changes)  # type: ignore[arg-type]
 
 

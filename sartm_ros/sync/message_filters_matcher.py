@@ -12,7 +12,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from sartm_model.errors import SartmError
-from sartm_ros.messages.images import stamp_ns
+from sartm_ros.messages.images import stamp_of
 from sartm_ros.sync.pair_matcher import Pair
 
 
@@ -65,13 +65,13 @@ class MessageFilterMatcher:
         if hasattr(self._sync, 'slop'):
             self._sync.slop = type(self._sync.slop)(nanoseconds=value)
 
-    def add_rgb(self, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
+    def add_rgb(self, stamp_ns: int, msg: Any, now_ns: int) -> list[Pair]:
         """Take an RGB message: see `PairMatcher.add_rgb`."""
-        return self._add('rgb', stamp, msg, now_ns)
+        return self._add('rgb', stamp_ns, msg, now_ns)
 
-    def add_x(self, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
+    def add_x(self, stamp_ns: int, msg: Any, now_ns: int) -> list[Pair]:
         """Take a message of X: see `PairMatcher.add_x`."""
-        return self._add(self._x_name, stamp, msg, now_ns)
+        return self._add(self._x_name, stamp_ns, msg, now_ns)
 
     def poll(self, now_ns: int) -> list[Pair]:
         """Return no pairs, because these policies never wait for time to pass."""
@@ -83,8 +83,8 @@ class MessageFilterMatcher:
             self.drops[f'{topic}_stopped'] += len(queue)
             queue.clear()
 
-    def _add(self, topic: str, stamp: int, msg: Any, now_ns: int) -> list[Pair]:
-        if stamp <= 0:
+    def _add(self, topic: str, stamp_ns: int, msg: Any, now_ns: int) -> list[Pair]:
+        if stamp_ns <= 0:
             self.drops[f'{topic}_no_stamp'] += 1
             return []
         self._filters[topic].signalMessage(_Arrived(msg.header, msg, now_ns))
@@ -92,6 +92,6 @@ class MessageFilterMatcher:
         return ready
 
     def _on_pair(self, rgb: _Arrived, x: _Arrived) -> None:
-        stamp = stamp_ns(rgb.header)
-        skew_ns = stamp_ns(x.header) - stamp
-        self._ready.append(Pair(rgb.msg, x.msg, stamp, skew_ns, rgb.arrival_ns))
+        stamp_ns = stamp_of(rgb.header)
+        skew_ns = stamp_of(x.header) - stamp_ns
+        self._ready.append(Pair(rgb.msg, x.msg, stamp_ns, skew_ns, rgb.arrival_ns))

@@ -10,7 +10,7 @@ import pytest
 
 from sartm_model.errors import SartmError
 from sartm_model.modalities.thermal_valid import invalid_pixels
-from sartm_ros.messages.images import stamp_ns, to_rgb, to_thermal
+from sartm_ros.messages.images import stamp_of, to_rgb, to_thermal
 
 
 @dataclass
@@ -294,4 +294,4 @@ def test_a_thermal_image_on_the_rgb_topic_is_refused(encoding):
 )
 def test_stamps(sec, nanosec, expected):
     header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec))
-    assert stamp_ns(header) == expected
+    assert stamp_of(header) == expected

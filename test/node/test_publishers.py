@@ -137,7 +137,7 @@ def test_an_override_of_the_qos_that_cannot_be_used_is_named(monkeypatch, overri
     profile, options = qos.output_qos(), qos.overridable()
     named = pytest.raises(SartmError, match=f'^/labels cannot be opened: .*{expected}')
     try:
-        with named, qos.checked('/labels'):
+        with named, qos.translate_errors('/labels'):
             node.create_publisher(Header, '/labels', profile, qos_overriding_options=options)
     finally:
         node.destroy_node()
