@@ -188,15 +188,15 @@ def replay(args: argparse.Namespace) -> None:
         check_report_folder(args.report)
     options = ('rgb_topic', 'thermal_topic', 'x_modality', 'x_topic')
     given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
-    settings = parse(given) if args.params is None else read_parameter_file(args.params, given)
-    if settings.sync_policy != 'nearest':
+    parameters = parse(given) if args.params is None else read_parameter_file(args.params, given)
+    if parameters.sync_policy != 'nearest':
         print(
-            f'sartm replay: sync.policy is {settings.sync_policy}, which only the node has; '
+            f'sartm replay: sync.policy is {parameters.sync_policy}, which only the node has; '
             'pairs are matched by nearest',
             file=sys.stderr,
         )
-    predictor = predictor_from_options(args, params=predictor_options(settings))
-    if forgotten := forgotten_modality(settings, predictor.modalities):
+    predictor = predictor_from_options(args, params=predictor_options(parameters))
+    if forgotten := forgotten_modality(parameters, predictor.modalities):
         print(f'sartm replay: {forgotten}', file=sys.stderr)
     result = replaying.replay(
         args.bag,
@@ -204,7 +204,7 @@ def replay(args: argparse.Namespace) -> None:
         labels=args.labels,
         report=args.report,
         labels_topic=args.labels_topic,
-        settings=settings,
+        parameters=parameters,
     )
     for warning in ('range_warning', 'labels_warning'):
         if result[warning] is not None:

@@ -59,7 +59,7 @@ class OfflineRun:
 
     Args:
         predictor: makes the labels.
-        settings: the node's parameters, for its treatment of stalled cameras.
+        parameters: the node's parameters, for its treatment of stalled cameras.
         ground_truth_of: returns the true ids of a pair.
         overlay_every: one of so many pairs gets an overlay; 0: none.
 
@@ -73,7 +73,7 @@ class OfflineRun:
     def __init__(
         self,
         predictor: Predictor | OnnxPredictor,
-        settings: Parameters,
+        parameters: Parameters,
         ground_truth_of: GroundTruth,
         overlay_every: int = 0,
     ) -> None:
@@ -82,13 +82,13 @@ class OfflineRun:
         self.range_warning = ''
         self.waited_s = 0.0
         self._predictor = predictor
-        self._settings = settings
+        self._parameters = parameters
         self._ground_truth_of = ground_truth_of
         self._overlay_every = overlay_every
 
     def predict(self, pairs: Iterable[BagPair]) -> Iterator[PredictedPair]:
         """Yield the pairs that are not dropped. Raises what `pairs` and `ground_truth_of` raise."""
-        count, x_modality = 0, self._settings.x_modality
+        count, x_modality = 0, self._parameters.x_modality
         with closing(read_ahead(self._decode(pairs))) as decoded:
             asked_s = time.perf_counter()
             for item in decoded:
@@ -121,10 +121,10 @@ class OfflineRun:
                 asked_s = time.perf_counter()
 
     def _decode(self, pairs: Iterable[BagPair]) -> Iterator[_DecodedPair]:
-        policy = StallPolicy(self._settings.x_modality)
+        policy = StallPolicy(self._parameters.x_modality)
         for pair in pairs:
             try:
-                images = policy.usable_images(pair, self._settings)
+                images = policy.usable_images(pair, self._parameters)
             except SartmError as error:  # the node, too, continues with the next pair
                 yield _DecodedPair(pair, error)
                 continue

@@ -53,7 +53,7 @@ def replay(
     labels: Path | None = None,
     report: Path | None = None,
     labels_topic: str | None = None,
-    settings: Parameters | None = None,
+    parameters: Parameters | None = None,
 ) -> dict[str, Any]:
     """Predict every pair of `bag` and measure the labels where there is ground truth.
 
@@ -65,7 +65,7 @@ def replay(
         report: folder to write `report.html`, `frames.csv` and `sheet.png` to.
         labels_topic: topic of the true ids; `LABELS_TOPIC` if None and the bag has labels there; ''
             for none.
-        settings: the node's parameters, of which the topics, `x_modality`, `sync.*` (policy
+        parameters: the node's parameters, of which the topics, `x_modality`, `sync.*` (policy
             nearest), `stall_after`, `*.on_stall` and, of `thermal.*`, `hold_at_most`,
             `detect_frozen`, `shift`, `crop` and `invalid` count here. The predictor has the rest.
             The node's defaults if None. A topic whose images the network does not take is not read.
@@ -86,8 +86,8 @@ def replay(
     if report is not None:
         from sartm_ros.bag.report import write_report  # needs matplotlib, an optional package
 
-    settings = _with_used_topics(settings or Parameters(), predictor.modalities)
-    rgb_topic, x_topic = camera_topics(settings).values()
+    parameters = _with_used_topics(parameters or Parameters(), predictor.modalities)
+    rgb_topic, x_topic = camera_topics(parameters).values()
     first_topic = rgb_topic or x_topic
     if labels is not None:
         labels_topic = ''
@@ -100,17 +100,17 @@ def replay(
     ground_truth_of: GroundTruth = ground_truth_from_topic
     if labels is not None:
         ground_truth_of = ground_truth_from_folder(labels, len(label_space), counts[first_topic])
-    matcher = make_pair_matcher(settings)
+    matcher = make_pair_matcher(parameters)
     pairs = read_pairs(
         bag,
         matcher,
         rgb_topic=rgb_topic,
         x_topic=x_topic,
         labels_topic=labels_topic,
-        by_arrival=settings.sync_stamp == 'arrival',
+        by_arrival=parameters.sync_stamp == 'arrival',
     )
     overlay_every = max(counts[first_topic] // SHEET_ROWS, 1) if report is not None else 0
-    run = OfflineRun(predictor, settings, ground_truth_of, overlay_every)
+    run = OfflineRun(predictor, parameters, ground_truth_of, overlay_every)
 
     start_s = time.perf_counter()
     predicted = tqdm(run.predict(pairs), total=counts[first_topic], unit='pair', disable=None)
@@ -125,7 +125,7 @@ def replay(
     labels_warning = None
     if not overall.confusion.frames:
         expected = f'expected header stamps of {first_topic}'
-        if settings.sync_stamp == 'header':
+        if parameters.sync_stamp == 'header':
             expected += f', such as {records[0].stamp_ns}'
         if labels is not None and (labels / STAMPS_FILE).exists():
             raise SartmError(f'no stamp in {labels / STAMPS_FILE} is that of a pair; {expected}')
@@ -156,11 +156,11 @@ def replay(
     return result
 
 
-def _with_used_topics(settings: Parameters, modalities: Sequence[str]) -> Parameters:
-    """Return the settings with full topic names, '' for those that the network does not take."""
-    full_names = {name: full_name(topic) for name, topic in camera_topics(settings).items()}
-    require_two_topics(settings, full_names)
-    return without_unused_topics(with_topics(settings, full_names), modalities)
+def _with_used_topics(parameters: Parameters, modalities: Sequence[str]) -> Parameters:
+    """Return the parameters with full topic names, '' for those that the network does not take."""
+    full_names = {name: full_name(topic) for name, topic in camera_topics(parameters).items()}
+    require_two_topics(parameters, full_names)
+    return without_unused_topics(with_topics(parameters, full_names), modalities)
 
 
 def _measure_all(

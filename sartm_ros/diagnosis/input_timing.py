@@ -115,23 +115,23 @@ class InputTiming:
     """The timing of both topics. Not thread-safe.
 
     Args:
-        settings: the node's parameters.
+        parameters: the node's parameters.
 
     Attributes:
-        settings: may be replaced at any time, but for `x_modality`.
+        parameters: may be replaced at any time, but for `x_modality`.
         streams: a `StreamTiming` for each camera, RGB first.
     """
 
-    def __init__(self, settings: Parameters) -> None:
-        self.settings = settings
-        self.streams = {camera: StreamTiming() for camera in camera_names(settings)}
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+        self.streams = {camera: StreamTiming() for camera in camera_names(parameters)}
 
     def advise(self, parameter: str) -> str:
         """Return 'set' and a parameter that only `sync.policy` nearest supports.
 
         With another policy it is to be set, too.
         """
-        if self.settings.sync_policy == 'nearest':
+        if self.parameters.sync_policy == 'nearest':
             return f'set {parameter}'
         return f'set sync.policy to nearest and {parameter}'
 
@@ -172,11 +172,11 @@ class InputTiming:
             values[f'{camera}_lost'] = 'unknown' if rate is None else f'{rate[1]:.0%}'
         pairs_hz = 'unknown'
         if len(rates_hz) == len(self.streams):
-            pairs_hz = f'{rates_hz[0] if self.settings.sync_reuse_thermal else min(rates_hz):.1f}'
+            pairs_hz = f'{rates_hz[0] if self.parameters.sync_reuse_thermal else min(rates_hz):.1f}'
         offset_s = self.offset_s()
         # Adding zero turns -0.0 into 0.0.
         offset = 'unknown' if offset_s is None else f'{round(offset_s, 3) + 0.0:.3f}'
-        ahead = f'{self.settings.x_modality}_stamps_ahead_s'
+        ahead = f'{self.parameters.x_modality}_stamps_ahead_s'
         return values | {'pairs_expected_hz': pairs_hz, ahead: offset}
 
     def describe_losses(self, topics: Mapping[str, str]) -> str:
@@ -213,23 +213,23 @@ class InputTiming:
 
         The text is empty while that is unknown.
         """
-        settings = self.settings
-        title = MODALITIES[settings.x_modality].title
-        if settings.sync_stamp == 'arrival':
+        parameters = self.parameters
+        title = MODALITIES[parameters.x_modality].title
+        if parameters.sync_stamp == 'arrival':
             return self._explain_by_arrival(title)
         offset_s = self.offset_s()
         if offset_s is None:
             return ''
         measured = f'the stamps of {title} are {_ahead(offset_s)} those of RGB'
-        if settings.sync_policy == 'exact':
+        if parameters.sync_policy == 'exact':
             return f'{measured}, and sync.policy exact pairs equal stamps only: set it to nearest'
-        remaining_s = settings.sync_thermal_offset_s + offset_s
+        remaining_s = parameters.sync_thermal_offset_s + offset_s
         nearest_s = self._nearest_s(*(stream.stamped_ns[0] for stream in self.streams.values()))
-        tolerated_s = max(settings.sync_max_skew_s, settings.sync_max_wait_s)
-        if abs(remaining_s) <= tolerated_s and nearest_s > settings.sync_max_skew_s:
+        tolerated_s = max(parameters.sync_max_skew_s, parameters.sync_max_wait_s)
+        if abs(remaining_s) <= tolerated_s and nearest_s > parameters.sync_max_skew_s:
             return (
                 f'the nearest stamps are {nearest_s:.3f} s apart, and sync.max_skew is '
-                f'{settings.sync_max_skew_s:g} s: raise sync.max_skew'
+                f'{parameters.sync_max_skew_s:g} s: raise sync.max_skew'
             )
         if abs(offset_s) > GREATEST_OFFSET_S:
             return (
@@ -242,11 +242,11 @@ class InputTiming:
         )
 
     def _explain_by_arrival(self, title: str) -> str:
-        settings = self.settings
+        parameters = self.parameters
         rgb_ns, x_ns = (stream.arrivals_ns for stream in self.streams.values())
         if not (len(rgb_ns) and len(x_ns)):
             return ''
-        offset_s, max_skew_s = settings.sync_thermal_offset_s, settings.sync_max_skew_s
+        offset_s, max_skew_s = parameters.sync_thermal_offset_s, parameters.sync_max_skew_s
         if abs(offset_s) > max_skew_s:
             return (
                 f'sync.thermal_offset, {offset_s:g} s, is added to the arrival of {title}: set '
@@ -260,12 +260,12 @@ class InputTiming:
             )
         return (
             f'the nearest images arrive {nearest_s:.3f} s apart, but RGB waits no longer than '
-            f'sync.max_wait, {settings.sync_max_wait_s:g} s: raise sync.max_wait'
+            f'sync.max_wait, {parameters.sync_max_wait_s:g} s: raise sync.max_wait'
         )
 
     def _nearest_s(self, rgb_ns: np.ndarray, x_ns: np.ndarray) -> float:
         """Return the median distance of RGB's images from the nearest one of X, as matched."""
-        offset_ns = seconds_to_ns(self.settings.sync_thermal_offset_s)
+        offset_ns = seconds_to_ns(self.parameters.sync_thermal_offset_s)
         distances_ns = np.abs(x_ns[None] + offset_ns - rgb_ns[:, None]).min(axis=1)
         return float(np.median(distances_ns)) * 1e-9
 

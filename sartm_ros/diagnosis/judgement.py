@@ -77,7 +77,7 @@ def judge(
         explain_silence: returns why a camera may be silent, and what to do.
         busy_s: seconds for which the inference thread has been at work on one pair.
     """
-    new, x_modality = recent.new, timing.settings.x_modality
+    new, x_modality = recent.new, timing.parameters.x_modality
     values = recent.values | timing.values()
 
     def report(level: int, message: str, problem: str = '') -> Report:
@@ -217,10 +217,10 @@ def _hint(stall: str, recent: Recent, timing: InputTiming, topics: Mapping[str, 
         is_regular = recent.silence_s[camera] <= least_s
         if recent.new[f'dropped.{unreadable_reason(camera)}']:
             kind = 'unreadable'
-        elif is_regular and least_s > timing.settings.stall_after_s:
+        elif is_regular and least_s > timing.parameters.stall_after_s:
             return (
                 f'{topics[camera]}: a camera of {INTERVALS / least_s:.2g} Hz is slower than '
-                f'stall_after, {timing.settings.stall_after_s:g} s, allows: set stall_after to '
+                f'stall_after, {timing.parameters.stall_after_s:g} s, allows: set stall_after to '
                 f'{round_up(least_s)}'
             )
     hint = f'{topics[camera]}: {STALL_HINTS[kind]}'

@@ -28,15 +28,15 @@ class Observations:
         self._warn = warn
         self._logged_states: dict[str, str] = {}
 
-    def record_images(self, images: UsableImages, settings: Parameters) -> None:
+    def record_images(self, images: UsableImages, parameters: Parameters) -> None:
         """Record the stalls of a pair and what is wrong with the image of its second camera."""
-        modality = MODALITIES[settings.x_modality]
-        self._record_stalls(images.states, settings)
+        modality = MODALITIES[parameters.x_modality]
+        self._record_stalls(images.states, parameters)
         if images.error is not None:
             self._health.record_error(str(images.error))
             self._warn(f'{modality.name} unused', f'{modality.title} is not used: {images.error}')
         if modality.has_range:
-            self._record_thermal(images, settings)
+            self._record_thermal(images, parameters)
 
     def record_labels(self, labels: np.ndarray) -> None:
         """Count a result in which the network gave NaN for some pixels."""
@@ -49,7 +49,7 @@ class Observations:
                 f'{IGNORE_ID}: is the checkpoint intact? In fp16 try precision bf16 or fp32',
             )
 
-    def _record_stalls(self, states: Mapping[str, str], settings: Parameters) -> None:
+    def _record_stalls(self, states: Mapping[str, str], parameters: Parameters) -> None:
         """Count the stalls of a pair, and log where a stall begins or ends."""
         known = {camera: state for camera, state in states.items() if state != 'off'}
         self._health.record_stalls(
@@ -63,22 +63,22 @@ class Observations:
                 self._warn(f'{camera} ok', f'{camera} is back')
             else:
                 of_rgb = camera == 'rgb'
-                policy = settings.rgb_on_stall if of_rgb else settings.thermal_on_stall
+                policy = parameters.rgb_on_stall if of_rgb else parameters.thermal_on_stall
                 parameter = f'{"rgb" if of_rgb else "thermal"}.on_stall'
                 self._warn(f'{camera} {state}', f'{camera} stalls: {state} ({parameter}: {policy})')
 
-    def _record_thermal(self, images: UsableImages, settings: Parameters) -> None:
+    def _record_thermal(self, images: UsableImages, parameters: Parameters) -> None:
         """Record what is wrong with a thermal image or its range, and hint at rows of telemetry.
 
         An image that sees nothing at all is flat and not given to the network.
         """
-        if images.states[settings.x_modality] in ('ok', 'frozen', 'flat'):
+        if images.states[parameters.x_modality] in ('ok', 'frozen', 'flat'):
             self._health.record_thermal(images.invalid_share, images.range_warning)
             if images.invalid_share >= MOSTLY_INVALID:
                 self._warn('invalid', describe_invalid(images.invalid_share))
             if images.range_warning:
                 self._warn('range', images.range_warning)
-        if images.x is None or any(settings.thermal_crop):
+        if images.x is None or any(parameters.thermal_crop):
             return
         rows = telemetry_rows(images.x)
         if rows:

@@ -41,7 +41,7 @@ class FramePipeline:
 
     Args:
         predictor: a `sartm_model.inference.predictor.Predictor`.
-        settings: the parameters; `apply` changes them.
+        parameters: of the node; `apply` changes them.
         health: counts and measures.
         publishers: a `sartm_ros.node.publishers.Publishers`, used by the inference thread.
         warn: called with a key and a text; logs the text, at most once in a while for each key.
@@ -56,7 +56,7 @@ class FramePipeline:
     def __init__(
         self,
         predictor: Any,
-        settings: Parameters,
+        parameters: Parameters,
         health: Health,
         publishers: Any,
         *,
@@ -65,12 +65,12 @@ class FramePipeline:
         self._predictor = predictor
         self._health = health
         self._publishers = publishers
-        self._settings = settings
-        self._matcher, self._stall_policy, self.timing = _followers(settings)
+        self._parameters = parameters
+        self._matcher, self._stall_policy, self.timing = _followers(parameters)
         self._due_ns = 0  # from which monotonic time on `max_rate` allows the next pair
         self._observations = Observations(health, warn)
         self._failures = Failures(health, warn)
-        self._predictor_settings: Parameters | None = None  # what the predictor was last given
+        self._predictor_parameters: Parameters | None = None  # what the predictor was last given
         self._worker: LatestWorker[tuple[Pair, int]] = LatestWorker(
             self._process, self._handle_failure, 'inference'
         )
@@ -100,11 +100,11 @@ class FramePipeline:
             return f'the inference thread has ended: {type(failure).__name__}: {failure}'
         return self._failures.fatal_error
 
-    def apply(self, settings: Parameters) -> None:
-        """Apply the settings that may change at run time."""
-        self._settings = self.timing.settings = settings
+    def apply(self, parameters: Parameters) -> None:
+        """Apply the parameters that may change at run time."""
+        self._parameters = self.timing.parameters = parameters
         self._due_ns = 0  # a new `max_rate` has effect at once
-        update_matcher(self._matcher, settings)
+        update_matcher(self._matcher, parameters)
 
     def add(self, camera: str, msg: Any) -> None:
         """Take a message of a camera."""
@@ -113,7 +113,7 @@ class FramePipeline:
         header_ns = stamp_of(msg.header)
         self.timing.add(camera, header_ns, now_ns)
         add = self._matcher.add_rgb if camera == 'rgb' else self._matcher.add_x
-        by_arrival = self._settings.sync_stamp == 'arrival'
+        by_arrival = self._parameters.sync_stamp == 'arrival'
         self._queue(add(now_ns if by_arrival else header_ns, msg, now_ns))
 
     def poll(self) -> None:
@@ -128,7 +128,7 @@ class FramePipeline:
         self._health.record_dropped('stopped', self._worker.clear())
         self._stop_matching()
         # The inference thread takes the policy anew for each pair.
-        self._matcher, self._stall_policy, self.timing = _followers(self._settings)
+        self._matcher, self._stall_policy, self.timing = _followers(self._parameters)
         self._due_ns = 0
 
     def stop(self) -> None:
@@ -157,7 +157,7 @@ class FramePipeline:
         A pair that comes up to half an interval late does not put off those after it. So the mean
         rate is kept where the cameras' rate is no multiple of it.
         """
-        rate_hz = self._settings.max_rate_hz
+        rate_hz = self._parameters.max_rate_hz
         if not rate_hz:
             return True
         interval_ns = seconds_to_ns(1 / rate_hz)
@@ -171,16 +171,16 @@ class FramePipeline:
         begun_ns = time.monotonic_ns()
         self._published = False
         pair, matched_ns = item
-        settings = self._settings  # which `apply` may replace meanwhile
-        header = _header(pair, settings)
-        self._configure_predictor(settings)
-        images = self._stall_policy.usable_images(pair, settings)
-        self._observations.record_images(images, settings)
+        parameters = self._parameters  # which `apply` may replace meanwhile
+        header = _header(pair, parameters)
+        self._configure_predictor(parameters)
+        images = self._stall_policy.usable_images(pair, parameters)
+        self._observations.record_images(images, parameters)
         if images.modality is None:
-            self._health.record_dropped(f'stall_{images.states[settings.x_modality]}')
+            self._health.record_dropped(f'stall_{images.states[parameters.x_modality]}')
             return
         read_ns = time.monotonic_ns()
-        prediction = self._predict(images, pair, settings)
+        prediction = self._predict(images, pair, parameters)
         predicted_ns = time.monotonic_ns()
         self._publish_labels(prediction.labels, header)
         published_ns = time.monotonic_ns()
@@ -196,20 +196,20 @@ class FramePipeline:
         self._health.record_stages(stages_s)
         self._publishers.publish_latency(latency_s)
         self._publishers.publish_status(
-            _status(stamp_of(header), settings.x_modality, images, latency_s, stages_s)
+            _status(stamp_of(header), parameters.x_modality, images, latency_s, stages_s)
         )
-        camera = settings.x_modality if pair.rgb is None else 'rgb'
+        camera = parameters.x_modality if pair.rgb is None else 'rgb'
         self._publishers.publish_camera_info(camera, prediction.labels.shape, header)
         self._publish_extras(prediction, header)
         self._health.record_stages({'extras': _seconds(published_ns, time.monotonic_ns())})
 
-    def _predict(self, images: UsableImages, pair: Pair, settings: Parameters) -> Prediction:
+    def _predict(self, images: UsableImages, pair: Pair, parameters: Parameters) -> Prediction:
         """Run the network on the images of a pair, for the outputs that someone subscribes to."""
         prediction: Prediction = self._predictor.predict(
-            {'rgb': images.rgb, settings.x_modality: images.x},
+            {'rgb': images.rgb, parameters.x_modality: images.x},
             confidence=self._publishers.has_listener('confidence'),
             overlay=self._publishers.has_listener('overlay'),
-            overlay_opacity=settings.overlay_opacity,
+            overlay_opacity=parameters.overlay_opacity,
             time_s=pair.stamp_ns * 1e-9,
             copy=False,  # all that is published is copied into messages before the next pair
         )
@@ -234,27 +234,27 @@ class FramePipeline:
         for name, image in [('labels', prediction.labels), *requested]:
             self._publishers.publish_compressed(name, image, header)
 
-    def _configure_predictor(self, settings: Parameters) -> None:
-        """Pass changed settings to the predictor between two frames, all of them together."""
-        if settings is self._predictor_settings:
+    def _configure_predictor(self, parameters: Parameters) -> None:
+        """Pass changed parameters to the predictor between two frames, all of them together."""
+        if parameters is self._predictor_parameters:
             return
-        self._predictor.thermal_settings = thermal_settings(settings)
-        self._predictor.homography = homography(settings)
-        self._predictor_settings = settings
+        self._predictor.thermal_settings = thermal_settings(parameters)
+        self._predictor.homography = homography(parameters)
+        self._predictor_parameters = parameters
 
 
 def _followers(
-    settings: Parameters,
+    parameters: Parameters,
 ) -> tuple[PairMatcher | MessageFilterMatcher, StallPolicy, InputTiming]:
     """Return what learns from the images of the cameras, before the first one."""
-    return make_matcher(settings), StallPolicy(settings.x_modality), InputTiming(settings)
+    return make_matcher(parameters), StallPolicy(parameters.x_modality), InputTiming(parameters)
 
 
 def _seconds(start_ns: int, end_ns: int) -> float:
     return (end_ns - start_ns) * 1e-9
 
 
-def _header(pair: Pair, settings: Parameters) -> Any:
+def _header(pair: Pair, parameters: Parameters) -> Any:
     """Return the RGB message's header; without RGB that of the second camera.
 
     If images are paired by the stamps of headers, `sync.thermal_offset` is added to that.
@@ -262,7 +262,7 @@ def _header(pair: Pair, settings: Parameters) -> Any:
     if pair.rgb is not None:
         return pair.rgb.header
     header = copy.deepcopy(pair.x.header)
-    if settings.sync_stamp == 'header':
+    if parameters.sync_stamp == 'header':
         header.stamp.sec, header.stamp.nanosec = divmod(pair.stamp_ns, 1_000_000_000)
     return header
 

@@ -51,8 +51,8 @@ class SartmNode(LifecycleNode):
         ros_parameters.declare(self)
         ros_parameters.warn_of_unknown(self)
         self.fatal_error = ''
-        self._settings = Parameters()
-        self._health = Health(self._settings.x_modality)
+        self._current_parameters = Parameters()
+        self._health = Health(self._current_parameters.x_modality)
         self._predictor: Any = None  # set while configured
         self._result_publishers: Publishers | None = None  # set while configured
         self._image_subscriptions: Subscriptions | None = None  # set while active
@@ -83,11 +83,11 @@ class SartmNode(LifecycleNode):
         failure = None
         self._starting = True
         try:
-            self._settings = ros_parameters.read(self)
-            image_topics = topic_names(self, self._settings)
-            make_matcher(self._settings)  # fails if the policy is not installed
-            self._health = Health(self._settings.x_modality)
-            self._predictor = load_predictor(self._settings, self.get_logger())
+            self._current_parameters = ros_parameters.read(self)
+            image_topics = topic_names(self, self._current_parameters)
+            make_matcher(self._current_parameters)  # fails if the policy is not installed
+            self._health = Health(self._current_parameters.x_modality)
+            self._predictor = load_predictor(self._current_parameters, self.get_logger())
             self._result_publishers = Publishers(self, image_topics.values())
             memory.freeze_gc()
         except Exception as error:
@@ -108,11 +108,11 @@ class SartmNode(LifecycleNode):
         try:
             assert self._result_publishers is not None
             self._result_publishers.publish_classes(self._predictor.label_space)
-            used_settings = self._used_settings()
+            used_parameters = self._used_parameters()
             self._enabled = True
             self._pipeline = FramePipeline(
                 self._predictor,
-                used_settings,
+                used_parameters,
                 self._health,
                 self._result_publishers,
                 warn=self._diagnostics.warn,
@@ -121,7 +121,7 @@ class SartmNode(LifecycleNode):
             self._health.restart_clocks()
             self._image_subscriptions = Subscriptions(
                 self,
-                used_settings,
+                used_parameters,
                 self._on_image,
                 self._on_unreadable,
                 self._result_publishers.keep_camera_info,
@@ -197,9 +197,9 @@ class SartmNode(LifecycleNode):
         self.get_logger().error(f'cannot be {what}:\n{text}')
         return TransitionCallbackReturn.ERROR
 
-    def _used_settings(self) -> Parameters:
-        """Return the settings without the topics of images that the network does not take."""
-        return without_unused_topics(self._settings, self._predictor.modalities)
+    def _used_parameters(self) -> Parameters:
+        """Return the parameters without the topics of images that the network does not take."""
+        return without_unused_topics(self._current_parameters, self._predictor.modalities)
 
     def _unsubscribe(self) -> None:
         if self._image_subscriptions is not None:
@@ -235,7 +235,7 @@ class SartmNode(LifecycleNode):
         self._health.record_dropped(unreadable_reason(camera), error=f'{camera}: {error}')
         self._diagnostics.warn(unreadable_reason(camera), f'message dropped: {camera}: {error}')
 
-    # Reports and settings -------------------------------------------------------------------------
+    # Reports and parameters -----------------------------------------------------------------------
 
     def _report(self) -> None:
         """Publish the diagnostics; called once a second in every state."""
@@ -305,8 +305,8 @@ class SartmNode(LifecycleNode):
             # `on_configure` checks the values, when all of them are set.
             return SetParametersResult(successful=True)
         try:
-            settings = self._updated(changes)
-            self._predictor.check(thermal_settings(settings), homography(settings))
+            parameters = self._updated(changes)
+            self._predictor.check(thermal_settings(parameters), homography(parameters))
         except SartmError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if not self._applies_after:
@@ -317,13 +317,13 @@ class SartmNode(LifecycleNode):
         """Apply accepted changes; the next frame uses all of them."""
         if self._predictor is None or not _has_own(changes):
             return
-        self._settings = self._updated(changes)
+        self._current_parameters = self._updated(changes)
         if self._pipeline is not None:
-            self._pipeline.apply(self._used_settings())
+            self._pipeline.apply(self._used_parameters())
 
     def _updated(self, changes: list[Any]) -> Parameters:
         pairs = [(change.name, change.value) for change in changes]
-        return ros_parameters.update(self._settings, pairs)
+        return ros_parameters.update(self._current_parameters, pairs)
 
 
 def _has_own(changes: list[Any]) -> bool:

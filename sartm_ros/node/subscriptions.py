@@ -35,13 +35,13 @@ _READERS: dict[str, Callable[[bytes], Any]] = {
 _TYPE_NAMES = {transport: name for name, transport in _TRANSPORTS.items()}
 
 
-def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
+def topic_names(node: Any, parameters: Parameters) -> dict[str, str]:
     """Return the full topic name of each camera, as far as it is not empty.
 
     Raises:
         SartmError: a name is invalid, or both are the same topic.
     """
-    names = {camera: name for camera, name in camera_topics(settings).items() if name}
+    names = {camera: name for camera, name in camera_topics(parameters).items() if name}
     for camera, name in names.items():
         try:
             names[camera] = node.resolve_topic_name(name)
@@ -49,7 +49,7 @@ def topic_names(node: Any, settings: Parameters) -> dict[str, str]:
             raise SartmError(
                 f'parameter {topic_parameter(camera)} is {name!r}; expected a topic name'
             ) from error
-    require_two_topics(settings, names)
+    require_two_topics(parameters, names)
     return names
 
 
@@ -65,7 +65,7 @@ class Subscriptions:
 
     Args:
         node: the node.
-        settings: the topics and their transports.
+        parameters: the topics and their transports.
         on_image: called with a camera and the message, as `cdr` reads it.
         on_unreadable: called with a camera and the reason why a message cannot be read.
         on_camera_info: called with a camera and its serialised CameraInfo.
@@ -80,7 +80,7 @@ class Subscriptions:
     def __init__(
         self,
         node: Any,
-        settings: Parameters,
+        parameters: Parameters,
         on_image: Callable[[str, Any], None],
         on_unreadable: Callable[[str, SartmError], None],
         on_camera_info: Callable[[str, bytes], None],
@@ -88,10 +88,10 @@ class Subscriptions:
         self._node = node
         self._on_image = on_image
         self._on_unreadable = on_unreadable
-        self._requested = camera_transports(settings)
-        self.topics = topic_names(node, settings)
+        self._requested = camera_transports(parameters)
+        self.topics = topic_names(node, parameters)
         # rclpy remaps the names that it is given, so it must not be given those of `topics`.
-        self._names = camera_topics(settings)
+        self._names = camera_topics(parameters)
         self._transports: dict[str, str] = {}
         self._subscriptions: dict[str, Any] = {}
         self._info_subscriptions: list[Any] = []

@@ -15,20 +15,20 @@ from sartm_ros.settings.cameras import (
 from sartm_ros.settings.parameters import FIELDS, Parameters, homography, thermal_settings
 
 
-def predictor_options(settings: Parameters) -> dict[str, Any]:
+def predictor_options(parameters: Parameters) -> dict[str, Any]:
     """Return what `sartm_model.inference.open_predictor.open_predictor` is given."""
     return {
         # No shell replaces the ~ in `checkpoint:=~/...`.
-        'checkpoint': os.path.expanduser(settings.checkpoint),
-        'device': settings.device,
-        'precision': settings.precision,
-        'engine': settings.engine,
-        'thermal_settings': thermal_settings(settings),
-        'homography': homography(settings),
+        'checkpoint': os.path.expanduser(parameters.checkpoint),
+        'device': parameters.device,
+        'precision': parameters.precision,
+        'engine': parameters.engine,
+        'thermal_settings': thermal_settings(parameters),
+        'homography': homography(parameters),
     }
 
 
-def load_predictor(settings: Parameters, logger: Any) -> Any:
+def load_predictor(parameters: Parameters, logger: Any) -> Any:
     """Return the warmed-up predictor of `checkpoint` and log what it is; imports torch.
 
     Raises:
@@ -37,9 +37,9 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
     from sartm_model.inference.open_predictor import open_predictor
 
     begun_s = time.monotonic()
-    predictor: Any = open_predictor(**predictor_options(settings))
-    used = camera_topics(without_unused_topics(settings, predictor.modalities))
-    width, height = settings.warm_up_width, settings.warm_up_height
+    predictor: Any = open_predictor(**predictor_options(parameters))
+    used = camera_topics(without_unused_topics(parameters, predictor.modalities))
+    width, height = parameters.warm_up_width, parameters.warm_up_height
     if width and height:
         if predictor.engine == 'compile':
             logger.info(
@@ -49,19 +49,19 @@ def load_predictor(settings: Parameters, logger: Any) -> Any:
         cameras = [name for name, topic in used.items() if topic]
         predictor.warm_up(height, width, cameras)
     logger.info(
-        f'configured in {time.monotonic() - begun_s:.1f} s: checkpoint {settings.checkpoint}, '
+        f'configured in {time.monotonic() - begun_s:.1f} s: checkpoint {parameters.checkpoint}, '
         f'{len(predictor.label_space)} classes, {predictor.device} in {predictor.precision}, '
         f'engine {predictor.engine}'
     )
-    forgotten = forgotten_modality(settings, predictor.modalities)
+    forgotten = forgotten_modality(parameters, predictor.modalities)
     if forgotten:
         logger.warning(forgotten)
-    for name, topic in camera_topics(settings).items():
+    for name, topic in camera_topics(parameters).items():
         if used[name] != topic and not (forgotten and name != 'rgb'):
             takes = ' and '.join(predictor.modalities)
             logger.info(f'{topic_parameter(name)} is not used: the network takes {takes} alone')
     thermal_topic = topic_parameter('thermal')
-    is_set = settings.thermal_topic not in ('', FIELDS[thermal_topic].default)
-    if is_set and settings.x_modality != 'thermal':
-        logger.info(f'{thermal_topic} is not used: x_modality is {settings.x_modality}')
+    is_set = parameters.thermal_topic not in ('', FIELDS[thermal_topic].default)
+    if is_set and parameters.x_modality != 'thermal':
+        logger.info(f'{thermal_topic} is not used: x_modality is {parameters.x_modality}')
     return predictor

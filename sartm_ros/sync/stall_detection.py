@@ -139,7 +139,7 @@ class StallPolicy:
         self._x_modality = x_modality
         self._detector = StallDetector(x_modality)
 
-    def usable_images(self, pair: Pair, settings: Parameters) -> UsableImages:
+    def usable_images(self, pair: Pair, parameters: Parameters) -> UsableImages:
         """Return what the network is given of a pair; to be called once for each pair, in order.
 
         Labels come from RGB alone, or not at all, while messages of X cannot be read, as
@@ -149,12 +149,12 @@ class StallPolicy:
             SartmError: the RGB message cannot be read, or that of X where the pair is dropped
                 without it.
         """
-        thermal = thermal_settings(settings)
+        thermal = thermal_settings(parameters)
         rgb = None if pair.rgb is None else _read('rgb', pair.rgb)
         image, error = None, None
         if pair.x is not None:
             try:
-                image = _read(self._x_modality, pair.x, settings.thermal_shift)
+                image = _read(self._x_modality, pair.x, parameters.thermal_shift)
                 if MODALITIES[self._x_modality].has_range:
                     # An image of which the crop leaves nothing counts as one that cannot be read.
                     # That is all that is asked here: the detector and the predictor each crop the
@@ -162,11 +162,11 @@ class StallPolicy:
                     cropped_size((image.shape[0], image.shape[1]), thermal.crop)
             except SartmError as failure:
                 image, error = None, failure
-        x, skew_ns, state = self._usable_x(pair, image, rgb, settings, thermal)
+        x, skew_ns, state = self._usable_x(pair, image, rgb, parameters, thermal)
         states = {'rgb': 'gap' if rgb is None else 'ok', self._x_modality: state}
-        states |= {name: 'off' for name, topic in camera_topics(settings).items() if not topic}
+        states |= {name: 'off' for name, topic in camera_topics(parameters).items() if not topic}
         modality: str | None = self._x_modality if rgb is None else 'rgb' if x is None else 'both'
-        drops = settings.thermal_on_stall == 'drop' and states[self._x_modality] != 'off'
+        drops = parameters.thermal_on_stall == 'drop' and states[self._x_modality] != 'off'
         if x is None and (rgb is None or drops):
             if error is not None:
                 raise error
@@ -182,7 +182,7 @@ class StallPolicy:
         pair: Pair,
         image: np.ndarray | None,
         rgb: np.ndarray | None,
-        settings: Parameters,
+        parameters: Parameters,
         thermal: ThermalSettings,
     ) -> tuple[np.ndarray | None, int, str]:
         """Return the image of X, or None while it stalls, its stamp minus the pair's, its state."""
@@ -192,15 +192,15 @@ class StallPolicy:
             state = self._detector.update(
                 image,
                 pair.stamp_ns + pair.skew_ns,
-                seconds_to_ns(settings.stall_after_s),
+                seconds_to_ns(parameters.stall_after_s),
                 rgb=rgb,
                 settings=thermal,
-                detect_frozen=settings.thermal_detect_frozen,
+                detect_frozen=parameters.thermal_detect_frozen,
             )
             if state == 'ok':
                 return image, pair.skew_ns, state
-        if settings.thermal_on_stall == 'hold':
-            max_age_ns = seconds_to_ns(settings.thermal_hold_at_most_s)
+        if parameters.thermal_on_stall == 'hold':
+            max_age_ns = seconds_to_ns(parameters.thermal_hold_at_most_s)
             last_good = self._detector.last_good(pair.stamp_ns, max_age_ns)
             if last_good is not None:
                 return last_good[0], last_good[1] - pair.stamp_ns, state

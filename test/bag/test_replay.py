@@ -196,7 +196,7 @@ def test_labels_without_the_stamp_of_a_pair(tmp_path):
     assert (found['pairs'], found['metrics']) == (5, None)
     assert re.match(f'{words}{START_NS}', found['labels_warning'])
     by_arrival = Parameters(sync_stamp='arrival')
-    found = replay(tmp_path / 'bag', ThresholdPredictor(), settings=by_arrival)
+    found = replay(tmp_path / 'bag', ThresholdPredictor(), parameters=by_arrival)
     assert f'stamps of {RGB_TOPIC}, received at most 1 s' in found['labels_warning']
     result = replay(tmp_path / 'bag', ThresholdPredictor(), labels_topic='')
     assert (result['pairs'], result['metrics'], result['labels_warning']) == (5, None, None)
@@ -215,7 +215,7 @@ def test_a_topic_that_the_bag_lacks_is_named_also_with_a_folder_of_labels(tmp_pa
                 tmp_path / 'bag',
                 ThresholdPredictor(),
                 labels=tmp_path / 'labels',
-                settings=settings,
+                parameters=settings,
             )
     with pytest.raises(SartmError, match=listed):
         replay(tmp_path / 'bag', ThresholdPredictor(), labels_topic='/no')
@@ -262,7 +262,7 @@ def test_a_frozen_thermal_camera_is_left_out_as_the_node_does(tmp_path):
     assert '8 RGB alone' in text
 
     dropping = replay(
-        tmp_path / 'bag', ThresholdPredictor(), settings=Parameters(thermal_on_stall='drop')
+        tmp_path / 'bag', ThresholdPredictor(), parameters=Parameters(thermal_on_stall='drop')
     )
     assert dropping['pairs'] == 12
     assert dropping['dropped'] == {'stall_frozen': 8}
@@ -300,7 +300,9 @@ def test_thermal_alone_has_no_truth_and_no_place_among_the_rgb_images(tmp_path):
             return super().predict(images, **asked)
 
     settings = Parameters(rgb_on_stall='thermal_only')
-    result = replay(tmp_path / 'bag', AnyPredictor(), settings=settings, report=tmp_path / 'report')
+    result = replay(
+        tmp_path / 'bag', AnyPredictor(), parameters=settings, report=tmp_path / 'report'
+    )
     assert result['modalities']['thermal'] > 5
     assert result['frames_with_truth'] == result['modalities']['both'] == 10
     lines = list(csv.DictReader((tmp_path / 'report' / 'frames.csv').open()))
@@ -378,7 +380,9 @@ def test_a_thermal_image_that_cannot_be_read_leaves_rgb(tmp_path):
     assert "thermal: image encoding 'mono7' is not supported" in result['first_error']
     assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames, False))
     with pytest.raises(SartmError, match='mono7'):
-        replay(tmp_path / 'bag', ThresholdPredictor(), settings=Parameters(thermal_on_stall='drop'))
+        replay(
+            tmp_path / 'bag', ThresholdPredictor(), parameters=Parameters(thermal_on_stall='drop')
+        )
 
 
 def test_pairs_by_arrival_find_their_labels_by_the_header(tmp_path):
@@ -396,7 +400,7 @@ def test_pairs_by_arrival_find_their_labels_by_the_header(tmp_path):
     with pytest.raises(SartmError, match='rgb_'):
         replay(tmp_path / 'bag', ThresholdPredictor())
     result = replay(
-        tmp_path / 'bag', ThresholdPredictor(), settings=Parameters(sync_stamp='arrival')
+        tmp_path / 'bag', ThresholdPredictor(), parameters=Parameters(sync_stamp='arrival')
     )
     assert result['modalities'] == {'both': 6}
     assert result['frames_with_truth'] == 6
@@ -415,7 +419,7 @@ def test_both_cameras_on_one_topic_are_refused_as_by_the_node(tmp_path):
         replay(
             tmp_path / 'bag',
             ThresholdPredictor(),
-            settings=Parameters(thermal_topic='camera/color/image_raw'),
+            parameters=Parameters(thermal_topic='camera/color/image_raw'),
         )
     assert str(raised.value) == (
         "parameter thermal_topic is 'camera/color/image_raw'; expected another topic than "
@@ -500,7 +504,7 @@ def test_a_bag_of_compressed_images_gives_what_the_images_give(tmp_path, kind, s
         tmp_path / 'compressed',
         Counts(),
         labels_topic=f'{LABELS_TOPIC}/compressed',
-        settings=Parameters(
+        parameters=Parameters(
             rgb_topic=f'{RGB_TOPIC}/compressed', thermal_topic=f'{THERMAL_TOPIC}/compressed'
         ),
     )
@@ -528,7 +532,7 @@ def test_thermal_alone_is_replayed_and_measured(tmp_path, by):
     frames = make_frames(6)
     write_bag(FrameList(frames), tmp_path / 'bag')
     settings = Parameters() if by == 'network' else Parameters(rgb_topic='')
-    result = replay(tmp_path / 'bag', Thermal(), report=tmp_path / 'report', settings=settings)
+    result = replay(tmp_path / 'bag', Thermal(), report=tmp_path / 'report', parameters=settings)
     assert result['messages'] == {THERMAL_TOPIC: 6}
     assert (result['pairs'], result['modalities']) == (6, {'thermal': 6})
     assert (result['dropped'], result['stalls'], result['skew_ms']) == ({}, {}, None)
@@ -541,7 +545,7 @@ def test_thermal_alone_is_replayed_and_measured(tmp_path, by):
     (tmp_path / 'labels').mkdir()
     for frame in frames:
         cv2.imwrite(str(tmp_path / 'labels' / f'{frame.name}.png'), frame.labels)
-    again = replay(tmp_path / 'bag', Thermal(), labels=tmp_path / 'labels', settings=settings)
+    again = replay(tmp_path / 'bag', Thermal(), labels=tmp_path / 'labels', parameters=settings)
     assert again['metrics']['pixel_accuracy'] == pytest.approx(right)
 
 
@@ -577,7 +581,7 @@ def test_a_bag_of_another_sensor(tmp_path):
                 bag.write(raw)
     settings = Parameters(x_modality='depth')
     folder = tmp_path / 'report'
-    result = replay(tmp_path / 'bag', NearIsPerson(), settings=settings, report=folder)
+    result = replay(tmp_path / 'bag', NearIsPerson(), parameters=settings, report=folder)
     assert result['messages'] == {RGB_TOPIC: 20, '/depth/image_raw': 10}
     # The first RGB image after the gap does not wait for the depth image that returns.
     assert result['modalities']['both'] == 9
