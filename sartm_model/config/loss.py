@@ -108,8 +108,9 @@ class TextConfig:
     Attributes:
         embeddings: a precomputed file, .npz or .safetensors; empty to compute them with open_clip.
         model: name of an open_clip model.
-        pretrained: its weights: a file, or a tag of open_clip, which downloads them. For OpenAI's
-            weights from a file, set model to ViT-B-32-quickgelu; with a tag open_clip knows it.
+        pretrained: its weights: a file with a state dict, or a tag of open_clip, which downloads
+            them. For OpenAI's weights from a file (not their own .pt, a TorchScript archive), set
+            model to ViT-B-32-quickgelu; with a tag open_clip knows it.
         templates: prompts, with {name} for the class; their embeddings are averaged.
         names: class -> words for {name}, instead of the built-in ones; no words leave the class
             out.

@@ -60,9 +60,10 @@ class MaClipConfig:
             its checkpoints then can compute; or `mean`, one embedding a modality, the mean over the
             training images, which costs nothing. Trained with the embedding of each image in both.
         model: name of an open_clip model.
-        pretrained: its weights: a file, or a tag of open_clip, which downloads them; `random` for
-            none, to try the program. For OpenAI's weights from a file, set model to
-            ViT-B-32-quickgelu; with a tag open_clip knows it.
+        pretrained: its weights: a file with a state dict, or a tag of open_clip, which downloads
+            them; `random` for none, to try the program. For OpenAI's weights from a file (not their
+            own .pt, a TorchScript archive), set model to ViT-B-32-quickgelu; with a tag open_clip
+            knows it.
         rank: of the LoRA adapters.
         templates: prompts, with {name} for the words of an image, such as 'thermal image of a
             street at night'; their embeddings are averaged.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,9 +64,9 @@ def use_cache_folder(device: torch.device) -> Path:
     """Let torch keep compiled code in the user's cache folder, and return the folder in use.
 
     There is one folder for each version of torch and each model of GPU, because code for another
-    one is of no use. torch loads programs from it: nobody else may write there. A folder that
-    `TORCHINDUCTOR_CACHE_DIR` names is used as it is. Where the user's cache folder cannot be
-    written to, it is a temporary folder, and every start compiles.
+    one is of no use; the first call decides for the process. torch loads programs from it: nobody
+    else may write there. A folder that `TORCHINDUCTOR_CACHE_DIR` names is used as it is. Where the
+    user's cache folder cannot be written to, it is a temporary folder, and every start compiles.
 
     Args:
         device: where the network runs.
@@ -82,5 +84,6 @@ def use_cache_folder(device: torch.device) -> Path:
             raise PermissionError(folder)
     except (OSError, RuntimeError):  # RuntimeError: the user has no home
         folder = Path(tempfile.mkdtemp(prefix='sartm_compiled_'))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ[CACHE_VARIABLE] = str(folder)
     return folder

@@ -39,7 +39,7 @@ overlay. The rest is for images of another size."""
 WARM_UPS = 3
 """Runs before the recording, in which libraries choose algorithms and allocate."""
 
-_recording = threading.Lock()
+_recording_lock = threading.Lock()
 """torch can record one graph at a time in a process: each recording waits for the whole GPU."""
 
 
@@ -173,7 +173,7 @@ class CudaGraph:
         device = self._pipeline.device
         stream.wait_stream(torch.cuda.current_stream(device))
         with (
-            _recording,
+            _recording_lock,
             cudnn_autotune(),
             torch.cuda.device(device),
             hold_cached_tensors() as self._cached_tensors,

@@ -9,6 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# torch warns of read-only memory, such as a message's bytes; nothing here writes to it. Ignored for
+# good, because `warnings.catch_warnings` would let the process repeat all other warnings it gave.
+warnings.filterwarnings('ignore', message='The given NumPy array is not writable')
+
 _ALIGNMENT = 16
 """Bytes; each array begins at a multiple of it, whatever its type."""
 
@@ -85,11 +89,9 @@ def to_device(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor
 def _view(array: np.ndarray) -> Tensor:
     # torch has no negative strides: a reversal, such as BGR seen as RGB, is repeated in torch.
     axes = reversed_axes(array)
-    with warnings.catch_warnings():
-        # torch warns of read-only memory, such as a message's bytes; nothing here writes to it.
-        warnings.filterwarnings('ignore', message='The given NumPy array is not writable')
-        tensor = torch.from_numpy(np.flip(array, axes))
-    return _flip(tensor, axes)
+    if any(stride % array.itemsize for stride in array.strides):  # such as a field of a record
+        array = array.copy()
+    return _flip(torch.from_numpy(np.flip(array, axes)), axes)
 
 
 def _flip(tensor: Tensor, axes: tuple[int, ...]) -> Tensor:

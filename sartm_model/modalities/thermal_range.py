@@ -102,14 +102,7 @@ def replace_invalid(image: Any, invalid: Any, value: float) -> Any:
         return image
     import torch
 
-    from sartm_model.utils.grid_cache import constant_tensors
-
-    def compute() -> tuple[np.ndarray, ...]:
-        return (np.array(value, np.float32),)
-
-    # Faster than masked_fill: several times on a CPU, and by one operation on a GPU.
-    (filler,) = constant_tensors(('thermal_range', value), compute, image.device)
-    return torch.where(invalid, filler, image)
+    return torch.where(invalid, value, image)  # faster than masked_fill
 
 
 def scale_counts(counts: Any, limits: Any) -> Any:

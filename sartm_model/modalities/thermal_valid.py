@@ -72,10 +72,8 @@ class _Tables(NamedTuple):
             is 'none'.
         kinds: 0 to K - 1.
         candidates: all but the first, float32 `[C - 1]`.
-        bounds: the least `_measures` with which a candidate is fill, for each kind of border,
-            float32 `[K, 4, C]`.
-        signs: of the numbers of pixels among the measures, float32 `[C]`: 1, and -1 for a border,
-            because 'at most n pixels' is 'at least -n', so that each condition has a lower bound.
+        bounds: the least and the most `_measures` with which a candidate is fill, for each kind of
+            border, float32 `[K, 2, 4, C]`.
         quartiles: for each number of pixels that are left out the places of the three quartiles of
             the others in the sorted grid, repeated for each candidate, int64 `[G + 1, 3, C]`.
         rows, columns: row numbers counted from the upper and from the lower edge, float32
@@ -87,7 +85,6 @@ class _Tables(NamedTuple):
     kinds: Any
     candidates: Any
     bounds: Any
-    signs: Any
     quartiles: Any
     rows: Any
     columns: Any
@@ -134,7 +131,8 @@ def invalid_pixels(counts: Any, eight_bits: bool, values: tuple[int, ...] = ()) 
     if len(tables.candidates):
         candidates = xp.concatenate([candidates, tables.candidates])
     measures = _measures(counts, candidates, eight_bits, tables, xp)
-    is_fill = (measures >= tables.bounds[kind][0]).all(0)
+    least, most = tables.bounds[kind][0]
+    is_fill = (measures.clip(least, most) == measures).all(0)
     fills = xp.where(is_fill, candidates, tables.nothing)
     if xp is np:
         fills = fills[[True, *is_fill[1:]]]  # a count that is not fill needs no mask
@@ -160,8 +158,8 @@ def _measures(
     """Return what decides whether counts are fill, float32 `[4, C]`.
 
     Taken on a grid, and where the quartiles are concerned on its pixels that have none of the
-    counts: how many interquartile ranges a count lies from the median, how many pixels have it,
-    the interquartile range, and the lower quartile, which is `NOTHING` without such pixels.
+    counts: how many interquartile ranges a count lies from the median, the share of the pixels that
+    have it, the interquartile range, and the lower quartile, `NOTHING` without such pixels.
 
     Args:
         counts: float32 `[h, w]`.
@@ -180,7 +178,7 @@ def _measures(
     low, median, high = ordered[tables.quartiles[numbers[-1:]]][0]
     span = high - low
     distance = abs(median - candidates) / span.clip(_least_spread(eight_bits))
-    return xp.stack([distance, numbers[:-1] * tables.signs, span, low])
+    return xp.stack([distance, numbers[:-1] / len(others), span, low])
 
 
 def _connected_with_edge(same: Any, tables: _Tables, xp: ModuleType) -> list[Any]:
@@ -228,13 +226,14 @@ def _tables(counts: Any, eight_bits: bool, values: tuple[int, ...]) -> _Tables:
     return _Tables(*constant_tensors(key, compute, counts.device))
 
 
-class _Least(NamedTuple):
-    """The least `_measures` with which a count is fill; without a number any count is."""
+class _Fill(NamedTuple):
+    """The least `_measures` with which a count is fill, and the largest share of the pixels."""
 
-    distance: float = -1
-    signed_number: float = -1
-    span: float = -1
+    distance: float = 0
+    share: float = 0
+    span: float = 0
     low: float = NOTHING
+    largest_share: float = 1
 
 
 @lru_cache(maxsize=8)
@@ -249,17 +248,30 @@ def _make_tables(height: int, width: int, eight_bits: bool, values: tuple[int, .
     )
     kinds = _border_kinds(height, width, eight_bits)
     borders = {
-        'none': _Least(signed_number=1),
-        'edge': _Least(apart, -MAX_EDGE_SHARE * size, _least_spread(eight_bits), ANY_COUNT),
-        'around': _Least(apart, -MAX_BORDER_SHARE * size, low=ANY_COUNT),
-        'opposite edges': _Least(signed_number=-MAX_BORDER_SHARE * size),
+        'none': _Fill(largest_share=-1),  # never
+        'edge': _Fill(
+            apart,
+            span=_least_spread(eight_bits),
+            low=ANY_COUNT,
+            largest_share=MAX_EDGE_SHARE,
+        ),
+        'around': _Fill(apart, low=ANY_COUNT, largest_share=MAX_BORDER_SHARE),
+        'opposite edges': _Fill(largest_share=MAX_BORDER_SHARE),
     }
     extremes = {
-        0: _Least(apart, low=ANY_COUNT),
-        65535: _Least(saturated, MIN_SATURATED_SHARE * size, low=ANY_COUNT),
+        0: _Fill(apart, low=ANY_COUNT),
+        65535: _Fill(saturated, MIN_SATURATED_SHARE, low=ANY_COUNT),
     }
-    others = [*({} if eight_bits else extremes).items(), *((value, _Least()) for value in values)]
-    bounds = [[borders[name], *(least for _, least in others)] for name, _ in kinds]
+    others = [*({} if eight_bits else extremes).items(), *((value, _Fill()) for value in values)]
+    conditions = [[borders[name], *(fill for _, fill in others)] for name, _ in kinds]
+    # [K, C, 2, 4]; only the share has an upper bound.
+    bounds = np.array(
+        [
+            [((*fill[:4],), (-NOTHING, fill.largest_share, -NOTHING, -NOTHING)) for fill in of_kind]
+            for of_kind in conditions
+        ],
+        np.float32,
+    )
     length = max(len(line) for _, line in kinds)
     left_out = np.arange(size + 1)[:, None]
     quartiles = left_out + (size - left_out) * np.arange(1, 4) // 4
@@ -267,8 +279,7 @@ def _make_tables(height: int, width: int, eight_bits: bool, values: tuple[int, .
         lines=np.stack([line[np.minimum(np.arange(length), len(line) - 1)] for _, line in kinds]),
         kinds=np.arange(len(kinds)),
         candidates=np.array([count for count, _ in others], np.float32),
-        bounds=np.array(bounds, np.float32).swapaxes(1, 2).copy(),
-        signs=np.array([-1] + [1] * len(others), np.float32),
+        bounds=bounds.transpose(0, 2, 3, 1).copy(),
         quartiles=np.repeat(quartiles.clip(max=size - 1)[..., None], 1 + len(others), axis=2),
         rows=_both_ways(height)[:, :, None],
         columns=_both_ways(width)[:, None],

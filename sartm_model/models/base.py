@@ -56,7 +56,7 @@ class SegmentationModel(nn.Module, ABC):
 
     Attributes:
         config, num_classes: as given.
-        merged: whether this is the inference form, see `inference_form`.
+        is_inference_form: whether this is the form of `inference_form`, which cannot be saved.
         runner: runs functions in parallel, see `enable_parallel`; None to run one by one.
         semantic_channels: C of `SegmentationOutput.semantic_map`; 0 without one.
 
@@ -102,9 +102,6 @@ class SegmentationModel(nn.Module, ABC):
     see `evaluation.temperature`; without them, a family's checkpoints cannot be calibrated.
     """
 
-    RENAMED_SINCE_VERSION_1: ClassVar[Mapping[str, str]] = {}
-    """Names of modules in checkpoints of version 1 -> their names today."""
-
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
         if self.SIZES:
@@ -124,7 +121,7 @@ class SegmentationModel(nn.Module, ABC):
                 )
         self.config = config
         self.num_classes = num_classes
-        self.merged = False
+        self.is_inference_form = False
         self.runner: Runner | None = None
         self.semantic_channels = 0
         self.selected_classes: Tensor | None = None

@@ -68,12 +68,12 @@ def save(
 
     Args:
         path: ends in `.safetensors`.
-        model: not merged, because adapters cannot be separated again.
+        model: not in its inference form, in which adapters cannot be separated again.
         label_space: has as many classes as the model.
         card: the model card, any values that JSON can hold.
     """
-    if model.merged:
-        raise ValueError('the model is merged; save the model with adapters it was made from')
+    if model.is_inference_form:
+        raise ValueError('the model is in its inference form; save the one it was made from')
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     write(path, KIND, model.config, label_space, card, state)
 
@@ -109,17 +109,11 @@ def load(checkpoint: str | Path) -> Checkpoint:
     return load_as(resolve(checkpoint), KIND)[0]
 
 
-def read_card(path: Path) -> dict[str, Any]:
-    """Return the model card of a checkpoint without reading its weights; raises as `load`."""
-    with _open(path) as file:
-        return _read_metadata(path, file.metadata() or {}, KIND)[2]
-
-
 def load_as(path: Path, kind: str) -> tuple[Checkpoint, dict[str, str]]:
-    """Read a file of format `kind`, of the present version or an earlier one.
+    """Read a file of format `kind`.
 
     Returns:
-        The content, in which the weights have their present names, and the metadata of the file.
+        The content and the metadata of the file.
 
     Raises:
         SartmError: as `load`.
@@ -128,9 +122,6 @@ def load_as(path: Path, kind: str) -> tuple[Checkpoint, dict[str, str]]:
         metadata = file.metadata() or {}
         config, label_space, card = _read_metadata(path, metadata, kind)
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    if metadata['format'] == f'{kind}-1':
-        renamed = model_class(config.name).RENAMED_SINCE_VERSION_1
-        state = {_present_name(key, renamed): value for key, value in state.items()}
     return Checkpoint(path, config, label_space, card, state), metadata
 
 
@@ -154,6 +145,7 @@ def build(
     source = f'checkpoint {checkpoint.path}'
     if merged:
         model = cls.inference_form(checkpoint.config, num_classes, checkpoint.state, source)
+        model.is_inference_form = True
         if optimized:
             model.optimize_for_inference()
             model.requires_grad_(False)
@@ -188,11 +180,11 @@ def _open(path: Path) -> Any:
 def _read_metadata(
     path: Path, metadata: Mapping[str, str], kind: str
 ) -> tuple[ModelConfig, LabelSpace, dict[str, Any]]:
-    known = [f'{kind}-{version}' for version in range(1, VERSION + 1)]
-    if metadata.get('format') not in known:
+    expected = f'{kind}-{VERSION}'
+    if metadata.get('format') != expected:
         raise SartmError(
-            f'checkpoint {path} has format {metadata.get("format")!r}; expected '
-            f'{" or ".join(map(repr, known))}, as sartm train and sartm adapters write them'
+            f'checkpoint {path} has format {metadata.get("format")!r}; expected {expected!r}, as '
+            'sartm train and sartm adapters write it'
         )
     try:
         config = model_config_from_dict(json.loads(metadata['model']))
@@ -206,8 +198,3 @@ def _read_metadata(
             f'{", ".join(MODELS)}'
         )
     return config, label_space, card
-
-
-def _present_name(key: str, renamed: Mapping[str, str]) -> str:
-    """Return today's name of a weight of a version 1 file."""
-    return '.'.join(renamed.get(part, part) for part in key.split('.'))

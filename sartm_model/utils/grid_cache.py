@@ -14,7 +14,7 @@ from torch import Tensor
 MAX_CACHED_GRIDS = 64
 """The oldest is dropped for a further one."""
 
-_recording = threading.local()
+_this_thread = threading.local()
 
 T = TypeVar('T', Tensor, tuple[Tensor, ...])
 
@@ -32,7 +32,7 @@ class GridCache:
         """
         if torch.compiler.is_compiling():
             return compute()  # the tensors of a trace stand for values and must not be kept
-        used: dict[Hashable, T] | None = getattr(_recording, 'used', None)
+        used: dict[Hashable, T] | None = getattr(_this_thread, 'used', None)
         if used is not None and (id(self), key) in used:
             return used[id(self), key]
         tensor: T | None = self._tensors.get(key)  # type: ignore[assignment]
@@ -105,8 +105,8 @@ def hold_cached_tensors() -> Iterator[dict[Hashable, Tensor | tuple[Tensor, ...]
     tensors at fixed addresses.
     """
     used: dict[Hashable, Tensor | tuple[Tensor, ...]] = {}
-    _recording.used = used
+    _this_thread.used = used
     try:
         yield used
     finally:
-        _recording.used = None
+        _this_thread.used = None

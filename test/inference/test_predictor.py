@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -124,6 +126,29 @@ def test_bgr_view_padded_rows_and_read_only_memory_are_taken_as_they_are(predict
     read_only = np.frombuffer(rgb.tobytes(), np.uint8).reshape(rgb.shape)
     for view in (bgr[..., ::-1], padded[:, :100], read_only):
         np.testing.assert_array_equal(predictor.predict(view, thermal).labels, wanted)
+
+
+def test_counts_at_odd_places_in_memory(predictor):
+    """As in an array of records, whose pixels of two bytes are three bytes apart."""
+    rgb, thermal = images()
+    records = np.zeros(thermal.shape, [('counts', '<u2'), ('quality', 'u1')])
+    records['counts'] = counts = 30000 + 40 * thermal.astype(np.uint16)
+    found = predictor.predict(rgb, records['counts']).labels
+    np.testing.assert_array_equal(found, predictor.predict(rgb, counts).labels)
+
+
+def test_other_warnings_of_the_process_are_not_repeated(predictor):
+    """Python shows a warning once for each line, until the filters of warnings are set back."""
+    rgb, thermal = images()
+    read_only = np.frombuffer(rgb.tobytes(), np.uint8).reshape(rgb.shape)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('default')
+        for _ in range(3):
+            warnings.warn('from elsewhere', stacklevel=1)
+            predictor.predict(read_only, thermal)
+    assert [str(each.message) for each in caught if 'NumPy' not in str(each.message)] == [
+        'from elsewhere'
+    ]
 
 
 def test_thermal_of_another_size_and_depth(predictor):

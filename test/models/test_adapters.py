@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from checkpoint_version_1 import write_version_1
 from untrained_checkpoint import save_untrained
 
 from sartm_model.config import ModelConfig
@@ -32,14 +31,12 @@ def trained(tmp_path_factory, sam2_file):
 
 def test_adapters_and_sam2_make_the_checkpoint_again(tmp_path, trained, sam2_file):
     extract(trained, tmp_path / 'adapters.safetensors')
-    assert write_version_1(tmp_path / 'adapters.safetensors', tmp_path / 'version_1.safetensors')
     before = checkpoints.load(trained)
-    for name in ('adapters.safetensors', 'version_1.safetensors'):
-        apply(tmp_path / name, sam2_file, tmp_path / 'again.safetensors')
-        after = checkpoints.load(tmp_path / 'again.safetensors')
-        assert (after.config, after.card) == (before.config, before.card)
-        assert after.state.keys() == before.state.keys()
-        assert all(torch.equal(after.state[name], value) for name, value in before.state.items())
+    apply(tmp_path / 'adapters.safetensors', sam2_file, tmp_path / 'again.safetensors')
+    after = checkpoints.load(tmp_path / 'again.safetensors')
+    assert (after.config, after.card) == (before.config, before.card)
+    assert after.state.keys() == before.state.keys()
+    assert all(torch.equal(after.state[name], value) for name, value in before.state.items())
     # The encoder alone has 27 million weights of four bytes.
     assert (tmp_path / 'adapters.safetensors').stat().st_size < trained.stat().st_size / 5
 
@@ -57,7 +54,7 @@ def test_adapters_are_no_checkpoint_and_a_checkpoint_no_adapters(tmp_path, train
     extract(trained, tmp_path / 'adapters.safetensors')
     with pytest.raises(SartmError, match="format 'sartm-adapters-2'"):
         checkpoints.load(tmp_path / 'adapters.safetensors')
-    with pytest.raises(SartmError, match="expected 'sartm-adapters-1'"):
+    with pytest.raises(SartmError, match="expected 'sartm-adapters-2'"):
         apply(trained, sam2_file, tmp_path / 'out')
 
 

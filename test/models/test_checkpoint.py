@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from checkpoint_version_1 import write_version_1
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from untrained_checkpoint import save_untrained
@@ -18,6 +17,7 @@ from sartm_model.config import ModelConfig
 from sartm_model.errors import SartmError
 from sartm_model.labels import MFNET, PST900, LabelSpace
 from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.registry import model_class
 from sartm_model.models.sartm import Sartm
 
 
@@ -55,17 +55,16 @@ def test_round_trip(model, saved):
     assert [path.name for path in saved.parent.iterdir()] == ['model.safetensors']
 
 
-def test_a_file_of_version_1_is_read(tmp_path):
-    path = tmp_path / 'version_1.safetensors'
-    # 3 embeddings, and weight and bias of 4 projections on 3 levels and of 3 layers of head 2.
-    assert write_version_1(checkpoints.resolve('demo'), path) == 3 + 3 * 4 * 2 + 3 * 2
-    now, before = checkpoints.load('demo'), checkpoints.load(path)
-    assert before.config == now.config
-    assert before.label_space == now.label_space
-    assert before.card == now.card
-    assert before.state.keys() == now.state.keys()
-    assert all(torch.equal(before.state[name], value) for name, value in now.state.items())
-    checkpoints.build(before)
+def test_the_inference_form_cannot_be_saved(saved, tmp_path):
+    """In a family without adapters, too, whose head it changes."""
+    pytest.importorskip('transformers', reason='needs transformers')
+    segformer = ModelConfig(name='segformer', size='b0', modalities=('rgb',))
+    path = tmp_path / 'segformer.safetensors'
+    checkpoints.save(path, model_class('segformer')(segformer, len(PST900)), PST900, {})
+    for source in (saved, path):
+        model = checkpoints.build(checkpoints.load(source))
+        with pytest.raises(ValueError, match='inference form'):
+            checkpoints.save(tmp_path / 'again.safetensors', model, PST900, {})
 
 
 def test_missing_and_unexpected_and_misshapen_weights_are_named(saved, tmp_path):

@@ -194,6 +194,16 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path):
         read_adapters(tmp_path / 'damaged.safetensors')
 
 
+def test_a_checkpoint_cannot_order_a_download(monkeypatch):
+    """open_clip takes such names for models on a hub, or in a folder."""
+    import open_clip
+
+    monkeypatch.setattr(open_clip, 'get_model_config', lambda name: pytest.fail(name))
+    for name in ('hf-hub:somebody/model', 'local-dir:/tmp'):
+        with pytest.raises(SartmError, match='open_clip has no model'):
+            MaClip(ClipTowerConfig(name, True, MEAN, STD, 24, 'image'))
+
+
 def test_a_tower_without_attentions_is_refused():
     with pytest.raises(SartmError, match='a Linear without attentions to adapt; expected that of'):
         split_attentions(torch.nn.Linear(2, 2))
@@ -246,15 +256,16 @@ def test_the_context_is_the_embedding_of_each_image():
         np.testing.assert_allclose(found[2 * stream : 2 * stream + 2], expected, atol=1e-4)
 
 
-def test_of_several_x_it_is_the_mean_of_those_that_are_there():
+def test_of_several_x_it_is_the_direction_of_their_mean():
     network, given = model(), images('rgb', 'depth', 'event_voxel5')
     each = {name: contexts(network, {name: given[name]}) for name in given}
     dropped = torch.zeros(2, 4, dtype=torch.bool)
     dropped[1, MODALITIES.index('depth')] = True
     found = contexts(network, given, dropped)
     torch.testing.assert_close(found[:2], each['rgb'], atol=1e-4, rtol=1e-4)
-    mean = (each['depth'][0] + each['event_voxel5'][0]) / 2
-    torch.testing.assert_close(found[2], mean, atol=1e-4, rtol=1e-4)
+    total = each['depth'][0] + each['event_voxel5'][0]
+    expected = total / total.norm() * 24**0.5
+    torch.testing.assert_close(found[2], expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found[3], each['event_voxel5'][1], atol=1e-4, rtol=1e-4)
 
 

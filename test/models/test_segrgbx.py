@@ -187,8 +187,10 @@ def test_of_several_x_those_that_are_left_out_have_no_part():
 def test_the_embeddings_of_several_x_are_averaged():
     encoder = model().encoder
     given = images('depth', 'event_voxel5')
-    shares = {'depth': torch.tensor([0.5, 1]), 'event_voxel5': torch.tensor([0.5, 0])}
-    found, *_ = encoder.embed(given, shares)
+    weights = torch.zeros(2, len(MODALITIES))
+    weights[:, MODALITIES.index('depth')] = torch.tensor([0.5, 1])
+    weights[:, MODALITIES.index('event_voxel5')] = torch.tensor([0.5, 0])
+    found, *_ = encoder.embed(given, weights)
     each = [encoder.patch_embeddings[name](image)[0] for name, image in given.items()]
     torch.testing.assert_close(found[0], (each[0][0] + each[1][0]) / 2)
     torch.testing.assert_close(found[1], each[0][1])
@@ -312,7 +314,7 @@ def test_it_starts_from_published_weights(tmp_path):
     network.load_pretrained('imagenet_weights', str(tmp_path))
     stages = source.segformer.stages
     rgb = images('rgb')['rgb']
-    tokens, height, width = network.encoder.embed({'rgb': rgb}, {})
+    tokens, height, width = network.encoder.embed({'rgb': rgb}, torch.ones(2, len(MODALITIES)))
     expected = stages[0](rgb)
     torch.testing.assert_close(network.encoder.transform(0, tokens, height, width), expected)
     # A modality begins as a grey image would.
@@ -320,7 +322,7 @@ def test_it_starts_from_published_weights(tmp_path):
     expected = stages[0].patch_embeddings(grey.expand(-1, 3, -1, -1))[0]
     for name in ('depth', 'event_voxel5'):
         image = grey.expand(-1, CHANNELS[name], -1, -1)
-        found, *_ = network.encoder.embed({name: image}, {})
+        found, *_ = network.encoder.embed({name: image}, torch.ones(2, len(MODALITIES)))
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     with pytest.raises(SartmError, match='sam2_weights is set, but segrgbx'):
         network.load_pretrained('sam2_weights', 'sam2.pt')

@@ -173,10 +173,10 @@ def adapters(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def trained(adapters, tmp_path_factory):
-    """The folder of a run of a network with MA-CLIP."""
+    """The folder of a run of a network with MA-CLIP, which is given images at half their size."""
     folder = tmp_path_factory.mktemp('network')
-    config = write_config(folder)
-    assert main(command(config, folder / 'run', f'ma_clip.adapters={adapters}')) == 0
+    overrides = [f'ma_clip.adapters={adapters}', 'model.input_scale=0.5']
+    assert main(command(write_config(folder), folder / 'run', *overrides)) == 0
     return folder / 'run'
 
 

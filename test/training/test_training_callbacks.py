@@ -82,7 +82,7 @@ def test_the_best_model_is_kept_also_by_a_run_that_is_resumed(tmp_path, monkeypa
     for trainer.global_step, miou in enumerate((20.0, 10.0, 30.0, 30.0, 25.0, 31.0)):
         trainer.callback_metrics['val_miou'] = torch.tensor(miou)
         callback.on_validation_end(trainer, None)
-        card = checkpoints.read_card(tmp_path / 'best.safetensors')
+        card = checkpoints.load(tmp_path / 'best.safetensors').card
         found.append((card['steps'], card['val_miou']))
         state, callback = callback.state_dict(), BestCheckpoint(tmp_path, callback.averaged)
         callback.load_state_dict(state)

@@ -56,7 +56,6 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig, *, merged: bool) -> None:
         super().__init__()
         self.modalities = tuple(config.modalities)
-        self.merged = merged
         image_encoder = build_image_encoder(config.size)
         self.trunk: Hiera = image_encoder.trunk
         self.run_trunk = HieraRunner(self.trunk, fixed=merged)

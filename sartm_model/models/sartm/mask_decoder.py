@@ -1,8 +1,11 @@
 """Head 1: SAM2's mask decoder on the fused maps, with one mask token per class (eq. 9).
 
-z, t = TwoWayTransformer(SFM, class tokens)
+z, t = TwoWayTransformer(SFM + e, [q, class tokens])
 U = GELU(Deconv(GELU(LN(Deconv(z) + IFP))) + FFP)
 logit_k = <MLP_k(t_k), U>
+
+e and q are SAM2's, and not in the paper: the embedding of 'no mask is given' and the token of the
+mask quality, which is predicted no more, but takes part in the attention of the tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ class ClassMaskDecoder(nn.Module):
 
     Args:
         channels: C, the width of the semantic feature map.
-        num_classes: K, the number of mask tokens.
+        num_classes: K, the number of mask tokens t_k.
         mlp_dim: hidden width of the two-way transformer's MLP, 2048 in SAM2.
     """
 

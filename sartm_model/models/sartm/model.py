@@ -57,22 +57,11 @@ class Sartm(SegmentationModel):
         r'mask_decoder\.masks\.output_hypernetworks_mlps\.\d+\.layers\.2',
         r'auxiliary_head\.classifier',
     )
-    RENAMED_SINCE_VERSION_1: ClassVar = {
-        'absent': 'missing_modality_embedding',
-        'enter_first': 'proj_in_first',
-        'enter_second': 'proj_in_second',
-        'leave_first': 'proj_out_first',
-        'leave_second': 'proj_out_second',
-        'widen_ifp': 'lateral_ifp',
-        'widen_ffp': 'lateral_ffp',
-        'classify': 'classifier',
-    }
 
     def __init__(self, config: ModelConfig, num_classes: int, *, merged: bool = False) -> None:
         super().__init__(config, num_classes)
         if len(config.modalities) != 2:
             raise SartmError(f'model.modalities is {list(config.modalities)}; sartm fuses two')
-        self.merged = merged
         encoder = EfficientNetEncoder if config.size == 'lite' else Encoder
         self.encoder = encoder(config, merged=merged)
         channels = self.encoder.channels
@@ -90,14 +79,14 @@ class Sartm(SegmentationModel):
         self._freeze()
 
     def _freeze(self) -> None:
-        """Freeze the weights that come from SAM2, but not the adapters.
+        """Freeze SAM2's encoder and two-way transformer, but not the adapters.
 
-        Other sizes, which have no weights from SAM2, are trained as a whole. peft has frozen all
-        but the adapters of the trunk.
+        What else starts from SAM2, in the mask decoder, is trained. Sizes without weights from SAM2
+        are trained as a whole: this thaws what `inject_adapters` has frozen.
         """
-        from_sam2 = nn.ModuleList([self.encoder, self.mask_decoder.masks.transformer])
+        frozen_in_sam2 = nn.ModuleList([self.encoder, self.mask_decoder.masks.transformer])
         is_sam2 = self.config.size in SAM2_SIZES
-        for name, parameter in from_sam2.named_parameters():
+        for name, parameter in frozen_in_sam2.named_parameters():
             parameter.requires_grad_(not is_sam2 or 'lora_' in name)
         # SAM2 also predicts the quality of each mask, which no loss uses.
         self.mask_decoder.masks.iou_prediction_head.requires_grad_(False)

@@ -62,9 +62,10 @@ class Segformer(SegmentationModel):
 
     def load_pretrained(self, setting: str, source: str) -> None:
         """Start the encoder from ImageNet's weights."""
-        if setting != 'imagenet_weights':
+        if setting == 'imagenet_weights':
+            load_imagenet(self.encoder, self.config.size, source)
+        else:
             super().load_pretrained(setting, source)
-        load_imagenet(self.encoder, self.config.size, source)
 
     def optimize_for_inference(self) -> None:
         """Multiply the layers of the head, see `InferenceHead`."""

@@ -31,6 +31,7 @@ class SharedEncoder(nn.Module):
 
     def __init__(self, variant: Variant, modalities: Sequence[str]) -> None:
         super().__init__()
+        self.modalities = tuple(modalities)
         self.mit = build_mit(variant)
         of_rgb = self.mit.stages[0].patch_embeddings
         self.patch_embeddings = nn.ModuleDict()
@@ -63,14 +64,12 @@ class SharedEncoder(nn.Module):
                 state['proj.weight'] = summed.expand(-1, channels, -1, -1) / channels
             embedding.load_state_dict(state)
 
-    def embed(
-        self, images: Mapping[str, Tensor], shares: Mapping[str, Tensor]
-    ) -> tuple[Tensor, int, int]:
+    def embed(self, images: Mapping[str, Tensor], weights: Tensor) -> tuple[Tensor, int, int]:
         """Return the first patch embedding of one stream.
 
         Args:
             images: modality -> `[B, C, H, W]`, of the modalities that the stream has.
-            shares: modality -> `[B]`, weights of the sum that is taken of several images.
+            weights: of all modalities of the network, `[B, M]`, for the sum of several images.
 
         Returns:
             Tokens `[B, h w, C]`, h and w.
@@ -78,8 +77,12 @@ class SharedEncoder(nn.Module):
         embedded = {name: self._patch_embedding(name)(image) for name, image in images.items()}
         tokens, height, width = next(iter(embedded.values()))
         if len(embedded) > 1:
-            weighted = [shares[name][:, None, None] * each for name, (each, *_) in embedded.items()]
-            tokens = torch.stack(weighted).sum(dim=0)
+            tokens = torch.stack(
+                [
+                    weights[:, self.modalities.index(name), None, None] * each
+                    for name, (each, *_) in embedded.items()
+                ]
+            ).sum(dim=0)
         return tokens, height, width
 
     def embed_map(self, stage: int, x: Tensor) -> tuple[Tensor, int, int]:

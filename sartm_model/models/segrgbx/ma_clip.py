@@ -113,9 +113,13 @@ def build_tower(config: ClipTowerConfig) -> Any:
             f'a network with MA-CLIP needs open_clip ({error}); pip install open_clip_torch, or '
             'train with ma_clip.context=mean'
         ) from error
+    # The name may come from a checkpoint, and that of a hub would be downloaded.
+    if config.model not in open_clip.list_models():
+        raise SartmError(
+            f'open_clip has no model {config.model!r} of its own, which MA-CLIP is made of; '
+            'expected one of open_clip.list_models(), such as ViT-B-32'
+        )
     settings = open_clip.get_model_config(config.model)
-    if settings is None:
-        raise SartmError(f'open_clip has no model {config.model!r}, which MA-CLIP is made of')
     try:
         with torch.random.fork_rng(devices=[]):  # the other weights are those without MA-CLIP
             tower = open_clip.CLIP(

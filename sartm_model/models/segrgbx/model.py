@@ -7,10 +7,11 @@ and the head over a unified label space; what is not published is marked `ours` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sartm_model.config import ModelConfig
@@ -25,10 +26,10 @@ from sartm_model.models.segrgbx.ma_clip import MaClip
 from sartm_model.models.segrgbx.modality_embedding import ModalityEmbedding
 
 CONTEXT_WIDTH = 512
-"""Of a learned context: the size of CLIP ViT-B/32's embedding, which the paper takes it from."""
+"""Numbers of a learned context, as many as CLIP ViT-B/32's embedding has."""
 
 FUSION_HEADS = (1, 2, 5, 8)
-"""Of the cross-attention of each stage, as in CMX."""
+"""Heads of the cross-attention of each stage, as in CMX."""
 
 
 class Stream(NamedTuple):
@@ -37,19 +38,15 @@ class Stream(NamedTuple):
     Attributes:
         side: 0 for RGB, 1 for X.
         images: modality -> `[B, C, H, W]`.
-        shares: modality -> its part in each sample, `[B]`; they sum to 1, or are 0 where missing.
+        weights: of all modalities of the network, `[B, M]`. Those of the images that a sample has
+            are equal and sum to 1; all others are 0.
         is_missing: bool `[B]`; None if no sample lacks the stream.
     """
 
     side: int
     images: dict[str, Tensor]
-    shares: dict[str, Tensor]
+    weights: Tensor
     is_missing: Tensor | None
-
-    def weights(self, modalities: Sequence[str]) -> Tensor:
-        """Return the shares of all modalities of a network, `[B, M]`."""
-        none = torch.zeros_like(next(iter(self.shares.values())))
-        return torch.stack([self.shares.get(name, none) for name in modalities], dim=1)
 
 
 class Segrgbx(SegmentationModel):
@@ -136,9 +133,9 @@ class Segrgbx(SegmentationModel):
         """
         streams = self._streams(images, drop_mask)
         # All tensors from here on have the samples of one stream after those of the other.
-        weights = torch.cat([stream.weights(self.config.modalities) for stream in streams])
+        weights = torch.cat([stream.weights for stream in streams])
         context = self._context(streams, weights, embeddings)
-        embedded = [self.encoder.embed(stream.images, stream.shares) for stream in streams]
+        embedded = [self.encoder.embed(stream.images, stream.weights) for stream in streams]
         tokens = torch.cat([of_one for of_one, _, _ in embedded])
         _, height, width = embedded[0]
         fused: list[Tensor] = []
@@ -157,9 +154,10 @@ class Segrgbx(SegmentationModel):
 
     def load_pretrained(self, setting: str, source: str) -> None:
         """Start the encoder from ImageNet's weights."""
-        if setting != 'imagenet_weights':
+        if setting == 'imagenet_weights':
+            self.encoder.load_imagenet(self.config.size, source)
+        else:
             super().load_pretrained(setting, source)
-        self.encoder.load_imagenet(self.config.size, source)
 
     def optimize_for_inference(self) -> None:
         """Multiply the layers of the head, see `InferenceHead`."""
@@ -187,10 +185,13 @@ class Segrgbx(SegmentationModel):
         else:
             of_streams = []
             for stream in streams:
-                each = [stream.shares[k][:, None] * embeddings[k] for k in stream.images]
+                columns = dict(zip(self.config.modalities, stream.weights.unbind(1), strict=True))
+                each = [columns[name][:, None] * embeddings[name] for name in stream.images]
                 of_streams.append(torch.stack(each).sum(dim=0))
             context = torch.cat(of_streams)
-        return context * context.shape[1] ** 0.5
+        # In float32: the smallest length that `normalize` divides by is 0 in half precision.
+        unit = F.normalize(context.float(), dim=1).to(context.dtype)
+        return unit * context.shape[1] ** 0.5
 
     def _streams(self, images: Mapping[str, Tensor], drop_mask: Tensor | None) -> list[Stream]:
         """Return the streams that have an image, RGB's first."""
@@ -199,15 +200,15 @@ class Segrgbx(SegmentationModel):
             of_side = {name: x for name, x in images.items() if (name != 'rgb') == bool(side)}
             if not of_side:
                 continue
-            present = {}
-            for index, name in enumerate(self.config.modalities):
-                if name in of_side:
-                    ones = of_side[name].new_ones(of_side[name].shape[0])
-                    present[name] = ones if drop_mask is None else ones * ~drop_mask[:, index]
-            count = torch.stack(list(present.values())).sum(dim=0)
-            shares = {name: each / count.clamp(min=1) for name, each in present.items()}
-            is_missing = None if drop_mask is None else count == 0
-            streams.append(Stream(side, of_side, shares, is_missing))
+            some = next(iter(of_side.values()))
+            ones, zeros = some.new_ones(some.shape[0]), some.new_zeros(some.shape[0])
+            given = [ones if name in of_side else zeros for name in self.config.modalities]
+            present = torch.stack(given, dim=1)  # [B, M]
+            if drop_mask is not None:
+                present = present * ~drop_mask
+            count = present.sum(dim=1, keepdim=True)
+            is_missing = None if drop_mask is None else count[:, 0] == 0
+            streams.append(Stream(side, of_side, present / count.clamp(min=1), is_missing))
         return streams
 
     def _maps_of_both(self, stage: int, x: Tensor, streams: list[Stream]) -> list[Tensor]:

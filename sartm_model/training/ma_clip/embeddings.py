@@ -144,7 +144,8 @@ def _embed(
                 for name, image in frame.select(names).items()
             }
             # As `encode` is given them, so that what is computed at inference is the same.
-            for name, row in ma_clip(model.pad(network_inputs(images))).items():
+            resized = {k: model.resize_input(x) for k, x in network_inputs(images).items()}
+            for name, row in ma_clip(model.pad(resized)).items():
                 rows[name].append(row[0])
         found |= {f'{number}.{name}': torch.stack(of_frames) for name, of_frames in rows.items()}
     return found
