@@ -125,8 +125,7 @@ class ConvPerModality(nn.Module):
         """Convolve a batch of one modality and apply ReLU6."""
         conv: Any = self.convs[modality]
         if conv.kernel_size == (1, 1):
-            tokens = F.linear(x.permute(0, 2, 3, 1), conv.weight[..., 0, 0], conv.bias)
-            x = tokens.permute(0, 3, 1, 2)
+            x = _as_product(conv, x)
         else:
             x = _conv_same(conv, x.contiguous(memory_format=torch.channels_last))
         return F.relu6(x, inplace=True) if self.relu else x
@@ -150,6 +149,12 @@ class ConvPerModality(nn.Module):
                 conv.padding = (conv.kernel_size[0] // 2,) * 2
                 conv.kernel_size = (conv.kernel_size[0] + 1,) * 2
                 conv.weight = nn.Parameter(F.pad(conv.weight.detach(), (1, 0, 1, 0)))
+
+
+def _as_product(conv: Any, x: Tensor) -> Tensor:
+    """Compute a 1x1 convolution of a map with channels last as one matrix product."""
+    tokens = F.linear(x.permute(0, 2, 3, 1), conv.weight[..., 0, 0], conv.bias)
+    return tokens.permute(0, 3, 1, 2)
 
 
 def _conv_same(conv: Any, x: Tensor) -> Tensor:
@@ -297,7 +302,7 @@ class EfficientNetEncoder(nn.Module):
     def _pyramid(self, images: Tensor, modality: str) -> Pyramid:
         """Compute eq. 8, in which the top-down path goes by nearest neighbour into stride 16."""
         at_4, at_8, at_16, at_32 = (
-            lateral(level)
+            _as_product(lateral, level)
             for lateral, level in zip(self.laterals, self.trunk(images, modality), strict=True)
         )
         return Pyramid(at_16 + F.interpolate(at_32, scale_factor=2.0, mode='nearest'), at_8, at_4)
