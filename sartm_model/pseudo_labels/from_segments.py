@@ -168,7 +168,7 @@ def label_images(
             f'the segments of {settings["source"]} have no {rules.ranking}; rank them by '
             f'{" or ".join(source.rankings)}'
         )
-    settings = json.loads(json.dumps({**settings, **asdict(rules)}, default=str))
+    settings = json.loads(json.dumps({**settings, **asdict(rules)}))
     _claim(out, settings)
     thermal = MODALITIES['thermal']
     labelled = colored = already_there = 0

@@ -55,12 +55,11 @@ class GraphSegments:
         height, width = image.shape
         factor = min(self.side / max(height, width), 1.0)
         size = (max(round(width * factor), 1), max(round(height * factor), 1))
-        reduced = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if factor < 1 else image
+        reduced = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         numbers = felzenszwalb(reduced, scale=self.scale, sigma=self.sigma, min_size=self.min_size)
         numbers = numbers.astype(np.int32) + 1  # 0 would be no region
-        if factor < 1:
-            numbers = cv2.resize(
-                numbers.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST
-            ).astype(np.int32)
+        numbers = cv2.resize(
+            numbers.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST
+        ).astype(np.int32)
         regions = regionprops(numbers)
         return [Segment(r.bbox[0], r.bbox[1], r.image, {}) for r in regions]

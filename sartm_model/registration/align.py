@@ -240,11 +240,6 @@ def _fit(points: np.ndarray, rgb_size: tuple[int, int]) -> Alignment:
 
     thermal_points, rgb_points = points[:, :2].copy(), points[:, 2:].copy()
     matrix, _ = cv2.findHomography(thermal_points, rgb_points, 0)
-    if matrix is None:
-        raise SartmError(
-            'no homography fits the points; are thermal and RGB exchanged, or are three points on '
-            'one line?'
-        )
     matrix = check_homography(matrix, rgb_size)
     projected = cv2.perspectiveTransform(thermal_points[:, None], matrix)[:, 0]
     return Alignment(matrix, np.linalg.norm(projected - rgb_points, axis=1))

@@ -181,11 +181,11 @@ def _is_cdr(connection: Any) -> bool:
 
 
 def _files(bag: Path) -> tuple[list[Path], str]:
-    """Return the files of a bag and their compression: '', 'file' or 'message'."""
+    """Return the files of a bag and their compression: 'none', 'file' or 'message'."""
     if not bag.exists():
         raise SartmError(f'there is no bag {bag}')
     if bag.is_file():
-        paths, compression = [bag], 'file' if bag.suffix == '.zstd' else ''
+        paths, compression = [bag], 'file' if bag.suffix == '.zstd' else 'none'
     else:
         paths, compression = _listed_files(bag)
     for path in paths:
@@ -215,7 +215,7 @@ def _listed_files(bag: Path) -> tuple[list[Path], str]:
         raise SartmError(f'{metadata} lists {", ".join(missing)}, which {bag} does not have{mend}')
     if compression != 'none' and method != 'zstd':
         raise SartmError(f'{bag} is compressed by {method}; expected zstd or no compression')
-    return paths, '' if compression == 'none' else compression
+    return paths, compression
 
 
 def _check_file(path: Path) -> None:

@@ -79,13 +79,14 @@ class FrameStream:
     def may_still_come(self, stamp_ns: int, distance_ns: float) -> bool:
         """Return whether a frame less than `distance_ns` away from `stamp_ns` may still arrive.
 
-        Stamps increase, and the next frame is expected no sooner than `EARLIEST_NEXT`.
+        Stamps increase, and the next frame is expected no sooner than `EARLIEST_NEXT`. At least one
+        frame must be waiting.
         """
-        if self.last_ns is None or self.jump_expected:
+        if self.jump_expected:
             return distance_ns > 0
         known = len(self._intervals_ns) >= MIN_RATE_SAMPLES
         interval_ns = int(EARLIEST_NEXT * min(self._intervals_ns)) if known else 1
-        earliest_ns = self.last_ns + max(1, interval_ns)
+        earliest_ns = self.frames[-1].stamp_ns + max(1, interval_ns)
         return max(0, earliest_ns - stamp_ns) < distance_ns
 
     def is_past(self, stamp_ns: int) -> bool:
