@@ -295,6 +295,14 @@ def test_failures_further_apart_than_reports_stay_an_error(health, clock):
     assert report_of(health).level == OK
 
 
+def test_pairs_that_newer_ones_replace_are_no_failures(health):
+    for _ in range(5):
+        frame_in(health)
+    health.record_dropped('replaced', 5)
+    assert health.recent({}).failures_in_row == 0
+    assert report_of(health).problem == ''
+
+
 def test_a_pair_that_stays_in_the_network_is_a_warning(health):
     frame_in(health)
     assert report_of(health, busy_s=BUSY_S).level == OK
@@ -342,6 +350,17 @@ def test_the_share_that_sees_nothing_is_known_also_of_images_that_are_not_used(m
     report = report_of(health, timing=InputTiming(settings), topics={'rgb': '/color', x: '/x'})
     assert report.values[f'{x}_invalid_percent'] == '100.0'
     assert any(text.startswith('100% of the thermal image') for text in warnings)
+
+
+@pytest.mark.parametrize(('crop', 'keys'), [((0, 0, 0, 0), ['telemetry']), ((0, 0, 2, 0), [])])
+def test_telemetry_is_hinted_at_until_there_is_a_crop(health, crop, keys):
+    warned = []
+    observations = Observations(health, lambda key, _: warned.append(key))
+    states = {'rgb': 'ok', 'thermal': 'ok'}
+    lepton = np.zeros((122, 160), np.uint16)
+    images = UsableImages(np.zeros((6, 8, 3), np.uint8), lepton, 0, states, 'both')
+    observations.record_images(images, Parameters(thermal_crop=crop))
+    assert warned == keys
 
 
 def test_the_last_error_has_an_age_and_the_modality_is_the_last_seconds(health, clock):
@@ -403,6 +422,15 @@ def test_a_stall_is_a_warning_that_says_what_was_served(health, clock):
         report = report_of(health)
         assert report.level == level
         assert 'no messages on /thermal, why thermal' in report.message
+
+
+def test_a_stall_without_any_result_says_so(health):
+    frame_in(health)
+    health.record_stalls('thermal_frozen')
+    assert report_of(health).message.startswith(
+        'thermal_frozen: 0 results from RGB and thermal, 0 results from RGB alone, '
+        '0 results from thermal alone; '
+    )
 
 
 def test_a_stall_stays_a_warning_where_a_result_takes_longer_than_a_report(health, clock):

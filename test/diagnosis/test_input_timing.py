@@ -33,6 +33,14 @@ def test_the_rate_of_a_camera_whose_images_are_lost_at_random(rate_hz, kept, see
     assert lost == pytest.approx(1 - 32 / (newest[-1] - newest[0]), abs=0.02)
 
 
+def test_short_single_intervals_do_not_change_what_longer_ones_are_counted_as():
+    """Of a camera of 10 Hz few images come without a loss in between, and those 18 ms too soon."""
+    intervals_ms = [82] * 2 + [200] * 5 + [300] * 25
+    found_hz, lost = rate_of(SECOND + np.cumsum([0, *intervals_ms]) * MS)
+    assert found_hz == pytest.approx(10, rel=0.02)
+    assert lost == pytest.approx(1 - 32 / (2 + 5 * 2 + 25 * 3))
+
+
 def test_what_is_no_loss():
     regular_ns = SECOND + np.arange(100) * 33 * MS
     jitter_ns = np.random.default_rng(0).uniform(-5 * MS, 5 * MS, 100)

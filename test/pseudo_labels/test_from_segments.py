@@ -279,6 +279,7 @@ def test_masks_as_sam_s_script_writes_them(tmp_path, drive, has_table):
         ('--source graph --images DRIVE/nowhere', 'is no folder'),
         ('--source graph --images DRIVE --scale 0', 'scale is 0.0; expected more than 0'),
         ('--source masks --images DRIVE', 'needs --masks'),
+        ('--source masks --images DRIVE --masks DRIVE/none', 'none does not exist'),
         ('--source sam2 --images DRIVE', 'needs --checkpoint'),
         ('--source sam2 --images DRIVE --checkpoint DRIVE/none.pt', 'no SAM2 checkpoint'),
     ],

@@ -119,6 +119,8 @@ def test_a_network_that_does_not_take_the_second_camera_says_what_it_takes():
     takes = 'x_modality is depth, but the network takes rgb and thermal images; '
     with pytest.raises(SartmError, match=f'{takes}set x_modality to thermal, or use another'):
         without_unused_topics(depth, ('rgb', 'thermal'))
+    rgb_alone = Parameters(x_modality='depth', x_topic='')
+    assert without_unused_topics(rgb_alone, ('rgb', 'thermal')) == rgb_alone
     with pytest.raises(
         SartmError, match='takes depth images; set x_modality to depth, and x_topic'
     ):
@@ -193,6 +195,7 @@ def test_the_horizon_is_judged_in_the_size_that_is_expected():
     with pytest.raises(SartmError, match='600x400'):
         parse({'thermal.homography': mirrored, **size})
     parse({'thermal.homography': mirrored, 'warm_up.width': 160, 'warm_up.height': 120})
+    assert homography(Parameters(thermal_homography=(*mirrored,), warm_up_height=0)) is not None
 
 
 @pytest.mark.parametrize('policy', ['approximate', 'exact'])

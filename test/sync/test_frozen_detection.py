@@ -170,6 +170,24 @@ def test_noise_is_told_from_motion():
     assert not differs_by_noise(passer_by, thermal(0))
 
 
+@pytest.mark.parametrize(('parts', 'is_noise'), [(32, False), (58, True)])
+def test_noise_changes_most_parts_of_the_view(parts, is_noise):
+    """By one count up or down, in a half or in 90 % of 8x8 parts."""
+    rng = np.random.default_rng(0)
+    still = (7000 + 4 * smooth(0, (128, 128))).astype(np.uint16)
+    changed = np.kron(rng.permutation(64).reshape(8, 8) < parts, np.ones((16, 16), int))
+    image = (still + changed * rng.choice([-1, 1], still.shape)).astype(np.uint16)
+    assert differs_by_noise(image, still) == is_noise
+
+
+@pytest.mark.parametrize('count', [3, 4])
+def test_a_view_needs_four_parts_with_texture(count):
+    image = np.full((8, 6, 8, 8, 3), 100, np.uint8)  # 8x8 parts of 6x8 pixels
+    for place in range(count):
+        image[2 * place, :, 7 - place] += np.indices((6, 8, 3), np.uint8).sum(axis=0) % 2 * 50
+    assert (view_parts(image.reshape(48, 64, 3)) is not None) == (count == 4)
+
+
 @pytest.mark.parametrize('size', [(1, 1), (5, 300), (12, 16), (480, 640)])
 def test_motion_in_images_of_any_size(size):
     rng = np.random.default_rng(0)

@@ -7,6 +7,9 @@ from itertools import pairwise
 
 import pytest
 
+from sartm_ros.settings.ros_parameters import parse
+from sartm_ros.sync.frame_stream import FrameStream, WaitingMessage
+from sartm_ros.sync.matching import make_pair_matcher
 from sartm_ros.sync.pair_matcher import Pair, PairMatcher
 
 MS = 1_000_000
@@ -134,6 +137,22 @@ def test_a_lost_rgb_frame_does_not_shift_the_rest():
     assert all(pair.skew_ns == -3 * MS for pair in pairs)
     assert len(pairs) == len(rgb)
     assert matcher.drops == {'thermal_unused': 3}
+
+
+def test_as_many_frames_wait_as_the_parameter_says():
+    matcher = make_pair_matcher(parse({'sync.queue_size': 3}))
+    for stamp in range(1, 6):
+        assert matcher.add_rgb(stamp, 'rgb', stamp) == []
+    assert matcher.drops == {'rgb_overflow': 2}
+
+
+def test_before_a_jump_back_in_time_any_nearer_frame_may_still_come():
+    stream = FrameStream('thermal')
+    stream.append(WaitingMessage(2 * SECOND, 'thermal', 0))
+    assert not stream.may_still_come(SECOND, 1)
+    stream.jump_expected = True
+    assert stream.may_still_come(SECOND, 1)
+    assert not stream.may_still_come(SECOND, 0)
 
 
 @pytest.mark.parametrize('sign', [-1, 1])
