@@ -35,8 +35,8 @@ class LossInputs:
         labels: int64 `[B, H, W]` of class ids, 255 for 'not labelled'.
         config: settings of the losses.
         prototypes: of K classes; the term `prototype` updates them.
-        text: embeddings of the class names `[K, D]` and which classes have one, bool `[K]`; None
-            without the term `language`.
+        text_embeddings: of the class names, see `text_embeddings`; None without the term
+            `language`.
         excluded: bool `[B, K]`, classes that the data set of an image does not label; None for
             none.
     """
@@ -45,7 +45,7 @@ class LossInputs:
     labels: Tensor
     config: LossConfig
     prototypes: Prototypes
-    text: tuple[Tensor, Tensor] | None
+    text_embeddings: Tensor | None
     excluded: Tensor | None = None
 
     @cached_property
@@ -126,5 +126,6 @@ def prototype_term(inputs: LossInputs) -> Tensor:
 
 def language_term(inputs: LossInputs) -> Tensor:
     """Distance of the relations of the class features from those of the class names."""
-    assert inputs.text is not None
-    return language_loss(inputs.class_means.means, inputs.class_means.present, *inputs.text)
+    assert inputs.text_embeddings is not None
+    features = inputs.class_means
+    return language_loss(features.means, features.present, inputs.text_embeddings)

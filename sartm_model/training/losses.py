@@ -124,9 +124,7 @@ def class_means(sfm: Tensor, labels: Tensor, num_classes: int) -> ClassMeans:
     return ClassMeans(sums / counts.clamp(min=1)[:, None], counts)
 
 
-def language_loss(
-    means: Tensor, present: Tensor, text_embeddings: Tensor, has_embedding: Tensor
-) -> Tensor:
+def language_loss(means: Tensor, present: Tensor, text_embeddings: Tensor) -> Tensor:
     """Language-aided distillation (eq. 13-14): relations of features follow those of class names.
 
     Over the M classes that are present and have an embedding:
@@ -136,13 +134,13 @@ def language_loss(
     Args:
         means: class features `[K, C]`.
         present: bool `[K]`, which classes the batch has.
-        text_embeddings: of the class names, `[K, D]`; their length does not matter.
-        has_embedding: bool `[K]`, which classes have one.
+        text_embeddings: of the class names, `[K, D]`; their length does not matter, and zeros are
+            for a class without one.
 
     Returns:
         The loss; zero if M < 2, because one class has no relation to another.
     """
-    used = present & has_embedding
+    used = present & text_embeddings.any(dim=1)
     if used.sum() < 2:
         return means.sum() * 0.0
     with torch.autocast(means.device.type, enabled=False):

@@ -35,8 +35,8 @@ class SegmentationTraining(pl.LightningModule):
         model: not merged.
         config: of the run.
         label_space: of the run, K classes.
-        text: embeddings of the class names `[K, D]` and which classes have one, bool `[K]`; None
-            without the term `language`.
+        text_embeddings: of the class names, as the function of this name returns them; None without
+            the term `language`.
         class_weights: of the loss, in place of `loss.class_balance`; empty for none.
     """
 
@@ -45,7 +45,7 @@ class SegmentationTraining(pl.LightningModule):
         model: SegmentationModel,
         config: TrainConfig,
         label_space: LabelSpace,
-        text: tuple[Tensor, Tensor] | None = None,
+        text_embeddings: Tensor | None = None,
         class_weights: Sequence[float] = (),
     ) -> None:
         super().__init__()
@@ -59,12 +59,9 @@ class SegmentationTraining(pl.LightningModule):
             # DDP would wait for gradients that never come.
             model.head(head).requires_grad_(False)
         self.prototypes = Prototypes(len(label_space), model.semantic_channels)
-        embeddings, has_embedding = text or (None, None)
         self.text_embeddings: Tensor | None
-        self.has_embedding: Tensor | None
         # Not part of the saved state: the run's folder has them in a file of their own.
-        self.register_buffer('text_embeddings', embeddings, persistent=False)
-        self.register_buffer('has_embedding', has_embedding, persistent=False)
+        self.register_buffer('text_embeddings', text_embeddings, persistent=False)
         self.loss_config = config.loss
         if class_weights:
             weights = list(class_weights)
@@ -114,7 +111,7 @@ class SegmentationTraining(pl.LightningModule):
             batch.labels.long(),
             self.loss_config,
             self.prototypes,
-            self._text(),
+            self.text_embeddings,
             batch.excluded if self.label_space.views else None,
         )
         values = {term.name: term.function(inputs) for term in self.loss_terms}
@@ -136,12 +133,6 @@ class SegmentationTraining(pl.LightningModule):
         """Compute the gradients. Raises SartmError where they cannot be compiled."""
         with errors_of_compilation() if self._compiled_forward else nullcontext():
             super().backward(loss, *args, **options)
-
-    def _text(self) -> tuple[Tensor, Tensor] | None:
-        """Return the embeddings of the class names and which classes have one, on the device."""
-        if self.text_embeddings is None or self.has_embedding is None:
-            return None
-        return self.text_embeddings, self.has_embedding
 
     def on_validation_epoch_start(self) -> None:
         """Start with an empty confusion matrix for each data set."""

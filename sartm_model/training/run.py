@@ -116,11 +116,11 @@ def train(
     # Each process that reads and augments has a core of its own. It must inherit this: to change
     # the number of OpenCV's threads after a fork crashes.
     cv2.setNumThreads(1)
-    text = None
+    embeddings = None
     if 'language' in (term.name for term in terms):
-        text = text_embeddings(config.text, label_space, out)
+        embeddings = text_embeddings(config.text, label_space, out)
     data = TrainingData(config, label_space)
-    module = SegmentationTraining(model, config, label_space, text, data.class_weights)
+    module = SegmentationTraining(model, config, label_space, embeddings, data.class_weights)
     use_embeddings(ma_clip, model, data.train_samples, out)
     averaged = AveragedWeights(config.ema_decay)
     resume_checkpoint = ResumeCheckpoint(config, out, averaged)

@@ -22,7 +22,6 @@ from torch import Tensor
 from sartm_model.config import TextConfig
 from sartm_model.errors import SartmError
 from sartm_model.labels import LabelSpace
-from sartm_model.models.state_dict import sha256_of
 from sartm_model.training.clip import load_clip
 from sartm_model.training.tensor_cache import read_cache
 from sartm_model.utils.files import sha256_of_file, write_file
@@ -48,9 +47,7 @@ PROMPT_WORDS = {
 """Class name -> its words in a prompt, if they are not the name."""
 
 
-def text_embeddings(
-    config: TextConfig, label_space: LabelSpace, out_dir: Path
-) -> tuple[Tensor, Tensor]:
+def text_embeddings(config: TextConfig, label_space: LabelSpace, out_dir: Path) -> Tensor:
     """Get the embeddings of the class names.
 
     Args:
@@ -59,8 +56,7 @@ def text_embeddings(
         out_dir: of the run; computed embeddings are kept there as `text.safetensors`.
 
     Returns:
-        Embeddings `[K, D]`, float32 of length one, zero for a class without one; and which classes
-        have one, bool `[K]`.
+        float32 `[K, D]`, of length one; zeros for a class without an embedding.
 
     Raises:
         SartmError: a file or a setting cannot be used, or open_clip or its weights are missing.
@@ -84,11 +80,8 @@ def text_embeddings(
     if embeddings is None:
         text_encoder, tokenizer = load_clip(config.model, config.pretrained, ALTERNATIVES)
         embeddings = encode(text_encoder, tokenizer, list(words.values()), config.templates)
-        weights = text_encoder.state_dict()
-        of_text = {name: weights[name] for name in weights if not name.startswith('visual.')}
-        metadata = {'request': request, 'weights_sha256': sha256_of(of_text)}
-        write_file(cache, save({'embeddings': embeddings}, metadata))
-    return embeddings, torch.tensor([bool(phrase) for phrase in words.values()])
+        write_file(cache, save({'embeddings': embeddings}, {'request': request}))
+    return embeddings
 
 
 def class_words(config: TextConfig, label_space: LabelSpace) -> dict[str, str]:
@@ -133,7 +126,7 @@ def encode(
     return torch.stack(rows)
 
 
-def _from_file(path: Path, words: Mapping[str, str]) -> tuple[Tensor, Tensor]:
+def _from_file(path: Path, words: Mapping[str, str]) -> Tensor:
     """The rows of a precomputed file, found by the class name, else by the class's words.
 
     A name in the file may also be LVIS's spelling of these: `car_(automobile)` for `car`. It
@@ -154,8 +147,7 @@ def _from_file(path: Path, words: Mapping[str, str]) -> tuple[Tensor, Tensor]:
     for name, phrase in words.items():
         keys = (name, phrase, once.get(_without_lvis_spelling(phrase))) if phrase else ()
         found.append(next((row[key] for key in keys if key in row), None))
-    has_embedding = torch.tensor([vector is not None for vector in found])
-    if has_embedding.sum() < 2:
+    if sum(vector is not None for vector in found) < 2:
         wanted = ', '.join(phrase for phrase in words.values() if phrase)
         raise SartmError(
             f'text embeddings {path} holds {format_names(names)}; expected at least two of the '
@@ -163,7 +155,7 @@ def _from_file(path: Path, words: Mapping[str, str]) -> tuple[Tensor, Tensor]:
         )
     zeros = torch.zeros(embeddings.shape[1])
     rows = torch.stack([zeros if vector is None else vector for vector in found])
-    return F.normalize(rows, dim=1), has_embedding
+    return F.normalize(rows, dim=1)
 
 
 def _without_lvis_spelling(name: str) -> str:

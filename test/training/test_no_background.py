@@ -44,7 +44,6 @@ def test_losses_do_not_depend_on_the_order_of_the_classes(order):
     features = torch.randn(2, 8, 4, 6, generator=generator)
     texts = torch.randn(CLASSES, 16, generator=generator)
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    has_text = torch.ones(CLASSES, dtype=torch.bool)
     earlier = torch.randn(CLASSES, 8, generator=generator)
 
     def terms(order: list[int]) -> list[float]:
@@ -55,7 +54,7 @@ def test_losses_do_not_depend_on_the_order_of_the_classes(order):
         losses = (
             ohem_cross_entropy(logits[:, order], ids),
             ohem_cross_entropy(logits[:, order], ids, class_weights=weights[order]),
-            language_loss(found.means, found.present, texts[order], has_text),
+            language_loss(found.means, found.present, texts[order]),
             prototype_loss(prototypes, found.means, found.present),
         )
         return [loss.item() for loss in losses]
