@@ -18,7 +18,7 @@ import numpy as np
 
 from sartm_model.data.base import FrameDataset
 from sartm_model.data.registry import open_dataset
-from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
+from sartm_model.evaluation.metrics import ConfusionMatrix
 from sartm_model.inference.predictor import Predictor
 from sartm_model.modalities import thermal_range
 from sartm_model.modalities.thermal_settings import ThermalSettings
@@ -120,7 +120,7 @@ def _measure(
         assert frame.labels is not None
         labels = predictor.predict(frame.rgb, change(radiometric(frame.thermal))).labels
         matrix.update(labels, frame.labels)
-    result = metrics(matrix, predictor.label_space)
+    result = matrix.compute(predictor.label_space)
     return result['per_class_iou']['person'], result['miou']
 
 

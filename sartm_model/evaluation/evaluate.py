@@ -15,7 +15,7 @@ from sartm_model.errors import SartmError
 from sartm_model.evaluation.boundary import BoundaryCounts
 from sartm_model.evaluation.calibration import Calibration
 from sartm_model.evaluation.f_measure import FMeasure
-from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
+from sartm_model.evaluation.metrics import ConfusionMatrix
 from sartm_model.labels import LabelSpace
 
 RESERVED = frozenset({'all', 'settings', 'unknown'})
@@ -62,7 +62,7 @@ class MetricAccumulator:
         labels, confidence = prediction
         confusion = ConfusionMatrix(len(self.label_space))
         confusion.update(labels, truth)
-        self.frame_miou[name] = metrics(confusion, self.label_space)['miou_present']
+        self.frame_miou[name] = confusion.compute(self.label_space)['miou_present']
         self.confusion.merge(confusion)
         self.boundary.update(labels, truth)
         if confidence is not None:
@@ -82,7 +82,7 @@ class MetricAccumulator:
     def compute(self) -> dict[str, Any]:
         """Return the metrics that `evaluate` documents, ready for JSON."""
         return {
-            **metrics(self.confusion, self.label_space),
+            **self.confusion.compute(self.label_space),
             **self.boundary.compute(self.label_space),
             **self.calibration.compute(),
             **({} if self.f_measure is None else self.f_measure.compute(self.label_space)),
@@ -105,10 +105,10 @@ def evaluate(
         f_measure: also compute the weighted F-measure.
 
     Returns:
-        the metrics of `metrics`, `BoundaryCounts.compute`, `Calibration.compute` and, if it is
-        requested, `FMeasure.compute`; frame_miou:
-        `miou_present` of each frame by its name (null: nothing in it is labelled); and by the name
-        of each condition that frames have, such as day and night, the same metrics of these frames.
+        the metrics of `ConfusionMatrix.compute`, `BoundaryCounts.compute`, `Calibration.compute`
+        and, if it is requested, `FMeasure.compute`; frame_miou: `miou_present` of each frame by its
+        name (null: nothing in it is labelled); and by the name of each condition that frames have,
+        such as day and night, the same metrics of these frames.
 
     Raises:
         SartmError: a frame has no labels, or its prediction does not fit them, or its condition is

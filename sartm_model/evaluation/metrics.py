@@ -21,7 +21,7 @@ MEANS = {
     'miou_foreground': 'mIoU without background',
     'pixel_accuracy': 'pixel accuracy',
 }
-"""The means that `metrics` returns, and their names in a report."""
+"""The means that `ConfusionMatrix.compute` returns, and their names in a report."""
 
 
 class ConfusionMatrix:
@@ -75,53 +75,54 @@ class ConfusionMatrix:
         self.counts += other.counts
         self.frames += other.frames
 
+    def compute(self, label_space: LabelSpace) -> dict[str, Any]:
+        """Compute the metrics, in percent and ready for JSON.
 
-def metrics(confusion: ConfusionMatrix, label_space: LabelSpace) -> dict[str, Any]:
-    """Compute the metrics of a confusion matrix, in percent and ready for JSON.
+        With TP, FP and FN of class k over all pixels, IoU_k = TP / (TP + FP + FN). A class is
+        absent if that denominator is 0: it is neither in the ground truth nor in the prediction.
 
-    With TP, FP and FN of class k over all pixels, IoU_k = TP / (TP + FP + FN). A class is absent
-    if that denominator is 0: it is neither in the ground truth nor in the prediction.
+        Returns:
+            miou: mean of IoU over all classes, absent ones counting 0.
+            miou_present: mean of IoU over the classes that are not absent (null: all are).
+            miou_foreground: as `miou`, without the background class of the label space (null: it
+                has no background, or no other class).
+            pixel_accuracy: labelled pixels that are predicted correctly (null: none are labelled).
+            per_class_iou: IoU by class name, null for absent classes.
+            frames: number of images.
+            confusion: K lists of K counts; rows are the ground truth.
+            unknown: of each class the labelled pixels predicted as 255; only if there are any. They
+                are misses, so they count in every metric above but are in no column of `confusion`.
 
-    Returns:
-        miou: mean of IoU over all classes, absent ones counting 0.
-        miou_present: mean of IoU over the classes that are not absent (null: all are).
-        miou_foreground: as `miou`, without the background class of the label space (null: it has
-            no background, or no other class).
-        pixel_accuracy: labelled pixels that are predicted correctly (null: none are labelled).
-        per_class_iou: IoU by class name, null for absent classes.
-        frames: number of images.
-        confusion: K lists of K counts; rows are the ground truth.
-        unknown: of each class the labelled pixels predicted as 255; only if there are any. They
-            are misses, so they count in every metric above but are in no column of `confusion`.
-
-    Raises:
-        SartmError: the matrix and the label space differ in the number of classes.
-    """
-    counts, classes = confusion.counts, len(label_space)
-    if len(counts) != classes:
-        raise SartmError(
-            f'{len(counts)} classes were counted, but the label space {label_space.name!r} has '
-            f'{classes}'
-        )
-    square, unknown = counts[:, :classes], counts[:, classes]
-    hits = np.diagonal(square)
-    union = counts.sum(axis=1) + square.sum(axis=0) - hits
-    present = union > 0
-    iou = 100.0 * hits / np.maximum(union, 1)
-    foreground = np.flatnonzero(label_space.is_object())
-    total = int(counts.sum())
-    result: dict[str, Any] = {
-        'miou': float(iou.mean()),
-        'miou_present': float(iou[present].mean()) if present.any() else None,
-        'miou_foreground': float(iou[foreground].mean()) if 0 < len(foreground) < classes else None,
-        'pixel_accuracy': 100.0 * int(hits.sum()) / total if total else None,
-        'per_class_iou': {
-            name: float(value) if is_present else None
-            for name, value, is_present in zip(label_space.classes, iou, present, strict=True)
-        },
-        'frames': confusion.frames,
-        'confusion': square.tolist(),
-    }
-    if unknown.any():
-        result['unknown'] = unknown.tolist()
-    return result
+        Raises:
+            SartmError: the matrix and the label space differ in the number of classes.
+        """
+        counts, classes = self.counts, len(label_space)
+        if len(counts) != classes:
+            raise SartmError(
+                f'{len(counts)} classes were counted, but the label space {label_space.name!r} has '
+                f'{classes}'
+            )
+        square, unknown = counts[:, :classes], counts[:, classes]
+        hits = np.diagonal(square)
+        union = counts.sum(axis=1) + square.sum(axis=0) - hits
+        present = union > 0
+        iou = 100.0 * hits / np.maximum(union, 1)
+        foreground = np.flatnonzero(label_space.is_object())
+        total = int(counts.sum())
+        result: dict[str, Any] = {
+            'miou': float(iou.mean()),
+            'miou_present': float(iou[present].mean()) if present.any() else None,
+            'miou_foreground': float(iou[foreground].mean())
+            if 0 < len(foreground) < classes
+            else None,
+            'pixel_accuracy': 100.0 * int(hits.sum()) / total if total else None,
+            'per_class_iou': {
+                name: float(value) if is_present else None
+                for name, value, is_present in zip(label_space.classes, iou, present, strict=True)
+            },
+            'frames': self.frames,
+            'confusion': square.tolist(),
+        }
+        if unknown.any():
+            result['unknown'] = unknown.tolist()
+        return result

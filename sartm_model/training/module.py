@@ -18,7 +18,7 @@ from sartm_model.data.augmentation import Sample
 from sartm_model.data.eval_frames import EvalFrame
 from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
+from sartm_model.evaluation.metrics import ConfusionMatrix
 from sartm_model.labels import LabelSpace
 from sartm_model.models.base import SegmentationModel, SegmentationOutput
 from sartm_model.models.logits import labels_and_confidence
@@ -162,7 +162,7 @@ class SegmentationTraining(pl.LightningModule):
             counts = torch.from_numpy(confusion.counts).to(self.device)
             summed = self.trainer.strategy.reduce(counts, reduce_op='sum')
             confusion.counts = summed.cpu().numpy()
-            figures = metrics(confusion, space)
+            figures = confusion.compute(space)
             prefix = f'{name}/' if len(names) > 1 else ''
             if prefix:
                 values[f'val_miou/{name}'] = figures['miou']

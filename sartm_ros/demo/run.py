@@ -19,7 +19,7 @@ from sartm_model.data.file_frames import FolderFrames
 from sartm_model.data.frame import Frame
 from sartm_model.data.synthetic import render_sequence
 from sartm_model.errors import SartmError
-from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
+from sartm_model.evaluation.metrics import ConfusionMatrix
 from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.models.checkpoint import load
 from sartm_model.utils.files import write_file
@@ -266,7 +266,7 @@ def _measure(
         'latency_ms': summarize(latencies_ms, 99, 'p99'),
         'skew_ms': summarize(skews_ms, 100, 'max'),
         'frames_with_truth': confusion.frames,
-        'metrics': metrics(confusion, label_space) if confusion.frames else None,
+        'metrics': confusion.compute(label_space) if confusion.frames else None,
         'node_exit_status': recording.exit_status,
         'node_ended_by': recording.ended_by,
     }

@@ -15,7 +15,7 @@ from frame_list import FrameList
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import FramePrediction, condition_groups, evaluate
-from sartm_model.evaluation.metrics import ConfusionMatrix, metrics
+from sartm_model.evaluation.metrics import ConfusionMatrix
 from sartm_model.labels import MFNET, LabelSpace
 from sartm_model.utils.torchvision_patch import patch_torchvision_ops
 
@@ -30,7 +30,7 @@ def space(classes: int) -> LabelSpace:
 def figures_of(labels, truth, classes):
     confusion = ConfusionMatrix(classes)
     confusion.update(np.array(labels, np.uint8), np.array(truth, np.uint8))
-    return metrics(confusion, space(classes))
+    return confusion.compute(space(classes))
 
 
 @pytest.mark.parametrize(('background_id', 'expected'), [(0, 75.0), (2, 62.5), (None, None)])
@@ -39,7 +39,7 @@ def test_the_foreground_leaves_out_the_background_of_the_label_space(background_
     label_space = LabelSpace('own', ('a', 'b', 'c'), ((0, 0, 0),) * 3, background_id)
     confusion = ConfusionMatrix(3)
     confusion.counts[:] = [[1, 0, 0, 1], [0, 5, 0, 0], [2, 0, 2, 0]]
-    figures = metrics(confusion, label_space)
+    figures = confusion.compute(label_space)
     ious = [100 * 1 / (1 + 1 + 2), 100.0, 100 * 2 / (2 + 2)]
     assert list(figures['per_class_iou'].values()) == pytest.approx(ious)
     assert figures['miou_foreground'] == (None if expected is None else pytest.approx(expected))
@@ -73,7 +73,7 @@ def test_agrees_with_loops_over_the_pixels(classes, seed):
         images.append((labels, truth))
         confusion.update(labels, truth)
     ious, accuracy = by_loops(images, classes)
-    figures = metrics(confusion, space(classes))
+    figures = confusion.compute(space(classes))
     assert list(figures['per_class_iou'].values()) == [
         None if iou is None else pytest.approx(iou) for iou in ious
     ]
@@ -103,7 +103,7 @@ def test_agrees_with_torchmetrics(classes, seed):
         confusion.update(labels, truth)
         for theirs in (matrix, iou, accuracy):
             theirs.update(torch.from_numpy(labels)[None], torch.from_numpy(truth.astype(int))[None])
-    figures = metrics(confusion, space(classes))
+    figures = confusion.compute(space(classes))
     assert figures['confusion'] == matrix.compute().tolist()
     by_class = (100 * iou.compute()).tolist()
     assert list(figures['per_class_iou'].values()) == pytest.approx(by_class, rel=1e-5)
@@ -149,19 +149,19 @@ def test_an_unknown_prediction_is_a_miss_and_no_false_alarm():
 
 
 def test_nothing_counted():
-    figures = metrics(ConfusionMatrix(2), space(2))
+    figures = ConfusionMatrix(2).compute(space(2))
     assert (figures['miou'], figures['frames']) == (0.0, 0)
     assert figures['miou_present'] is None
     assert figures['pixel_accuracy'] is None
     assert figures['per_class_iou'] == {'class0': None, 'class1': None}
-    assert metrics(ConfusionMatrix(1), space(1))['miou_foreground'] is None
+    assert ConfusionMatrix(1).compute(space(1))['miou_foreground'] is None
 
 
 def test_one_matrix_for_all_frames_is_not_the_mean_over_frames():
     confusion = ConfusionMatrix(2)
     confusion.update(np.zeros((1, 9), np.uint8), np.zeros((1, 9), np.uint8))
     confusion.update(np.zeros((1, 1), np.uint8), np.ones((1, 1), np.uint8))
-    assert metrics(confusion, space(2))['per_class_iou'] == {'class0': 90.0, 'class1': 0.0}
+    assert confusion.compute(space(2))['per_class_iou'] == {'class0': 90.0, 'class1': 0.0}
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_what_cannot_be_compared_is_refused_and_not_counted(labels, truth, messa
 
 def test_a_matrix_of_another_label_space_is_refused():
     with pytest.raises(SartmError, match=r"3 classes were counted.*'mfnet' has 9"):
-        metrics(ConfusionMatrix(3), MFNET)
+        ConfusionMatrix(3).compute(MFNET)
 
 
 def dataset(*frames):

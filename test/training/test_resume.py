@@ -23,6 +23,7 @@ from sartm_model.cli.main import main
 from sartm_model.config import TrainConfig, load_train_config
 from sartm_model.data.sampling import TrainingSamples
 from sartm_model.errors import SartmError
+from sartm_model.evaluation.metrics import ConfusionMatrix
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.callbacks import ResumeCheckpoint
 from sartm_model.training.module import SegmentationTraining
@@ -296,7 +297,7 @@ def test_a_folder_is_not_used_for_two_runs_and_not_resumed_without_a_state(tmp_p
 @pytest.mark.parametrize('ends', ['with its last step', 'by patience'])
 def test_a_run_that_has_ended_is_left_as_it_is(tmp_path, write_config, monkeypatch, capsys, ends):
     figures = {'miou': 10.0, 'per_class_iou': {}}
-    monkeypatch.setattr('sartm_model.training.module.metrics', lambda *_: figures)
+    monkeypatch.setattr(ConfusionMatrix, 'compute', lambda *_: figures)
     steps = {'with its last step': 2, 'by patience': 9}[ends]
     config = write_config(steps=steps, val_every=1, patience=1, loss={'language': 0})
     out = tmp_path / 'run'

@@ -22,6 +22,7 @@ from sartm_model.data.sampling import balanced_weights
 from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
+from sartm_model.evaluation.metrics import ConfusionMatrix
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.run import train
@@ -142,7 +143,7 @@ def test_automatic_precision_is_one_that_the_device_has_hardware_for(
 def test_half_precision_and_early_stopping(tmp_path, write_config, monkeypatch):
     """A run whose mIoU does not rise above the first one ends after `patience` measurements."""
     figures = {'miou': 10.0, 'per_class_iou': {}}
-    monkeypatch.setattr('sartm_model.training.module.metrics', lambda *_: figures)
+    monkeypatch.setattr(ConfusionMatrix, 'compute', lambda *_: figures)
     config = write_config(steps=9, val_every=1, patience=2, precision='bf16-mixed')
     last = train(config, tmp_path / 'run')
     loaded = checkpoints.load(last)
