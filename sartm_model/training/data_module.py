@@ -60,7 +60,7 @@ class TrainingData(pl.LightningDataModule):
             measured.append(EvalDataset(frames, given, number))
         self.val_frames: ConcatDataset = ConcatDataset(measured)
         self.val_spaces = [frames.dataset.label_space for frames in measured]
-        self.val_names = _different_names([source.dataset for source in sources])
+        self.val_names = _number_duplicates([source.dataset for source in sources])
 
     def setup(self, stage: str) -> None:
         """Read every frame that is measured, before the first step of a new run.
@@ -116,7 +116,7 @@ class TrainingData(pl.LightningDataModule):
         return self.trainer
 
 
-def _different_names(names: Sequence[str]) -> list[str]:
+def _number_duplicates(names: Sequence[str]) -> list[str]:
     """Number the names that occur before: folder, folder_2."""
     return [
         name if name not in names[:place] else f'{name}_{names[: place + 1].count(name)}'
