@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sartm_model.data.base import FrameDataset
-from sartm_model.errors import SartmError
+from sartm_model.data.sources import labels_of
 
 
 class EvalFrame(NamedTuple):
@@ -52,14 +52,9 @@ class EvalDataset(Dataset):
 
     def __getitem__(self, index: int) -> EvalFrame:
         frame = self.dataset[index]
-        if frame.labels is None:
-            raise SartmError(
-                f'frame {frame.name} has no labels, so it cannot be measured; add them, or choose '
-                'a split in which every frame has labels'
-            )
         selected = frame.select(self.modalities)
         images = {name: _to_tensor(image) for name, image in selected.items()}
-        labels = _to_tensor(frame.labels)
+        labels = _to_tensor(labels_of(frame))
         return EvalFrame(frame.name, images, labels, self.source)
 
 

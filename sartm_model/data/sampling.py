@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 from sartm_model.config import DataConfig
 from sartm_model.data.augmentation import Sample, augment
 from sartm_model.data.frame import Frame
-from sartm_model.data.sources import modalities_of, open_frames
+from sartm_model.data.sources import labels_of, modalities_of, open_frames
 from sartm_model.labels import IGNORE_ID, LabelSpace
 
 GROUP_STREAM = 1
@@ -127,9 +127,7 @@ class TrainingSamples(Dataset):
         ):
             counts = np.zeros(self.num_classes)
             for number in np.linspace(0, len(dataset) - 1, min(len(dataset), COUNTED_FRAMES)):
-                labels = dataset[round(number)].labels
-                assert labels is not None  # as in `_draw`
-                ids = view.to_run(labels).ravel()
+                ids = view.to_run(labels_of(dataset[round(number)])).ravel()
                 counts += np.bincount(ids, minlength=256)[: self.num_classes]
             shares += probability * counts / max(counts.sum(), 1)
         return balanced_weights(shares, exponent)
@@ -150,8 +148,7 @@ class TrainingSamples(Dataset):
         dataset = self.datasets[source]
         number = int(rng.integers(len(dataset)))
         frame = dataset[number]
-        assert frame.labels is not None
-        labels = self.views[source].to_run(frame.labels)
+        labels = self.views[source].to_run(labels_of(frame))
         # A data set may read more images than it was opened for, as from RGBA files.
         images = frame.select(self.source_modalities[source])
         return number, replace(frame, images=images, labels=labels)

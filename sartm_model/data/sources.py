@@ -112,6 +112,16 @@ def open_frames(
     return CachedFrames(dataset, config.workers, _title(source)) if config.cache else dataset
 
 
+def labels_of(frame: Frame) -> np.ndarray:
+    """Return the labels of a frame. Raises SartmError if it has none, unlike others of its set."""
+    if frame.labels is None:
+        raise SartmError(
+            f'frame {frame.name} has no labels, so it can be neither learned nor measured; add '
+            'them, or choose a split in which every frame has labels'
+        )
+    return frame.labels
+
+
 def _title(source: SourceConfig) -> str:
     return ' '.join(filter(None, (source.dataset, source.root, source.split)))
 

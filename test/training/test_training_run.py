@@ -14,8 +14,8 @@ from mfnet_frames import write_frames
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sartm_model.config import load_train_config
+from sartm_model.data import sources
 from sartm_model.data.base import FrameDataset
-from sartm_model.data.eval_frames import EvalDataset
 from sartm_model.data.frame import Frame
 from sartm_model.data.registry import open_dataset
 from sartm_model.data.sampling import balanced_weights
@@ -23,6 +23,7 @@ from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
 from sartm_model.evaluation.evaluate import FramePrediction, evaluate
 from sartm_model.evaluation.metrics import ConfusionMatrix
+from sartm_model.labels import MFNET
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.run import train
@@ -280,15 +281,27 @@ def test_a_frame_that_cannot_be_measured_stops_the_run_before_its_first_step(
     assert not steps
 
 
-def test_a_frame_without_labels_is_not_measured():
-    class Frames(FrameDataset):
-        names = ('a', 'b')
+class PartlyLabelled(FrameDataset):
+    """Two frames, the second of which has no labels."""
 
-        def __getitem__(self, index):
-            labels = np.zeros((4, 4), np.uint8)
-            return Frame(self.names[index], {'rgb': np.zeros((4, 4, 3))}, labels if index else None)
+    label_space = MFNET
+    names = ('a', 'b')
 
-    frames = EvalDataset(Frames(), ('rgb',))
-    assert frames[1].name == 'b'
-    with pytest.raises(SartmError, match='frame a has no labels, so it cannot be measured'):
-        frames[0]
+    def __getitem__(self, index):
+        labels = None if index else np.ones((64, 64), np.uint8)
+        images = {'rgb': np.zeros((64, 64, 3), np.uint8), 'thermal': np.zeros((64, 64), np.uint8)}
+        return Frame(self.names[index], images, labels)
+
+
+@pytest.mark.parametrize('part', ['data.train', 'data.val'])
+def test_a_frame_without_labels_among_others_is_named(tmp_path, write_config, monkeypatch, part):
+    original = sources.open_dataset
+
+    def open_dataset(name, root, split):
+        return PartlyLabelled() if split == 'partly' else original(name, root, split)
+
+    monkeypatch.setattr(sources, 'open_dataset', open_dataset)
+    source = '{dataset: mfnet, split: partly}'
+    override = f'data.train=[{source}]' if part == 'data.train' else f'data.val={source}'
+    with pytest.raises(SartmError, match='frame b has no labels'):
+        train(write_config(), tmp_path / 'run', [override])
