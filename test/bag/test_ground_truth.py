@@ -35,9 +35,10 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_a_list_goes_by_stamp_in_any_order_and_leaves_out(folder):
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig'])
+def test_a_list_goes_by_stamp_in_any_order_and_leaves_out(folder, encoding):
     lines = ['stamp_ns,file', f'{STAMP},c.png', '', f'{STAMP - 5},a.png']
-    (folder / 'stamps.csv').write_text('\n'.join(lines))
+    (folder / 'stamps.csv').write_text('\n'.join(lines), encoding=encoding)
     truth = ground_truth_from_folder(folder, classes=9, messages=77)
     first, second = truth(pair(STAMP)), truth(pair(STAMP - 5, index=4))
     assert first is not None

@@ -153,6 +153,13 @@ def test_labels_of_a_folder_go_by_the_order_of_the_rgb_images(tmp_path):
     assert result['metrics']['pixel_accuracy'] == pytest.approx(accuracy(frames[::3]))
 
 
+def test_the_skews_of_two_rates(tmp_path):
+    """Thermal at 0, 125 and 250 ms meets RGB at 0, 133 and 267 ms, or 233 ms."""
+    write_bag(make_frames(9), tmp_path / 'bag', rate_hz=30, thermal_rate_hz=8)
+    result = replay(tmp_path / 'bag', ThresholdPredictor())
+    assert result['skew_ms'] == {'median': 8.333, 'max': 16.667}
+
+
 def test_labels_of_a_folder_go_by_the_list_of_stamps(tmp_path):
     frames = make_frames(8)
     unlabelled = [replace(frame, labels=None) for frame in frames]

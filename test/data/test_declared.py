@@ -82,6 +82,11 @@ def test_files_of_any_suffix_with_raw_ids(root):
     assert open_dataset('folder', declare(root), 'val').names == ['c N']
 
 
+def test_a_list_may_begin_with_a_byte_order_mark(root):
+    (root / 'train.txt').write_text('aD\nbN\n', encoding='utf-8-sig')
+    assert open_dataset('folder', declare(root), 'train').names == ['aD', 'bN']
+
+
 def test_paths_start_from_the_yaml_file(root, monkeypatch, tmp_path_factory):
     (root / 'classes').mkdir()
     (root / 'classes' / 'yard.yaml').write_text(f'names: {list(CLASSES)}')

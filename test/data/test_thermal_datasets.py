@@ -81,6 +81,13 @@ def test_the_validation_frames_depend_on_the_names_alone(soda):
     assert before == ['Cam0_0006', 'Cam1_0001', 'Cam1_0021']  # the same on every machine
 
 
+def test_a_list_of_soda_may_begin_with_a_byte_order_mark(soda):
+    before = open_dataset('soda', soda, 'test').names
+    path = soda / 'InfraredSemanticLabel' / 'test_infrared.txt'
+    path.write_text(path.read_text(), encoding='utf-8-sig')
+    assert open_dataset('soda', soda, 'test').names == before
+
+
 def test_a_check_of_soda_lists_every_fault(soda, capsys):
     base = soda / 'InfraredSemanticLabel'
     clean = check('soda', soda)

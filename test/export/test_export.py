@@ -8,6 +8,8 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -322,6 +324,21 @@ def test_the_file_says_what_it_is(demo_onnx):
     exported = OnnxPredictor(demo_onnx, device='cpu')
     assert exported.label_space == MFNET
     assert (exported.head, exported.precision, str(exported.device)) == ('mean', 'fp32', 'cpu')
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected', 'match'),
+    [
+        ('Failed to allocate memory for a buffer', MemoryError, 'thermal of 640x480; export it'),
+        ('Invalid graph', RuntimeError, 'Invalid graph'),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_faults(demo_onnx, monkeypatch, text, expected, match):
+    exported = OnnxPredictor(demo_onnx, device='cpu')
+    session = SimpleNamespace(run=Mock(side_effect=RuntimeError(text)))
+    monkeypatch.setattr(exported, '_session', session)
+    with pytest.raises(expected, match=match):
+        exported.predict(*pair(480, 640))
 
 
 def test_what_does_not_fit_the_file_is_named(demo_onnx):

@@ -111,6 +111,17 @@ def test_what_was_not_measured_does_not_count(nano_checkpoint, before):
     np.testing.assert_allclose(scaled(predictor, image, 0.1), own, atol=1e-5)
 
 
+def test_a_fixed_range_in_between_leaves_no_average(nano_checkpoint):
+    smooth = ThermalSettings(smoothing_s=1.0)
+    predictor = Predictor(nano_checkpoint, device='cpu', thermal_settings=smooth)
+    scaled(predictor, scene(900), 0.0)
+    predictor.thermal_settings = ThermalSettings('fixed', 0, 9000, smoothing_s=1.0)
+    scaled(predictor, scene(900), 0.1)
+    predictor.thermal_settings = smooth
+    own = scaled(Predictor(nano_checkpoint, device='cpu', thermal_settings=smooth), scene(), 0.2)
+    np.testing.assert_array_equal(scaled(predictor, scene(), 0.2), own)
+
+
 def test_without_a_time_or_a_constant_each_image_has_its_own_range(nano_checkpoint):
     images = [scene(), scene(900), scene(200)]
     for range_, times in ((SMOOTH, (None,) * 3), (ThermalSettings(), (0.0, 0.1, 0.2))):

@@ -258,7 +258,7 @@ def test_yuv_in_two_planes(encoding, padding, yuv):
         ({'step': 17}, 'step of 17 bytes; expected at least 18'),
         ({'step': 20}, 'holds 72 bytes; expected 80'),
         ({'height': 5}, 'holds 72 bytes; expected 90'),
-        ({'data': b''}, 'holds 0 bytes; expected 72'),
+        ({'data': b''}, r'holds 0 bytes; expected 72 \(step 18 x 4 rows\)'),
         ({'data': bytes(73)}, 'holds 73 bytes; expected 72'),
         ({'encoding': 'yuyv', 'width': 3, 'height': 1, 'data': bytes(6), 'step': 6}, '3x1 image'),
         ({'encoding': 'nv12'}, r'holds 72 bytes; expected 108 \(step 18 x 6 rows, of which 2 rows'),

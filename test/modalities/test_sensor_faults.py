@@ -9,7 +9,7 @@ from sartm_model.config import DataConfig
 from sartm_model.data.augmentation import augment, photometric
 from sartm_model.data.frame import Frame
 from sartm_model.errors import SartmError
-from sartm_model.modalities.rgb_faults import over_expose
+from sartm_model.modalities.rgb_faults import glare, over_expose
 from sartm_model.modalities.thermal_faults import FROZEN_SHIFT, FROZEN_ZOOM, corrupt_thermal
 
 HEIGHT, WIDTH = 60, 80
@@ -116,6 +116,28 @@ def test_glare_is_a_white_blob():
         assert (np.diff(line[: x + 1]) >= 0).all()
         assert (np.diff(line[line.nonzero()[0][line[line > 0].argmax()] :][x:]) <= 0).all()
         assert blob.mean() < 200
+    centres = [np.mean(np.nonzero(blob[..., 0] == 255), axis=1) for blob in lit]
+    assert np.min(np.ptp(centres, axis=0) / (HEIGHT, WIDTH)) > 0.7
+
+
+def test_the_light_of_a_headlight_has_a_deviation_of_a_sixth_of_the_height_and_a_veil():
+    black = np.zeros((240, 320, 3), np.uint8)
+    centres = []
+    for seed in range(10):
+        image = glare(black, 1, np.random.default_rng(seed), lambda n: black)
+        assert (image == image[..., :1]).all()
+        light = image[..., 0].astype(int)
+        assert light.max() == 64  # a quarter of white
+        y, x = (round(place) for place in np.mean(np.nonzero(light == 64), axis=1))
+        sideways = x + (40 if x < 160 else -40)
+        expected = 64 * (0.1 + 0.9 * np.exp(-1 / 2))
+        assert light[[y - 40, y], [x, sideways]] == pytest.approx(expected, abs=2)
+        assert light.min() == pytest.approx(0.1 * 64, abs=1)
+        centres.append((y / 240, x / 320))
+    low, high = np.min(centres, axis=0), np.max(centres, axis=0)
+    assert (low > (0.29, 0.09)).all()
+    assert (high < (0.81, 0.91)).all()
+    assert (high - low > (0.25, 0.4)).all()
 
 
 def crop() -> Frame:

@@ -22,6 +22,7 @@ from sartm_model.inference.transfer import to_device
 from sartm_model.modalities import MODALITIES
 from sartm_model.modalities.base import Modality
 from sartm_model.modalities.depth import millimetres
+from sartm_model.modalities.polarization import encode
 
 HEIGHT, WIDTH = 32, 48
 SENSORS = [name for name in MODALITIES if name not in ('rgb', 'thermal')]
@@ -182,6 +183,24 @@ def test_a_pixel_without_a_reading_is_what_no_camera_sees():
     np.testing.assert_array_equal(MODALITIES['depth'].resize(columns, 1, 10)[0], columns[0, 1::3])
 
 
+def test_depth_noise_grows_with_the_square_of_the_distance():
+    depth = np.repeat(np.array([[1000], [2000]], np.uint16), 20_000, axis=1)
+    corrupt = MODALITIES['depth'].corruptions['noise']
+    noisy = corrupt(depth, 5, np.random.default_rng(0), lambda n: depth)
+    deviations_mm = (noisy.astype(float) - depth).std(axis=1)
+    assert deviations_mm == pytest.approx([32, 4 * 32], rel=0.03)
+
+
+def test_depth_is_shown_from_red_for_near_to_blue_for_far():
+    """Distances of the farther half look different, too."""
+    shown = MODALITIES['depth'].show(np.arange(0, 10001, dtype=np.uint16)[None])[0].astype(int)
+    assert not shown[0].any()  # no reading
+    assert shown[1].argmax() == 0
+    colors = shown[[6000, 7000, 8000, 9000]]
+    assert np.abs(np.diff(colors, axis=0)).max(axis=1).min() > 20
+    assert shown[9500].argmax() == 2
+
+
 def test_three_channels_of_16_bits_are_no_hha(tmp_path):
     write(tmp_path / 'x.png', np.full((4, 4), 900, np.uint16))
     with pytest.raises(SartmError, match=r'an HHA image must be 8-bit.*modality depth\?'):
@@ -315,6 +334,15 @@ def test_a_mirror_turns_the_angle(tmp_path):
     seen = [(180 - angle, degree, light) for angle, degree, light in reversed(columns)]
     expected = modality.read(write_angles(tmp_path / 'mirror', seen)).astype(int)
     assert np.abs(modality.mirror(image)[:, ::-1].astype(int) - expected).max() <= 3
+
+
+def test_the_angle_is_shown_as_hue_and_the_degree_as_brightness():
+    """Angles of 0, 60 and 120 degrees; 180 degrees are 0 again."""
+    twice = 2 * np.deg2rad([[0, 60, 120, 180, 60]])
+    image = encode(np.cos(twice), np.sin(twice), np.array([[1, 1, 1, 1, 0.5]]))
+    shown = MODALITIES['polarization'].show(image)[0].astype(int)
+    expected = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 0, 0], [0, 128, 0]]
+    np.testing.assert_allclose(shown, expected, atol=10)
 
 
 # light_field

@@ -80,6 +80,13 @@ def test_a_border_of_any_count_is_invalid_with_what_a_warp_mixes_it_into(shape, 
     np.testing.assert_array_equal(invalid(image), grown(~valid))
 
 
+def test_four_corners_of_one_count_are_a_border():
+    corners = np.zeros(SIZE, bool)
+    corners[[0, 0, -1, -1], [0, -1, 0, -1]] = True
+    image = np.where(corners, 255, scene(np.uint8)).astype(np.uint8)
+    np.testing.assert_array_equal(invalid(image), grown(corners))
+
+
 def test_a_border_is_found_around_negative_counts_too():
     valid = inside()
     image = np.where(valid, scene(), 20000).astype(np.float32)
@@ -301,6 +308,15 @@ def test_an_image_that_is_resized_first_is_scaled_as_one_that_is_resized_last(vi
     assert np.abs(scale_thermal(resized) - expected).mean() < 0.03
 
 
+def test_an_image_of_the_same_size_keeps_its_fill_and_what_it_sees():
+    """Between them is what is neither, the pixels that a warp mixes."""
+    fill = ~holes()
+    image = np.where(fill, 0, scene()).astype(np.uint16)
+    resized = MODALITIES['thermal'].resize(image, *SIZE)
+    np.testing.assert_array_equal(resized[~grown(fill)], image[~grown(fill)])
+    np.testing.assert_array_equal(resized == 0, fill)
+
+
 def test_without_fill_resizing_is_linear():
     for dtype in (np.uint8, np.uint16):
         resized = MODALITIES['thermal'].resize(scene(dtype), 200, 300)
@@ -367,6 +383,14 @@ def test_pictures_show_the_scene_within_a_border():
     assert np.abs(shown[seen].astype(int) - plain[seen]).mean() < 15
 
 
+def test_pictures_are_black_for_cold_and_yellow_for_hot():
+    ramp = np.linspace(29000, 30000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    shown = MODALITIES['thermal'].show(ramp).astype(int)
+    assert shown[0, 0].max() < 20
+    red, green, blue = shown[-1, -1]
+    assert min(red, green) > blue + 50
+
+
 def test_ordinary_frames_of_real_cameras_are_valid(real_data):
     """Of MFNet and MSRS after gain control, and of a FLIR in 16 bits."""
     files = [*(real_data / 'thermal16').iterdir()]
@@ -387,7 +411,8 @@ def test_the_crop_is_checked():
     for crop in ((0, 0, 2), (0, 0, -1, 0), (0, 0, 0.5, 0)):
         with pytest.raises(SartmError, match='thermal crop'):
             ThermalSettings(crop=crop)
-    for value in (70000, float('nan'), float('inf')):
+    assert ThermalSettings(invalid=(65535,)).invalid == (65535,)
+    for value in (65536, float('nan'), float('inf')):
         with pytest.raises(SartmError, match='thermal invalid'):
             ThermalSettings(invalid=(value,))
     with pytest.raises(SartmError, match="polarity 'red_hot'"):

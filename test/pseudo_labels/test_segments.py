@@ -68,6 +68,14 @@ def test_the_best_segment_can_be_on_top(rng):
         assert labels[y, x] == (covering[0] if covering else 255)
 
 
+def test_nine_segments_are_labelled_unless_told_otherwise():
+    masks = [np.arange(SHAPE[1]) // 2 + np.zeros(SHAPE, int) == number for number in range(12)]
+    labels = label_image(
+        segments_of(masks), np.zeros(SHAPE, np.float32), LabelRules('area'), EVERYWHERE
+    )
+    np.testing.assert_array_equal(np.unique(labels), range(10))
+
+
 def test_large_segments_rank_before_small_ones_which_can_be_left_out():
     """The pixels of a segment count, not those of the box around it."""
     diagonal, corner, square = masks = [np.zeros(SHAPE, bool) for _ in range(3)]
