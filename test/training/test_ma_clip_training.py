@@ -276,7 +276,8 @@ def test_a_step_of_the_training_computes_no_embedding(trained, adapters, tmp_pat
         return embed(self, images)
 
     config = write_config(tmp_path)
-    words = command(config, tmp_path / 'run', f'ma_clip.adapters={adapters}')
+    overrides = [f'ma_clip.adapters={adapters}', 'model.input_scale=0.5']  # as `trained`
+    words = command(config, tmp_path / 'run', *overrides)
     with monkeypatch.context() as patch:
         patch.setattr(SegmentationTraining, 'training_step', stop_in_step_1)
         patch.setattr(MaClip, 'forward', count)
