@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+
 from sartm_model.labels.space import LabelSpace
 
 _COLORS = {
@@ -24,7 +26,6 @@ _COLORS = {
     'train': (0, 80, 100),
     'motorcycle': (0, 0, 230),
     'bicycle': (119, 11, 32),
-    'background': (0, 0, 0),
     'fire_extinguisher': (220, 30, 30),
     'backpack': (40, 170, 60),
     'hand_drill': (50, 110, 240),
@@ -41,13 +42,25 @@ _COLORS = {
     'animal': (180, 60, 200),
     'river': (40, 90, 220),
 }
-"""Those of Cityscapes for its classes."""
+"""Colours of common classes; those of Cityscapes for its classes."""
+
+# Steps of this fraction of the colour circle keep successive hues far apart.
+_GOLDEN_RATIO = 0.618034
 
 
-def _space(name: str, classes: str, background_id: int | None = None) -> LabelSpace:
-    """Make a label space of class names separated by blanks."""
+def make_space(name: str, classes: str, background_id: int | None = None) -> LabelSpace:
+    """Make a label space of class names separated by blanks.
+
+    The background is black, common classes have their colours, and others get a hue each.
+    """
     names = tuple(classes.split())
-    return LabelSpace(name, names, tuple(_COLORS[name] for name in names), background_id)
+    colors = []
+    for id_, class_name in enumerate(names):
+        level = (1.0, 0.8, 0.6)[id_ % 3]
+        red, green, blue = colorsys.hsv_to_rgb(id_ * _GOLDEN_RATIO % 1, 0.75, level)
+        hue = (round(255 * red), round(255 * green), round(255 * blue))
+        colors.append((0, 0, 0) if id_ == background_id else _COLORS.get(class_name, hue))
+    return LabelSpace(name, names, tuple(colors), background_id)
 
 
 MFNET = LabelSpace(
@@ -78,33 +91,33 @@ MFNET = LabelSpace(
     background_id=0,
 )
 
-PST900 = _space(
+PST900 = make_space(
     'pst900',
     'background fire_extinguisher backpack hand_drill survivor',
     background_id=0,
 )
 
-FMB = _space(
+FMB = make_space(
     'fmb',
     'background road sidewalk building traffic_light traffic_sign vegetation sky person '
     'car truck bus motorcycle bicycle pole',
     background_id=0,
 )
 
-SODA = _space(
+SODA = make_space(
     'soda',
     'background person building tree road pole grass door table chair car bicycle lamp '
     'monitor traffic_cone trash_can animal fence sky river sidewalk',
     background_id=0,
 )
 
-SCUT_SEG = _space(
+SCUT_SEG = make_space(
     'scut_seg',
     'background road person rider car truck fence tree bus pole',
     background_id=0,
 )
 
-CITYSCAPES = _space(
+CITYSCAPES = make_space(
     'cityscapes',
     'road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain '
     'sky person rider car truck bus train motorcycle bicycle',

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import colorsys
-
-from sartm_model.labels.built_in import CITYSCAPES
+from sartm_model.labels.built_in import make_space
 from sartm_model.labels.space import LabelSpace
 
-# Steps of this fraction of the colour circle keep successive hues far apart.
-_GOLDEN_RATIO = 0.618034
-
-
-def _space(name: str, classes: str, background_id: int | None = None) -> LabelSpace:
-    """Make a label space of class names separated by blanks.
-
-    Classes of Cityscapes have its colours, the background is black, and others get a hue each.
-    """
-    names = tuple(classes.split())
-    known = dict(zip(CITYSCAPES.classes, CITYSCAPES.colors, strict=True))
-    colors = []
-    for id_, class_name in enumerate(names):
-        level = (1.0, 0.8, 0.6)[id_ % 3]
-        red, green, blue = colorsys.hsv_to_rgb(id_ * _GOLDEN_RATIO % 1, 0.75, level)
-        hue = (round(255 * red), round(255 * green), round(255 * blue))
-        colors.append((0, 0, 0) if id_ == background_id else known.get(class_name, hue))
-    return LabelSpace(name, names, tuple(colors), background_id)
-
-
-DELIVER = _space(
+DELIVER = make_space(
     'deliver',
     'building fence other pedestrian pole road_line road sidewalk vegetation cars wall '
     'traffic_sign sky ground bridge rail_track ground_rail traffic_light static dynamic water '
     'terrain two_wheeler bus truck',
 )
 
-NYUV2 = _space(
+NYUV2 = make_space(
     'nyuv2',
     'wall floor cabinet bed chair sofa table door window bookshelf picture counter blinds desk '
     'shelves curtain dresser pillow mirror floor_mat clothes ceiling books refrigerator television '
@@ -79,7 +57,7 @@ URBANLF = LabelSpace(
     ),
 )
 
-ZJU_RGB_P = _space('zju_rgb_p', 'building glass car road tree sky pedestrian bicycle')
-ZJU_RGB_P9 = _space(
+ZJU_RGB_P = make_space('zju_rgb_p', 'building glass car road tree sky pedestrian bicycle')
+ZJU_RGB_P9 = make_space(
     'zju_rgb_p9', 'background building glass car road tree sky pedestrian bicycle', 0
 )

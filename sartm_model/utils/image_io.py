@@ -40,7 +40,7 @@ def read_rgb(path: Path, title: str = 'RGB', advice: str = 'is it thermal?') -> 
     image = _open(path)
     if image.mode in GREY_16 or image.mode == 'F':
         raise SartmError(
-            f'{path} is a {_kind(image)} image; an {title} image must be 8-bit colour ({advice})'
+            f'{path} is a {_kind(image)} image; {title} must be 8-bit colour ({advice})'
         )
     return np.array(image.convert('RGB'))
 
