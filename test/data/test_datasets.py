@@ -125,7 +125,7 @@ def test_faults_found_when_mfnet_is_opened(tmp_path, break_it, message):
         ('labels', LABELS[:, :7], r'labels/00001D\.png is 7x6, but \S+rgb/00001D\.png is 8x6'),
         ('labels', LABELS + 6, r'labels/00001D\.png has the class id 9, 10, but the 9 classes'),
         ('labels', np.dstack([LABELS] * 3), r'labels/00001D\.png is a 3-channel image; labels'),
-        ('rgb', COUNTS, r'rgb/00001D\.png is a 16-bit or 32-bit one-channel image; an RGB'),
+        ('rgb', COUNTS, r'rgb/00001D\.png is a 16-bit or 32-bit one-channel image; RGB'),
     ],
 )
 def test_faults_found_when_a_frame_is_read(tmp_path, path, image, message):
