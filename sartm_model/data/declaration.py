@@ -103,8 +103,6 @@ def read_declaration(path: Path) -> tuple[Declaration | None, FileFaults]:
         if not faults:
             fault(f'declares no data set; expected the keys {", ".join(KEYS)}')
         return None, faults
-    if 'resize_thermal' in values:  # the name of `resize` before there were other modalities
-        values['resize'] = values.pop('resize_thermal')
     for key in values:
         if key not in KEYS:
             fault(f'has the key {key!r}; expected {", ".join(KEYS)}')
