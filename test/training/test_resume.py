@@ -185,7 +185,7 @@ def test_a_resumed_run_has_the_measurements_and_the_best_model_of_a_whole_one(
             train(config, tmp_path / 'parts')
     state = torch.load(tmp_path / 'parts' / 'last.ckpt', weights_only=True)
     assert state['global_step'] == saved
-    assert checkpoints.read_card(tmp_path / 'parts' / 'last.safetensors')['steps'] == saved
+    assert checkpoints.load(tmp_path / 'parts' / 'last.safetensors').card['steps'] == saved
     train(config, tmp_path / 'parts', resume=True)
     whole, parts = (measurements(tmp_path / name) for name in ('whole', 'parts'))
     assert list(whole) == ['2', '4', '6']
