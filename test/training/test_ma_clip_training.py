@@ -303,7 +303,9 @@ def test_embeddings_are_computed_anew_for_other_frames_of_a_source(tmp_path):
 
     config = SimpleNamespace(ma_clip=object(), without=(), modalities=('rgb', 'thermal'))
     means = torch.zeros(2, 1)
-    network = SimpleNamespace(config=config, ma_clip=None, mean_embeddings=means, pad=dict)
+    network = SimpleNamespace(
+        config=config, ma_clip=None, mean_embeddings=means, pad=dict, resize_input=lambda x: x
+    )
     scenes = open_dataset('synthetic', None, 'train')
     for count in (1, 2):  # as after frames have been added to a folder
         samples = SimpleNamespace(
@@ -322,7 +324,11 @@ def test_the_mean_embedding_is_that_of_all_frames_alike(tmp_path):
 
     config = SimpleNamespace(ma_clip=object(), without=(), modalities=('rgb', 'thermal'))
     network = SimpleNamespace(
-        config=config, ma_clip=None, mean_embeddings=torch.zeros(2, 3), pad=dict
+        config=config,
+        ma_clip=None,
+        mean_embeddings=torch.zeros(2, 3),
+        pad=dict,
+        resize_input=lambda x: x,
     )
     train, val = (open_dataset('synthetic', None, split) for split in ('train', 'val'))
     samples = SimpleNamespace(
