@@ -97,6 +97,8 @@ def run_init(args: argparse.Namespace) -> None:
     has_masks = 'labels' in draft.folders
     contents = f'{draft.values} different values in their masks' if has_masks else 'no masks'
     print(f'{draft.frames} frames, {contents}')
+    if draft.unused:
+        print(f'folders that are not used: {", ".join(draft.unused)}')
     if draft.incomplete:
         print(f'without a file of every part: {format_names(draft.incomplete)}')
     then = 'give the classes their names in it' if has_masks else 'sartm pseudo-label labels them'

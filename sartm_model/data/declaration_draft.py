@@ -43,6 +43,7 @@ class Draft:
         frames: number of frames that have a file of every part.
         incomplete: stems that lack a file of a part.
         folders: part -> its folder, with `{split}` where frames are in folders of splits.
+        unused: names of folders that are left out, such as a split that lacks a part.
         values: number of different values in the masks.
     """
 
@@ -50,6 +51,7 @@ class Draft:
     frames: int
     incomplete: list[str]
     folders: dict[str, Path]
+    unused: list[str]
     values: int
 
 
@@ -70,7 +72,7 @@ def write_draft(root: Path, seed: int = 0) -> Draft:
     """
     if not root.is_dir():
         raise SartmError(f'{root} is not a folder; expected one with rgb, thermal and masks in it')
-    folders, split_folders = _find_layout(root)
+    folders, split_folders, unused = _find_layout(root)
     # One entry for each folder of a split, or one for all frames.
     files = [
         {
@@ -118,7 +120,7 @@ def write_draft(root: Path, seed: int = 0) -> Draft:
     for name, content in contents.items():
         write_file(root / name, content)
     paths = {part: root / folder for part, folder in folders.items()}
-    return Draft(root / FILE, len(frames), incomplete, paths, len(counts))
+    return Draft(root / FILE, len(frames), incomplete, paths, unused, len(counts))
 
 
 def count_values(paths: Iterable[Path]) -> dict[int | str, tuple[int, int]]:
@@ -151,16 +153,18 @@ def _sort_key(value: int | str) -> tuple[bool, int | str]:
     return isinstance(value, str), value
 
 
-def _find_layout(root: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the folder of each part, relative to the root, and the names of folders of splits.
+def _find_layout(root: Path) -> tuple[dict[str, str], list[str], list[str]]:
+    """Return the folder of each part, relative to the root, the names of splits, and unused ones.
 
     The parts are in the order of `MODALITIES`, the masks last. `{split}` stands in the folder of a
-    part, before or after its own name, where there are such folders.
+    part, before or after its own name, where there are folders of splits. Unused are folders of
+    splits that lack a part, and folders that are called like a part and have no images themselves.
     """
     folders = {path.name: _subfolders(path) for path in _subfolders(root)}
     splits: list[str] = []
     parts = _find_parts({name: root / name for name in folders})
     inner = {path.name for paths in folders.values() for path in paths}
+    unused = {name for name in folders if _parts_called(name)}.difference(parts.values())
     if not parts and _share_called(inner) > _share_called(folders):
         found = {
             split: _find_parts({path.name: path for path in paths})
@@ -168,18 +172,26 @@ def _find_layout(root: Path) -> tuple[dict[str, str], list[str]]:
         }
         most = max(found.values(), key=len)
         splits = [split for split, there in found.items() if there == most]
+        unused = {split for split, there in found.items() if there}.difference(splits)
         parts = {part: f'{{split}}/{name}' for part, name in most.items()}
     elif not parts:
         parts = _find_parts({name: paths[0] for name, paths in folders.items() if paths})
         names = [{path.name for path in folders[name]} for name in parts.values()]
         splits = sorted(set.intersection(*names)) if names else []
+        if parts and not splits:
+            raise SartmError(
+                f'the folders in {format_names([root / name for name in parts.values()])} have no '
+                'names in common; expected the same folders of splits or sequences in each'
+            )
+        unused = set().union(*names).difference(splits)
         parts = {part: f'{name}/{{split}}' for part, name in parts.items()}
     if not parts.keys() & MODALITIES.keys():
         raise SartmError(
             f'{root} has no folder of images; expected folders such as '
             f'{", ".join(MODALITIES)} and masks, or such in train and val'
         )
-    return {part: parts[part] for part in (*MODALITIES, 'labels') if part in parts}, splits
+    in_order = {part: parts[part] for part in (*MODALITIES, 'labels') if part in parts}
+    return in_order, splits, sorted(unused)
 
 
 def _subfolders(folder: Path) -> list[Path]:

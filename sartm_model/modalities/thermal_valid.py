@@ -155,7 +155,7 @@ def _module_of(array: Any) -> ModuleType:
 def _measures(
     counts: Any, candidates: Any, eight_bits: bool, tables: _Tables, xp: ModuleType
 ) -> Any:
-    """Return what decides whether counts are fill, float32 `[4, C]`.
+    """Return what decides whether counts are fill, `[4, C]`.
 
     Taken on a grid, and where the quartiles are concerned on its pixels that have none of the
     counts: how many interquartile ranges a count lies from the median, the share of the pixels that
@@ -235,6 +235,12 @@ class _Fill(NamedTuple):
     low: float = NOTHING
     largest_share: float = 1
 
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return the least and the largest of the `_measures`."""
+        unbounded = -NOTHING
+        least = (self.distance, self.share, self.span, self.low)
+        return least, (unbounded, self.largest_share, unbounded, unbounded)
+
 
 @lru_cache(maxsize=8)
 def _make_tables(height: int, width: int, eight_bits: bool, values: tuple[int, ...]) -> _Tables:
@@ -264,14 +270,7 @@ def _make_tables(height: int, width: int, eight_bits: bool, values: tuple[int, .
     }
     others = [*({} if eight_bits else extremes).items(), *((value, _Fill()) for value in values)]
     conditions = [[borders[name], *(fill for _, fill in others)] for name, _ in kinds]
-    # [K, C, 2, 4]; only the share has an upper bound.
-    bounds = np.array(
-        [
-            [((*fill[:4],), (-NOTHING, fill.largest_share, -NOTHING, -NOTHING)) for fill in of_kind]
-            for of_kind in conditions
-        ],
-        np.float32,
-    )
+    bounds = np.array([[fill.bounds() for fill in of_kind] for of_kind in conditions], np.float32)
     length = max(len(line) for _, line in kinds)
     left_out = np.arange(size + 1)[:, None]
     quartiles = left_out + (size - left_out) * np.arange(1, 4) // 4
@@ -279,7 +278,7 @@ def _make_tables(height: int, width: int, eight_bits: bool, values: tuple[int, .
         lines=np.stack([line[np.minimum(np.arange(length), len(line) - 1)] for _, line in kinds]),
         kinds=np.arange(len(kinds)),
         candidates=np.array([count for count, _ in others], np.float32),
-        bounds=bounds.transpose(0, 2, 3, 1).copy(),
+        bounds=bounds.transpose(0, 2, 3, 1).copy(),  # from [K, C, 2, 4]
         quartiles=np.repeat(quartiles.clip(max=size - 1)[..., None], 1 + len(others), axis=2),
         rows=_both_ways(height)[:, :, None],
         columns=_both_ways(width)[:, None],

@@ -35,8 +35,6 @@ LAST_MODEL = 'last.safetensors'
 BEST_MODEL = 'best.safetensors'
 NUM_LOGGED_FRAMES = 4
 """Frames of `data.val` whose predictions are logged."""
-MAX_WIDTH = 480
-"""Pixels of a logged image."""
 
 
 class AveragedWeights(WeightAveraging):
@@ -278,10 +276,7 @@ class BestCheckpoint(Callback):
 
 
 class LogPredictions(Callback):
-    """Logs the first frames of `data.val` to TensorBoard: images, labels, prediction.
-
-    They are at most `MAX_WIDTH` wide: a panel of frames of 4032x3024 would have 22 MB.
-    """
+    """Logs the first frames of `data.val` to TensorBoard: images, labels, prediction, shrunk."""
 
     def on_validation_batch_end(
         self,
@@ -297,12 +292,10 @@ class LogPredictions(Callback):
             return
         palette = module.data.val_spaces[frame.source].palette()
         images = (
-            shrink(MODALITIES[name].show(x.cpu().numpy()), MAX_WIDTH)
-            for name, x in frame.images.items()
+            shrink(MODALITIES[name].show(x.cpu().numpy())) for name, x in frame.images.items()
         )
         colored = [
-            palette[shrink(ids.cpu().numpy(), MAX_WIDTH, cv2.INTER_NEAREST)]
-            for ids in (frame.labels, labels)
+            palette[shrink(ids.cpu().numpy(), cv2.INTER_NEAREST)] for ids in (frame.labels, labels)
         ]
         panel = np.concatenate([*(_resize_to(x, colored[0]) for x in images), *colored], axis=1)
         for logger in trainer.loggers:

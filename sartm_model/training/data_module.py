@@ -63,9 +63,10 @@ class TrainingData(pl.LightningDataModule):
         self.val_names = _number_duplicates([source.dataset for source in sources])
 
     def setup(self, stage: str) -> None:
-        """Read every frame that is measured, before the first step of a new run.
+        """Read every frame that is measured, and its labels, before the first step of a new run.
 
-        A file that cannot be read would stop the run at its first measurement. Raises SartmError.
+        One without, or that cannot be read, would stop it at its first measurement. Raises
+        SartmError.
         """
         if stage == 'fit' and self._trainer().ckpt_path is None:
             loader = self._val_loader(self.config.data.workers)

@@ -23,7 +23,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from sartm_model.config import STARTS, TrainConfig, load_train_config, with_absolute_paths
 from sartm_model.data.sources import label_space_of_run
 from sartm_model.errors import SartmError
-from sartm_model.models import checkpoint as checkpoints
+from sartm_model.models.registry import build
 from sartm_model.training.callbacks import (
     BEST_MODEL,
     LAST_MODEL,
@@ -105,7 +105,7 @@ def train(
         if (step := _last_step(state, config)) is not None:
             announce(f'the run in {out} has ended at step {step}; nothing is left to train')
             return out / LAST_MODEL
-        model = checkpoints.build(checkpoints.load(out / LAST_MODEL), merged=False).train()
+        model = build(config.model, len(label_space))  # the state has all of its weights
         terms = loss_terms(config.loss, model)
         _set_metrics_aside(out)
     else:

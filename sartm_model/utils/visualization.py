@@ -8,6 +8,9 @@ import numpy as np
 from sartm_model.errors import SartmError
 from sartm_model.utils.percentiles import percentiles
 
+MAX_WIDTH = 480
+"""Pixels of an image in a report or a log; larger ones would make files of many megabytes."""
+
 
 def to_grey(image: np.ndarray, shares: tuple[float, float] = (0.01, 0.99)) -> np.ndarray:
     """Stretch counts `[h, w]` between two of their percentiles to uint8.
@@ -21,12 +24,12 @@ def to_grey(image: np.ndarray, shares: tuple[float, float] = (0.01, 0.99)) -> np
     return (scaled.clip(0, 1) * 255).astype(np.uint8)
 
 
-def shrink(image: np.ndarray, max_width: int, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
-    """Shrink an image `[h, w]` or `[h, w, C]` to `max_width` pixels if it is wider."""
+def shrink(image: np.ndarray, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
+    """Shrink an image `[h, w]` or `[h, w, C]` to `MAX_WIDTH` pixels if it is wider."""
     height, width = image.shape[:2]
-    if width <= max_width:
+    if width <= MAX_WIDTH:
         return image
-    size = (max_width, max(round(height * max_width / width), 1))
+    size = (MAX_WIDTH, max(round(height * MAX_WIDTH / width), 1))
     return cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation)
 
 

@@ -195,7 +195,9 @@ def replay(args: argparse.Namespace) -> None:
             'pairs are matched by nearest',
             file=sys.stderr,
         )
-    predictor = predictor_from_options(args, params=predictor_options(parameters))
+    # Without a parameter file an exported file keeps its own range, which the node's would replace.
+    params = None if args.params is None else predictor_options(parameters)
+    predictor = predictor_from_options(args, params=params)
     if forgotten := forgotten_modality(parameters, predictor.modalities):
         print(f'sartm replay: {forgotten}', file=sys.stderr)
     result = replaying.replay(

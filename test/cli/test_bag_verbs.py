@@ -60,6 +60,17 @@ def test_make_bag_and_replay(capsys, folders, nano_checkpoint):
     assert from_folder['metrics'] == from_topic['metrics']
 
 
+def test_replay_by_an_exported_file_with_a_range_of_its_own(folders, nano_checkpoint):
+    pytest.importorskip('onnxruntime', reason='needs onnxruntime')
+    images = [f'--{part}={folders / part}' for part in ('rgb', 'thermal')]
+    assert run('make-bag', *images, '--out', folders / 'bag') == 0
+    height, width = read(folders / 'rgb' / f'{NAMES[0]}.png').shape[:2]
+    export = ['export', '--checkpoint', nano_checkpoint, '--height', height, '--width', width]
+    file = folders / 'nano.onnx'
+    assert run(*export, '--thermal-range', 10, 200, '--out', file) == 0
+    assert run('replay', folders / 'bag', '--checkpoint', file) == 0
+
+
 def test_replay_takes_the_parameters_of_the_node(capsys, folders, nano_checkpoint):
     """Topics, offset and the scaling of thermal; what is given beside the file counts more."""
     images = [f'--{part}={folders / part}' for part in ('rgb', 'thermal')]

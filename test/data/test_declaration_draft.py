@@ -229,7 +229,24 @@ def test_folders_of_splits(tmp_path, layout, parts, splits):
             assert (frame.labels == np.eye(9)).all()
 
 
+def test_folders_that_are_not_used_are_named(tmp_path, capsys):
+    for split in ('train', 'val', 'test'):
+        for part in ('rgb', 'thermal', 'masks') if split != 'test' else ('rgb', 'thermal'):
+            write(tmp_path / 'whole' / split / part / '1.png', MASK)
+            write(tmp_path / 'turned' / part / split / '1.png', MASK)
+            write(tmp_path / 'mixed' / part / ('' if part == 'thermal' else split) / '1.png', MASK)
+    for root, unused in (('whole', 'test'), ('turned', 'test'), ('mixed', 'masks, rgb')):
+        assert main(['data', 'init', str(tmp_path / root)]) == 0
+        assert f'folders that are not used: {unused}\n' in capsys.readouterr().out
+    splits = yaml.safe_load((tmp_path / 'turned' / 'data.yaml').read_text())['splits']
+    assert list(splits) == ['train', 'val']
+
+
 def test_what_no_draft_can_be_made_of(tmp_path):
+    for part in ('rgb', 'masks'):
+        write(tmp_path / 'inner' / part / f'{part}_0' / '1.png', MASK)
+    with pytest.raises(SartmError, match='have no names in common; expected the same folders'):
+        write_draft(tmp_path / 'inner')
     with pytest.raises(SartmError, match='no folder of images'):
         write_draft(tmp_path)
     for name in ('rgb', 'thermal'):  # what all of a folder share is not known from one file

@@ -186,6 +186,7 @@ def test_a_resumed_run_has_the_measurements_and_the_best_model_of_a_whole_one(
     state = torch.load(tmp_path / 'parts' / 'last.ckpt', weights_only=True)
     assert state['global_step'] == saved
     assert checkpoints.load(tmp_path / 'parts' / 'last.safetensors').card['steps'] == saved
+    (tmp_path / 'parts' / 'last.safetensors').unlink()  # the state is enough
     train(config, tmp_path / 'parts', resume=True)
     whole, parts = (measurements(tmp_path / name) for name in ('whole', 'parts'))
     assert list(whole) == ['2', '4', '6']

@@ -17,7 +17,6 @@ from sartm_model.modalities import MODALITIES
 from sartm_model.utils.visualization import encode, shrink
 
 NUM_SHOWN = 4  # frames of the best and of the worst
-MAX_WIDTH = 480  # pixels of an image
 
 
 def best_and_worst_frames(
@@ -87,12 +86,12 @@ def _images(
     return {
         **{
             name: None if image is None
-            else data_uri(encode(shrink(image, MAX_WIDTH), 'jpg'), 'jpeg')
+            else data_uri(encode(shrink(image), 'jpg'), 'jpeg')
             for name, image in photographs.items()
         },
         **{
             name: None if image is None
-            else data_uri(encode(shrink(image, MAX_WIDTH, cv2.INTER_NEAREST), 'png'), 'png')
+            else data_uri(encode(shrink(image, cv2.INTER_NEAREST), 'png'), 'png')
             for name, image in colored.items()
         },
     }  # fmt: skip

@@ -113,12 +113,7 @@ def build_tower(config: ClipTowerConfig) -> Any:
             f'a network with MA-CLIP needs open_clip ({error}); pip install open_clip_torch, or '
             'train with ma_clip.context=mean'
         ) from error
-    # The name may come from a checkpoint, and that of a hub would be downloaded.
-    if config.model not in open_clip.list_models():
-        raise SartmError(
-            f'open_clip has no model {config.model!r} of its own, which MA-CLIP is made of; '
-            'expected one of open_clip.list_models(), such as ViT-B-32'
-        )
+    check_model(config.model)
     settings = open_clip.get_model_config(config.model)
     try:
         with torch.random.fork_rng(devices=[]):  # the other weights are those without MA-CLIP
@@ -135,6 +130,20 @@ def build_tower(config: ClipTowerConfig) -> Any:
         ) from error
     split_attentions(tower)
     return tower
+
+
+def check_model(name: str) -> None:
+    """Raise SartmError if open_clip does not have a model itself.
+
+    The name may come from a checkpoint, and a model of a hub would be downloaded.
+    """
+    import open_clip
+
+    if name not in open_clip.list_models():
+        raise SartmError(
+            f'open_clip has no model {name!r} of its own, which MA-CLIP is made of; expected one '
+            'of open_clip.list_models(), such as ViT-B-32'
+        )
 
 
 def split_attentions(tower: nn.Module) -> None:

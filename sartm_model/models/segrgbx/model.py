@@ -58,10 +58,11 @@ class Segrgbx(SegmentationModel):
     missing stream.
 
     The context of the modality embeddings and the guidance of the DSRM are a vector a stream. It is
-    the embedding that MA-CLIP gives of its image, the mean of those of several X. It is scaled to
-    the length sqrt(D), that of D numbers of variance 1 (ours). `ClipTowerConfig.context` is `mean`
-    for the mean embedding of the training images of a modality instead (ours). In a network without
-    MA-CLIP it is a learned vector of the modality, `context` (ours).
+    the embedding that MA-CLIP gives of its image, or the direction of the mean of those of several
+    X. It is scaled to the length sqrt(D), that of D numbers of variance 1 (ours). With
+    `ClipTowerConfig.context` `mean` it is the mean embedding of the training images of a modality
+    instead (ours). In a network without MA-CLIP it is a learned vector of the modality, `context`
+    (ours).
 
     Args:
         config: size, modalities, and in `without` the `PARTS` that are left out.

@@ -113,6 +113,7 @@ def use_embeddings(
             'sources': [str(source) for source in samples.sources],
             'frames': [dataset.names for dataset in samples.datasets],
             'modalities': list(samples.modalities),
+            'input_scale': model.config.input_scale,
         }
     )
     stored = read_cache(out / CACHE_FILE, request)

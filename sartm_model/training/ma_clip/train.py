@@ -21,7 +21,7 @@ from sartm_model.data.sampling import ResumableBatchSampler
 from sartm_model.data.sources import label_space_of_run, modalities_of, open_frames
 from sartm_model.data.transforms import network_inputs
 from sartm_model.errors import SartmError
-from sartm_model.models.segrgbx.ma_clip import split_attentions, to_clip
+from sartm_model.models.segrgbx.ma_clip import check_model, split_attentions, to_clip
 from sartm_model.models.segrgbx.ma_clip_adapters import adapters_of, add_adapters, write_adapters
 from sartm_model.models.state_dict import sha256_of
 from sartm_model.training.clip import RANDOM, load_clip, tower_config
@@ -250,6 +250,7 @@ def train_ma_clip(config: TrainConfig, trainer: pl.Trainer, out: Path) -> Path:
     """
     settings = config.ma_clip
     clip, tokenizer = load_clip(settings.model, settings.pretrained, ALTERNATIVES, config.seed)
+    check_model(settings.model)
     tower = tower_config(clip, settings)
     card: dict[str, Any] = {
         'model': settings.model,
