@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -35,6 +37,22 @@ def ignore_signals(worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_loaders_at_exit() -> None:
+    """Let the end of this process end those of its loaders, which ignore SIGTERM.
+
+    An error may leave some of them running. At its exit Python would send them SIGTERM, and wait
+    forever.
+    """
+    atexit.register(_kill_daemons)
+
+
+def _kill_daemons() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises for a killed process
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 @contextmanager

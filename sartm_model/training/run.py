@@ -42,6 +42,7 @@ from sartm_model.training.ma_clip.train import ADAPTERS_FILE, train_ma_clip
 from sartm_model.training.module import SegmentationTraining
 from sartm_model.training.processes import (
     announce,
+    end_loaders_at_exit,
     interrupts_passed_on,
     is_first_process,
     keep_freed_memory,
@@ -83,6 +84,7 @@ def train(
         KeyboardInterrupt: Ctrl-C; the state is saved.
         SystemExit: SIGTERM; the state is saved.
     """
+    end_loaders_at_exit()
     # A run that is resumed reads no file that it started from: it may be gone.
     model_of = (lambda _: _earlier_config(out).model) if resume else model_config_of
     config = load_train_config(config_path, overrides, model_of)

@@ -203,7 +203,7 @@ def test_depth_is_shown_from_red_for_near_to_blue_for_far():
 
 def test_three_channels_of_16_bits_are_no_hha(tmp_path):
     write(tmp_path / 'x.png', np.full((4, 4), 900, np.uint16))
-    with pytest.raises(SartmError, match=r'an HHA image must be 8-bit.*modality depth\?'):
+    with pytest.raises(SartmError, match=r'HHA must be 8-bit.*modality depth\?'):
         MODALITIES['hha'].read(tmp_path / 'x.png')
 
 

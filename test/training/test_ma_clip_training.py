@@ -7,6 +7,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from mfnet_frames import write_frames
+from processes import ROOT, TIMEOUT_S
 from safetensors.torch import load_file, save_file
 from small_clip import register
 
@@ -205,16 +208,37 @@ def test_a_training_that_diverges_leaves_no_adapters(adapters, tmp_path, steps):
     assert not (tmp_path / 'run' / 'ma_clip.safetensors').exists()
 
 
-def test_an_error_in_a_process_that_reads_is_one_line(adapters, tmp_path):
+RUN_WITH_SMALL_CLIP = """
+import sys
+from pathlib import Path
+from small_clip import register
+from sartm_model.cli.main import main
+from sartm_model.utils.torchvision_patch import patch_torchvision_ops
+patch_torchvision_ops()  # before open_clip, which imports torchvision
+register(Path(sys.argv[1]))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_an_error_in_a_process_that_reads_is_one_line_and_ends_the_command(adapters, tmp_path):
     ids = np.zeros((16, 16), np.uint8)
     root = write_frames(tmp_path / 'mfnet', {'1D': ids, '2D': ids})
     (root / 'rgb' / '2D.png').write_bytes(b'no image')
     source = {'dataset': 'mfnet', 'root': str(root)}
     data = {'train': [source], 'val': {**source, 'frames': 1}, 'workers': 1, 'batch_size': 8}
     config = write_config(tmp_path, stage='ma_clip', data=data)
-    with pytest.raises(SartmError) as caught:
-        train(config, tmp_path / 'run')
-    assert str(caught.value).startswith(str(root / 'rgb' / '2D.png'))
+    words = [sys.executable, '-c', RUN_WITH_SMALL_CLIP, str(tmp_path)]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'test')])}
+    done = subprocess.run(
+        [*words, *command(config, tmp_path / 'run')],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=5 * TIMEOUT_S,
+    )
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f'sartm train: error: {root / "rgb" / "2D.png"} cannot be read')
 
 
 def network_and_frames(trained):
@@ -301,7 +325,9 @@ def test_embeddings_are_computed_anew_for_other_frames_of_a_source(tmp_path):
         def forward(self, images):
             return {name: image.mean(dim=(1, 2, 3))[:, None] for name, image in images.items()}
 
-    config = SimpleNamespace(ma_clip=object(), without=(), modalities=('rgb', 'thermal'))
+    config = SimpleNamespace(
+        ma_clip=object(), without=(), modalities=('rgb', 'thermal'), input_scale=1.0
+    )
     means = torch.zeros(2, 1)
     network = SimpleNamespace(
         config=config, ma_clip=None, mean_embeddings=means, pad=dict, resize_input=lambda x: x
@@ -322,7 +348,9 @@ def test_the_mean_embedding_is_that_of_all_frames_alike(tmp_path):
         def forward(self, images):
             return {name: image[:, 0, ::200, 100] for name, image in images.items()}
 
-    config = SimpleNamespace(ma_clip=object(), without=(), modalities=('rgb', 'thermal'))
+    config = SimpleNamespace(
+        ma_clip=object(), without=(), modalities=('rgb', 'thermal'), input_scale=1.0
+    )
     network = SimpleNamespace(
         config=config,
         ma_clip=None,
