@@ -377,9 +377,10 @@ def _draft_text(
         lines.append(f'  {key}: {names.get(value, "ignore")}  # {pixels} pixels, {share}')
     if splits.keys() >= {'train', 'val'}:
         lines += ['# Frames of one recording look alike: they should be in one split, not in both.']
-    lines += [
-        f'splits: {yaml.safe_dump(dict(splits), default_flow_style=True, sort_keys=False).strip()}'
-    ]
+    in_one_line = yaml.safe_dump(
+        dict(splits), default_flow_style=True, sort_keys=False, allow_unicode=True
+    )
+    lines += [f'splits: {in_one_line.strip()}']
     if resize:
         lines += [
             '# The images of a frame have different sizes: all get the size of the first one.',

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from sartm_model.data.file_frames import FrameFiles
 from sartm_model.data.frame import join_conditions
-from sartm_model.data.label_map import LabelMap
+from sartm_model.data.label_map import LabelMap, ids_plus_one
 from sartm_model.data.published import PublishedDataset, part_of_split
 from sartm_model.errors import SartmError
-from sartm_model.labels import DELIVER, IGNORE_ID
+from sartm_model.labels import DELIVER
 
 WEATHERS = ('cloud', 'fog', 'night', 'rain', 'sun')
 CORNER_CASES = ('motionblur', 'overexposure', 'underexposure', 'lidarjitter', 'eventlowres')
@@ -78,7 +78,7 @@ DATASET = PublishedDataset(
     splits=('train', 'val', 'test'),
     first_images=_first_images,
     label_map=LabelMap(
-        {0: IGNORE_ID, IGNORE_ID: IGNORE_ID, **{id_ + 1: id_ for id_ in range(len(DELIVER))}},
+        ids_plus_one(DELIVER),
         first_channel=True,
         advice='which DELIVER does not use; expected 0 to 25 or 255',
     ),

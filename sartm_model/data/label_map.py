@@ -179,3 +179,8 @@ def _parse_key(key: Any, source: str) -> tuple[int, bool]:
 def _as_numbers(colors: np.ndarray) -> np.ndarray:
     """Return 65536 red + 256 green + blue of colours `[..., 3]`, int32 `[...]`."""
     return colors.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+
+def ids_plus_one(space: LabelSpace) -> dict[int, int]:
+    """Return `LabelMap.ids` of images that hold ids plus 1, where 0 and 255 are not labelled."""
+    return {0: IGNORE_ID, IGNORE_ID: IGNORE_ID, **{id_ + 1: id_ for id_ in range(len(space))}}

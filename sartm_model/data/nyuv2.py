@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from sartm_model.data.file_frames import FrameFiles
-from sartm_model.data.label_map import LabelMap
+from sartm_model.data.label_map import LabelMap, ids_plus_one
 from sartm_model.data.published import PublishedDataset, first_columns, part_of_split
 from sartm_model.errors import SartmError
-from sartm_model.labels import IGNORE_ID, NYUV2
+from sartm_model.labels import NYUV2
 
 
 def _dataset(
@@ -32,7 +32,7 @@ def _dataset(
         if missing := [folder for folder, _ in folders.values() if folder not in names]:
             expected = ', '.join(f'{folder}/*{suffix}' for folder, suffix in folders.values())
             raise SartmError(f'{root} has no folder {missing[0]}; expected {expected} ({other})')
-        part = 'test' if split == 'test' else 'train'
+        listed = 'test' if split == 'test' else 'train'
         return {
             name: FrameFiles.of_parts(
                 {
@@ -40,7 +40,7 @@ def _dataset(
                     for part, (folder, suffix) in folders.items()
                 }
             )
-            for name in part_of_split(first_columns(root / f'{part}.txt'), split)
+            for name in part_of_split(first_columns(root / f'{listed}.txt'), split)
         }
 
     rgb, suffix = folders['rgb']
@@ -66,7 +66,7 @@ DATASET = _dataset(
 DATASET_HHA = _dataset(
     'rgb, depth and masks are the data set nyuv2',
     LabelMap(
-        {0: IGNORE_ID, IGNORE_ID: IGNORE_ID, **{id_ + 1: id_ for id_ in range(len(NYUV2))}},
+        ids_plus_one(NYUV2),
         advice='which Label of NYUv2 does not use; expected 0 to 40 or 255',
     ),
     rgb=('RGB', '.jpg'),

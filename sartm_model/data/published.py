@@ -28,7 +28,7 @@ class PublishedDataset:
             is raised where it cannot be told which they are.
         splits: the splits, which have no frame in common; none where the files tell them.
         unions: splits that consist of those, and are not checked by themselves.
-        first_images: root -> the first image of all frames, in a split or not.
+        first_images: root -> the first image of each frame that is there, in a split or not.
         folders: modality or 'labels' -> its folder in the folder of a split; see `split_folders`.
         label_map: converts the values in the label images; None if they are class ids.
         condition: tells the condition of a frame from its name; None if no frame has one.
@@ -57,7 +57,7 @@ class PublishedDataset:
         if known and split not in known:
             raise SartmError(f'{self.title} has no split {split!r}; expected {", ".join(known)}')
         files = self.find(root, split)
-        needed = [path for of_frame in files.values() for path in of_frame.paths()]
+        needed = (path for of_frame in files.values() for path in of_frame.paths())
         if check and (missing := [path for path in needed if not path.is_file()]):
             raise SartmError(
                 f'{self.title} {split} in {root} has no {format_names(missing)}; sartm data check '
@@ -87,6 +87,12 @@ def split_folders(title: str, classes: LabelSpace, **folders: str) -> PublishedD
         return match_by_stem({part: base / folder for part, folder in folders.items()})
 
     return PublishedDataset(title, classes, find, folders=folders)
+
+
+def folder_in(root: Path, name: str) -> Path:
+    """Return `root/name` if there is such a folder, else `root`, which is then that folder."""
+    inside = root / name
+    return inside if inside.is_dir() else root
 
 
 def split_folder(title: str, root: Path, split: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sartm_model.data.file_frames import FrameFiles
 from sartm_model.data.label_map import LabelMap
-from sartm_model.data.published import PublishedDataset, files_by_stem, first_columns
+from sartm_model.data.published import PublishedDataset, files_by_stem, first_columns, folder_in
 from sartm_model.labels import SCUT_SEG
 
 RAW_IDS = (0, 7, 24, 25, 26, 27, 13, 21, 28, 17)
@@ -22,7 +22,7 @@ ENDING = '_labelIds'
 
 def find(root: Path, split: str) -> dict[str, FrameFiles]:
     """Return the files of each frame of a split, whether they exist or not."""
-    base = _base(root)
+    base = folder_in(root, 'dataset')
     images = files_by_stem(base / 'image', '*.jpg')
     labels = files_by_stem(base / 'gt_instance', f'*{ENDING}.png', ENDING)
     return {
@@ -34,17 +34,12 @@ def find(root: Path, split: str) -> dict[str, FrameFiles]:
     }
 
 
-def _base(root: Path) -> Path:
-    inside = root / 'dataset'
-    return inside if inside.is_dir() else root
-
-
 DATASET = PublishedDataset(
     'SCUT-Seg',
     SCUT_SEG,
     find,
     splits=('train', 'val'),
-    first_images=lambda root: sorted((_base(root) / 'image').rglob('*.jpg')),
+    first_images=lambda root: sorted((folder_in(root, 'dataset') / 'image').rglob('*.jpg')),
     label_map=LabelMap(
         {raw: id_ for id_, raw in enumerate(RAW_IDS)},
         advice=f'which SCUT-Seg does not use; expected {", ".join(map(str, sorted(RAW_IDS)))}',

@@ -14,6 +14,7 @@ from sartm_model.data.published import (
     PublishedDataset,
     files_by_stem,
     first_columns,
+    folder_in,
     part_of_split,
 )
 from sartm_model.errors import SartmError
@@ -22,12 +23,13 @@ from sartm_model.labels import CITYSCAPES, IGNORE_ID, SODA
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The raw id of each class of Cityscapes in `*_gtFine_labelIds.png`; the others are ignored."""
 
+REAL_FOLDER = 'InfraredSemanticLabel'
 SYNTHETIC_ENDING = '_leftImg8bit_synthesized_image'
 LABELS_ENDING = '_gtFine_labelIds'
 
 
 def _find_real(root: Path, split: str) -> dict[str, FrameFiles]:
-    base = _base(root)
+    base = folder_in(root, REAL_FOLDER)
     part = 'test' if split == 'test' else 'train'
     images = files_by_stem(base / 'JPEGImages', '*.jpg')
     files = {}
@@ -54,18 +56,13 @@ def _find_synthetic(root: Path, split: str) -> dict[str, FrameFiles]:
     }
 
 
-def _base(root: Path) -> Path:
-    inside = root / 'InfraredSemanticLabel'
-    return inside if inside.is_dir() else root
-
-
 REAL = PublishedDataset(
     'SODA',
     SODA,
     _find_real,
     splits=('train', 'val', 'test'),
     unions=('trainval',),
-    first_images=lambda root: sorted((_base(root) / 'JPEGImages').rglob('*.jpg')),
+    first_images=lambda root: sorted((folder_in(root, REAL_FOLDER) / 'JPEGImages').rglob('*.jpg')),
 )
 """2168 frames of 20 classes and background.
 

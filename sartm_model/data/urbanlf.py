@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from sartm_model.data.file_frames import FrameFiles
-from sartm_model.data.label_map import LabelMap, map_of_colors
-from sartm_model.data.published import PublishedDataset
+from sartm_model.data.label_map import LabelMap, ids_plus_one, map_of_colors
+from sartm_model.data.published import PublishedDataset, folder_in
 from sartm_model.errors import SartmError
-from sartm_model.labels import IGNORE_ID, URBANLF
+from sartm_model.labels import URBANLF
 from sartm_model.modalities.light_field import ROW, VIEW
 
 CENTRE = '5_5'
@@ -22,15 +22,12 @@ CENTRE = '5_5'
 def _dataset(title: str, folder: str, label_file: str, label_map: LabelMap) -> PublishedDataset:
     """Return a part of the data set, the folder that may be in its root, and the file of labels."""
 
-    def base(root: Path) -> Path:
-        inside = root / folder
-        return inside if inside.is_dir() else root
-
     def find(root: Path, split: str) -> dict[str, FrameFiles]:
-        centres = sorted((base(root) / split).glob(f'*/{CENTRE}.png'))
+        base = folder_in(root, folder) / split
+        centres = sorted(base.glob(f'*/{CENTRE}.png'))
         if not centres:
             raise SartmError(
-                f'{base(root) / split} has no scene with the central view {CENTRE}.png; expected '
+                f'{base} has no scene with the central view {CENTRE}.png; expected '
                 f'{folder}/<split>/<scene>/{CENTRE}.png'
             )
         files = {}
@@ -51,7 +48,7 @@ def _dataset(title: str, folder: str, label_file: str, label_map: LabelMap) -> P
         URBANLF,
         find,
         splits=('train', 'val', 'test'),
-        first_images=lambda root: sorted(base(root).rglob(f'{CENTRE}.png')),
+        first_images=lambda root: sorted(folder_in(root, folder).rglob(f'{CENTRE}.png')),
         label_map=label_map,
     )
 
@@ -70,7 +67,7 @@ SYNTHETIC = _dataset(
     'Syn',
     f'{CENTRE}_label.npy',
     LabelMap(
-        {0: IGNORE_ID, IGNORE_ID: IGNORE_ID, **{id_ + 1: id_ for id_ in range(len(URBANLF))}},
+        ids_plus_one(URBANLF),
         advice='which UrbanLF does not use; expected 0 to 14 or 255',
     ),
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from sartm_model.inference.export_config import FORMAT, OUTPUTS, PRESENT, Export
 from sartm_model.modalities import MODALITIES
 from sartm_model.models import checkpoint as checkpoints
 from sartm_model.utils.files import write_file
+from sartm_model.utils.versions import version_of
 
 OPSET = 18
 IR_VERSION = 8
@@ -80,7 +80,7 @@ def export_onnx(checkpoint: str | Path, path: Path, config: ExportConfig) -> Non
     }
     for key, text in {'format': FORMAT, **{k: json.dumps(v) for k, v in values.items()}}.items():
         model.metadata_props.add(key=key, value=text)
-    model.producer_name, model.producer_version = 'sartm', _version()
+    model.producer_name, model.producer_version = 'sartm', version_of('sartm_ros')
     write_file(path, model.SerializeToString())
 
 
@@ -106,10 +106,3 @@ def _default_to_ones(graph: Any, name: str, count: int) -> None:
     from onnx import numpy_helper
 
     graph.initializer.append(numpy_helper.from_array(np.ones(count, np.uint8), name))
-
-
-def _version() -> str:
-    try:
-        return metadata.version('sartm_ros')
-    except metadata.PackageNotFoundError:
-        return ''

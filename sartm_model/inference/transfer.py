@@ -87,10 +87,10 @@ def to_device(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor
 
 
 def _view(array: np.ndarray) -> Tensor:
-    # torch has no negative strides: a reversal, such as BGR seen as RGB, is repeated in torch.
-    axes = reversed_axes(array)
     if any(stride % array.itemsize for stride in array.strides):  # such as a field of a record
         array = array.copy()
+    # torch has no negative strides: a reversal, such as BGR seen as RGB, is repeated in torch.
+    axes = reversed_axes(array)
     return _flip(torch.from_numpy(np.flip(array, axes)), axes)
 
 

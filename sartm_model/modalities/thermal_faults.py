@@ -85,9 +85,9 @@ def noise(
     if invalid.all():
         return thermal
     low, high = percentiles(thermal[~invalid], (0.01, 0.99))
-    of_pixels = NOISE[severity - 1] * max(high - low, 1.0) / np.sqrt(1 + 2 * PATTERN_NOISE**2)
+    deviation = NOISE[severity - 1] * max(high - low, 1.0) / np.sqrt(1 + 2 * PATTERN_NOISE**2)
     return np.where(
-        invalid, thermal, round_counts(add_noise(thermal, of_pixels, rng), thermal.dtype)
+        invalid, thermal, round_counts(add_noise(thermal, deviation, rng), thermal.dtype)
     )
 
 

@@ -102,7 +102,7 @@ def replace_invalid(image: Any, invalid: Any, value: float) -> Any:
         return image
     import torch
 
-    return torch.where(invalid, value, image)  # faster than masked_fill
+    return torch.where(invalid, value, image)  # on a CPU faster than masked_fill
 
 
 def scale_counts(counts: Any, limits: Any) -> Any:

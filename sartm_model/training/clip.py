@@ -32,7 +32,8 @@ def load_clip(model: str, pretrained: str, alternatives: str, seed: int = 0) -> 
         import open_clip
     except (ImportError, RuntimeError) as error:
         raise SartmError(
-            f'CLIP needs open_clip ({error}); pip install open_clip_torch, or {alternatives}'
+            f'CLIP needs open_clip ({error}); install open_clip_torch '
+            f'(requirements/training.txt), or {alternatives}'
         ) from error
     # Weights trained with another activation than the model's give wrong embeddings, of which
     # open_clip only warns. The entry of the tag says which activation it was.

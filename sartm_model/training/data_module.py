@@ -65,8 +65,8 @@ class TrainingData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read every frame that is measured, and its labels, before the first step of a new run.
 
-        One without, or that cannot be read, would stop it at its first measurement. Raises
-        SartmError.
+        A frame that has no labels, or cannot be read, would otherwise stop the run only at its
+        first measurement. Raises SartmError.
         """
         if stage == 'fit' and self._trainer().ckpt_path is None:
             loader = self._val_loader(self.config.data.workers)

@@ -1,4 +1,4 @@
-"""Short texts for messages: names of many things, the first line of an error, other classes."""
+"""Short texts for messages: many names, the first line of an error, how classes differ."""
 
 from __future__ import annotations
 

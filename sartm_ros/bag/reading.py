@@ -154,8 +154,16 @@ def read_pairs(
         for pair in pairs:
             (rgb_index, rgb), (x_index, x) = (item or (None, None) for item in (pair.rgb, pair.x))
             index = rgb_index if rgb_topic else x_index
-            times_ns = pair.stamp_ns, pair.skew_ns, pair.arrival_ns
-            waiting.append((BagPair(rgb, x, *times_ns, index, labels=None), now_ns))
+            unlabelled = BagPair(
+                rgb=rgb,
+                x=x,
+                stamp_ns=pair.stamp_ns,
+                skew_ns=pair.skew_ns,
+                arrival_ns=pair.arrival_ns,
+                index=index,
+                labels=None,
+            )
+            waiting.append((unlabelled, now_ns))
         while waiting:
             bag_pair, since_ns = waiting[0]
             if bag_pair.header_ns not in labels and now_ns - since_ns < wait_ns:

@@ -127,9 +127,9 @@ class InputTiming:
         self.streams = {camera: StreamTiming() for camera in camera_names(parameters)}
 
     def advise(self, parameter: str) -> str:
-        """Return 'set' and a parameter that only `sync.policy` nearest supports.
+        """Return 'set PARAMETER', of one that only `sync.policy` nearest supports.
 
-        With another policy it is to be set, too.
+        With another policy the text says first that `sync.policy` is to be set to nearest.
         """
         if self.parameters.sync_policy == 'nearest':
             return f'set {parameter}'

@@ -66,7 +66,7 @@ class FramePipeline:
         self._health = health
         self._publishers = publishers
         self._parameters = parameters
-        self._matcher, self._stall_policy, self.timing = _followers(parameters)
+        self._matcher, self._stall_policy, self.timing = _new_stream_state(parameters)
         self._due_ns = 0  # from which monotonic time on `max_rate` allows the next pair
         self._observations = Observations(health, warn)
         self._failures = Failures(health, warn)
@@ -128,7 +128,7 @@ class FramePipeline:
         self._health.record_dropped('stopped', self._worker.clear())
         self._stop_matching()
         # The inference thread takes the policy anew for each pair.
-        self._matcher, self._stall_policy, self.timing = _followers(self._parameters)
+        self._matcher, self._stall_policy, self.timing = _new_stream_state(self._parameters)
         self._due_ns = 0
 
     def stop(self) -> None:
@@ -243,10 +243,10 @@ class FramePipeline:
         self._predictor_parameters = parameters
 
 
-def _followers(
+def _new_stream_state(
     parameters: Parameters,
 ) -> tuple[PairMatcher | MessageFilterMatcher, StallPolicy, InputTiming]:
-    """Return what learns from the images of the cameras, before the first one."""
+    """Return a new matcher, stall policy and timing: all that is remembered of earlier images."""
     return make_matcher(parameters), StallPolicy(parameters.x_modality), InputTiming(parameters)
 
 

@@ -62,7 +62,7 @@ class LatestWorker(Generic[Item]):
         """
         with self._condition:
             replaced = len(self._items) == 2
-            self._items[1:] = [item]  # the first one, if there is none
+            self._items[1:] = [item]  # into an empty list it goes as the first, the one in work
             self._condition.notify()
             return replaced
 

@@ -235,6 +235,7 @@ def test_pairs_are_those_of_a_node_that_receives_the_messages_at_their_times(tmp
         tuple(message and header_ns(message) for message in (pair.rgb, pair.x))
         for pair in read_pairs(tmp_path / 'late', pairing)
     ]
+    assert found
     assert found == robot.pairs
     assert +pairing.drops == +robot.pairing.drops
 

@@ -133,8 +133,9 @@ def test_counts_at_odd_places_in_memory(predictor):
     rgb, thermal = images()
     records = np.zeros(thermal.shape, [('counts', '<u2'), ('quality', 'u1')])
     records['counts'] = counts = 30000 + 40 * thermal.astype(np.uint16)
-    found = predictor.predict(rgb, records['counts']).labels
-    np.testing.assert_array_equal(found, predictor.predict(rgb, counts).labels)
+    for view in (slice(None), slice(None, None, -1)):
+        found = predictor.predict(rgb, records['counts'][:, view]).labels
+        np.testing.assert_array_equal(found, predictor.predict(rgb, counts[:, view]).labels)
 
 
 def test_other_warnings_of_the_process_are_not_repeated(predictor):

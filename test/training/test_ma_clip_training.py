@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from mfnet_frames import write_frames
-from processes import ROOT, TIMEOUT_S
+from processes import ROOT, TIMEOUT_S, child_environment
 from safetensors.torch import load_file, save_file
 from small_clip import register
 
@@ -228,7 +228,8 @@ def test_an_error_in_a_process_that_reads_is_one_line_and_ends_the_command(adapt
     data = {'train': [source], 'val': {**source, 'frames': 1}, 'workers': 1, 'batch_size': 8}
     config = write_config(tmp_path, stage='ma_clip', data=data)
     words = [sys.executable, '-c', RUN_WITH_SMALL_CLIP, str(tmp_path)]
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'test')])}
+    environment = child_environment()
+    environment['PYTHONPATH'] += os.pathsep + str(ROOT / 'test')
     done = subprocess.run(
         [*words, *command(config, tmp_path / 'run')],
         capture_output=True,

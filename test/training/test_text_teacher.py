@@ -179,7 +179,7 @@ def test_without_network_the_error_says_what_to_give(tmp_path, monkeypatch):
 
 def test_without_open_clip_the_error_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'open_clip', None)
-    with pytest.raises(SartmError, match='pip install open_clip_torch'):
+    with pytest.raises(SartmError, match=r'install open_clip_torch \(requirements/training'):
         text_embeddings(TextConfig(), MFNET, tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib import metadata
 
 import cv2
 import numpy as np
@@ -37,7 +38,10 @@ def test_a_run_leaves_a_checkpoint_that_learned(tmp_path, write_config):
     assert written.optim.lr == 0.01
     loaded = checkpoints.load(last)
     assert loaded.card['steps'] == 2
-    assert loaded.card['versions'] == {'sartm': '0.1.0', 'torch': torch.__version__}
+    assert loaded.card['versions'] == {
+        'sartm': metadata.version('sartm_ros'),
+        'torch': torch.__version__,
+    }
     # LoRA's B starts at zero: anything else was learned.
     learned = [key for key, value in loaded.state.items() if 'lora_B' in key and value.any()]
     assert any('rgb' in key for key in learned)

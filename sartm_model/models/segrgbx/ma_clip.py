@@ -105,14 +105,7 @@ def build_tower(config: ClipTowerConfig) -> Any:
 
     Its attentions are split, see `SplitAttention`.
     """
-    patch_torchvision_ops()
-    try:
-        import open_clip
-    except (ImportError, RuntimeError) as error:
-        raise SartmError(
-            f'a network with MA-CLIP needs open_clip ({error}); pip install open_clip_torch, or '
-            'train with ma_clip.context=mean'
-        ) from error
+    open_clip = _import_open_clip()
     check_model(config.model)
     settings = open_clip.get_model_config(config.model)
     try:
@@ -137,13 +130,23 @@ def check_model(name: str) -> None:
 
     The name may come from a checkpoint, and a model of a hub would be downloaded.
     """
-    import open_clip
-
-    if name not in open_clip.list_models():
+    if name not in _import_open_clip().list_models():
         raise SartmError(
             f'open_clip has no model {name!r} of its own, which MA-CLIP is made of; expected one '
             'of open_clip.list_models(), such as ViT-B-32'
         )
+
+
+def _import_open_clip() -> Any:
+    patch_torchvision_ops()
+    try:
+        import open_clip
+    except (ImportError, RuntimeError) as error:
+        raise SartmError(
+            f'a network with MA-CLIP needs open_clip ({error}); install open_clip_torch '
+            '(requirements/training.txt), or train with ma_clip.context=mean'
+        ) from error
+    return open_clip
 
 
 def split_attentions(tower: nn.Module) -> None:

@@ -186,8 +186,10 @@ class Segrgbx(SegmentationModel):
         else:
             of_streams = []
             for stream in streams:
-                columns = dict(zip(self.config.modalities, stream.weights.unbind(1), strict=True))
-                each = [columns[name][:, None] * embeddings[name] for name in stream.images]
+                each = [
+                    stream.weights[:, self.encoder.modalities.index(name), None] * embeddings[name]
+                    for name in stream.images
+                ]
                 of_streams.append(torch.stack(each).sum(dim=0))
             context = torch.cat(of_streams)
         # In float32: the smallest length that `normalize` divides by is 0 in half precision.

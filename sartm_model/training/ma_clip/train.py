@@ -249,8 +249,8 @@ def train_ma_clip(config: TrainConfig, trainer: pl.Trainer, out: Path) -> Path:
         SartmError: CLIP or a data set cannot be used, or the embeddings are not finite.
     """
     settings = config.ma_clip
-    clip, tokenizer = load_clip(settings.model, settings.pretrained, ALTERNATIVES, config.seed)
     check_model(settings.model)
+    clip, tokenizer = load_clip(settings.model, settings.pretrained, ALTERNATIVES, config.seed)
     tower = tower_config(clip, settings)
     card: dict[str, Any] = {
         'model': settings.model,
